@@ -1,0 +1,231 @@
+"""The settings: frozen, checked when made, from arguments or from ASYNCSYNC_ names.
+
+A wrong value, a combination that makes no sense, or an unknown name is one line that names
+the setting, the value and what is allowed. Secrets are never part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from asyncsync.errors import ConfigError
+from asyncsync.keys import parse_template
+from asyncsync.limits import FENCE_TTL_S_MIN, TIMEOUT_MS_MAX, TTL_S_MAX
+
+PREFIX = "ASYNCSYNC_"
+TEST_PREFIX = "ASYNCSYNC_TEST_"
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "value": ("json", "dynamodb-json"),
+    "mode": ("mirror", "refresh", "invalidate"),
+    "fence": ("on", "off"),
+    "rejects": ("report", "skip"),
+    "on_failure": ("report", "raise"),
+    "metrics": ("all", "trouble", "off"),
+    "raw_event": ("auto", "false"),
+}
+_RANGES: Mapping[str, tuple[int, int]] = {
+    "fence_ttl_s": (FENCE_TTL_S_MIN, TTL_S_MAX),
+    "ttl_s": (1, TTL_S_MAX),
+    "timeout_ms": (1, TIMEOUT_MS_MAX),
+}
+_FLAGS = ("redis_cluster", "log_keys")
+_TEXTS = (
+    "redis_url",
+    "redis_password",
+    "redis_ca_file",
+    "redis_iam_cache",
+    "key",
+    "ttl_attribute",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One Redis or Valkey server, as its URL names it."""
+
+    host: str
+    port: int
+    path: str  # of a unix socket; empty for TCP
+    tls: bool
+    database: int
+    username: str
+    password: str = field(repr=False)
+    ca_file: str | None = None
+
+    @property
+    def user(self) -> str:
+        """Name the user that this URL signs in as."""
+        return self.username or "default"
+
+    @property
+    def address(self) -> str:
+        """Name the server without its credentials."""
+        return self.path or f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting; the argument is the environment's word in lower case, without its prefix.
+
+    Raises ConfigError.
+    """
+
+    redis_url: str = field(repr=False)
+    redis_password: str | None = field(default=None, repr=False)
+    redis_ca_file: str | None = None
+    redis_cluster: bool = False
+    redis_iam_cache: str | None = None
+    key: str = "{@table}:{@key}"
+    value: Literal["json", "dynamodb-json"] = "json"
+    mode: Literal["mirror", "refresh", "invalidate"] = "mirror"
+    fence: Literal["on", "off"] = "on"
+    fence_ttl_s: int = 90_000
+    ttl_s: int | None = None
+    ttl_attribute: str | None = None
+    rejects: Literal["report", "skip"] = "report"
+    on_failure: Literal["report", "raise"] = "report"
+    timeout_ms: int = 2_000
+    metrics: Literal["all", "trouble", "off"] = "all"
+    raw_event: Literal["auto", "false"] = "auto"
+    log_keys: bool = False
+    server: Server = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            _check_choice(name, getattr(self, name), allowed)
+        for name, (low, high) in _RANGES.items():
+            _check_range(name, getattr(self, name), low, high)
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise _refused(name, getattr(self, name), "true or false")
+        for name in _TEXTS:
+            _check_text(name, getattr(self, name))
+        parse_template(self.key)
+        _check_combinations(self)
+        object.__setattr__(
+            self, "server", parse_url(self.redis_url, self.redis_password, self.redis_ca_file)
+        )
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Config:
+        """Read the settings from ASYNCSYNC_ names; others are not looked at.
+
+        Raises ConfigError; an empty value counts as one that is not set.
+        """
+        known = {PREFIX + f.name.upper(): f.name for f in fields(cls) if f.init}
+        arguments: dict[str, Any] = {}
+        for name, text in env.items():
+            if not name.startswith(PREFIX) or name.startswith(TEST_PREFIX):
+                continue
+            if name not in known:
+                raise ConfigError(f"{name} is no setting{_nearest(name, known)}")
+            if text:
+                arguments[known[name]] = _read(known[name], text)
+        if "redis_url" not in arguments:
+            raise ConfigError(
+                f"{PREFIX}REDIS_URL is not set; it is required: redis://, rediss:// or unix://"
+            )
+        return cls(**arguments)
+
+
+def _read(name: str, text: str) -> object:
+    if name in _FLAGS:
+        flag = {"true": True, "false": False}.get(text.lower())
+        if flag is None:
+            raise _refused(name, text, "true or false")
+        return flag
+    if name in _RANGES:
+        if not (text.isascii() and text.isdigit()):
+            raise _refused(name, text, "a whole number from {:_} to {:_}".format(*_RANGES[name]))
+        return int(text)
+    return text
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise _refused(name, value, " or ".join(allowed) + _nearest(str(value), allowed))
+
+
+def _check_range(name: str, value: object, low: int, high: int) -> None:
+    if value is None and name == "ttl_s":
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise _refused(name, value, f"a whole number from {low:_} to {high:_}")
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is None and name not in ("redis_url", "key"):
+        return
+    if not isinstance(value, str) or not value:
+        shown = "" if name in ("redis_url", "redis_password") else value
+        raise _refused(name, shown, "a text of one character or more")
+
+
+def _check_combinations(config: Config) -> None:
+    if config.redis_cluster:
+        raise _refused("redis_cluster", True, "false: this version writes to one server")
+    if config.redis_iam_cache is not None:
+        raise _refused(
+            "redis_iam_cache", config.redis_iam_cache, "nothing: this version has no IAM"
+        )
+    if config.mode == "invalidate":
+        for name in ("ttl_s", "ttl_attribute"):
+            if getattr(config, name) is not None:
+                raise _refused(
+                    name,
+                    getattr(config, name),
+                    "nothing with mode=invalidate, which writes no value",
+                )
+
+
+def _refused(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{PREFIX}{name.upper()}={value!r} is not allowed; allowed is {allowed}")
+
+
+def _nearest(word: str, known: Mapping[str, str] | tuple[str, ...]) -> str:
+    from difflib import get_close_matches  # only where something is wrong
+
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def parse_url(url: str, password: str | None = None, ca_file: str | None = None) -> Server:
+    """Read a Redis URL; an explicit password wins over the URL's.
+
+    Raises ConfigError, which shows the URL without its user and password.
+    """
+    allowed = (
+        "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix://path[?db=1]"
+    )
+    shown = url.rsplit("@", 1)[-1] if "@" in url else url
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6379
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    except ValueError:
+        raise _refused("redis_url", shown, allowed) from None
+    unix = parts.scheme == "unix"
+    if parts.scheme not in ("redis", "rediss", "unix") or not (
+        parts.path if unix else parts.hostname
+    ):
+        raise _refused("redis_url", shown, allowed)
+    database = options.pop("db", "0" if unix else parts.path.strip("/") or "0")
+    if options or not (database.isascii() and database.isdigit()):
+        raise _refused("redis_url", shown, allowed)
+    tls = parts.scheme == "rediss"
+    if ca_file and not tls:
+        raise _refused("redis_ca_file", ca_file, "nothing without a rediss:// URL")
+    return Server(
+        host=parts.hostname or "",
+        port=port,
+        path=unquote(parts.path) if unix else "",
+        tls=tls,
+        database=int(database),
+        username=unquote(parts.username or ""),
+        password=password or unquote(parts.password or ""),
+        ca_file=ca_file,
+    )

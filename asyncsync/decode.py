@@ -1,0 +1,270 @@
+"""Stage 1: the event's bytes in, stream records and rejects out.
+
+Sequence numbers become int here and nowhere else. An image stays the slice of bytes it came
+as: most are superseded and never looked at. One odd record never spoils its neighbours: the
+whole event is read by one typed pass, and only where that fails is each record read alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import orjson
+from msgspec import Raw, Struct
+
+from asyncsync.errors import EventError, RecordError
+from asyncsync.limits import LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
+from asyncsync.model import Decoded, Key, Reject, SequenceNumber, Stream, StreamRecord
+
+EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
+KEY_TYPES = ("S", "N", "B")
+
+# A JSON number is what DynamoDB writes, and what it writes is plain decimal notation.
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ARN = re.compile(r"arn:[^:]+:dynamodb:[^:]*:[^:]*:table/([A-Za-z0-9_.-]+)/stream/(.+)")
+_ARN_EXAMPLE = (
+    "arn:aws:dynamodb:us-east-1:111122223333:table/Players/stream/2026-01-01T00:00:00.000"
+)
+
+
+class _Change(Struct, gc=False):
+    Keys: Raw = Raw()
+    SequenceNumber: str = ""
+    NewImage: Raw = Raw()
+    ApproximateCreationDateTime: float | None = None
+    StreamViewType: str = ""
+
+
+class _Record(Struct, gc=False):
+    dynamodb: _Change
+    eventName: str = ""
+    eventSource: str = ""
+    eventSourceARN: str = ""
+
+
+class _Event(Struct):
+    Records: list[_Record]
+
+
+class _RawEvent(Struct):
+    Records: list[Raw]
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+_RAW_EVENT = msgspec.json.Decoder(_RawEvent)
+_RECORD = msgspec.json.Decoder(_Record)
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_KEYS = msgspec.json.Decoder(dict[str, dict[str, str | None]])
+
+
+def to_bytes(event: bytes | Mapping[str, Any]) -> bytes:
+    """Return the event as JSON bytes; one that came parsed is dumped.
+
+    Raises EventError where it is neither bytes nor JSON data.
+    """
+    if isinstance(event, bytes | bytearray | memoryview):
+        return bytes(event)
+    try:
+        return orjson.dumps(event)
+    except TypeError:
+        pass
+    try:
+        # orjson ends at 64 bits; a sequence number sent as a number must spoil only itself.
+        return json.dumps(event).encode()
+    except (TypeError, ValueError) as exc:
+        raise EventError(f"the event is not JSON data: {exc}") from exc
+
+
+def decode(event: bytes) -> Decoded:
+    """Read an event into records; bad ones become rejects or unnamed.
+
+    Raises EventError where it is not an event of one DynamoDB stream.
+    """
+    records: list[StreamRecord] = []
+    rejects: list[Reject] = []
+    unnamed: list[str] = []
+    keys: dict[bytes, Key] = {}
+    stream: Stream | None = None
+    view_type = ""
+    oldest_s: float | None = None
+
+    for wire in _wire_records(event):
+        change = wire.dynamodb
+        if stream is None:
+            stream = _stream_of(wire)
+            view_type = change.StreamViewType
+        elif wire.eventSourceARN != stream.arn:
+            raise EventError(
+                "one event holds records of two streams, "
+                f"{stream.arn!r} and {wire.eventSourceARN!r}: a mapping sends those of one"
+            )
+        created_s = change.ApproximateCreationDateTime
+        if created_s is not None and (oldest_s is None or created_s < oldest_s):
+            oldest_s = created_s
+        text = change.SequenceNumber
+        if not _is_sequence_number(text):
+            unnamed.append(_sequence_number_fault(text))
+            continue
+        number = SequenceNumber(int(text))
+        raw_keys = bytes(change.Keys)
+        key = keys.get(raw_keys)
+        if key is None:
+            try:
+                key = keys[raw_keys] = _key(raw_keys)
+            except RecordError as exc:
+                rejects.append(Reject(number, text, exc.reason, exc.path))
+                continue
+        records.append(_record(wire, key, number))
+
+    return Decoded(stream, view_type, records, rejects, unnamed, oldest_s)
+
+
+def _record(wire: _Record, key: Key, number: SequenceNumber) -> StreamRecord:
+    image = bytes(wire.dynamodb.NewImage)
+    fault = ""
+    if wire.eventName not in EVENT_NAMES:
+        fault = "eventName is not INSERT, MODIFY or REMOVE"
+    removed = wire.eventName == "REMOVE"
+    return StreamRecord(
+        key,
+        number,
+        wire.dynamodb.SequenceNumber,
+        removed,
+        b"" if image == b"null" else image,
+        fault,
+    )
+
+
+def _wire_records(event: bytes) -> Iterator[_Record]:
+    try:
+        yield from _EVENT.decode(event).Records
+        return
+    except msgspec.ValidationError:
+        pass
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise EventError(f"the event is not JSON: {exc}") from exc
+    try:
+        raws = _RAW_EVENT.decode(event).Records
+    except msgspec.ValidationError as exc:
+        raise EventError(f"not a DynamoDB stream event, it has no list of Records: {exc}") from exc
+    for raw in raws:
+        yield _loose(raw)
+
+
+def _loose(raw: Raw) -> _Record:
+    """Read one record field by field; a field of a wrong type is as good as absent."""
+    try:
+        return _RECORD.decode(raw)
+    except msgspec.ValidationError:
+        pass
+    outer = _object(raw)
+    change = _object(outer.get("dynamodb", Raw()))
+    created = _value(change, "ApproximateCreationDateTime")
+    return _Record(
+        dynamodb=_Change(
+            Keys=change.get("Keys", Raw()),
+            SequenceNumber=_text(change, "SequenceNumber"),
+            NewImage=change.get("NewImage", Raw()),
+            ApproximateCreationDateTime=created if isinstance(created, int | float) else None,
+            StreamViewType=_text(change, "StreamViewType"),
+        ),
+        eventName=_text(outer, "eventName"),
+        eventSource=_text(outer, "eventSource"),
+        eventSourceARN=_text(outer, "eventSourceARN"),
+    )
+
+
+def _object(raw: Raw) -> dict[str, Raw]:
+    try:
+        return _OBJECT.decode(raw)
+    except msgspec.DecodeError:
+        return {}
+
+
+def _value(fields: Mapping[str, Raw], name: str) -> Any:
+    return msgspec.json.decode(fields[name]) if name in fields else None
+
+
+def _text(fields: Mapping[str, Raw], name: str) -> str:
+    value = _value(fields, name)
+    return value if isinstance(value, str) else ""
+
+
+def _is_sequence_number(text: str) -> bool:
+    return text.isdigit() and text.isascii() and len(text) <= SEQUENCE_NUMBER_DIGITS_MAX
+
+
+def _sequence_number_fault(text: str) -> str:
+    if not text:
+        return "a record has no SequenceNumber text"
+    if text.isdigit() and text.isascii():
+        return f"a SequenceNumber has {len(text)} digits, allowed is {SEQUENCE_NUMBER_DIGITS_MAX}"
+    return "a SequenceNumber is not made of digits"
+
+
+def _key(raw: bytes) -> Key:
+    if not raw or raw == b"null":
+        raise RecordError("the record has no Keys")
+    try:
+        attributes = _KEYS.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RecordError("Keys is not a map of key attributes of type S, N or B") from None
+    if not 1 <= len(attributes) <= 2:
+        raise RecordError(f"Keys has {len(attributes)} attributes, a primary key has one or two")
+    return tuple((name, *_key_value(name, attributes[name])) for name in sorted(attributes))
+
+
+def _key_value(name: str, attribute: Mapping[str, str | None]) -> tuple[str, str]:
+    # Some SDKs write every type tag and leave all but one null.
+    tags = [(tag, text) for tag, text in attribute.items() if text is not None]
+    if len(tags) != 1 or tags[0][0] not in KEY_TYPES:
+        raise RecordError("a key attribute is not one value of type S, N or B", name)
+    tag, text = tags[0]
+    if not text:
+        raise RecordError("a key attribute is empty", name)
+    if tag == "N" and not NUMBER.fullmatch(text):
+        raise RecordError("a key attribute of type N is not a number", name)
+    return tag, text
+
+
+def _stream_of(wire: _Record) -> Stream:
+    if wire.eventSource not in ("aws:dynamodb", ""):
+        raise EventError(f"not a DynamoDB stream event: its eventSource is {wire.eventSource!r}")
+    if not wire.eventSourceARN and not bytes(wire.dynamodb.Keys):
+        raise EventError("not a DynamoDB stream event: no eventSourceARN and no dynamodb.Keys")
+    return parse_stream_arn(wire.eventSourceARN)
+
+
+@lru_cache(maxsize=16)
+def parse_stream_arn(arn: str) -> Stream:
+    """Read the table's name and the stream's label out of its ARN.
+
+    Raises EventError naming the ARN and showing a real one.
+    """
+    found = _ARN.fullmatch(arn)
+    if found is None:
+        raise EventError(
+            f"eventSourceARN {arn!r} is not the ARN of a DynamoDB stream; "
+            f"a real one looks like {_ARN_EXAMPLE}"
+        )
+    try:
+        label = datetime.fromisoformat(found[2])
+    except ValueError:
+        label = _EPOCH - timedelta(milliseconds=1)
+    if label.tzinfo is None:
+        label = label.replace(tzinfo=UTC)
+    label_ms = (label - _EPOCH) // timedelta(milliseconds=1)
+    if not 0 <= label_ms < 10**LABEL_DIGITS:
+        raise EventError(
+            f"the stream label {found[2]!r} in {arn!r} is not an ISO time since 1970; "
+            f"a real ARN looks like {_ARN_EXAMPLE}"
+        )
+    return Stream(arn, found[1], label_ms)

@@ -1,0 +1,151 @@
+"""Stage 3: the latest record of each key in, one entry per key out.
+
+A record whose value cannot be made becomes a removal at rank 0 (readers miss rather than
+read an old value) and a reject; one whose name cannot be made is only a reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asyncsync.config import Config
+from asyncsync.errors import ConfigError, RecordError
+from asyncsync.keys import KeyFunction, bind, from_function, parse_template, render, settle
+from asyncsync.limits import LABEL_DIGITS
+from asyncsync.model import (
+    RANK_RECORD,
+    RANK_REJECT,
+    Encoded,
+    Entry,
+    Reject,
+    SequenceNumber,
+    Stream,
+    StreamRecord,
+)
+from asyncsync.values import (
+    Transform,
+    attribute_of,
+    expiry_ms,
+    parse_image,
+    to_json,
+    transformed,
+)
+
+FENCE_FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the user chose about names and values."""
+
+    config: Config
+    key: KeyFunction | None = None
+    transform: Transform | None = None
+
+
+def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms: int) -> Encoded:
+    """Make the entry of each surviving record.
+
+    Raises ConfigError where the template does not fit the table, or two items get one name.
+    """
+    entries: list[Entry] = []
+    rejects: list[Reject] = []
+    for record in latest:
+        try:
+            name, fence = settle(_name(record, latest[0], stream, rules))
+        except RecordError as exc:
+            rejects.append(_reject(record, exc))
+            continue
+        value: bytes | None = None
+        expires_at_ms = 0
+        rank = RANK_RECORD
+        try:
+            if record.fault:
+                raise RecordError(record.fault)
+            if not record.removed and rules.config.mode != "invalidate":
+                value, expires_at_ms = _value(record.image, rules, now_ms)
+        except RecordError as exc:
+            rejects.append(_reject(record, exc))
+            rank = RANK_REJECT
+        entries.append(
+            Entry(
+                name,
+                fence,
+                version(stream.label_ms, record.sequence_number) + rank,
+                value,
+                expires_at_ms,
+                record.sequence_number,
+                record.item_identifier,
+            )
+        )
+    _refuse_shared_names(entries)
+    return Encoded(entries, rejects)
+
+
+def version(label_ms: int, sequence_number: SequenceNumber) -> bytes:
+    """Write a record's version as digits whose byte order is version order.
+
+    One digit of format, the stream's label, the count of the sequence number's digits, its
+    digits. Digits only: Lua's < follows the server's locale, and digits sort alike in all.
+    """
+    digits = str(sequence_number)
+    return f"{FENCE_FORMAT}{label_ms:0{LABEL_DIGITS}d}{len(digits):02d}{digits}".encode()
+
+
+def _name(record: StreamRecord, first: StreamRecord, stream: Stream, rules: Rules) -> bytes:
+    if rules.key is not None:
+        return from_function(rules.key, record.key)
+    names = tuple(name for name, _, _ in first.key)
+    bound = bind(parse_template(rules.config.key), stream.table, names)
+    if record.key is not first.key and tuple(name for name, _, _ in record.key) != names:
+        raise RecordError("its key attributes are not those of the batch's first record")
+    return render(bound, record.key)
+
+
+def _value(image: bytes, rules: Rules, now_ms: int) -> tuple[bytes | None, int]:
+    """Return value bytes (None: a removal) and expiry in epoch milliseconds (0: never)."""
+    config = rules.config
+    passed = config.value == "dynamodb-json"
+    attributes = {} if passed else parse_image(image)
+    if passed and not image:
+        raise RecordError("the record has no NewImage")
+    own: object = None
+    if config.ttl_attribute is not None:
+        own = (
+            attribute_of(image, config.ttl_attribute)
+            if passed
+            else attributes.get(config.ttl_attribute)
+        )
+    expires_at_ms = _expires_at_ms(own, config.ttl_s, now_ms)
+    if 0 < expires_at_ms <= now_ms:
+        return None, 0
+    if passed:
+        return image, expires_at_ms
+    if rules.transform is not None:
+        return transformed(rules.transform, attributes), expires_at_ms
+    return to_json(attributes), expires_at_ms
+
+
+def _expires_at_ms(attribute: object, ttl_s: int | None, now_ms: int) -> int:
+    """Return the sooner of the item's own expiry and the fixed one; 0 where there is none."""
+    own = expiry_ms(attribute)
+    fixed = now_ms + ttl_s * 1_000 if ttl_s is not None else 0
+    return min(own, fixed) if own and fixed else own or fixed
+
+
+def _reject(record: StreamRecord, error: RecordError) -> Reject:
+    return Reject(record.sequence_number, record.item_identifier, error.reason, error.path)
+
+
+def _refuse_shared_names(entries: Sequence[Entry]) -> None:
+    if len({entry.name for entry in entries}) == len(entries):
+        return
+    seen: dict[bytes, Entry] = {}
+    for entry in entries:
+        other = seen.setdefault(entry.name, entry)
+        if other is not entry:
+            raise ConfigError(
+                "two items got one Redis key, so the key function is not injective: see the "
+                f"records {other.item_identifier} and {entry.item_identifier}"
+            )

@@ -1,0 +1,47 @@
+"""Lambda's entry point: asyncsync.handler.lambda_handler.
+
+Importing it is the cold start: settings are read from the environment and refused here, and
+one line says how this copy is kept.
+"""
+
+from __future__ import annotations
+
+import os
+
+import orjson
+
+from asyncsync.config import Config
+from asyncsync.errors import ConfigError
+from asyncsync.mirror import Mirror, print_line
+from asyncsync.version import __version__
+
+
+def cold_start_line(config: Config) -> bytes:
+    """Say once per process how this copy is kept; no secret is part of it."""
+    server = config.server
+    return orjson.dumps(
+        {
+            "level": "INFO",
+            "event": "cold_start",
+            "version": __version__,
+            "mode": config.mode,
+            "server": {
+                "address": server.address,
+                "tls": server.tls,
+                "cluster": config.redis_cluster,
+            },
+            "key": config.key,
+            "value": config.value,
+            "fence": config.fence,
+            "fence_ttl_s": config.fence_ttl_s,
+            "raw_event": False,
+        }
+    )
+
+
+if not __debug__:
+    raise ConfigError("python -O (or PYTHONOPTIMIZE) removes the checks that keep a copy exact")
+
+mirror = Mirror(Config.from_env(os.environ))
+lambda_handler = mirror.lambda_handler
+print_line(cold_start_line(mirror.config))

@@ -1,0 +1,55 @@
+"""Every limit of the hot path: its unit, its reason, its source. Tests stand at each edge."""
+
+# --- what a stream may send -------------------------------------------------------------------
+
+# DynamoDB writes 21 to 40 digits (API_streams_StreamRecord); AWS's own samples have three.
+SEQUENCE_NUMBER_DIGITS_MAX = 40
+
+# A stream's label as epoch milliseconds, in a fixed width so that byte order is time order.
+LABEL_DIGITS = 13
+
+# --- what Redis is sent -----------------------------------------------------------------------
+
+# ElastiCache serverless refuses a command of more arguments (ElastiCache user guide,
+# "Redis OSS configuration and limits"); the command's own name is counted here too.
+CALL_ARGUMENTS_MAX = 3_999
+
+# The server runs one script at a time, so a call's keys are every other client's wait.
+# A fenced key costs it 4 to 5.5 us (measured, Redis 7.0 and Valkey 8.0): about 1 ms a call.
+CALL_KEYS_MAX = 180
+
+# Lua copies each value about three times; 1 MiB of values is again about 1 ms. One larger
+# entry goes alone: DynamoDB's items end at 400 KB.
+CALL_BYTES_MAX = 1_048_576
+
+# Serverless allows a name of 4 096 bytes; the fence's name is four longer than the value's.
+NAME_BYTES_MAX = 4_000
+
+# PXAT takes a signed 64-bit integer; past 2**53 ms (year 287396) other clients lose digits.
+EXPIRY_MS_MAX = 2**53
+
+# --- how long we wait -------------------------------------------------------------------------
+
+# Kept back from every wait, so that the answer is written before Lambda ends the invocation.
+ANSWER_RESERVE_MS = 200
+
+# With less than this left nothing is sent: half a second covers a connect and a round trip
+# inside a Region many times over, and a write that is not sent is never in doubt.
+SEND_LEFT_MS_MIN = 500
+
+# Longest ASYNCSYNC_TIMEOUT_MS: Lambda's longest invocation, 900 s.
+TIMEOUT_MS_MAX = 900_000
+
+# A record lives 24 h in the stream; a fence that ends sooner would let a replay move back.
+FENCE_TTL_S_MIN = 86_400
+
+# Redis keeps an expiry in milliseconds in 64 bits and adds now to it; a hundred years is ours.
+TTL_S_MAX = 3_153_600_000
+
+# --- what we say ------------------------------------------------------------------------------
+
+# ASYNCSYNC_METRICS=trouble writes its line when the oldest record is older than this.
+LAG_TROUBLE_MS = 10_000
+
+# A log line names at most so many attribute paths; a count says the rest.
+LOG_PATHS_MAX = 10

@@ -1,0 +1,147 @@
+"""The pipeline, top to bottom: event -> decode -> collapse -> encode -> plan -> store -> report.
+
+Everything but the store is pure. The store is the only await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from asyncsync.collapse import collapse
+from asyncsync.config import Config
+from asyncsync.decode import decode, to_bytes
+from asyncsync.encode import Rules, encode
+from asyncsync.errors import ConfigError
+from asyncsync.keys import KeyFunction
+from asyncsync.model import Decoded
+from asyncsync.plan import plan
+from asyncsync.report import Invocation, Report, Response, report
+from asyncsync.store import Clock, RedisStore, Store
+from asyncsync.values import Transform
+from asyncsync.wire import Connect, connector
+
+
+class LambdaContext(Protocol):
+    """What is used of Lambda's context object."""
+
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how long the invocation may still run."""
+
+
+def print_line(line: bytes) -> None:
+    """Write one line where Lambda takes log lines from."""
+    print(line.decode(), flush=True)
+
+
+class Mirror:
+    """Keep a Redis copy of one table: decode, collapse, encode, plan, one round trip, report.
+
+    `key` names an item from its key attributes and must be injective; `transform` makes a
+    value from an item, None leaves the item out. One object serves one event loop.
+    Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        key: KeyFunction | None = None,
+        transform: Transform | None = None,
+        connect: Connect | None = None,
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+        emit: Callable[[bytes], None] = print_line,
+    ) -> None:
+        if transform is not None and config.value != "json":
+            raise ConfigError("a transform makes plain JSON or bytes: it needs value='json'")
+        if transform is not None and config.mode == "invalidate":
+            raise ConfigError(
+                "a transform is never called with mode='invalidate': it writes no value"
+            )
+        self.config = config
+        self.rules = Rules(config, key, transform)
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._emit = emit
+        self._store: Store = RedisStore(
+            config.server, config.timeout_ms, connect or connector(config.server), clock
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_cold = True
+
+    async def run(self, event: bytes | Mapping[str, Any], end_s: float, request_id: str) -> Report:
+        """Mirror one event; end_s is when the invocation ends, on this object's clock.
+
+        Raises EventError, ConfigError or StoreRefused where no partial answer makes sense.
+        """
+        now_ms = int(self._wall_clock() * 1_000)
+        invocation = Invocation(request_id, now_ms, self._is_cold, isinstance(event, bytes))
+        self._is_cold = False
+
+        decoded = decode(to_bytes(event))
+        if decoded.stream is None:
+            return Report({"batchItemFailures": []}, None, ())
+        _refuse_view(decoded, self.config)
+        collapsed = collapse(decoded.records)
+        encoded = encode(collapsed.latest, decoded.stream, self.rules, now_ms)
+        calls = plan(encoded.entries, self.config)
+        written = await self._store.apply(calls, len(encoded.entries), end_s)
+        return report(decoded, collapsed, encoded, written, self.config, invocation)
+
+    async def handle(
+        self, event: bytes | Mapping[str, Any], context: LambdaContext | None
+    ) -> Response:
+        """Mirror one event on the caller's own event loop and answer as Lambda expects."""
+        end_s = float("inf")
+        if context is not None:
+            end_s = self._clock() + context.get_remaining_time_in_millis() / 1_000
+        request_id = context.aws_request_id if context is not None else ""
+
+        made = await self.run(event, end_s, request_id)
+        for line in made.lines:
+            self._emit(line)
+        if made.error is not None:
+            raise made.error
+        return made.response
+
+    def lambda_handler(
+        self, event: bytes | Mapping[str, Any], context: LambdaContext | None = None
+    ) -> Response:
+        """Answer Lambda, which cannot run a coroutine, on one loop for the life of the process."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return _wait_for(self._loop, self.handle(event, context))
+
+    def close(self) -> None:
+        """Give up the connection and the event loop; for tests and tools, Lambda never does."""
+        self._store.close()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.run_until_complete(asyncio.sleep(0))  # lets the socket go
+            self._loop.close()
+        self._loop = None
+
+
+def _wait_for(loop: asyncio.AbstractEventLoop, answer: Awaitable[Response]) -> Response:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return loop.run_until_complete(answer)
+    # A notebook runs a loop of its own in this thread; ours gets another thread meanwhile.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(loop.run_until_complete, answer).result()
+
+
+def _refuse_view(decoded: Decoded, config: Config) -> None:
+    if config.mode != "invalidate" and decoded.view_type in ("KEYS_ONLY", "OLD_IMAGE"):
+        raise ConfigError(
+            f"the stream's view type is {decoded.view_type}, which has no new images: re-create "
+            "the stream with NEW_IMAGE (it gets a new ARN, so the mapping is made again too), "
+            "or set ASYNCSYNC_MODE=invalidate"
+        )

@@ -1,0 +1,130 @@
+"""The nouns of the pipeline: frozen, without behaviour.
+
+What exists once per record is a msgspec Struct (made in 0.1 us and never looked at by the
+garbage collector); what exists once per batch is a dataclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NewType, TypeAlias
+
+from msgspec import Struct
+
+SequenceNumber = NewType("SequenceNumber", int)
+
+# An item's primary key: (attribute name, type tag, text) in order of attribute name.
+KeyAttribute: TypeAlias = tuple[str, str, str]
+Key: TypeAlias = tuple[KeyAttribute, ...]
+
+# A fence's content after the format digit says who wrote it; part of the comparison.
+RANK_REJECT = b"0"  # the record could not be encoded, its key was removed
+RANK_RECORD = b"1"
+RANK_REPAIR = b"2"  # a repair or a reader's fill; a nonce follows
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Where records come from; the label orders a stream against its re-created successor."""
+
+    arn: str
+    table: str
+    label_ms: int
+
+
+class StreamRecord(Struct, frozen=True, gc=False):
+    """One change to one item, as the stream gave it; the new image is not parsed yet."""
+
+    key: Key
+    sequence_number: SequenceNumber
+    item_identifier: str  # the sequence number as the text that came
+    removed: bool
+    image: bytes  # DynamoDB JSON, empty where there is none
+    fault: str = ""  # why it cannot be decoded beyond its key and sequence number
+
+
+class Reject(Struct, frozen=True, gc=False):
+    """A record that no retry can mend (poison), with its reason; never its values."""
+
+    sequence_number: SequenceNumber
+    item_identifier: str
+    reason: str
+    path: tuple[str, ...] = ()
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """What Redis should hold for one key: a value or a removal, with its version."""
+
+    name: bytes
+    fence: bytes
+    version: bytes  # as the fence holds it, rank included
+    value: bytes | None  # None removes
+    expires_at_ms: int  # 0: never
+    sequence_number: SequenceNumber
+    item_identifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one entry; only applied and fenced are known to be written."""
+
+    kind: Literal["applied", "fenced", "failed"]
+    error: str = ""  # the server's first word, or the exception's class
+    reason: str = ""
+
+
+APPLIED = Outcome("applied")
+FENCED = Outcome("fenced")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Stage 1's result: delivered = records + rejects + unnamed."""
+
+    stream: Stream | None  # None where the event has no record
+    view_type: str
+    records: Sequence[StreamRecord]
+    rejects: Sequence[Reject]  # without a usable key
+    unnamed: Sequence[str]  # why: one reason per record without a usable sequence number
+    oldest_s: float | None  # ApproximateCreationDateTime of the oldest record
+
+    @property
+    def delivered(self) -> int:
+        """Count every record of the event."""
+        return len(self.records) + len(self.rejects) + len(self.unnamed)
+
+
+@dataclass(frozen=True, slots=True)
+class Collapsed:
+    """Stage 2's result: the latest record of each key."""
+
+    latest: Sequence[StreamRecord]
+    superseded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Stage 3's result: an entry per key, and the rejects found while making them."""
+
+    entries: Sequence[Entry]
+    rejects: Sequence[Reject]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One command to be sent and the entries its reply speaks for."""
+
+    arguments: tuple[bytes, ...]  # without the command's name where it is a script call
+    entries: Sequence[int]
+    fenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Stage 5's result: an outcome per entry, in the entries' order."""
+
+    outcomes: Sequence[Outcome]
+    round_trip_ms: float
+    reconnected: bool = False
+    out_of_time: bool = False

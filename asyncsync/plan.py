@@ -1,0 +1,61 @@
+"""Stage 4: entries in, the commands of one round trip out; pure data, not yet sent.
+
+One script call carries many keys, within the server's limits: arguments, bytes, and how long
+a script may hold the server. Without the fence it is one plain command per key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from asyncsync.config import Config
+from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
+from asyncsync.model import Call, Entry
+
+_ARGUMENTS_FIXED = 5  # EVALSHA, digest, key count, life, refresh
+_ARGUMENTS_PER_KEY = 5  # value's name, fence's name, version, expiry, value
+KEYS_MAX = min(CALL_KEYS_MAX, (CALL_ARGUMENTS_MAX - _ARGUMENTS_FIXED) // _ARGUMENTS_PER_KEY)
+
+
+def plan(entries: Sequence[Entry], config: Config) -> list[Call]:
+    """Order the writes of a batch into calls; every entry is in exactly one."""
+    if config.fence == "off":
+        return [_plain(at, entry, config) for at, entry in enumerate(entries)]
+    return [_fenced(chunk, entries, config) for chunk in _chunks(entries)]
+
+
+def _chunks(entries: Sequence[Entry]) -> Iterator[range]:
+    first = size = 0
+    for at, entry in enumerate(entries):
+        entry_bytes = len(entry.value or b"") + len(entry.name) + len(entry.fence)
+        if at > first and (at - first == KEYS_MAX or size + entry_bytes > CALL_BYTES_MAX):
+            yield range(first, at)
+            first, size = at, 0
+        size += entry_bytes
+    if entries:
+        yield range(first, len(entries))
+
+
+def _fenced(chunk: range, entries: Sequence[Entry], config: Config) -> Call:
+    names: list[bytes] = []
+    arguments = [b"%d" % config.fence_ttl_s, b"XX" if config.mode == "refresh" else b""]
+    for at in chunk:
+        entry = entries[at]
+        names += (entry.name, entry.fence)
+        if entry.value is None:
+            arguments += (entry.version, b"-", b"")
+        else:
+            arguments += (entry.version, _expiry(entry), entry.value)
+    return Call((b"%d" % len(names), *names, *arguments), chunk, fenced=True)
+
+
+def _plain(at: int, entry: Entry, config: Config) -> Call:
+    if entry.value is None:
+        return Call((b"DEL", entry.name), (at,), fenced=False)
+    expiry = (b"PXAT", _expiry(entry)) if entry.expires_at_ms else ()
+    only = (b"XX",) if config.mode == "refresh" else ()
+    return Call((b"SET", entry.name, entry.value, *expiry, *only), (at,), fenced=False)
+
+
+def _expiry(entry: Entry) -> bytes:
+    return b"%d" % entry.expires_at_ms if entry.expires_at_ms else b""

@@ -1,0 +1,262 @@
+"""Stage 3, values: a new image (DynamoDB JSON) to the bytes that readers GET; lossless.
+
+A number keeps the stream's own digits: it is checked and copied, never computed with. Sets
+have no order in DynamoDB, so they are written in one: the same item gives the same bytes.
+boto3's TypeDeserializer is not used: it raises on legal numbers and on B from Lambda.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error as BinasciiError
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import msgspec
+import orjson
+from msgspec import Raw
+
+from asyncsync.decode import NUMBER
+from asyncsync.errors import RecordError
+from asyncsync.limits import EXPIRY_MS_MAX
+
+Item: TypeAlias = dict[str, object]
+Transform: TypeAlias = Callable[[Item], "dict[str, object] | bytes | None"]
+
+_number = NUMBER.fullmatch
+_TOP = msgspec.json.Decoder(dict[str, Raw])
+
+
+def parse_image(raw: bytes) -> dict[str, dict[str, Any]]:
+    """Parse an image's bytes to attribute values, still in DynamoDB JSON.
+
+    Raises RecordError where there is none or it is not a map of attributes.
+    """
+    if not raw:
+        raise RecordError("the record has no NewImage")
+    try:
+        image = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise RecordError("NewImage is not JSON") from None
+    if not isinstance(image, dict):
+        raise RecordError("NewImage is not a map of attributes")
+    return image
+
+
+# --- plain JSON -------------------------------------------------------------------------------
+
+
+def to_json(image: Mapping[str, Any]) -> bytes:
+    """Encode an image as plain JSON, digits of numbers as they came.
+
+    Raises RecordError with the attribute's path where a value is not DynamoDB JSON.
+    """
+    try:
+        return orjson.dumps(_plain_map(image))
+    except (orjson.JSONEncodeError, RecursionError):
+        raise RecordError("nested deeper than can be written (DynamoDB ends at 32)") from None
+
+
+def _plain_map(attributes: Any) -> dict[str, object]:
+    if not isinstance(attributes, dict):
+        raise RecordError("M is not a map")
+    plain: dict[str, object] = {}
+    for name, attribute in attributes.items():
+        try:
+            plain[name] = _plain(attribute)
+        except RecordError as exc:
+            raise exc.inside(name) from None
+    return plain
+
+
+def _plain(attribute: Any) -> object:
+    tag, value = _tagged(attribute)
+    if tag == "S":
+        if value.__class__ is str:
+            return value
+    elif tag == "N":
+        return orjson.Fragment(_digits(value))
+    else:
+        reader = _PLAIN.get(tag)
+        if reader is None:
+            raise RecordError(f"attribute type {tag[:8]!r} is unknown")
+        return reader(value)
+    raise RecordError("S is not a string")
+
+
+def _tagged(attribute: Any) -> tuple[str, Any]:
+    """Return an attribute value's one tag and value; tags that SDKs write as null are none."""
+    if attribute.__class__ is not dict:
+        raise RecordError("an attribute value is not a map of one type tag")
+    if len(attribute) == 1:
+        for item in attribute.items():
+            return item
+    tags = [item for item in attribute.items() if item[1] is not None]
+    if len(tags) != 1:
+        raise RecordError(f"an attribute value has {len(tags)} types, not one")
+    return tags[0]
+
+
+def _digits(value: Any) -> str:
+    if value.__class__ is not str or not _number(value):
+        raise RecordError("N is not a number")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return b64decode(value, validate=True)
+    except (BinasciiError, TypeError, ValueError):
+        raise RecordError("B is not base64 text") from None
+
+
+def _base64(value: Any) -> str:
+    if value.__class__ is not str:
+        raise RecordError("B is not base64 text")
+    return value
+
+
+def _bool(value: Any) -> bool:
+    if value.__class__ is not bool:
+        raise RecordError("BOOL is not true or false")
+    return value
+
+
+def _null(value: Any) -> None:
+    if value is not True:
+        raise RecordError("NULL is not true")
+
+
+def _members(value: Any) -> list[Any]:
+    if value.__class__ is not list:
+        raise RecordError("a list or set is not an array")
+    return value
+
+
+def _string_set(value: Any) -> list[str]:
+    members = _members(value)
+    if not all(member.__class__ is str for member in members):
+        raise RecordError("SS holds something that is not a string")
+    return sorted(members)  # code points sort as UTF-8 bytes do
+
+
+def _number_set(value: Any) -> list[orjson.Fragment]:
+    digits = [_digits(member) for member in _members(value)]
+    return [orjson.Fragment(text) for text in sorted(digits, key=Decimal)]
+
+
+def _binary_set(value: Any) -> list[str]:
+    return sorted(_members(value), key=_bytes)
+
+
+def _plain_list(value: Any) -> list[object]:
+    plain: list[object] = []
+    for at, member in enumerate(_members(value)):
+        try:
+            plain.append(_plain(member))
+        except RecordError as exc:
+            raise exc.inside(str(at)) from None
+    return plain
+
+
+_PLAIN: dict[str, Callable[[Any], object]] = {
+    "B": _base64,
+    "BOOL": _bool,
+    "NULL": _null,
+    "M": _plain_map,
+    "L": _plain_list,
+    "SS": _string_set,
+    "NS": _number_set,
+    "BS": _binary_set,
+}
+
+
+# --- the user's transform ---------------------------------------------------------------------
+
+
+def to_item(image: Mapping[str, Any]) -> Item:
+    """Decode an image to Python values: N to Decimal, B to bytes, sets to sets.
+
+    Raises RecordError with the attribute's path where a value is not DynamoDB JSON.
+    """
+    to_json(image)  # one place says what is legal
+    return {name: _python(attribute) for name, attribute in image.items()}
+
+
+def _python(attribute: Any) -> object:
+    tag, value = _tagged(attribute)
+    if tag in ("S", "BOOL"):
+        return value
+    return _PYTHON[tag](value)
+
+
+_PYTHON: dict[str, Callable[[Any], object]] = {
+    "N": Decimal,
+    "B": _bytes,
+    "NULL": _null,
+    "M": lambda value: {name: _python(member) for name, member in value.items()},
+    "L": lambda value: [_python(member) for member in value],
+    "SS": set,
+    "NS": lambda value: {Decimal(member) for member in value},
+    "BS": lambda value: {_bytes(member) for member in value},
+}
+
+
+def transformed(transform: Transform, image: Mapping[str, Any]) -> bytes | None:
+    """Return what the user's transform makes of an item: value bytes, or None for a removal.
+
+    Raises RecordError where it raises or returns what JSON cannot hold; its message is not
+    repeated, because it may hold the item's values.
+    """
+    item = to_item(image)
+    try:
+        made = transform(item)
+    except Exception as exc:
+        raise RecordError(f"the transform raised {type(exc).__name__}") from exc
+    if made is None or isinstance(made, bytes):
+        return made
+    if not isinstance(made, dict):
+        raise RecordError(f"the transform returned {type(made).__name__}, not dict, bytes or None")
+    try:
+        return orjson.dumps(made, default=_jsonable)
+    except orjson.JSONEncodeError:
+        raise RecordError("the transform returned a dict that JSON cannot hold") from None
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, Decimal) and value.is_finite():
+        return orjson.Fragment(str(value))
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError
+
+
+# --- expiry -----------------------------------------------------------------------------------
+
+
+def expiry_ms(attribute: Any) -> int:
+    """Return when a TTL attribute lets its item expire, in epoch milliseconds; 0 for never.
+
+    DynamoDB's own rule: only a number of epoch seconds counts. Anything else, and a time past
+    2**53 ms, means no expiry and never a bad record.
+    """
+    try:
+        digits = _digits(attribute["N"])
+    except (KeyError, TypeError, RecordError):
+        return 0
+    seconds = Decimal(digits)
+    if seconds > EXPIRY_MS_MAX // 1_000:
+        return 0
+    return int(seconds) * 1_000 if seconds >= 1 else 1  # 1: long past, but not "never"
+
+
+def attribute_of(raw: bytes, name: str) -> Any:
+    """Return one attribute value of an unparsed image, None where it is absent."""
+    try:
+        attribute = _TOP.decode(raw).get(name)
+        return None if attribute is None else orjson.loads(attribute)
+    except (msgspec.DecodeError, orjson.JSONDecodeError):
+        return None

@@ -1,0 +1,141 @@
+"""The connection: open, sign in, exchange; bytes out, replies in.
+
+Streams of asyncio with hiredis for the protocol. redis-py is not imported here: it doubles
+what a cold start imports, and Lambda bills that. No method waits longer than it is let: the
+caller holds the deadline and cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import hiredis
+
+from asyncsync.config import Server
+from asyncsync.errors import StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect: TypeAlias = Callable[[], Awaitable[Streams]]
+
+_READ_BYTES = 65_536
+_REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM")
+
+
+class ReplyError(Exception):
+    """The server's error reply to one command."""
+
+    @property
+    def word(self) -> str:
+        """Return the first word, which is the error's code."""
+        return str(self).split(" ", 1)[0]
+
+
+class ProtocolError(Exception):
+    """The other side does not speak Redis's protocol."""
+
+
+class Wire:
+    """One open connection; after any exception it is of no further use."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._reader, self._writer = streams
+        self._loop = asyncio.get_running_loop()
+        self._parser = hiredis.Reader(
+            protocolError=ProtocolError, replyError=ReplyError, notEnoughData=self
+        )
+
+    async def exchange(
+        self, commands: Sequence[tuple[bytes | str, ...]], settle: Callable[[object], None]
+    ) -> None:
+        """Send commands in one write and hand over each reply, in order, as it comes.
+
+        Raises StoreUnavailable as soon as the connection is of no use.
+        """
+        try:
+            # hiredis's stub knows tuples of one element only.
+            packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+            self._writer.write(b"".join(packed))
+            for _ in commands:
+                settle(await self._reply())
+        except OSError as exc:
+            raise StoreUnavailable(type(exc).__name__, "the connection broke") from exc
+        except ProtocolError as exc:
+            raise StoreUnavailable(
+                "ProtocolError", "the server does not speak Redis's protocol"
+            ) from exc
+
+    async def _reply(self) -> object:
+        reply: object = self._parser.gets()
+        while reply is self:
+            received = await self._reader.read(_READ_BYTES)
+            if not received:
+                raise ConnectionResetError
+            self._parser.feed(received)
+            reply = self._parser.gets()
+        return reply
+
+    def abandon(self) -> None:
+        """Throw the socket away; what is unsent in it is dropped."""
+        if not self._loop.is_closed():
+            self._writer.transport.abort()
+
+
+async def open_wire(server: Server, connect: Connect) -> Wire:
+    """Connect and sign in.
+
+    Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
+    """
+    try:
+        wire = Wire(await connect())
+    except OSError as exc:
+        raise StoreUnavailable(type(exc).__name__, "cannot connect") from exc
+    commands: list[tuple[bytes | str, ...]] = []
+    if server.password:
+        user = (server.username,) if server.username else ()
+        commands.append(("AUTH", *user, server.password))
+    if server.database:
+        commands.append(("SELECT", str(server.database)))
+    replies: list[object] = []
+    try:
+        await wire.exchange(commands, replies.append)
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, ReplyError):
+                refuse(reply, server, str(command[0]), always=command[0] == "AUTH")
+                raise StoreUnavailable(reply.word, f"the server refused {command[0]!r}")
+    except BaseException:
+        wire.abandon()
+        raise
+    return wire
+
+
+def refuse(reply: ReplyError, server: Server, command: str, *, always: bool = False) -> None:
+    """Raise StoreRefused where a reply is about credentials or permissions."""
+    text = str(reply)
+    if always or reply.word in _REFUSALS or "executing the script can't" in text:
+        raise StoreRefused(
+            f"{server.address} refused user {server.user!r} the command {command}: {reply.word}; "
+            "see ASYNCSYNC_REDIS_URL and ASYNCSYNC_REDIS_PASSWORD, or the user's ACL"
+        )
+
+
+def connector(server: Server) -> Connect:
+    """Return how to open the streams of a server: unix socket, TCP or TLS."""
+
+    async def connect() -> Streams:
+        if server.path:
+            return await asyncio.open_unix_connection(server.path)
+        context = _tls(server) if server.tls else None
+        return await asyncio.open_connection(server.host, server.port, ssl=context)
+
+    return connect
+
+
+def _tls(server: Server) -> SSLContext:
+    import ssl  # 12 ms that only TLS pays
+
+    return ssl.create_default_context(cafile=server.ca_file)
