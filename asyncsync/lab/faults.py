@@ -1,0 +1,137 @@
+"""Faults between a client and its server: a TCP proxy that delays, cuts, stalls and counts.
+
+It knows nothing of Redis. One turn is counted each time bytes go to the server after bytes
+came from it (or at first): that is a round trip as the socket sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Proxy:
+    """A running proxy; change its fields to change the weather."""
+
+    port: int = 0
+    refuses: bool = False  # cut off: new connections are closed at once
+    delay_s: float = 0.0  # each way
+    cut_after_request_bytes: int | None = None  # breaks the connection mid-request
+    cut_after_reply_bytes: int | None = None  # breaks it mid-reply
+    swallows_replies: bool = False  # the server hears us, we do not hear it
+    connections: int = 0
+    turns: int = 0
+    request_bytes: int = 0
+    reply_bytes: int = 0
+    _open: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    def cut(self) -> None:
+        """Break every connection and refuse new ones until heal()."""
+        self.refuses = True
+        self.drop()
+
+    def heal(self) -> None:
+        """Let connections through again."""
+        self.refuses = False
+
+    def drop(self) -> None:
+        """Break every connection that is open now."""
+        for writer in list(self._open):
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def proxy_to(
+    host: str, port: int = 0, *, path: str = "", listen_port: int = 0
+) -> AsyncIterator[Proxy]:
+    """Listen on loopback and pass bytes on to a server (or a unix socket) until the block ends."""
+    proxy = Proxy()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        if proxy.refuses:
+            writer.transport.abort()
+            return
+        proxy.connections += 1
+        try:
+            up_reader, up_writer = await (
+                asyncio.open_unix_connection(path) if path else asyncio.open_connection(host, port)
+            )
+        except OSError:
+            writer.transport.abort()
+            return
+        both = {writer, up_writer}
+        proxy._open |= both
+        try:
+            await _pass_both_ways(proxy, (reader, writer), (up_reader, up_writer))
+        finally:
+            proxy._open -= both
+            for each in both:
+                each.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", listen_port)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.drop()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pass_both_ways(
+    proxy: Proxy,
+    down: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    up: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
+    was_reply = True
+
+    async def requests() -> None:
+        nonlocal was_reply
+        async for data in _read(down[0]):
+            proxy.turns += was_reply
+            was_reply = False
+            allowed = proxy.cut_after_request_bytes
+            proxy.request_bytes += len(data)
+            await _pass(proxy, up[1], data, allowed)
+
+    async def replies() -> None:
+        nonlocal was_reply
+        async for data in _read(up[0]):
+            was_reply = True
+            proxy.reply_bytes += len(data)
+            if not proxy.swallows_replies:
+                await _pass(proxy, down[1], data, proxy.cut_after_reply_bytes)
+
+    tasks = [asyncio.create_task(requests()), asyncio.create_task(replies())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while data := await reader.read(65_536):
+        yield data
+
+
+async def _pass(
+    proxy: Proxy, writer: asyncio.StreamWriter, data: bytes, allowed: int | None
+) -> None:
+    if proxy.delay_s:
+        await asyncio.sleep(proxy.delay_s)
+    writer.write(data if allowed is None else data[:allowed])
+    await writer.drain()
+    if allowed is not None and len(data) > allowed:
+        raise ConnectionResetError("cut on purpose")

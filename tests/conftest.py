@@ -1,0 +1,56 @@
+"""Fixtures: which servers there are, and a Redis client that is not ours to look with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from asyncsync.lab.servers import ServerProcess, binaries, fake_redis, redis_process
+
+FOUND = binaries()
+WANTED = ("redis-server", "valkey-server")
+
+
+def pytest_report_header() -> str:
+    """Say which servers the tests run against; in CI both must be there."""
+    missing = [name for name in WANTED if name not in FOUND]
+    if missing and os.environ.get("CI"):
+        pytest.exit(f"CI needs {' and '.join(missing)} on PATH", returncode=1)
+    absent = f"; not found: {', '.join(missing)}" if missing else ""
+    return f"servers: {', '.join(['fakeredis', *FOUND])}{absent}"
+
+
+@pytest.fixture(scope="session", params=["fakeredis", *FOUND])
+def any_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """Each server in turn: the fake one, Redis, Valkey; one process for the whole session."""
+    started = fake_redis() if request.param == "fakeredis" else redis_process(request.param)
+    with started as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=FOUND)
+def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """Each real server in turn."""
+    with redis_process(request.param) as server:
+        yield server
+
+
+def _client(server: ServerProcess) -> Iterator[redis.Redis]:
+    with redis.Redis(host=server.host, port=server.port) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def any_client(any_server: ServerProcess) -> Iterator[redis.Redis]:
+    """An emptied server, seen through redis-py."""
+    yield from _client(any_server)
+
+
+@pytest.fixture
+def real_client(real_server: ServerProcess) -> Iterator[redis.Redis]:
+    """An emptied real server, seen through redis-py."""
+    yield from _client(real_server)
