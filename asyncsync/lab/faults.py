@@ -26,7 +26,7 @@ class Proxy:
     turns: int = 0
     request_bytes: int = 0
     reply_bytes: int = 0
-    _open: set[asyncio.StreamWriter] = field(default_factory=set)
+    open: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def cut(self) -> None:
         """Break every connection and refuse new ones until heal()."""
@@ -39,7 +39,7 @@ class Proxy:
 
     def drop(self) -> None:
         """Break every connection that is open now."""
-        for writer in list(self._open):
+        for writer in list(self.open):
             writer.transport.abort()
 
 
@@ -68,11 +68,11 @@ async def proxy_to(
             writer.transport.abort()
             return
         both = {writer, up_writer}
-        proxy._open |= both
+        proxy.open |= both
         try:
             await _pass_both_ways(proxy, (reader, writer), (up_reader, up_writer))
         finally:
-            proxy._open -= both
+            proxy.open -= both
             for each in both:
                 each.transport.abort()
 

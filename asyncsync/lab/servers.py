@@ -103,9 +103,27 @@ def _wait_until_up(process: subprocess.Popen[bytes], port: int, name: str, outpu
 def fake_redis() -> Iterator[ServerProcess]:
     """Run fakeredis's TCP server in a thread until the block ends."""
     from fakeredis import TcpFakeServer
+    from fakeredis._clients._tcp_server import TCPFakeRequestHandler
+    from redis.exceptions import ResponseError
+
+    class Handler(TCPFakeRequestHandler):  # type: ignore[misc]
+        """Keep the connection open after an error reply, as Redis does."""
+
+        def setup(self) -> None:
+            super().setup()
+            read_response = self.current_client.read_response
+
+            def read_or_error() -> object:
+                try:
+                    return read_response()
+                except ResponseError as error:
+                    return error
+
+            self.current_client.read_response = read_or_error
 
     port = free_port()
     server = TcpFakeServer(("127.0.0.1", port), server_type="redis")
+    server.RequestHandlerClass = Handler
     server.daemon_threads = True
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
