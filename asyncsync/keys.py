@@ -186,7 +186,7 @@ def from_function(function: KeyFunction, key: Key) -> bytes:
     because it may hold the item's values.
     """
     try:
-        name = function({attribute: {tag: text} for attribute, tag, text in key})
+        name: object = function({attribute: {tag: text} for attribute, tag, text in key})
     except Exception as exc:
         raise RecordError(f"the key function raised {type(exc).__name__}") from exc
     if not isinstance(name, str) or not name:

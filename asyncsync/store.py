@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -20,6 +21,8 @@ from asyncsync.wire import Connect, ReplyError, Wire, open_wire, refuse
 
 SCRIPT = Path(__file__).with_name("fence.lua").read_bytes()
 DIGEST = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 
 T = TypeVar("T")
 Clock = Callable[[], float]  # seconds, never back
@@ -53,30 +56,26 @@ class RedisStore:
 
         Raises StoreRefused where the server refuses the user.
         """
-        outcomes = [UNSENT] * entry_count
-        pending = list(calls)
-        began_s = self._clock()
+        job = _Job(end_s, list(calls), [UNSENT] * entry_count)
         reused = self._wire is not None
-        error = await self._attempt(pending, outcomes, end_s)
-        reconnected = error is not None and reused and _may_send_again(error, pending)
+        error = await self._attempt(job)
+        reconnected = error is not None and reused and _may_send_again(error, job.pending)
         if reconnected:
-            error = await self._attempt(pending, outcomes, end_s)
+            error = await self._attempt(job)
         if error is not None:
-            _fail(pending, outcomes, error)
-        round_trip_ms = (self._clock() - began_s) * 1_000
-        return Written(outcomes, round_trip_ms, reconnected, isinstance(error, _OutOfTime))
+            job.fail(error)
+        out_of_time = isinstance(error, _OutOfTime)
+        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
 
-    async def _attempt(
-        self, pending: list[Call], outcomes: list[Outcome], end_s: float
-    ) -> StoreUnavailable | None:
-        """Send what is pending; a call that got its reply is taken off, whatever comes later."""
+    async def _attempt(self, job: _Job) -> StoreUnavailable | None:
+        """Send what is pending and return why it could not be done, None where it was."""
         try:
-            wire = await self._opened(end_s)
-            await self._exchange(wire, pending, outcomes, end_s, b"EVALSHA", DIGEST)
-            if pending:
+            wire = await self._opened(job.end_s)
+            await self._exchange(wire, job, b"EVALSHA", DIGEST)
+            if job.pending:
                 # The server does not hold the script (a restart, SCRIPT FLUSH): EVAL brings it.
-                self._check_time(end_s)
-                await self._exchange(wire, pending, outcomes, end_s, b"EVAL", SCRIPT)
+                self._check_time(job.end_s)
+                await self._exchange(wire, job, b"EVAL", SCRIPT)
         except _OutOfTime as exc:
             return exc
         except StoreUnavailable as exc:
@@ -95,34 +94,27 @@ class RedisStore:
             self._check_time(end_s)
         return self._wire
 
-    async def _exchange(
-        self,
-        wire: Wire,
-        pending: list[Call],
-        outcomes: list[Outcome],
-        end_s: float,
-        *script: bytes,
-    ) -> None:
-        calls = list(pending)
-        pending.clear()
+    async def _exchange(self, wire: Wire, job: _Job, command: bytes, script: bytes) -> None:
+        """Make one round trip; a call without a reply, or without its script, stays pending."""
+        calls = job.pending
+        job.pending = []
         unanswered = iter(calls)
 
         def settle(reply: object) -> None:
             call = next(unanswered)
-            if (
-                script[0] == b"EVALSHA"
-                and isinstance(reply, ReplyError)
-                and reply.word == "NOSCRIPT"
-            ):
-                pending.append(call)
+            if isinstance(reply, ReplyError) and reply.word == "NOSCRIPT" and script == DIGEST:
+                job.pending.append(call)
             else:
-                self._settle(call, reply, outcomes)
+                self._settle(call, reply, job.outcomes)
 
-        commands = [(*script, *c.arguments) if c.fenced else c.arguments for c in calls]
+        began_s = self._clock()
+        commands = [(command, script, *c.arguments) if c.fenced else c.arguments for c in calls]
         try:
-            await self._within(end_s, "waiting for the answer", wire.exchange(commands, settle))
+            exchange = wire.exchange(commands, settle)
+            await self._within(job.end_s, "waiting for the answer", exchange)
         finally:
-            pending += unanswered
+            job.pending += unanswered
+            job.round_trip_s = self._clock() - began_s
 
     async def _within(self, end_s: float, doing: str, work: Awaitable[T]) -> T:
         """Wait for work as long as the timeout allows and the invocation has, less the answer."""
@@ -143,7 +135,8 @@ class RedisStore:
         if isinstance(reply, bytes) and call.fenced:
             reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
         if isinstance(reply, ReplyError):
-            refuse(reply, self._server, "EVALSHA" if call.fenced else call.arguments[0].decode())
+            command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
+            refuse(reply, self._server, command)
             return Outcome("failed", reply.word, "refused by the server")
         if call.fenced:
             assert reply in (0, 1), "the script answers applied, fenced or an error"
@@ -161,6 +154,22 @@ class RedisStore:
             self._wire = None
 
 
+@dataclass(slots=True)
+class _Job:
+    """One apply under way: what is still to be sent, and what became of the rest."""
+
+    end_s: float
+    pending: list[Call]
+    outcomes: list[Outcome]
+    round_trip_s: float = 0.0
+
+    def fail(self, error: StoreUnavailable) -> None:
+        failed = Outcome("failed", error.error, error.reason)
+        for call in self.pending:
+            for at in call.entries:
+                self.outcomes[at] = failed
+
+
 class _OutOfTime(StoreUnavailable):
     def __init__(self) -> None:
         super().__init__(OUT_OF_TIME.error, OUT_OF_TIME.reason)
@@ -175,10 +184,3 @@ def _may_send_again(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
     if isinstance(error, _OutOfTime) or not pending:
         return False
     return pending[0].fenced or not error.timed_out
-
-
-def _fail(pending: Sequence[Call], outcomes: list[Outcome], error: StoreUnavailable) -> None:
-    failed = Outcome("failed", error.error, error.reason)
-    for call in pending:
-        for at in call.entries:
-            outcomes[at] = failed

@@ -23,7 +23,11 @@ Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect: TypeAlias = Callable[[], Awaitable[Streams]]
 
 _READ_BYTES = 65_536
-_REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM")
+_REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")
+
+# Where they say it in words: a script's command that is not the user's to run (Redis 7, then
+# Valkey 8), and a password where none or another is wanted.
+_REFUSAL_SIGNS = ("executing the script can't", "ACL failure in script", "password")
 
 
 class ReplyError(Exception):
@@ -105,7 +109,7 @@ async def open_wire(server: Server, connect: Connect) -> Wire:
         await wire.exchange(commands, replies.append)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ReplyError):
-                refuse(reply, server, str(command[0]), always=command[0] == "AUTH")
+                refuse(reply, server, str(command[0]))
                 raise StoreUnavailable(reply.word, f"the server refused {command[0]!r}")
     except BaseException:
         wire.abandon()
@@ -113,10 +117,9 @@ async def open_wire(server: Server, connect: Connect) -> Wire:
     return wire
 
 
-def refuse(reply: ReplyError, server: Server, command: str, *, always: bool = False) -> None:
+def refuse(reply: ReplyError, server: Server, command: str) -> None:
     """Raise StoreRefused where a reply is about credentials or permissions."""
-    text = str(reply)
-    if always or reply.word in _REFUSALS or "executing the script can't" in text:
+    if reply.word in _REFUSAL_WORDS or any(sign in str(reply) for sign in _REFUSAL_SIGNS):
         raise StoreRefused(
             f"{server.address} refused user {server.user!r} the command {command}: {reply.word}; "
             "see ASYNCSYNC_REDIS_URL and ASYNCSYNC_REDIS_PASSWORD, or the user's ACL"

@@ -38,6 +38,13 @@ def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def fake_server() -> Iterator[ServerProcess]:
+    """The fake server."""
+    with fake_redis() as server:
+        yield server
+
+
 def _client(server: ServerProcess) -> Iterator[redis.Redis]:
     with redis.Redis(host=server.host, port=server.port) as client:
         client.flushall()

@@ -19,7 +19,7 @@ class Proxy:
     port: int = 0
     refuses: bool = False  # cut off: new connections are closed at once
     delay_s: float = 0.0  # each way
-    cut_after_request_bytes: int | None = None  # breaks the connection mid-request
+    cut_after_request_bytes: int | None = None  # breaks each connection mid-request
     cut_after_reply_bytes: int | None = None  # breaks it mid-reply
     swallows_replies: bool = False  # the server hears us, we do not hear it
     connections: int = 0
@@ -82,9 +82,7 @@ async def proxy_to(
         yield proxy
     finally:
         server.close()
-        proxy.drop()
-        for task in list(tasks):
-            task.cancel()
+        proxy.drop()  # ends the tasks; cancelling them makes Python 3.11 log an error
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -94,23 +92,25 @@ async def _pass_both_ways(
     up: tuple[asyncio.StreamReader, asyncio.StreamWriter],
 ) -> None:
     was_reply = True
+    sent = heard = 0
 
     async def requests() -> None:
-        nonlocal was_reply
+        nonlocal was_reply, sent
         async for data in _read(down[0]):
             proxy.turns += was_reply
             was_reply = False
-            allowed = proxy.cut_after_request_bytes
             proxy.request_bytes += len(data)
-            await _pass(proxy, up[1], data, allowed)
+            await _pass(proxy, up[1], data, _left(proxy.cut_after_request_bytes, sent))
+            sent += len(data)
 
     async def replies() -> None:
-        nonlocal was_reply
+        nonlocal was_reply, heard
         async for data in _read(up[0]):
             was_reply = True
             proxy.reply_bytes += len(data)
             if not proxy.swallows_replies:
-                await _pass(proxy, down[1], data, proxy.cut_after_reply_bytes)
+                await _pass(proxy, down[1], data, _left(proxy.cut_after_reply_bytes, heard))
+            heard += len(data)
 
     tasks = [asyncio.create_task(requests()), asyncio.create_task(replies())]
     try:
@@ -119,6 +119,10 @@ async def _pass_both_ways(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _left(cut_after: int | None, passed: int) -> int | None:
+    return None if cut_after is None else cut_after - passed
 
 
 async def _read(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STARTED_WITHIN_S = 20.0  # moto imports for seconds on a busy machine
 
@@ -106,7 +107,7 @@ def fake_redis() -> Iterator[ServerProcess]:
     from fakeredis._clients._tcp_server import TCPFakeRequestHandler
     from redis.exceptions import ResponseError
 
-    class Handler(TCPFakeRequestHandler):  # type: ignore[misc]
+    class Handler(TCPFakeRequestHandler):
         """Keep the connection open after an error reply, as Redis does."""
 
         def setup(self) -> None:
@@ -119,7 +120,8 @@ def fake_redis() -> Iterator[ServerProcess]:
                 except ResponseError as error:
                     return error
 
-            self.current_client.read_response = read_or_error
+            client: Any = self.current_client  # a method is replaced on this one object
+            client.read_response = read_or_error
 
     port = free_port()
     server = TcpFakeServer(("127.0.0.1", port), server_type="redis")
