@@ -144,6 +144,7 @@ class RedisStore:
         return APPLIED
 
     def _check_time(self, end_s: float) -> None:
+        """Make sure there is time to send; raise _OutOfTime where there is not."""
         if (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN:
             raise _OutOfTime
 

@@ -1,0 +1,318 @@
+"""Take one rule at a time out of a copy of the package and see its tests fail.
+
+Run by `make mutants`. A mutant whose text is no longer in the source fails loudly, and so
+does one that every test lets live. The copy without any change must pass first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SUITES = ("test_failures.py", "test_store.py", "test_order.py", "test_handler.py", "test_wire.py")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One rule taken out: what it was, where it stood, what stands there instead."""
+
+    rule: str
+    file: str
+    old: str
+    new: str
+    suite: str = "test_failures.py"
+
+
+MUTANTS = (
+    # --- the failures table of the design -----------------------------------------------------
+    Mutant(
+        "an unencodable survivor's key is removed",
+        "encode.py",
+        "            rank = RANK_REJECT\n",
+        "            continue\n",
+    ),
+    Mutant(
+        "that removal has rank 0, so the same record can be written well later",
+        "encode.py",
+        "            rank = RANK_REJECT\n",
+        "            rank = b'9'\n",
+    ),
+    Mutant(
+        "a reject is reported",
+        "report.py",
+        'if config.rejects == "report":',
+        "if False:",
+    ),
+    Mutant("skip goes on", "report.py", 'if config.rejects == "report":', "if True:"),
+    Mutant(
+        "skip never skips a failed write",
+        "report.py",
+        "for entry, _ in failed]\n    if config",
+        "for entry, _ in failed if config.rejects == 'report']\n    if config",
+    ),
+    Mutant(
+        "a record without a usable key is reported",
+        "report.py",
+        "rejects = [*decoded.rejects, *encoded.rejects]",
+        "rejects = [*encoded.rejects]",
+    ),
+    Mutant(
+        "a record that cannot be named raises",
+        "report.py",
+        "    if decoded.unnamed:\n        error:",
+        "    if False:\n        error:",
+    ),
+    Mutant(
+        "the rest is applied before that",
+        "decode.py",
+        "            unnamed.append(_sequence_number_fault(text))\n            continue\n",
+        "            raise EventError(f'cannot be named {_sequence_number_fault(text)}')\n",
+    ),
+    Mutant(
+        "a view without new images raises",
+        "mirror.py",
+        '("KEYS_ONLY", "OLD_IMAGE")',
+        '("KEYS_ONLY",)',
+    ),
+    Mutant(
+        "a refused write is a failed one",
+        "store.py",
+        'return Outcome("failed", reply.word, "refused by the server")',
+        "return APPLIED",
+    ),
+    Mutant(
+        "refused credentials raise",
+        "wire.py",
+        "if reply.word in _REFUSAL_WORDS or",
+        "if",
+    ),
+    Mutant(
+        "a dead connection is opened again once",
+        "store.py",
+        "reconnected = error is not None and reused and",
+        "reconnected = error is not None and not reused and",
+    ),
+    Mutant(
+        "a fresh connection is not tried twice",
+        "store.py",
+        "reconnected = error is not None and reused and",
+        "reconnected = error is not None and",
+        "test_failures.py",
+    ),
+    Mutant(
+        "what has no answer in time has failed",
+        "store.py",
+        '        failed = Outcome("failed", error.error, error.reason)\n',
+        "        failed = APPLIED\n",
+    ),
+    Mutant(
+        "the socket that gave no answer is thrown away",
+        "store.py",
+        "        except StoreUnavailable as exc:\n            self.close()\n",
+        "        except StoreUnavailable as exc:\n",
+    ),
+    Mutant(
+        "without the fence a write that timed out is not sent again",
+        "store.py",
+        "return pending[0].fenced or not error.timed_out",
+        "return True",
+    ),
+    Mutant(
+        "nothing is sent with less than 500 ms left",
+        "store.py",
+        '        """Make sure there is time to send; raise _OutOfTime where there is not."""\n',
+        '        """"""\n        return\n',
+    ),
+    Mutant(
+        "nothing is sent after connecting with less than 500 ms left",
+        "store.py",
+        "opening)\n            self._check_time(end_s)\n",
+        "opening)\n",
+    ),
+    Mutant(
+        "no wait is longer than what is left",
+        "store.py",
+        "min(self._timeout_s, left_s)",
+        "self._timeout_s",
+    ),
+    Mutant(
+        "the lowest failed record is reported",
+        "report.py",
+        '{"itemIdentifier": min(reported)[1]}',
+        '{"itemIdentifier": max(reported)[1]}',
+    ),
+    Mutant(
+        "it is reported as the text that came",
+        "report.py",
+        '{"itemIdentifier": min(reported)[1]}',
+        '{"itemIdentifier": str(min(reported)[0])}',
+    ),
+    Mutant(
+        "two items on one Redis key raise",
+        "encode.py",
+        "    _refuse_shared_names(entries)\n",
+        "",
+    ),
+    # --- the fence ----------------------------------------------------------------------------
+    Mutant(
+        "equal is applied again",
+        "fence.lua",
+        "version < held[i]",
+        "version <= held[i]",
+        "test_store.py",
+    ),
+    Mutant("older is fenced", "fence.lua", "version < held[i]", "false", "test_order.py"),
+    Mutant(
+        "versions are no Lua numbers",
+        "fence.lua",
+        "version < held[i]",
+        "tonumber(version) < tonumber(held[i])",
+        "test_store.py",
+    ),
+    Mutant(
+        "a refused write leaves its fence",
+        "fence.lua",
+        "if not (type(done) == 'table' and done.err) then",
+        "if true then",
+        "test_store.py",
+    ),
+    Mutant(
+        "a removal leaves a tombstone",
+        "fence.lua",
+        "done = redis.pcall('DEL', key)",
+        "done = redis.pcall('DEL', key, fences[i]) ; version = '0'",
+        "test_order.py",
+    ),
+    Mutant(
+        "the fence moves in refresh where nothing is written",
+        "fence.lua",
+        "done = redis.pcall('SET', key, value, 'XX')",
+        "done = redis.pcall('SET', key, value, 'XX') or {err = 'absent'}",
+        "test_store.py",
+    ),
+    Mutant(
+        "a fence lives as long as its setting",
+        "fence.lua",
+        "'EX', life",
+        "'EX', 60",
+        "test_store.py",
+    ),
+    Mutant(
+        "a version counts its digits",
+        "encode.py",
+        "{len(digits):02d}{digits}",
+        "{digits}",
+        "test_order.py",
+    ),
+    Mutant(
+        "a version begins with its stream's label",
+        "encode.py",
+        "{label_ms:0{LABEL_DIGITS}d}",
+        "{0:0{LABEL_DIGITS}d}",
+        "test_order.py",
+    ),
+    Mutant(
+        "collapse is by sequence number, not by arrival",
+        "collapse.py",
+        "if held is None or record.sequence_number >= held.sequence_number:",
+        "if True:",
+    ),
+    # --- the round trip -----------------------------------------------------------------------
+    Mutant(
+        "a server without the script gets it",
+        "store.py",
+        'reply.word == "NOSCRIPT" and script == DIGEST',
+        "False",
+        "test_store.py",
+    ),
+    Mutant(
+        "a reply speaks for its own call only",
+        "store.py",
+        "            job.pending += unanswered\n",
+        "",
+        "test_wire.py",
+    ),
+    Mutant(
+        "a call holds the server for about a millisecond",
+        "limits.py",
+        "CALL_KEYS_MAX = 180",
+        "CALL_KEYS_MAX = 1_000",
+        "test_plan.py",
+    ),
+    Mutant(
+        "a certificate's name is checked",
+        "wire.py",
+        "return ssl.create_default_context(cafile=server.ca_file)",
+        "c = ssl.create_default_context(cafile=server.ca_file)\n    c.check_hostname = False\n"
+        "    return c",
+        "test_wire.py",
+    ),
+    Mutant(
+        "the database is chosen",
+        "wire.py",
+        "    if server.database:\n",
+        "    if False:\n",
+        "test_wire.py",
+    ),
+    Mutant(
+        "one event loop for the life of the process",
+        "mirror.py",
+        "        if self._loop is None:\n",
+        "        if True:\n",
+        "test_handler.py",
+    ),
+)
+
+
+def run(folder: Path, suite: str) -> bool:
+    """Run a suite against the package in a folder; say whether it passed."""
+    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"tests/{suite}"], cwd=folder, env=env, capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Run every mutant, or those whose rule holds the words given; 1 where one lives."""
+    words = " ".join(sys.argv[1:])
+    chosen = [mutant for mutant in MUTANTS if words in mutant.rule]
+    lived = []
+    with tempfile.TemporaryDirectory(prefix="asyncsync-mutants-") as name:
+        folder = Path(name)
+        for part in ("asyncsync", "tests", "pyproject.toml"):
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            copy(ROOT / part, folder / part)
+        for suite in sorted({mutant.suite for mutant in chosen}):
+            if not run(folder, suite):
+                print(f"{suite} fails without any mutant")
+                return 1
+        for at, mutant in enumerate(chosen, 1):
+            target = folder / "asyncsync" / mutant.file
+            source = target.read_text()
+            if source.count(mutant.old) != 1:
+                print(f"{mutant.file} no longer holds once what stands for: {mutant.rule}")
+                return 1
+            target.write_text(source.replace(mutant.old, mutant.new))
+            began_s = time.monotonic()
+            caught = not run(folder, mutant.suite)
+            target.write_text(source)
+            seconds = time.monotonic() - began_s
+            verdict = "caught" if caught else "LIVED "
+            print(f"{at:3}/{len(chosen)} {verdict} {seconds:5.1f} s  {mutant.rule}", flush=True)
+            if not caught:
+                lived.append(mutant.rule)
+    print(f"{len(chosen) - len(lived)} of {len(chosen)} caught")
+    return 1 if lived else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
