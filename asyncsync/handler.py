@@ -7,16 +7,18 @@ one line says how this copy is kept.
 from __future__ import annotations
 
 import os
+import sys
 
 import orjson
 
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import Mirror, print_line
+from asyncsync.runtime import take_raw_events
 from asyncsync.version import __version__
 
 
-def cold_start_line(config: Config) -> bytes:
+def cold_start_line(config: Config, raw_event: bool) -> bytes:
     """Say once per process how this copy is kept; no secret is part of it."""
     server = config.server
     return orjson.dumps(
@@ -34,7 +36,7 @@ def cold_start_line(config: Config) -> bytes:
             "value": config.value,
             "fence": config.fence,
             "fence_ttl_s": config.fence_ttl_s,
-            "raw_event": False,
+            "raw_event": raw_event,
         }
     )
 
@@ -44,4 +46,10 @@ if not __debug__:
 
 mirror = Mirror(Config.from_env(os.environ))
 lambda_handler = mirror.lambda_handler
-print_line(cold_start_line(mirror.config))
+print_line(
+    cold_start_line(
+        mirror.config,
+        mirror.config.raw_event == "auto"
+        and take_raw_events(os.environ.get("_HANDLER", ""), sys.modules),
+    )
+)

@@ -19,7 +19,7 @@ from asyncsync.keys import KeyFunction
 from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
-from asyncsync.store import Clock, RedisStore, Store
+from asyncsync.store import Clock, RedisStore
 from asyncsync.values import Transform
 from asyncsync.wire import Connect, connector
 
@@ -68,7 +68,7 @@ class Mirror:
         self._clock = clock
         self._wall_clock = wall_clock
         self._emit = emit
-        self._store: Store = RedisStore(
+        self._store = RedisStore(
             config.server, config.timeout_ms, connect or connector(config.server), clock
         )
         self._loop: asyncio.AbstractEventLoop | None = None

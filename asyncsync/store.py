@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from asyncsync.config import Server
 from asyncsync.errors import StoreUnavailable
@@ -31,16 +31,6 @@ UNSENT = Outcome("failed", "Unsent", "not sent")
 OUT_OF_TIME = Outcome("failed", "Deadline", "the invocation had too little time left")
 
 
-class Store(Protocol):
-    """Where a plan is written."""
-
-    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
-        """Write a plan before end_s (on the store's clock) and say what became of each entry."""
-
-    def close(self) -> None:
-        """Give the connection up."""
-
-
 class RedisStore:
     """One server behind one connection."""
 
@@ -52,8 +42,9 @@ class RedisStore:
         self._wire: Wire | None = None
 
     async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
-        """Write a plan; send it a second time where a connection from before was dead.
+        """Write a plan before end_s, on this store's clock; say what became of each entry.
 
+        Sends it a second time where a connection from an earlier invocation was dead.
         Raises StoreRefused where the server refuses the user.
         """
         job = _Job(end_s, list(calls), [UNSENT] * entry_count)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import hiredis
@@ -129,16 +130,16 @@ def refuse(reply: ReplyError, server: Server, command: str) -> None:
 def connector(server: Server) -> Connect:
     """Return how to open the streams of a server: unix socket, TCP or TLS."""
 
+    @lru_cache(maxsize=1)
+    def tls() -> SSLContext:
+        import ssl  # 12 ms that only TLS pays
+
+        return ssl.create_default_context(cafile=server.ca_file)
+
     async def connect() -> Streams:
         if server.path:
             return await asyncio.open_unix_connection(server.path)
-        context = _tls(server) if server.tls else None
+        context = tls() if server.tls else None
         return await asyncio.open_connection(server.host, server.port, ssl=context)
 
     return connect
-
-
-def _tls(server: Server) -> SSLContext:
-    import ssl  # 12 ms that only TLS pays
-
-    return ssl.create_default_context(cafile=server.ca_file)

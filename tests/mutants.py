@@ -250,8 +250,8 @@ MUTANTS = (
         "a certificate's name is checked",
         "wire.py",
         "return ssl.create_default_context(cafile=server.ca_file)",
-        "c = ssl.create_default_context(cafile=server.ca_file)\n    c.check_hostname = False\n"
-        "    return c",
+        "c = ssl.create_default_context(cafile=server.ca_file)\n"
+        "        c.check_hostname = False\n        return c",
         "test_wire.py",
     ),
     Mutant(

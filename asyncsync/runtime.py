@@ -1,0 +1,52 @@
+"""Lambda's runtime client: take an event's bytes before it parses them.
+
+The parse is most of the bill of any other handler, and we read the bytes ourselves. AWS's
+client (awslambdaric) documents its marshaller as a class attribute that a function's author
+may replace. It is replaced only where every part is as AWS ships it; anywhere else the event
+comes as a dict, as always, and everything is as correct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ENTRY_POINT = "asyncsync.handler.lambda_handler"
+
+_CLIENT = "awslambdaric.lambda_runtime_client"
+_MARSHALLER = "awslambdaric.lambda_runtime_marshaller"
+
+
+class RawMarshaller:
+    """AWS's marshaller without the parse; answers are written by AWS's own."""
+
+    def __init__(self, aws: Any) -> None:
+        self.marshal_response = aws.marshal_response
+        self._unmarshal_request = aws.unmarshal_request
+
+    def unmarshal_request(self, request: object, content_type: str = "application/json") -> object:
+        """Return JSON bytes as they came, and leave anything else to AWS's marshaller."""
+        if isinstance(request, bytes) and content_type == "application/json":
+            return request
+        return self._unmarshal_request(request, content_type)
+
+
+def take_raw_events(handler: str, modules: Mapping[str, Any]) -> bool:
+    """Ask the runtime client that runs this function for bytes; say whether it will give them.
+
+    `handler` is Lambda's `_HANDLER`, `modules` is `sys.modules`: a client that is not loaded
+    is not running us.
+    """
+    client = getattr(modules.get(_CLIENT), "BaseLambdaRuntimeClient", None)
+    shipped = getattr(modules.get(_MARSHALLER), "LambdaMarshaller", None)
+    if handler != ENTRY_POINT or client is None or shipped is None:
+        return False
+    marshaller = vars(client).get("marshaller")
+    if type(marshaller) is not shipped:
+        return False
+    if not all(hasattr(marshaller, name) for name in ("unmarshal_request", "marshal_response")):
+        return False
+    if any("marshaller" in vars(subclass) for subclass in client.__subclasses__()):
+        return False
+    client.marshaller = RawMarshaller(marshaller)
+    return True

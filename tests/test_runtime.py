@@ -1,0 +1,142 @@
+"""Raw events: with AWS's real runtime client, with parts of it missing or changed, without it."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.runtime import ENTRY_POINT, RawMarshaller, take_raw_events
+from runtime_api import function
+from stream import FIRST, event, record
+
+CLIENT = "awslambdaric.lambda_runtime_client"
+MARSHALLER = "awslambdaric.lambda_runtime_marshaller"
+
+
+class LambdaMarshaller:
+    """Stands for AWS's: parses, and writes answers."""
+
+    def unmarshal_request(self, request: bytes, content_type: str = "application/json") -> object:
+        return json.loads(request)
+
+    def marshal_response(self, response: object) -> tuple[str, str]:
+        return json.dumps(response), "application/json"
+
+
+def modules(**changes: Any) -> dict[str, Any]:
+    """The runtime client's modules as shipped, with parts replaced (None: taken out)."""
+
+    class BaseLambdaRuntimeClient:
+        marshaller: Any = LambdaMarshaller()
+
+    class LambdaRuntimeClient(BaseLambdaRuntimeClient):
+        pass
+
+    base = changes.get("base", BaseLambdaRuntimeClient)
+    client = SimpleNamespace(BaseLambdaRuntimeClient=base, keep_alive=LambdaRuntimeClient)
+    if base is None:
+        del client.BaseLambdaRuntimeClient
+    return {CLIENT: client, MARSHALLER: SimpleNamespace(LambdaMarshaller=LambdaMarshaller)}
+
+
+def test_the_real_client_hands_over_bytes_and_takes_our_answer(
+    real_server: ServerProcess, real_client: redis.Redis
+) -> None:
+    env = {"ASYNCSYNC_REDIS_URL": real_server.url}
+    with function(ENTRY_POINT, env) as api:
+        good = event([record(1, FIRST)])
+        bad = event([record(2, FIRST + 1, image={"a": {"Q": "?"}})])
+
+        assert api.invoke(good) == ("response", b'{"batchItemFailures": []}')
+        kind, answer = api.invoke(bad)
+        assert json.loads(answer) == {"batchItemFailures": [{"itemIdentifier": str(FIRST + 1)}]}
+        kind, answer = api.invoke(b'{"not": "a stream event"}')
+        assert kind == "error"
+        assert json.loads(answer)["errorType"] == "EventError"
+        assert [line["RawEvent"] for line in api.printed() if "_aws" in line] == [1, 1]
+        assert api.printed()[0]["raw_event"] is True
+    assert real_client.get("Players:1") is not None
+
+
+def test_the_setting_false_leaves_the_real_client_alone_and_all_is_as_correct(
+    real_server: ServerProcess, real_client: redis.Redis
+) -> None:
+    env = {"ASYNCSYNC_REDIS_URL": real_server.url, "ASYNCSYNC_RAW_EVENT": "false"}
+    with function(ENTRY_POINT, env) as api:
+        answer = api.invoke(event([record(1, FIRST)]))
+
+        assert answer == ("response", b'{"batchItemFailures": []}')
+        assert [line["RawEvent"] for line in api.printed() if "_aws" in line] == [0]
+    assert real_client.get("Players:1") is not None
+
+
+def test_the_real_client_is_taken_and_only_for_our_entry_point() -> None:
+    """In a process of its own: the client's class is changed for good."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, awslambdaric.lambda_runtime_client as client; "
+        "from asyncsync.runtime import take_raw_events; "
+        "print(take_raw_events('mine.handler', sys.modules), "
+        "take_raw_events('asyncsync.handler.lambda_handler', sys.modules), "
+        "take_raw_events('asyncsync.handler.lambda_handler', sys.modules), "
+        "client.LambdaRuntimeClient.marshaller.unmarshal_request(b'{}'), "
+        "client.LambdaRuntimeClient.marshaller.marshal_response({})[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert done.stdout == b"False True False b'{}' {}\n"
+
+
+def test_without_the_client_the_event_stays_a_dict() -> None:
+    assert not take_raw_events(ENTRY_POINT, {})
+
+
+def test_a_client_without_its_base_class_is_left_alone() -> None:
+    assert not take_raw_events(ENTRY_POINT, modules(base=None))
+
+
+def test_a_marshaller_that_is_not_awss_is_left_alone() -> None:
+    class Base:
+        marshaller = SimpleNamespace(unmarshal_request=json.loads, marshal_response=json.dumps)
+
+    assert not take_raw_events(ENTRY_POINT, modules(base=Base))
+    assert not isinstance(Base.marshaller, RawMarshaller)
+
+
+def test_a_client_whose_subclass_has_a_marshaller_of_its_own_is_left_alone() -> None:
+    class Base:
+        marshaller: Any = LambdaMarshaller()
+
+    class Sub(Base):
+        marshaller = SimpleNamespace()
+
+    assert not take_raw_events(ENTRY_POINT, modules(base=Base))
+    assert Sub.__mro__[1] is Base
+
+
+@pytest.mark.parametrize("missing", ["unmarshal_request", "marshal_response"])
+def test_a_marshaller_without_one_of_its_methods_is_left_alone(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(LambdaMarshaller, missing)
+
+    assert not take_raw_events(ENTRY_POINT, modules())
+
+
+def test_as_shipped_it_is_taken_and_other_content_is_still_awss() -> None:
+    shipped = modules()
+
+    assert take_raw_events(ENTRY_POINT, shipped)
+
+    marshaller = shipped[CLIENT].BaseLambdaRuntimeClient.marshaller
+    assert marshaller.unmarshal_request(b"{}") == b"{}"
+    assert marshaller.unmarshal_request("{}") == {}
+    assert marshaller.unmarshal_request(b"{}", "text/plain") == {}
+    assert marshaller.marshal_response({}) == ("{}", "application/json")
