@@ -6,6 +6,7 @@ the setting, the value and what is allowed. Secrets are never part of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from asyncsync.errors import ConfigError
 from asyncsync.keys import parse_template
-from asyncsync.limits import FENCE_TTL_S_MIN, TIMEOUT_MS_MAX, TTL_S_MAX
+from asyncsync.limits import DATABASE_DIGITS_MAX, FENCE_TTL_S_MIN, TIMEOUT_MS_MAX, TTL_S_MAX
 
 PREFIX = "ASYNCSYNC_"
 TEST_PREFIX = "ASYNCSYNC_TEST_"
@@ -122,7 +123,7 @@ class Config:
             if not name.startswith(PREFIX) or name.startswith(TEST_PREFIX):
                 continue
             if name not in known:
-                raise ConfigError(f"{name} is no setting{_nearest(name, known)}")
+                raise ConfigError(f"{name} is no setting{_nearest(name.upper(), known)}")
             if text:
                 arguments[known[name]] = _read(known[name], text)
         if "redis_url" not in arguments:
@@ -139,8 +140,9 @@ def _read(name: str, text: str) -> object:
             raise _refused(name, text, "true or false")
         return flag
     if name in _RANGES:
-        if not (text.isascii() and text.isdigit()):
-            raise _refused(name, text, "a whole number from {:_} to {:_}".format(*_RANGES[name]))
+        low, high = _RANGES[name]
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(high))):
+            raise _refused(name, text, f"a whole number from {low:_} to {high:_}")
         return int(text)
     return text
 
@@ -196,26 +198,31 @@ def _nearest(word: str, known: Mapping[str, str] | tuple[str, ...]) -> str:
 def parse_url(url: str, password: str | None = None, ca_file: str | None = None) -> Server:
     """Read a Redis URL; an explicit password wins over the URL's.
 
-    Raises ConfigError, which shows the URL without its user and password.
+    Raises ConfigError, which shows of the URL neither user and password nor options.
     """
-    allowed = (
-        "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix://path[?db=1]"
+    refused = _refused(
+        "redis_url",
+        re.split(r"[?#]", url.rsplit("@", 1)[-1], maxsplit=1)[0],
+        "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path[?db=1]"
+        " (in a password, write / ? # [ ] @ and : percent-encoded)",
     )
-    shown = url.rsplit("@", 1)[-1] if "@" in url else url
     try:
         parts = urlsplit(url)
         port = parts.port or 6379
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
     except ValueError:
-        raise _refused("redis_url", shown, allowed) from None
+        raise refused from None
     unix = parts.scheme == "unix"
-    if parts.scheme not in ("redis", "rediss", "unix") or not (
-        parts.path if unix else parts.hostname
-    ):
-        raise _refused("redis_url", shown, allowed)
     database = options.pop("db", "0" if unix else parts.path.strip("/") or "0")
-    if options or not (database.isascii() and database.isdigit()):
-        raise _refused("redis_url", shown, allowed)
+    if (
+        parts.scheme not in ("redis", "rediss", "unix")
+        or bool(parts.hostname) == unix
+        or bool(unix and not parts.path)
+        or "#" in url
+        or options
+        or not (database.isascii() and database.isdigit() and len(database) <= DATABASE_DIGITS_MAX)
+    ):
+        raise refused
     tls = parts.scheme == "rediss"
     if ca_file and not tls:
         raise _refused("redis_ca_file", ca_file, "nothing without a rediss:// URL")

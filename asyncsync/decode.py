@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -19,14 +19,23 @@ import orjson
 from msgspec import Raw, Struct
 
 from asyncsync.errors import EventError, RecordError
-from asyncsync.limits import LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
-from asyncsync.model import Decoded, Key, Reject, SequenceNumber, Stream, StreamRecord
+from asyncsync.limits import CREATED_S_MAX, LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
+from asyncsync.model import (
+    Decoded,
+    Key,
+    KeyAttribute,
+    Reject,
+    SequenceNumber,
+    Stream,
+    StreamRecord,
+)
 
 EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
 KEY_TYPES = ("S", "N", "B")
 
-# A JSON number is what DynamoDB writes, and what it writes is plain decimal notation.
-NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+# What DynamoDB writes is a JSON number in plain decimal notation. An exponent may stand in
+# what others write; DynamoDB's own range (1E-130 to 9.99E+125) ends it at three digits.
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ARN = re.compile(r"arn:[^:]+:dynamodb:[^:]*:[^:]*:table/([A-Za-z0-9_.-]+)/stream/(.+)")
@@ -92,23 +101,15 @@ def decode(event: bytes) -> Decoded:
     rejects: list[Reject] = []
     unnamed: list[str] = []
     keys: dict[bytes, Key] = {}
-    stream: Stream | None = None
-    view_type = ""
-    oldest_s: float | None = None
+    created: list[float] = []
 
-    for wire in _wire_records(event):
+    wires = _wire_records(event)
+    stream, view_type = _stream_of(wires)
+    for wire in wires:
         change = wire.dynamodb
-        if stream is None:
-            stream = _stream_of(wire)
-            view_type = change.StreamViewType
-        elif wire.eventSourceARN != stream.arn:
-            raise EventError(
-                "one event holds records of two streams, "
-                f"{stream.arn!r} and {wire.eventSourceARN!r}: a mapping sends those of one"
-            )
         created_s = change.ApproximateCreationDateTime
-        if created_s is not None and (oldest_s is None or created_s < oldest_s):
-            oldest_s = created_s
+        if created_s is not None and 0 <= created_s < CREATED_S_MAX:
+            created.append(created_s)
         text = change.SequenceNumber
         if not _is_sequence_number(text):
             unnamed.append(_sequence_number_fault(text))
@@ -124,7 +125,7 @@ def decode(event: bytes) -> Decoded:
                 continue
         records.append(_record(wire, key, number))
 
-    return Decoded(stream, view_type, records, rejects, unnamed, oldest_s)
+    return Decoded(stream, view_type, records, rejects, unnamed, min(created, default=None))
 
 
 def _record(wire: _Record, key: Key, number: SequenceNumber) -> StreamRecord:
@@ -143,20 +144,18 @@ def _record(wire: _Record, key: Key, number: SequenceNumber) -> StreamRecord:
     )
 
 
-def _wire_records(event: bytes) -> Iterator[_Record]:
+def _wire_records(event: bytes) -> list[_Record]:
     try:
-        yield from _EVENT.decode(event).Records
-        return
+        return _EVENT.decode(event).Records
     except msgspec.ValidationError:
         pass
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise EventError(f"the event is not JSON: {exc}") from exc
     try:
         raws = _RAW_EVENT.decode(event).Records
     except msgspec.ValidationError as exc:
         raise EventError(f"not a DynamoDB stream event, it has no list of Records: {exc}") from exc
-    for raw in raws:
-        yield _loose(raw)
+    return [_loose(raw) for raw in raws]
 
 
 def _loose(raw: Raw) -> _Record:
@@ -168,12 +167,13 @@ def _loose(raw: Raw) -> _Record:
     outer = _object(raw)
     change = _object(outer.get("dynamodb", Raw()))
     created = _value(change, "ApproximateCreationDateTime")
+    is_time = isinstance(created, int | float) and not isinstance(created, bool)
     return _Record(
         dynamodb=_Change(
             Keys=change.get("Keys", Raw()),
             SequenceNumber=_text(change, "SequenceNumber"),
             NewImage=change.get("NewImage", Raw()),
-            ApproximateCreationDateTime=created if isinstance(created, int | float) else None,
+            ApproximateCreationDateTime=created if is_time else None,
             StreamViewType=_text(change, "StreamViewType"),
         ),
         eventName=_text(outer, "eventName"),
@@ -190,7 +190,10 @@ def _object(raw: Raw) -> dict[str, Raw]:
 
 
 def _value(fields: Mapping[str, Raw], name: str) -> Any:
-    return msgspec.json.decode(fields[name]) if name in fields else None
+    try:
+        return msgspec.json.decode(fields[name]) if name in fields else None
+    except msgspec.DecodeError:
+        return None
 
 
 def _text(fields: Mapping[str, Raw], name: str) -> str:
@@ -219,28 +222,45 @@ def _key(raw: bytes) -> Key:
         raise RecordError("Keys is not a map of key attributes of type S, N or B") from None
     if not 1 <= len(attributes) <= 2:
         raise RecordError(f"Keys has {len(attributes)} attributes, a primary key has one or two")
-    return tuple((name, *_key_value(name, attributes[name])) for name in sorted(attributes))
+    return tuple([_key_attribute(name, attributes[name]) for name in sorted(attributes)])
 
 
-def _key_value(name: str, attribute: Mapping[str, str | None]) -> tuple[str, str]:
+def _key_attribute(name: str, attribute: Mapping[str, str | None]) -> KeyAttribute:
     # Some SDKs write every type tag and leave all but one null.
-    tags = [(tag, text) for tag, text in attribute.items() if text is not None]
-    if len(tags) != 1 or tags[0][0] not in KEY_TYPES:
+    tags = [*attribute]
+    if len(tags) != 1:
+        tags = [tag for tag in tags if attribute[tag] is not None]
+    tag = tags[0] if len(tags) == 1 else ""
+    if tag not in KEY_TYPES:
         raise RecordError("a key attribute is not one value of type S, N or B", name)
-    tag, text = tags[0]
+    text = attribute[tag]
     if not text:
         raise RecordError("a key attribute is empty", name)
     if tag == "N" and not NUMBER.fullmatch(text):
         raise RecordError("a key attribute of type N is not a number", name)
-    return tag, text
+    return name, tag, text
 
 
-def _stream_of(wire: _Record) -> Stream:
-    if wire.eventSource not in ("aws:dynamodb", ""):
-        raise EventError(f"not a DynamoDB stream event: its eventSource is {wire.eventSource!r}")
-    if not wire.eventSourceARN and not bytes(wire.dynamodb.Keys):
-        raise EventError("not a DynamoDB stream event: no eventSourceARN and no dynamodb.Keys")
-    return parse_stream_arn(wire.eventSourceARN)
+def _stream_of(wires: Sequence[_Record]) -> tuple[Stream | None, str]:
+    """Return the one stream and its view type; a record that names none belongs to it too."""
+    if not wires:
+        return None, ""
+    named = [wire for wire in wires if wire.eventSourceARN]
+    first = (named or wires)[0]
+    if first.eventSource not in ("aws:dynamodb", ""):
+        raise EventError(f"not a DynamoDB stream event: its eventSource is {first.eventSource!r}")
+    if not named:
+        raise EventError(
+            "not a DynamoDB stream event: no record has an eventSourceARN; "
+            f"a real one looks like {_ARN_EXAMPLE}"
+        )
+    for wire in named:
+        if wire.eventSourceARN != first.eventSourceARN:
+            raise EventError(
+                f"one event holds records of two streams, {first.eventSourceARN!r} and "
+                f"{wire.eventSourceARN!r}: a mapping sends those of one"
+            )
+    return parse_stream_arn(first.eventSourceARN), first.dynamodb.StreamViewType
 
 
 @lru_cache(maxsize=16)

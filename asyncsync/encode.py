@@ -6,18 +6,20 @@ read an old value) and a reject; one whose name cannot be made is only a reject.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError, RecordError
 from asyncsync.keys import KeyFunction, bind, from_function, parse_template, render, settle
-from asyncsync.limits import LABEL_DIGITS
+from asyncsync.limits import LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
 from asyncsync.model import (
     RANK_RECORD,
     RANK_REJECT,
     Encoded,
     Entry,
+    Key,
     Reject,
     SequenceNumber,
     Stream,
@@ -32,7 +34,7 @@ from asyncsync.values import (
     transformed,
 )
 
-FENCE_FORMAT = "1"
+FENCE_FORMAT = b"1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,10 @@ def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms:
     """
     entries: list[Entry] = []
     rejects: list[Reject] = []
+    name_of = _naming(latest, stream, rules)
     for record in latest:
         try:
-            name, fence = settle(_name(record, latest[0], stream, rules))
+            name, fence = settle(name_of(record.key))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
             continue
@@ -89,18 +92,34 @@ def version(label_ms: int, sequence_number: SequenceNumber) -> bytes:
     One digit of format, the stream's label, the count of the sequence number's digits, its
     digits. Digits only: Lua's < follows the server's locale, and digits sort alike in all.
     """
-    digits = str(sequence_number)
-    return f"{FENCE_FORMAT}{label_ms:0{LABEL_DIGITS}d}{len(digits):02d}{digits}".encode()
+    digits = b"%d" % sequence_number
+    return _label(label_ms) + _COUNTS[len(digits)] + digits
 
 
-def _name(record: StreamRecord, first: StreamRecord, stream: Stream, rules: Rules) -> bytes:
-    if rules.key is not None:
-        return from_function(rules.key, record.key)
-    names = tuple(name for name, _, _ in first.key)
-    bound = bind(parse_template(rules.config.key), stream.table, names)
-    if record.key is not first.key and tuple(name for name, _, _ in record.key) != names:
-        raise RecordError("its key attributes are not those of the batch's first record")
-    return render(bound, record.key)
+@lru_cache(maxsize=16)
+def _label(label_ms: int) -> bytes:
+    return b"%b%0*d" % (FENCE_FORMAT, LABEL_DIGITS, label_ms)
+
+
+_COUNTS = [b"%02d" % count for count in range(SEQUENCE_NUMBER_DIGITS_MAX + 1)]
+
+
+def _naming(
+    latest: Sequence[StreamRecord], stream: Stream, rules: Rules
+) -> Callable[[Key], bytes]:
+    """Return how this batch's keys are named; the first record's says what a key is made of."""
+    function = rules.key
+    if function is not None:
+        return lambda key: from_function(function, key)
+    names = [name for name, _, _ in latest[0].key] if latest else []
+    bound = bind(parse_template(rules.config.key), stream.table, tuple(names)) if latest else ()
+
+    def named(key: Key) -> bytes:
+        if [name for name, _, _ in key] != names:
+            raise RecordError("its key attributes are not those of the batch's first record")
+        return render(bound, key)
+
+    return named
 
 
 def _value(image: bytes, rules: Rules, now_ms: int) -> tuple[bytes | None, int]:
@@ -142,10 +161,12 @@ def _refuse_shared_names(entries: Sequence[Entry]) -> None:
     if len({entry.name for entry in entries}) == len(entries):
         return
     seen: dict[bytes, Entry] = {}
-    for entry in entries:
-        other = seen.setdefault(entry.name, entry)
-        if other is not entry:
-            raise ConfigError(
-                "two items got one Redis key, so the key function is not injective: see the "
-                f"records {other.item_identifier} and {entry.item_identifier}"
-            )
+    other, entry = next(
+        (seen[entry.name], entry)
+        for entry in entries
+        if seen.setdefault(entry.name, entry) is not entry
+    )
+    raise ConfigError(
+        "two items got one Redis key, so the key function is not injective: see the "
+        f"records {other.item_identifier} and {entry.item_identifier}"
+    )

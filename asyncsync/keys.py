@@ -135,14 +135,25 @@ def bind(template: Template, table: str, names: tuple[str, ...]) -> Template:
             f"ASYNCSYNC_KEY uses the key attributes {sorted(used)}, "
             f"but the key of table {table!r} is {sorted(names)}: it must use exactly these"
         )
-    return tuple(bound)
+    return _joined(bound)
+
+
+def _joined(parts: list[str | Placeholder]) -> Template:
+    """Join literals that stand side by side: a name is written once per item."""
+    joined: list[str | Placeholder] = []
+    for part in parts:
+        if isinstance(part, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return tuple(joined)
 
 
 def render(bound: Template, key: Key) -> bytes:
     """Write an item's name from a bound template; over-long ones are not cut here."""
     texts = {name: text for name, _, text in key}
     return "".join(
-        part if isinstance(part, str) else escape(texts[part.name]) for part in bound
+        [part if isinstance(part, str) else escape(texts[part.name]) for part in bound]
     ).encode()
 
 
@@ -202,17 +213,21 @@ def from_function(function: KeyFunction, key: Key) -> bytes:
 def settle(name: bytes) -> tuple[bytes, bytes]:
     """Return the name as Redis will have it, and its fence's name in the same slot.
 
-    A name that is over-long, looks like a fence or like a hashed name, or leaves no room for
-    a hash tag, ends in a SHA-256 of the whole (serverless allows 4 096 bytes, fence included).
+    A name that is over-long, begins or ends like a fence, looks like a hashed one, or leaves no
+    room for a hash tag, ends in a SHA-256 of the whole (serverless allows 4 096 bytes, fence
+    included).
     """
     if b"}" not in name and b"!" not in name and len(name) <= NAME_BYTES_MAX:
-        return name, b"{%b}!f" % name
+        return name, b"{" + name + b"}!f"
     tag = hash_tag(name)
     if (
         len(name) > NAME_BYTES_MAX
         or name.endswith(FENCE_SUFFIX)
         or _HASHED_SUFFIX.search(name)
         or (tag is None and b"}" in name)
+        or (
+            tag is not None and name == b"{%b}" % tag
+        )  # its fence would be that of the name without braces
     ):
         name = _hashed(name, tag)
         tag = hash_tag(name)

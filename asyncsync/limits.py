@@ -8,6 +8,9 @@ SEQUENCE_NUMBER_DIGITS_MAX = 40
 # A stream's label as epoch milliseconds, in a fixed width so that byte order is time order.
 LABEL_DIGITS = 13
 
+# A record's creation time in epoch seconds; one of later than the labels' last is no time.
+CREATED_S_MAX = 10 ** (LABEL_DIGITS - 3)
+
 # --- what Redis is sent -----------------------------------------------------------------------
 
 # ElastiCache serverless refuses a command of more arguments (ElastiCache user guide,
@@ -27,6 +30,9 @@ NAME_BYTES_MAX = 4_000
 
 # PXAT takes a signed 64-bit integer; past 2**53 ms (year 287396) other clients lose digits.
 EXPIRY_MS_MAX = 2**53
+
+# Redis numbers its databases from 0; its own limit is an int's ten digits.
+DATABASE_DIGITS_MAX = 10
 
 # --- how long we wait -------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as BinasciiError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ Item: TypeAlias = dict[str, object]
 Transform: TypeAlias = Callable[[Item], "dict[str, object] | bytes | None"]
 
 _number = NUMBER.fullmatch
+_Fragment = orjson.Fragment
 _TOP = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -59,40 +60,54 @@ def to_json(image: Mapping[str, Any]) -> bytes:
 
 
 def _plain_map(attributes: Any) -> dict[str, object]:
-    if not isinstance(attributes, dict):
+    if attributes.__class__ is not dict:
         raise RecordError("M is not a map")
-    plain: dict[str, object] = {}
-    for name, attribute in attributes.items():
-        try:
-            plain[name] = _plain(attribute)
-        except RecordError as exc:
-            raise exc.inside(name) from None
+    return _plain_each(attributes.items())
+
+
+def _plain_list(value: Any) -> list[object]:
+    return list(_plain_each(enumerate(_members(value))).values())
+
+
+def _plain_each(attributes: Iterable[tuple[Any, Any]]) -> dict[Any, object]:
+    """Return what JSON says for each attribute value; every value of every image passes here.
+
+    Most are strings and numbers, so those are read in place.
+    """
+    plain: dict[Any, object] = {}
+    name: Any = ""
+    try:
+        for name, attribute in attributes:
+            try:
+                (tag,) = attribute
+                value = attribute[tag]
+            except (TypeError, ValueError, LookupError):
+                tag, value = _tagged(attribute)
+            if tag == "S" and value.__class__ is str:
+                plain[name] = value
+            elif tag == "N" and value.__class__ is str and _number(value):
+                plain[name] = _Fragment(value)
+            else:
+                plain[name] = _reader(tag)(value)
+    except RecordError as exc:
+        raise exc.inside(str(name)) from None
     return plain
 
 
-def _plain(attribute: Any) -> object:
-    tag, value = _tagged(attribute)
-    if tag == "S":
-        if value.__class__ is str:
-            return value
-    elif tag == "N":
-        return orjson.Fragment(_digits(value))
-    else:
-        reader = _PLAIN.get(tag)
-        if reader is None:
-            raise RecordError(f"attribute type {tag[:8]!r} is unknown")
-        return reader(value)
-    raise RecordError("S is not a string")
+def _reader(tag: str) -> Callable[[Any], object]:
+    reader = _PLAIN.get(tag)
+    if reader is None:
+        raise RecordError(_WRONG.get(tag, f"attribute type {str(tag)[:8]!r} is unknown"))
+    return reader
 
 
 def _tagged(attribute: Any) -> tuple[str, Any]:
     """Return an attribute value's one tag and value; tags that SDKs write as null are none."""
     if attribute.__class__ is not dict:
         raise RecordError("an attribute value is not a map of one type tag")
-    if len(attribute) == 1:
-        for item in attribute.items():
-            return item
-    tags = [item for item in attribute.items() if item[1] is not None]
+    tags = list(attribute.items())
+    if len(tags) != 1:
+        tags = [item for item in tags if item[1] is not None]
     if len(tags) != 1:
         raise RecordError(f"an attribute value has {len(tags)} types, not one")
     return tags[0]
@@ -112,9 +127,8 @@ def _bytes(value: Any) -> bytes:
 
 
 def _base64(value: Any) -> str:
-    if value.__class__ is not str:
-        raise RecordError("B is not base64 text")
-    return value
+    _bytes(value)
+    return value  # type: ignore[no-any-return]
 
 
 def _bool(value: Any) -> bool:
@@ -136,30 +150,23 @@ def _members(value: Any) -> list[Any]:
 
 def _string_set(value: Any) -> list[str]:
     members = _members(value)
-    if not all(member.__class__ is str for member in members):
+    if not {*map(type, members)} <= {str}:
         raise RecordError("SS holds something that is not a string")
     return sorted(members)  # code points sort as UTF-8 bytes do
 
 
 def _number_set(value: Any) -> list[orjson.Fragment]:
-    digits = [_digits(member) for member in _members(value)]
-    return [orjson.Fragment(text) for text in sorted(digits, key=Decimal)]
+    members = _members(value)
+    if not ({*map(type, members)} <= {str} and all(map(_number, members))):
+        raise RecordError("N is not a number")
+    return [*map(_Fragment, sorted(members, key=Decimal))]
 
 
 def _binary_set(value: Any) -> list[str]:
     return sorted(_members(value), key=_bytes)
 
 
-def _plain_list(value: Any) -> list[object]:
-    plain: list[object] = []
-    for at, member in enumerate(_members(value)):
-        try:
-            plain.append(_plain(member))
-        except RecordError as exc:
-            raise exc.inside(str(at)) from None
-    return plain
-
-
+_WRONG = {"S": "S is not a string", "N": "N is not a number"}
 _PLAIN: dict[str, Callable[[Any], object]] = {
     "B": _base64,
     "BOOL": _bool,
@@ -257,6 +264,6 @@ def attribute_of(raw: bytes, name: str) -> Any:
     """Return one attribute value of an unparsed image, None where it is absent."""
     try:
         attribute = _TOP.decode(raw).get(name)
-        return None if attribute is None else orjson.loads(attribute)
-    except (msgspec.DecodeError, orjson.JSONDecodeError):
+        return None if attribute is None else orjson.loads(bytes(attribute))
+    except (msgspec.DecodeError, UnicodeDecodeError, orjson.JSONDecodeError):
         return None

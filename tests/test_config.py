@@ -1,0 +1,441 @@
+"""The settings: each wrong one is one line that says what is allowed, and never a secret."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError, fields
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncsync.config import _CHOICES, _RANGES, Config, Server, parse_url
+from asyncsync.errors import ConfigError, StoreUnavailable
+
+URL = "redis://cache.internal:6380/2"
+ENV = {"ASYNCSYNC_REDIS_URL": URL}
+NAMES = [f.name for f in fields(Config) if f.init]
+
+
+def refusal(env: dict[str, str]) -> str:
+    with pytest.raises(ConfigError) as refused:
+        Config.from_env(env)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+# --- what is right ------------------------------------------------------------------------------
+
+
+def test_only_the_url_is_required_and_the_defaults_are_the_documented_ones() -> None:
+    config = Config.from_env(ENV)
+
+    assert {name: getattr(config, name) for name in NAMES} == {
+        "redis_url": URL,
+        "redis_password": None,
+        "redis_ca_file": None,
+        "redis_cluster": False,
+        "redis_iam_cache": None,
+        "key": "{@table}:{@key}",
+        "value": "json",
+        "mode": "mirror",
+        "fence": "on",
+        "fence_ttl_s": 90_000,
+        "ttl_s": None,
+        "ttl_attribute": None,
+        "rejects": "report",
+        "on_failure": "report",
+        "timeout_ms": 2_000,
+        "metrics": "all",
+        "raw_event": "auto",
+        "log_keys": False,
+    }
+
+
+def test_every_setting_is_read_from_the_environment() -> None:
+    env = {
+        "ASYNCSYNC_REDIS_URL": "rediss://cache",
+        "ASYNCSYNC_REDIS_PASSWORD": "secret",
+        "ASYNCSYNC_REDIS_CA_FILE": "ca.pem",
+        "ASYNCSYNC_REDIS_CLUSTER": "false",
+        "ASYNCSYNC_KEY": "p:{Number}",
+        "ASYNCSYNC_VALUE": "dynamodb-json",
+        "ASYNCSYNC_MODE": "refresh",
+        "ASYNCSYNC_FENCE": "off",
+        "ASYNCSYNC_FENCE_TTL_S": "86400",
+        "ASYNCSYNC_TTL_S": "60",
+        "ASYNCSYNC_TTL_ATTRIBUTE": "Ends",
+        "ASYNCSYNC_REJECTS": "skip",
+        "ASYNCSYNC_ON_FAILURE": "raise",
+        "ASYNCSYNC_TIMEOUT_MS": "500",
+        "ASYNCSYNC_METRICS": "trouble",
+        "ASYNCSYNC_RAW_EVENT": "false",
+        "ASYNCSYNC_LOG_KEYS": "TRUE",
+    }
+
+    config = Config.from_env(env)
+
+    for name, text in env.items():
+        value = getattr(config, name.removeprefix("ASYNCSYNC_").lower())
+        assert str(value).lower() == text.lower()
+    assert (config.fence_ttl_s, config.ttl_s, config.log_keys) == (86_400, 60, True)
+    assert (config.server.tls, config.server.password) == (True, "secret")
+    assert config.server.ca_file == "ca.pem"
+
+
+def test_other_names_and_the_tests_own_are_not_looked_at() -> None:
+    others = {"PATH": "x", "asyncsync_mode": "x", "ASYNCSYNC_TEST_ANYTHING": "x"}
+
+    assert Config.from_env({**ENV, **others}) == Config.from_env(ENV)
+
+
+def test_an_empty_value_is_one_that_is_not_set() -> None:
+    empty = {f"ASYNCSYNC_{name.upper()}": "" for name in NAMES if name != "redis_url"}
+
+    assert Config.from_env({**empty, **ENV}) == Config.from_env(ENV)
+    assert "ASYNCSYNC_REDIS_URL is not set" in refusal({"ASYNCSYNC_REDIS_URL": ""})
+
+
+def test_the_choices_that_are_checked_are_those_that_are_typed() -> None:
+    typed = {
+        name: get_args(hint)
+        for name, hint in get_type_hints(Config).items()
+        if all(isinstance(choice, str) for choice in get_args(hint)) and get_args(hint)
+    }
+
+    assert typed == _CHOICES
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in _CHOICES.items() for value in values]
+)
+def test_every_choice_is_taken(name: str, value: str) -> None:
+    config = Config.from_env({**ENV, f"ASYNCSYNC_{name.upper()}": value})
+
+    assert getattr(config, name) == value
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Config(redis_url=URL).mode = "refresh"  # type: ignore[misc]
+
+
+# --- what is wrong ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", _CHOICES)
+def test_a_wrong_choice_is_refused_with_all_that_is_allowed(name: str) -> None:
+    message = refusal({**ENV, f"ASYNCSYNC_{name.upper()}": "nonsense"})
+
+    assert message == (
+        f"ASYNCSYNC_{name.upper()}='nonsense' is not allowed; "
+        f"allowed is {' or '.join(_CHOICES[name])}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "nearest"),
+    [
+        ("MODE", "Mirror", "mirror"),
+        ("VALUE", "dynamo-json", "dynamodb-json"),
+        ("ON_FAILURE", "rasie", "raise"),
+    ],
+)
+def test_a_choice_that_is_nearly_right_is_corrected(name: str, value: str, nearest: str) -> None:
+    assert refusal({**ENV, f"ASYNCSYNC_{name}": value}).endswith(f"; did you mean {nearest}?")
+
+
+@pytest.mark.parametrize("name", _RANGES)
+def test_a_number_is_allowed_up_to_its_edges_and_not_past_them(name: str) -> None:
+    low, high = _RANGES[name]
+    setting = f"ASYNCSYNC_{name.upper()}"
+
+    for inside in (low, high):
+        assert getattr(Config.from_env({**ENV, setting: str(inside)}), name) == inside
+    for outside in (low - 1, high + 1):
+        assert refusal({**ENV, setting: str(outside)}) == (
+            f"{setting}={outside} is not allowed; "
+            f"allowed is a whole number from {low:_} to {high:_}"
+        )
+
+
+def test_the_edges_are_the_documented_ones() -> None:
+    assert _RANGES == {
+        "fence_ttl_s": (86_400, 3_153_600_000),
+        "ttl_s": (1, 3_153_600_000),
+        "timeout_ms": (1, 900_000),
+    }
+
+
+@pytest.mark.parametrize("name", _RANGES)
+@pytest.mark.parametrize("text", ["x", "1.5", "-1", "1_000", " 5", "1e5", "\u0665", "90000s"])
+def test_what_is_no_whole_number_is_refused(name: str, text: str) -> None:
+    low, high = _RANGES[name]
+    setting = f"ASYNCSYNC_{name.upper()}"
+
+    assert refusal({**ENV, setting: text}) == (
+        f"{setting}={text!r} is not allowed; allowed is a whole number from {low:_} to {high:_}"
+    )
+
+
+def test_a_number_of_any_length_is_refused_as_a_setting() -> None:
+    assert "ASYNCSYNC_TTL_S=" in refusal({**ENV, "ASYNCSYNC_TTL_S": "9" * 5_000})
+
+
+@pytest.mark.parametrize("name", ["redis_cluster", "log_keys"])
+@pytest.mark.parametrize("text", ["yes", "1", "on", "tru"])
+def test_what_is_neither_true_nor_false_is_refused(name: str, text: str) -> None:
+    setting = f"ASYNCSYNC_{name.upper()}"
+
+    assert refusal({**ENV, setting: text}) == (
+        f"{setting}={text!r} is not allowed; allowed is true or false"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"log_keys": "true"}, "ASYNCSYNC_LOG_KEYS='true' is not allowed; allowed is true or"),
+        ({"ttl_s": True}, "ASYNCSYNC_TTL_S=True is not allowed; allowed is a whole number"),
+        ({"ttl_s": 1.0}, "ASYNCSYNC_TTL_S=1.0 is not allowed; allowed is a whole number"),
+        ({"timeout_ms": None}, "ASYNCSYNC_TIMEOUT_MS=None is not allowed; allowed is a whole"),
+        ({"fence_ttl_s": "90000"}, "ASYNCSYNC_FENCE_TTL_S='90000' is not allowed"),
+        ({"mode": None}, "ASYNCSYNC_MODE=None is not allowed; allowed is mirror or refresh or"),
+        ({"value": ["json"]}, "ASYNCSYNC_VALUE=['json'] is not allowed"),
+        ({"key": None}, "ASYNCSYNC_KEY=None is not allowed; allowed is a text of one character"),
+        ({"key": ""}, "ASYNCSYNC_KEY='' is not allowed; allowed is a text of one character"),
+        ({"key": "{"}, "ASYNCSYNC_KEY='{': a { is not closed"),
+        ({"ttl_attribute": ""}, "ASYNCSYNC_TTL_ATTRIBUTE='' is not allowed"),
+        ({"ttl_attribute": 5}, "ASYNCSYNC_TTL_ATTRIBUTE=5 is not allowed"),
+        ({"redis_ca_file": b"x"}, "ASYNCSYNC_REDIS_CA_FILE=b'x' is not allowed"),
+        ({"redis_url": None}, "ASYNCSYNC_REDIS_URL='' is not allowed; allowed is a text"),
+        ({"redis_url": b"redis://:secret@h"}, "ASYNCSYNC_REDIS_URL='' is not allowed"),
+        ({"redis_password": b"secret"}, "ASYNCSYNC_REDIS_PASSWORD='' is not allowed"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Config(**{"redis_url": URL, **arguments})
+
+    assert str(refused.value).startswith(message)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"REDIS_CLUSTER": "true"}, "ASYNCSYNC_REDIS_CLUSTER=True is not allowed"),
+        ({"REDIS_IAM_CACHE": "c"}, "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed"),
+        (
+            {"MODE": "invalidate", "TTL_S": "5"},
+            "ASYNCSYNC_TTL_S=5 is not allowed; allowed is nothing with mode=invalidate",
+        ),
+        (
+            {"MODE": "invalidate", "TTL_ATTRIBUTE": "E"},
+            "ASYNCSYNC_TTL_ATTRIBUTE='E' is not allowed; allowed is nothing with mode=invalidate",
+        ),
+        (
+            {"REDIS_CA_FILE": "ca.pem"},
+            "ASYNCSYNC_REDIS_CA_FILE='ca.pem' is not allowed; allowed is nothing without a rediss",
+        ),
+    ],
+)
+def test_a_combination_that_makes_no_sense_is_refused(env: dict[str, str], message: str) -> None:
+    prefixed = {f"ASYNCSYNC_{name}": text for name, text in env.items()}
+
+    assert refusal({**ENV, **prefixed}).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("ASYNCSYNC_MOD", "ASYNCSYNC_MODE"),
+        ("ASYNCSYNC_REDIS_PASWORD", "ASYNCSYNC_REDIS_PASSWORD"),
+        ("ASYNCSYNC_TTL", "ASYNCSYNC_TTL_S"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_its_nearest(name: str, nearest: str) -> None:
+    message = refusal({**ENV, name: "secret"})
+
+    assert message == f"{name} is no setting; did you mean {nearest}?"
+
+
+def test_a_name_that_is_near_nothing_is_refused_alone() -> None:
+    assert refusal({**ENV, "ASYNCSYNC_": "x", "OTHER": "y"}).startswith("ASYNCSYNC_ is no setting")
+    assert refusal({**ENV, "ASYNCSYNC_XQZWKJVVVVVVVVVVVVVVVVVV": "x"}).endswith("is no setting")
+
+
+def test_a_computed_field_is_no_setting() -> None:
+    assert refusal({**ENV, "ASYNCSYNC_SERVER": "x"}).startswith("ASYNCSYNC_SERVER is no setting")
+
+
+# --- URLs ---------------------------------------------------------------------------------------
+
+
+def server(**parts: Any) -> Server:
+    plain = {
+        "host": "h",
+        "port": 6379,
+        "path": "",
+        "tls": False,
+        "database": 0,
+        "username": "",
+        "password": "",
+    }
+    return Server(**{**plain, **parts})
+
+
+@pytest.mark.parametrize(
+    ("url", "read"),
+    [
+        ("redis://h", server()),
+        ("redis://h/", server()),
+        ("redis://h:7000/3", server(port=7000, database=3)),
+        ("redis://h?db=4", server(database=4)),
+        ("rediss://h", server(tls=True)),
+        ("redis://:p@h", server(password="p")),
+        ("redis://u@h", server(username="u")),
+        ("redis://u:p%40s%2Fs%3A%25@h", server(username="u", password="p@s/s:%")),
+        ("redis://u%40x:p@h", server(username="u@x", password="p")),
+        ("redis://u:a:b@h", server(username="u", password="a:b")),
+        ("redis://[::1]:7000", server(host="::1", port=7000)),
+        ("unix:///tmp/r.sock", server(host="", path="/tmp/r.sock")),
+        ("unix:///tmp/r.sock?db=5", server(host="", path="/tmp/r.sock", database=5)),
+        ("unix:///tmp/a%20b", server(host="", path="/tmp/a b")),
+        (
+            "unix://u:p@/tmp/r.sock",
+            server(host="", path="/tmp/r.sock", username="u", password="p"),
+        ),
+    ],
+)
+def test_a_url_is_read_as_any_redis_url(url: str, read: Server) -> None:
+    assert parse_url(url) == read
+
+
+def test_an_explicit_password_wins_over_the_urls() -> None:
+    assert parse_url("redis://u:old@h", "new").password == "new"
+    assert parse_url("redis://u:old@h", None).password == "old"
+
+
+def test_a_server_names_itself_without_credentials() -> None:
+    tcp, unix = parse_url("redis://u:secret@h:7/1"), parse_url("unix://:secret@/tmp/r.sock")
+
+    assert (tcp.address, tcp.user) == ("h:7", "u")
+    assert (unix.address, unix.user) == ("/tmp/r.sock", "default")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "cache.internal:6379",
+        "http://h",
+        "h",
+        "redis://",
+        "redis:///0",
+        "redis://h:port",
+        "redis://h:99999",
+        "redis://h/x",
+        "redis://h/-1",
+        "redis://h/\u0661",
+        "redis://h/0/1",
+        f"redis://h/{'9' * 5_000}",
+        "redis://h?db=x",
+        "redis://h?db=",
+        "redis://h?timeout=5",
+        "redis://[::1",
+        "unix://",
+        "unix:///tmp/r?db=x",
+        "redis+tls://h",
+    ],
+)
+def test_a_url_that_is_no_redis_url_is_refused_showing_what_is(url: str) -> None:
+    message = refusal({"ASYNCSYNC_REDIS_URL": url})
+
+    # What follows a ? may be a password, so it need not be shown.
+    assert message.startswith(f"ASYNCSYNC_REDIS_URL='{url.partition('?')[0]}")
+    assert "is not allowed; allowed is redis://" in message
+    for scheme in ("redis://[user:password@]host", "rediss://", "unix://"):
+        assert scheme in message
+
+
+def test_the_one_required_setting_is_asked_for() -> None:
+    assert refusal({}) == (
+        "ASYNCSYNC_REDIS_URL is not set; it is required: redis://, rediss:// or unix://"
+    )
+
+
+def test_a_url_with_a_fragment_is_refused() -> None:
+    assert "ASYNCSYNC_REDIS_URL=" in refusal({"ASYNCSYNC_REDIS_URL": "redis://u:1#secret@h:6379"})
+
+
+def test_a_socket_path_that_is_not_absolute_is_refused() -> None:
+    assert "ASYNCSYNC_REDIS_URL=" in refusal({"ASYNCSYNC_REDIS_URL": "unix://var/run/redis.sock"})
+
+
+# --- secrets ------------------------------------------------------------------------------------
+
+# As people write them: some of it unescaped, which is what goes wrong.
+SECRETS = st.text("abcXYZ019!$&*()_=~", min_size=12, max_size=20)
+BROKEN_URLS = [
+    "redis://u:{}@h:port",
+    "redis://u:{}@h/x",
+    "redis://:{}@h?timeout=5",
+    "http://u:{}@h",
+    "u:{}@h",
+    "redis://u:{}/@h",
+    "redis://u:{}@@h:port",
+    "redis://u:x@{}@h:port",
+    "redis://u:{}@h#x",
+    "redis://h?password={}",
+    "redis://u:[{}@h",
+    "rediss://u:{}@",
+    "unix://u:{}@",
+]
+
+
+@settings(deadline=None)
+@given(SECRETS, st.sampled_from(BROKEN_URLS))
+def test_no_refusal_shows_a_password(secret: str, broken: str) -> None:
+    assert secret not in refusal({"ASYNCSYNC_REDIS_URL": broken.format(secret)})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h?password=secret", "unix:///tmp/r.sock?db=0&password=secret", "redis://h?x=secret"],
+)
+def test_no_refusal_shows_a_password_among_the_options(url: str) -> None:
+    # unix://...?password= is how redis-py documents a socket's password.
+    assert "secret" not in refusal({"ASYNCSYNC_REDIS_URL": url})
+
+
+@settings(deadline=None)
+@given(SECRETS, SECRETS)
+def test_no_text_of_a_config_or_its_server_shows_a_password(secret: str, other: str) -> None:
+    config = Config(redis_url=f"redis://u:{secret}@h", redis_password=other)
+
+    for text in (repr(config), str(config), repr(config.server), config.server.address):
+        assert secret not in text
+        assert other not in text
+    assert config.server.password == other
+
+
+@settings(deadline=None)
+@given(SECRETS, st.sampled_from(NAMES))
+def test_no_refusal_of_another_setting_shows_a_password(secret: str, name: str) -> None:
+    env = {
+        "ASYNCSYNC_REDIS_URL": f"redis://u:{secret}@h",
+        "ASYNCSYNC_REDIS_PASSWORD": secret,
+        f"ASYNCSYNC_{name.upper()}X": "x",
+    }
+
+    assert secret not in refusal(env)
+
+
+def test_an_unavailable_store_says_error_and_reason() -> None:
+    error = StoreUnavailable("ConnectionRefusedError", "connecting to h:6379", timed_out=True)
+
+    assert str(error) == "ConnectionRefusedError: connecting to h:6379"
+    assert re.fullmatch("[A-Za-z]+", error.error)
+    assert error.timed_out

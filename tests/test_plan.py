@@ -1,0 +1,197 @@
+"""Stage 4: every entry in one call, and no call past what a server takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from asyncsync.config import Config
+from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
+from asyncsync.model import Call, Entry, SequenceNumber
+from asyncsync.plan import plan
+
+VERSION = b"11767225600000031111"
+
+
+def config(**options: Any) -> Config:
+    return Config(redis_url="redis://h", **options)
+
+
+def entry(name: bytes, value: bytes | None = b"v", expires_at_ms: int = 0) -> Entry:
+    fence = b"{%b}!f" % name
+    return Entry(name, fence, VERSION, value, expires_at_ms, SequenceNumber(111), "111")
+
+
+def entries(count: int, value: bytes | None = b"v") -> list[Entry]:
+    return [entry(b"%05d" % at, value) for at in range(count)]
+
+
+def sent(call: Call) -> int:
+    """Count a script call's arguments as the server does, EVALSHA and its digest too."""
+    return 2 + len(call.arguments)
+
+
+def payload(made: Entry) -> int:
+    return len(made.value or b"") + len(made.name) + len(made.fence)
+
+
+def read_back(call: Call) -> list[tuple[bytes, ...]]:
+    """Read a script call as the script does: per key its names, version, expiry, value."""
+    count = int(call.arguments[0])
+    names, rest = call.arguments[1 : 1 + count], call.arguments[1 + count :]
+    return [
+        (names[at], names[at + 1], *rest[2 + 3 * at // 2 : 5 + 3 * at // 2])
+        for at in range(0, count, 2)
+    ]
+
+
+def filled_in_turn(made: list[Entry]) -> list[list[int]]:
+    """Put each entry into the last call where it still fits, into a new one where not."""
+    chunks: list[list[int]] = []
+    for at, each in enumerate(made):
+        fits = chunks and len(chunks[-1]) < CALL_KEYS_MAX
+        if fits and sum(payload(made[n]) for n in chunks[-1]) + payload(each) <= CALL_BYTES_MAX:
+            chunks[-1].append(at)
+        else:
+            chunks.append([at])
+    return chunks
+
+
+# --- with the fence -----------------------------------------------------------------------------
+
+SIZES = st.lists(
+    st.one_of(
+        st.none(),
+        st.integers(0, 2_000),
+        st.sampled_from([CALL_BYTES_MAX // 2, CALL_BYTES_MAX - 13, CALL_BYTES_MAX + 1]),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None)
+@given(SIZES, st.sampled_from([0, 1, 178, 179, 180, 181, 361]))
+@example([], 0)
+@example([CALL_BYTES_MAX + 1] * 3, 0)
+def test_every_entry_is_in_exactly_one_call_within_the_limits(
+    sizes: list[int | None], more: int
+) -> None:
+    blob = bytes(CALL_BYTES_MAX + 1)
+    made = entries(more)
+    made += [entry(b"x%d" % at, n if n is None else blob[:n]) for at, n in enumerate(sizes)]
+
+    calls = plan(made, config())
+
+    assert [list(call.entries) for call in calls] == filled_in_turn(made)
+    assert [at for call in calls for at in call.entries] == list(range(len(made)))
+    for call in calls:
+        assert call.fenced
+        assert 1 <= len(call.entries) <= CALL_KEYS_MAX
+        assert sent(call) <= CALL_ARGUMENTS_MAX
+        assert len(call.entries) == 1 or sum(payload(made[at]) for at in call.entries) <= (
+            CALL_BYTES_MAX
+        )
+        assert read_back(call) == [
+            (
+                made[at].name,
+                made[at].fence,
+                VERSION,
+                b"-" if made[at].value is None else b"",
+                made[at].value or b"",
+            )
+            for at in call.entries
+        ]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 800))
+@example(180)
+@example(181)
+def test_no_more_calls_are_made_than_the_keys_need(count: int) -> None:
+    assert len(plan(entries(count), config())) == -(-count // CALL_KEYS_MAX)
+
+
+def test_a_full_call_of_180_keys_has_905_arguments() -> None:
+    call, rest = plan(entries(181), config())
+
+    assert (len(call.entries), sent(call)) == (180, 905)
+    assert len(rest.entries) == 1
+
+
+def test_values_of_exactly_the_limit_are_one_call_and_a_byte_more_are_two() -> None:
+    first = entry(b"a", bytes(CALL_BYTES_MAX - 20))
+    room = CALL_BYTES_MAX - payload(first) - payload(entry(b"b", b""))
+
+    assert len(plan([first, entry(b"b", bytes(room))], config())) == 1
+    assert len(plan([first, entry(b"b", bytes(room + 1))], config())) == 2
+
+
+def test_an_entry_past_the_limit_goes_alone_and_its_neighbours_together() -> None:
+    large = entry(b"large", bytes(CALL_BYTES_MAX + 1))
+
+    calls = plan([*entries(3), large, *entries(3)], config())
+
+    assert [list(call.entries) for call in calls] == [[0, 1, 2], [3], [4, 5, 6]]
+
+
+def test_a_script_calls_arguments_are_pinned() -> None:
+    made = [entry(b"a", b"1", 1_700_000_000_000), entry(b"b", b"2"), entry(b"c", None)]
+
+    (call,) = plan(made, config(fence_ttl_s=86_400))
+
+    assert call.arguments == (
+        b"6",
+        *(b"a", b"{a}!f", b"b", b"{b}!f", b"c", b"{c}!f"),
+        *(b"86400", b""),
+        *(VERSION, b"1700000000000", b"1"),
+        *(VERSION, b"", b"2"),
+        *(VERSION, b"-", b""),
+    )
+
+
+def test_an_empty_value_is_a_value_and_no_removal() -> None:
+    (call,) = plan([entry(b"a", b"")], config())
+
+    assert read_back(call) == [(b"a", b"{a}!f", VERSION, b"", b"")]
+
+
+@pytest.mark.parametrize(("mode", "only"), [("mirror", b""), ("refresh", b"XX")])
+def test_refresh_writes_only_where_a_value_is(mode: str, only: bytes) -> None:
+    (call,) = plan([entry(b"a")], config(mode=mode))
+
+    assert call.arguments[4] == only
+
+
+def test_nothing_to_write_is_no_call() -> None:
+    assert plan([], config()) == []
+    assert plan([], config(fence="off")) == []
+
+
+# --- without ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "mode", "command"),
+    [
+        (entry(b"a"), "mirror", (b"SET", b"a", b"v")),
+        (entry(b"a", b""), "mirror", (b"SET", b"a", b"")),
+        (entry(b"a"), "refresh", (b"SET", b"a", b"v", b"XX")),
+        (entry(b"a", b"v", 5), "mirror", (b"SET", b"a", b"v", b"PXAT", b"5")),
+        (entry(b"a", b"v", 5), "refresh", (b"SET", b"a", b"v", b"PXAT", b"5", b"XX")),
+        (entry(b"a", None), "mirror", (b"DEL", b"a")),
+        (entry(b"a", None), "refresh", (b"DEL", b"a")),
+        (entry(b"a", None), "invalidate", (b"DEL", b"a")),
+    ],
+)
+def test_without_the_fence_each_entry_is_one_plain_command(
+    made: Entry, mode: str, command: tuple[bytes, ...]
+) -> None:
+    other = entry(b"other", None)
+
+    first, second = plan([made, other], config(fence="off", mode=mode))
+
+    assert first == Call(command, (0,), fenced=False)
+    assert second == Call((b"DEL", b"other"), (1,), fenced=False)
