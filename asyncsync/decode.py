@@ -67,6 +67,8 @@ class _RawEvent(Struct):
     Records: list[Raw]
 
 
+_NULL = Raw(b"null")
+
 _EVENT = msgspec.json.Decoder(_Event)
 _RAW_EVENT = msgspec.json.Decoder(_RawEvent)
 _RECORD = msgspec.json.Decoder(_Record)
@@ -111,7 +113,7 @@ def decode(event: bytes) -> Decoded:
         if created_s is not None and 0 <= created_s < CREATED_S_MAX:
             created.append(created_s)
         text = change.SequenceNumber
-        if not _is_sequence_number(text):
+        if not (text.isdigit() and text.isascii() and len(text) <= SEQUENCE_NUMBER_DIGITS_MAX):
             unnamed.append(_sequence_number_fault(text))
             continue
         number = SequenceNumber(int(text))
@@ -129,19 +131,13 @@ def decode(event: bytes) -> Decoded:
 
 
 def _record(wire: _Record, key: Key, number: SequenceNumber) -> StreamRecord:
-    image = bytes(wire.dynamodb.NewImage)
-    fault = ""
-    if wire.eventName not in EVENT_NAMES:
-        fault = "eventName is not INSERT, MODIFY or REMOVE"
-    removed = wire.eventName == "REMOVE"
-    return StreamRecord(
-        key,
-        number,
-        wire.dynamodb.SequenceNumber,
-        removed,
-        b"" if image == b"null" else image,
-        fault,
-    )
+    change = wire.dynamodb
+    image = change.NewImage
+    if image == _NULL:
+        image = Raw()
+    name = wire.eventName
+    fault = "" if name in EVENT_NAMES else "eventName is not INSERT, MODIFY or REMOVE"
+    return StreamRecord(key, number, change.SequenceNumber, name == "REMOVE", image, fault)
 
 
 def _wire_records(event: bytes) -> list[_Record]:
@@ -201,10 +197,6 @@ def _text(fields: Mapping[str, Raw], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _is_sequence_number(text: str) -> bool:
-    return text.isdigit() and text.isascii() and len(text) <= SEQUENCE_NUMBER_DIGITS_MAX
-
-
 def _sequence_number_fault(text: str) -> str:
     if not text:
         return "a record has no SequenceNumber text"
@@ -222,6 +214,9 @@ def _key(raw: bytes) -> Key:
         raise RecordError("Keys is not a map of key attributes of type S, N or B") from None
     if not 1 <= len(attributes) <= 2:
         raise RecordError(f"Keys has {len(attributes)} attributes, a primary key has one or two")
+    if len(attributes) == 1:
+        [(name, attribute)] = attributes.items()
+        return (_key_attribute(name, attribute),)
     return tuple([_key_attribute(name, attributes[name]) for name in sorted(attributes)])
 
 

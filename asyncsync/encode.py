@@ -67,7 +67,7 @@ def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms:
             if record.fault:
                 raise RecordError(record.fault)
             if not record.removed and rules.config.mode != "invalidate":
-                value, expires_at_ms = _value(record.image, rules, now_ms)
+                value, expires_at_ms = _value(bytes(record.image), rules, now_ms)
         except RecordError as exc:
             rejects.append(_reject(record, exc))
             rank = RANK_REJECT
@@ -111,13 +111,16 @@ def _naming(
     function = rules.key
     if function is not None:
         return lambda key: from_function(function, key)
-    names = [name for name, _, _ in latest[0].key] if latest else []
-    bound = bind(parse_template(rules.config.key), stream.table, tuple(names)) if latest else ()
+    names = tuple([name for name, _, _ in latest[0].key]) if latest else ()
+    bound = bind(parse_template(rules.config.key), stream.table, names) if latest else ()
 
     def named(key: Key) -> bytes:
-        if [name for name, _, _ in key] != names:
-            raise RecordError("its key attributes are not those of the batch's first record")
-        return render(bound, key)
+        try:
+            if len(key) == len(names):
+                return render(bound, key)
+        except KeyError:
+            pass
+        raise RecordError("its key attributes are not those of the batch's first record")
 
     return named
 

@@ -159,7 +159,9 @@ def render(bound: Template, key: Key) -> bytes:
 
 def escape(text: str) -> str:
     """Percent-encode the five characters that names keep for themselves."""
-    return text.translate(_ESCAPES) if _RESERVED.search(text) else text
+    if text.isalnum() or not _RESERVED.search(text):
+        return text
+    return text.translate(_ESCAPES)
 
 
 def parse_name(bound: Template, name: bytes) -> dict[str, str] | None:

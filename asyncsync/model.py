@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NewType, TypeAlias
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 SequenceNumber = NewType("SequenceNumber", int)
 
@@ -40,7 +40,7 @@ class StreamRecord(Struct, frozen=True, gc=False):
     sequence_number: SequenceNumber
     item_identifier: str  # the sequence number as the text that came
     removed: bool
-    image: bytes  # DynamoDB JSON, empty where there is none
+    image: Raw  # a slice of the event, DynamoDB JSON; empty where there is none
     fault: str = ""  # why it cannot be decoded beyond its key and sequence number
 
 

@@ -7,8 +7,9 @@ boto3's TypeDeserializer is not used: it raises on legal numbers and on B from L
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from binascii import Error as BinasciiError
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -121,7 +122,7 @@ def _digits(value: Any) -> str:
 
 def _bytes(value: Any) -> bytes:
     try:
-        return b64decode(value, validate=True)
+        return a2b_base64(value, strict_mode=True)
     except (BinasciiError, TypeError, ValueError):
         raise RecordError("B is not base64 text") from None
 
@@ -155,11 +156,11 @@ def _string_set(value: Any) -> list[str]:
     return sorted(members)  # code points sort as UTF-8 bytes do
 
 
-def _number_set(value: Any) -> list[orjson.Fragment]:
+def _number_set(value: Any) -> orjson.Fragment:
     members = _members(value)
     if not ({*map(type, members)} <= {str} and all(map(_number, members))):
         raise RecordError("N is not a number")
-    return [*map(_Fragment, sorted(members, key=Decimal))]
+    return _Fragment("[" + ",".join(sorted(members, key=Decimal)) + "]")
 
 
 def _binary_set(value: Any) -> list[str]:

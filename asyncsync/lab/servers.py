@@ -79,7 +79,12 @@ def running(
     """Run a server process until the block ends; it is up when its port accepts."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=env
+            command,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env=env,
+            start_new_session=True,  # Ctrl-C is for us, who take it down when we are done
         )
         try:
             _wait_until_up(process, port, command[0], output.fileno())

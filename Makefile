@@ -1,0 +1,85 @@
+# Each target needs a Python of 3.11 or later and nothing else; `make help` lists them.
+# Everything is installed into $(VENV) from pinned, hashed requirements. Deleting it is safe.
+
+VENV ?= .venv
+# Which Python makes the environment; empty: the first of these that runs.
+PYTHON ?=
+PYTHONS := python3.13 python3.12 python3.11 python3
+# What `make test` runs: files, folders or options of pytest.
+TESTS ?= tests
+UV ?= uv
+
+BIN := $(VENV)/bin
+# Wheels only: building a source distribution would need a compiler, and tools nobody pinned.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PINNED := $(PIP) --require-hashes --only-binary :all:
+COMPILE = $(UV) pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 \
+	--no-annotate --quiet --custom-compile-command "make requirements"
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format dist bench-core requirements clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@echo "VENV=$(VENV) and PYTHON= choose the environment, TESTS= what make test runs."
+
+demo: $(VENV)/.demo ## see it: DynamoDB, Redis, a cut and a replay on this machine (a minute)
+	@$(BIN)/python -m asyncsync demo $(ARGS)
+
+test: $(VENV)/.dev ## run the tests, against each of redis-server and valkey-server on PATH
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.dev ## format, lint and types, as CI sees them
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## let ruff write what it would otherwise complain about
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+dist: $(VENV)/.dev ## build wheel and sdist into dist/, without network
+	$(BIN)/python -m build --no-isolation
+
+bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
+	$(BIN)/python benchmarks/bench_core.py
+
+requirements: ## pin every dependency again (needs uv); dev first, so that all three agree
+	$(COMPILE) --upgrade --extra demo --group dev -o requirements/dev.txt
+	$(COMPILE) --upgrade --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	$(COMPILE) --upgrade -c requirements/dev.txt -o requirements/lambda.txt
+
+clean: ## remove the environment and everything that was built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	find asyncsync tests benchmarks -name __pycache__ -exec rm -rf {} +
+
+# --- the environment --------------------------------------------------------------------------
+# A stamp is newer than what it was made from, so a second run costs nothing.
+
+$(VENV)/.demo: requirements/demo.txt | $(VENV)/.made
+	@echo "installing requirements/demo.txt into $(VENV)"
+	@$(PINNED) -r requirements/demo.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.made
+	@echo "installing requirements/dev.txt and the package into $(VENV)"
+	@$(PINNED) -r requirements/dev.txt
+	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# A python3.x on PATH may be a version manager's shim that cannot run: so each is run.
+$(VENV)/.made:
+	@for python in $(or $(PYTHON),$(PYTHONS)); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    found=$$python; \
+	    "$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(VENV) && touch $@; \
+	    exit; \
+	done; \
+	if [ -n "$$found" ]; then \
+	    echo "$$found lacks the venv module; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	else \
+	    echo "no Python of 3.11 or later among: $(or $(PYTHON),$(PYTHONS))" >&2; \
+	fi; \
+	exit 1

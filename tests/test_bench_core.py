@@ -1,0 +1,83 @@
+"""The benchmark compares like with like, and says so where it does not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import cast
+
+import pytest
+
+import bench_core
+from asyncsync import Config
+from asyncsync.encode import Rules
+from bench_core import Image, differing, event_of, image, spread, timed_rounds, usual
+
+RULES = {
+    "json": Rules(Config(redis_url="redis://unused", value="json")),
+    "dynamodb-json": Rules(Config(redis_url="redis://unused", value="dynamodb-json")),
+}
+
+
+def images(count: int = 20) -> list[Image]:
+    chance = random.Random(1)
+    return [image(number, chance) for number in range(count)]
+
+
+def test_images_hold_every_attribute_type_and_are_about_a_kilobyte() -> None:
+    text = str(images(1)[0])
+    event = event_of(images(), random.Random(1))
+
+    for tag in ("S", "N", "B", "BOOL", "NULL", "L", "M", "SS", "NS", "BS"):
+        assert f"'{tag}':" in text
+    assert 1_000 < len(event) / 20 < 1_700  # image and what surrounds it
+
+
+def test_one_seed_gives_one_event() -> None:
+    assert event_of(images(), random.Random(1)) == event_of(images(), random.Random(1))
+
+
+def test_equal_values_are_found_equal() -> None:
+    event = event_of(images(), random.Random(1))
+
+    assert differing(event, images(), RULES) == []
+
+
+def test_a_value_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = event_of(images(), random.Random(1))
+    right = usual(event)
+    monkeypatch.setattr(bench_core, "usual", lambda event: [*right[:-1], '{"Number": -1}'])
+    changed = images()
+    changed[3]["Name"] = {"S": "another"}
+
+    assert [line.split(":")[0] for line in differing(event, changed, RULES)] == [
+        "dynamodb-json, record 3",
+        "json, record 19",
+    ]
+
+
+def test_a_record_that_is_not_planned_is_named() -> None:
+    event = event_of(images(), random.Random(1))
+    invalid = dict(RULES)
+    invalid["json"] = replace(
+        RULES["json"], transform=lambda item: cast("dict[str, object]", 1 / 0)
+    )
+
+    assert "json: the plan does not hold every record once" in differing(event, images(), invalid)
+
+
+def test_every_round_times_every_contestant_once() -> None:
+    order: list[str] = []
+    contestants = {name: (lambda name=name: order.append(name)) for name in "abc"}
+
+    times_ms = timed_rounds(contestants, 4, random.Random(1))
+
+    assert [sorted(order[at : at + 3]) for at in range(0, 12, 3)] == [list("abc")] * 4
+    assert len({tuple(order[at : at + 3]) for at in range(0, 12, 3)}) > 1
+    assert {name: len(taken) for name, taken in times_ms.items()} == dict.fromkeys("abc", 4)
+
+
+def test_a_spread_is_median_and_outer_tenths() -> None:
+    found = spread([float(n) for n in range(11)])
+
+    assert (found.low, found.middle, found.high) == (1.0, 5.0, 9.0)
