@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile pyproject.toml --universal --generate-hashes --pytho
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist bench-core requirements clean
+.PHONY: help demo test check format dist mutants bench-core requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -40,6 +40,9 @@ format: $(VENV)/.dev ## let ruff write what it would otherwise complain about
 
 dist: $(VENV)/.dev ## build wheel and sdist into dist/, without network
 	$(BIN)/python -m build --no-isolation
+
+mutants: $(VENV)/.dev ## take each rule out of a copy of the package and see its tests fail
+	$(BIN)/python tests/mutants.py
 
 bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
 	$(BIN)/python benchmarks/bench_core.py

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from asyncsync.collapse import collapse
 from asyncsync.model import Key, SequenceNumber, StreamRecord
 
 
 def made(key: str, number: int, image: bytes = b"") -> StreamRecord:
-    return StreamRecord((("id", "S", key),), SequenceNumber(number), str(number), not image, image)
+    raw = Raw(image)
+    return StreamRecord((("id", "S", key),), SequenceNumber(number), str(number), not image, raw)
 
 
 # Few keys and numbers on both sides of a gain of a digit, so that text order is often wrong.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from asyncsync.config import Config
 from asyncsync.errors import BatchFailed, EventError
@@ -63,7 +64,7 @@ class Batch:
         if part == "keyless":
             self.keyless.append(reject)
             return
-        self.records.append(StreamRecord((("id", "N", str(at)),), number, text, False, b"{}"))
+        self.records.append(StreamRecord((("id", "N", str(at)),), number, text, False, Raw(b"{}")))
         name = b"Players:secret%d" % at
         entry = Entry(name, b"{%b}!f" % name, b"1", b"secret", 0, number, text)
         self.entries.append(entry)
