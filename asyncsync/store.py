@@ -47,6 +47,8 @@ class RedisStore:
         Sends it a second time where a connection from an earlier invocation was dead.
         Raises StoreRefused where the server refuses the user.
         """
+        if not calls:
+            return Written([], 0.0)
         job = _Job(end_s, list(calls), [UNSENT] * entry_count)
         reused = self._wire is not None
         error = await self._attempt(job)

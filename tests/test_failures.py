@@ -175,6 +175,15 @@ async def test_a_record_without_a_usable_key_is_reported_and_99_are_written(
         assert handle.counts["Rejected"] == 1
 
 
+async def test_a_batch_with_nothing_to_write_does_not_wait_for_redis() -> None:
+    """No server is there; the answer is about the record and not about the network."""
+    async with handling("redis://127.0.0.1:1") as handle:
+        assert await handle(record(99, FIRST, Keys=None)) == [str(FIRST)]
+
+        assert handle.log["event"] == "rejected"
+        assert handle.counts["Failed"] == 0
+
+
 # --- record without a usable sequence number --------------------------------------------------
 
 
