@@ -316,24 +316,20 @@ async def test_a_user_without_permission_is_named_and_its_password_is_not(
     real_client.acl_deluser("mirror")
 
 
-def test_a_fence_takes_at_most_190_bytes(
-    real_server: ServerProcess, real_client: redis.Redis
-) -> None:
+async def test_a_fence_takes_at_most_190_bytes(real_server: ServerProcess) -> None:
     """used_memory over 20 000 fences, names of 20 bytes, sequence numbers of 25 digits."""
-
-    async def write_all() -> None:
-        write = Writer(real_server.url)
+    with redis_process(real_server.name) as server, redis.Redis(port=server.port) as client:
+        write = Writer(server.url)
         await write(entry(b"first", 1, None))
-        memory_before = _used_memory(real_client)
+        before = _used_memory(client)
+
         for first in range(0, 20_000, 1_000):
             await write(*(entry(b"%020d" % (first + at), 10**24, None) for at in range(1_000)))
-        write.store.close()
-        await asyncio.sleep(0)
-        real_client.client_kill_filter(_type="normal", skipme=True)  # their buffers are not ours
-        assert real_client.dbsize() == 20_001
-        assert (_used_memory(real_client) - memory_before) / 20_000 <= 190
 
-    asyncio.run(write_all())
+        assert client.dbsize() == 20_001
+        client.client_kill_filter(_type="normal", skipme=True)  # its buffers are no fence's
+        assert (_used_memory(client) - before) / 20_000 <= 190
+        write.store.close()
 
 
 def _used_memory(client: redis.Redis) -> int:
