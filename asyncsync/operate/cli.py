@@ -1,0 +1,191 @@
+"""The command line: arguments in, one command run, an exit code out.
+
+0 done, 1 found a difference or left work, 2 wrong arguments. An error is one line on stderr.
+What a command needs is imported when it runs, so that --help works with no extra installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from asyncsync.config import Config
+from asyncsync.errors import AsyncsyncError, ConfigError
+from asyncsync.operate.errors import (
+    LEFT_WORK,
+    WRONG_ARGUMENTS,
+    CommandFailed,
+    CommandRefused,
+    require,
+)
+from asyncsync.version import __version__
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except CommandFailed as exc:
+        return _fail(exc, exc.exit_code)
+    except ConfigError as exc:
+        return _fail(exc, WRONG_ARGUMENTS)
+    except AsyncsyncError as exc:
+        return _fail(exc, LEFT_WORK)
+    except KeyboardInterrupt:
+        return _fail("interrupted", LEFT_WORK)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
+        return LEFT_WORK
+
+
+def _fail(reason: object, exit_code: int) -> int:
+    print(f"asyncsync: {' '.join(str(reason).split())}", file=sys.stderr)
+    return exit_code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe every command that exists."""
+    made = argparse.ArgumentParser(
+        prog="asyncsync",
+        description="Keep a Redis or Valkey copy of a DynamoDB table exact.",
+    )
+    made.add_argument("--version", action="version", version=f"asyncsync {__version__}")
+    commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_tail(commands)
+    _add_get(commands)
+    return made
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "see it work, and the usual loop beside it, on servers of its own"
+    demo = commands.add_parser("demo", help=about, description=f"{about.capitalize()}.")
+    demo.add_argument("--items", type=_count, default=300, help="items in the table (300)")
+    demo.add_argument("--changes", type=_count, default=3_000, help="changes to them (3000)")
+    demo.add_argument("--seed", type=int, help="repeat the changes of an earlier run")
+    demo.add_argument("--keep", action="store_true", help="leave all up until Ctrl-C, to look")
+    _add_servers(demo)
+    demo.set_defaults(command=_demo)
+
+
+def _add_tail(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "mirror a table's stream from here, for development and small tables"
+    tail = commands.add_parser("tail", help=about, description=f"{about.capitalize()}.")
+    tail.add_argument("--table", required=True, help="the table's name")
+    tail.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
+    tail.add_argument("--batch-size", type=_count, default=100, help="records a batch (100)")
+    tail.add_argument("--idle", type=_seconds, metavar="S", help="end after S s without a record")
+    _add_servers(tail)
+    tail.set_defaults(command=_tail)
+
+
+def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "show a key's value, expiry and fence"
+    get = commands.add_parser("get", help=about, description=f"{about.capitalize()}.")
+    get.add_argument("key", metavar="KEY", help="the Redis key")
+    get.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    _add_redis(get)
+    get.set_defaults(command=_get)
+
+
+def _add_servers(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--endpoint-url", metavar="URL", help="a DynamoDB of your own")
+    _add_redis(command)
+
+
+def _add_redis(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--redis-url", metavar="URL", help="a Redis of your own")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    require("demo", "demo", ("aioboto3", "anyio", "moto", "flask"))
+    from asyncsync.lab.demo import demo
+    from asyncsync.lab.stage import DemoOptions
+
+    options = DemoOptions(
+        items=arguments.items,
+        changes=arguments.changes,
+        seed=arguments.seed,
+        keep=arguments.keep,
+        redis_url=arguments.redis_url,
+        endpoint_url=arguments.endpoint_url,
+    )
+    with _interruptible():
+        return 0 if demo(options, os.environ, _say) else LEFT_WORK
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    require("tail", "tools", ("aioboto3", "anyio"))
+    import anyio
+
+    from asyncsync.operate.tail import TailOptions, tail
+
+    options = TailOptions(
+        table=arguments.table,
+        endpoint_url=arguments.endpoint_url,
+        mirror=arguments.mirror,
+        batch_size=arguments.batch_size,
+        idle_s=arguments.idle,
+    )
+    config = None
+    if options.mirror is None:
+        config = _config(arguments)
+    elif arguments.redis_url is not None:
+        raise CommandRefused("--mirror brings its own Redis: leave --redis-url out")
+    else:
+        sys.path.insert(0, os.getcwd())  # as python -m does
+    with _interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+        anyio.run(tail, options, config, os.environ, _say)
+    return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Take a SIGTERM for a Ctrl-C, so that what was started is taken down."""
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,  # a shell's background job ignores it
+        signal.SIGTERM: lambda *_: signal.raise_signal(signal.SIGINT),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _get(arguments: argparse.Namespace) -> int:
+    from asyncsync.operate.get import get
+
+    config = _config(arguments)
+    return 0 if get(arguments.key, config, as_json=arguments.json, say=_say) else LEFT_WORK
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    """Read the settings from the environment; a URL on the command line wins."""
+    given = {"ASYNCSYNC_REDIS_URL": arguments.redis_url} if arguments.redis_url else {}
+    return Config.from_env({**os.environ, **given})
