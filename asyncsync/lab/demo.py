@@ -77,7 +77,8 @@ async def _run(
         await _replay(stage)
         if before_comparison is not None:
             await before_comparison(stage.ours.reader, stage.table)
-        ours, loop = await _findings(stage)
+        stage.is_over = True
+        ours, loop, sample = await _findings(stage)
         end_s = time.monotonic()
         for line in (
             *life_of(stage.journal, stage.ours.watched, stage.table, stage.began_s),
@@ -85,7 +86,7 @@ async def _run(
                 _column("asyncsync", stage.ours, ours, end_s),
                 _column("the loop", stage.loop, loop, end_s),
             ),
-            *verdict(ours, loop, f"{stage.table}:1", found.redis_url, options.keep, seed),
+            *verdict(ours, loop, sample, found.redis_url, options, seed),
         ):
             say(line)
         passed.append(not ours.all)
@@ -180,10 +181,11 @@ async def _drained(stage: Stage, expected: int) -> None:
 
 
 async def _replay(stage: Stage) -> None:
-    """Deliver the last batch acknowledged before the cut again, after everything newer."""
+    """Deliver the last full batch acknowledged before the cut again, after all newer ones."""
     if not stage.acknowledged:
         return
-    batch = stage.acknowledged[max(0, stage.acknowledged_before_cut - 1)]
+    before_cut = stage.acknowledged[: stage.acknowledged_before_cut] or stage.acknowledged
+    batch = max(reversed(before_cut), key=lambda each: len(each.records))
     before = stage.progress.fenced, [side.watched.backward for side in stage.sides]
     stage.show(
         f"REPLAY: a batch of {len(batch.records)} records "
@@ -206,14 +208,15 @@ def _moved(backward: int) -> str:
     return f"{backward} keys moved backwards" if backward else "nothing moved backwards"
 
 
-async def _findings(stage: Stage) -> tuple[Findings, Findings]:
-    """Compare both copies with the table as a consistent scan has it."""
+async def _findings(stage: Stage) -> tuple[Findings, Findings, str]:
+    """Compare both copies with the table as a consistent scan has it; name a key to look at."""
     items: dict[int, Any] = {}
     async for item in scan(stage.clients, stage.table):
         items[int(item["Number"]["N"])] = plain_item(item)
     return (
         await _compared(stage.ours, items, from_json),
         await _compared(stage.loop, items, from_dynamodb_json),
+        f"{stage.table}:{min(items, default=1)}",
     )
 
 

@@ -26,7 +26,7 @@ def metered(connect: Connect, meter: Meter) -> Connect:
         requests = hiredis.Reader()  # a request is an array, as some replies are
 
         def count(data: bytes | bytearray | memoryview) -> None:
-            meter.writes += 1
+            meter.writes += bool(data)  # signing in with no password writes nothing
             requests.feed(bytes(data))
             while requests.gets() is not False:
                 meter.commands += 1

@@ -9,6 +9,7 @@ from textwrap import wrap
 from asyncsync.config import parse_url
 from asyncsync.lab.changes import Change
 from asyncsync.lab.compare import Findings
+from asyncsync.lab.stage import DemoOptions
 from asyncsync.lab.watch import Journal, Watched
 
 _LABEL_WIDTH = 44
@@ -100,7 +101,7 @@ def _came_again(changes: list[Change]) -> bool:
 
 
 def verdict(
-    ours: Findings, loop: Findings, sample: str, redis_url: str, keep: bool, seed: int
+    ours: Findings, loop: Findings, sample: str, redis_url: str, options: DemoOptions, seed: int
 ) -> Iterator[str]:
     """Say PASS or FAIL, naming keys, and how to look for oneself."""
     if not loop.all:
@@ -113,10 +114,11 @@ def verdict(
     else:
         yield f"PASS: all {ours.equal} items equal Redis, by consistent read"
     name = ours.all[0].split(" (")[0] if ours.all else sample
-    if not keep:
-        yield f"look yourself: asyncsync demo --keep --seed {seed}"
+    if not options.keep:
+        yield f"look yourself: {options.program} demo --keep --seed {seed}"
         return
     server = parse_url(redis_url)
     place = f"-s {server.path}" if server.path else f"-h {server.host} -p {server.port}"
     yield f"look yourself: redis-cli {place} -n {server.database} GET {name}"
-    yield f"  and its fence: asyncsync get {name} --redis-url redis://{server.address}"
+    yield "and its fence:"
+    yield f"{options.program} get {name} --redis-url redis://{server.address}"

@@ -51,6 +51,7 @@ class DemoOptions:
     redis_url: str | None = None
     endpoint_url: str | None = None
     cut_s: float = 3.0
+    program: str = "asyncsync"  # how the command line was called
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class Stage:
     acknowledged_before_cut: int = 0
     healed_s: float | None = None  # when Redis came back, until the first write after it
     reasons: set[str] = field(default_factory=set)  # that were shown
+    is_over: bool = False  # nothing moves any more
     moved: anyio.Event = field(default_factory=anyio.Event)  # a batch was answered
 
     def show(self, text: str) -> None:
@@ -248,7 +250,7 @@ async def _keep_looking(stage: Stage) -> None:
 
 
 async def _show_progress(stage: Stage) -> None:
-    while True:
+    while not stage.is_over:
         await anyio.sleep(PROGRESS_INTERVAL_S)
         lag_s = stage.ours.watched.behind_s(time.monotonic())
         progress = stage.progress

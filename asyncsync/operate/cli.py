@@ -121,6 +121,13 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _program() -> str:
+    """Say how this command line was called, so that a line it prints can be pasted."""
+    if os.path.basename(sys.argv[0]) == "__main__.py":
+        return f"{os.path.relpath(sys.executable)} -m asyncsync"
+    return "asyncsync"
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     require("demo", "demo", ("aioboto3", "anyio", "moto", "flask"))
     from asyncsync.lab.demo import demo
@@ -133,6 +140,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         keep=arguments.keep,
         redis_url=arguments.redis_url,
         endpoint_url=arguments.endpoint_url,
+        program=_program(),
     )
     with _interruptible():
         return 0 if demo(options, os.environ, _say) else LEFT_WORK
