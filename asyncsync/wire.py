@@ -105,6 +105,8 @@ async def open_wire(server: Server, connect: Connect) -> Wire:
         commands.append(("AUTH", *user, server.password))
     if server.database:
         commands.append(("SELECT", str(server.database)))
+    if not commands:
+        return wire
     replies: list[object] = []
     try:
         await wire.exchange(commands, replies.append)
