@@ -240,6 +240,25 @@ async def test_two_items_on_one_redis_key_raise_and_nothing_is_written(
     mirror.close()
 
 
+async def test_a_key_of_3_kb_of_colons_is_written_under_a_name_that_any_server_takes(
+    any_server: ServerProcess, any_client: redis.Redis
+) -> None:
+    """Escaped it has 9 KB; serverless takes names of 4 096 bytes, so it ends in a hash."""
+    colons = {"Number": {"S": ":" * 2_048}, "Sort": {"S": ":" * 1_024}}
+    others = [
+        record(at, FIRST + at, Keys={"Number": {"S": str(at)}, "Sort": {"S": "x"}})
+        for at in range(99)
+    ]
+    async with handling(any_server.url) as handle:
+        assert await handle(*others, record(99, FIRST + 99, Keys=colons)) == []
+
+    names = [bytes(name) for name in any_client.scan_iter("*", count=1_000)]
+    (long,) = [name for name in names if name.startswith(b"Players:%3A") and b"!f" not in name]
+    assert len(names) == 200
+    assert max(map(len, names)) <= 4_096
+    assert any_client.get(long) is not None
+
+
 # --- the server refuses for now ---------------------------------------------------------------
 
 
