@@ -207,15 +207,15 @@ MUTANTS = (
     Mutant(
         "a version counts its digits",
         "encode.py",
-        "{len(digits):02d}{digits}",
-        "{digits}",
+        "return label + _COUNTS[len(digits)] + digits",
+        "return label + digits",
         "test_order.py",
     ),
     Mutant(
         "a version begins with its stream's label",
         "encode.py",
-        "{label_ms:0{LABEL_DIGITS}d}",
-        "{0:0{LABEL_DIGITS}d}",
+        "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
+        "(FENCE_FORMAT, LABEL_DIGITS, 0)",
         "test_order.py",
     ),
     Mutant(

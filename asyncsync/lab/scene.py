@@ -23,11 +23,13 @@ from asyncsync.config import Server
 from asyncsync.keys import settle
 from asyncsync.lab.faults import Proxy
 from asyncsync.lab.servers import binaries, dynamodb_process, fake_redis, redis_process
+from asyncsync.operate.client import client_arguments
 from asyncsync.operate.dynamo import Dynamo, dynamo_errors
 from asyncsync.operate.errors import CommandFailed
 from asyncsync.wire import Connect, Streams
 
 TABLE = "Players"  # the seed's
+READ_TIMEOUT_S = 10.0  # of the reader, which is past the proxy: longer means a dead server
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +106,9 @@ class Reader:
     """A client of one database that is not ours: redis-py, past the proxy."""
 
     def __init__(self, server: Server) -> None:
-        place = {"unix_socket_path": server.path} if server.path else {"host": server.host}
         self._address = server.address
         self._client: redis.asyncio.Redis = redis.asyncio.Redis(
-            **place,  # type: ignore[arg-type]
-            port=server.port,
-            db=server.database,
-            username=server.username or None,
-            password=server.password or None,
-            ssl=server.tls,
-            ssl_ca_certs=server.ca_file,
-            socket_timeout=10,
-            retry=Retry(NoBackoff(), 0),
+            **client_arguments(server, READ_TIMEOUT_S), retry=Retry(NoBackoff(), 0)
         )
 
     async def read(self, names: list[str]) -> list[bytes | None]:

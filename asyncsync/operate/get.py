@@ -12,8 +12,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from asyncsync.config import Config, Server
+from asyncsync.config import Config
 from asyncsync.keys import settle
+from asyncsync.operate.client import client_arguments
 from asyncsync.operate.errors import CommandFailed
 
 Say = Callable[[str], None]
@@ -70,7 +71,8 @@ def look(key: str, config: Config) -> Held:
     settled, fence_key = settle(name)
     if settled != name:
         fence_key = b""  # no name that asyncsync writes, such as a fence's own
-    with client(config.server, config.timeout_ms) as connection:
+    arguments = client_arguments(config.server, config.timeout_ms / 1_000)
+    with redis.Redis(**arguments, retry=Retry(NoBackoff(), 0)) as connection:
         try:
             value = _bytes(connection.get(name))
             value_ms = connection.pttl(name)
@@ -86,23 +88,6 @@ def look(key: str, config: Config) -> Held:
         fence_key.decode(errors="replace"),
         fence,
         _expiry(fence_ms),
-    )
-
-
-def client(server: Server, timeout_ms: int) -> redis.Redis:
-    """Open redis-py's client for a server, without its ten retries."""
-    connect = {"unix_socket_path": server.path} if server.path else {"host": server.host}
-    return redis.Redis(
-        **connect,  # type: ignore[arg-type]
-        port=server.port,
-        db=server.database,
-        username=server.username or None,
-        password=server.password or None,
-        ssl=server.tls,
-        ssl_ca_certs=server.ca_file,
-        socket_timeout=timeout_ms / 1_000,
-        socket_connect_timeout=timeout_ms / 1_000,
-        retry=Retry(NoBackoff(), 0),
     )
 
 
