@@ -7,7 +7,7 @@ read an old value) and a reject; one whose name cannot be made is only a reject.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from asyncsync.config import Config
@@ -25,6 +25,7 @@ from asyncsync.model import (
     Stream,
     StreamRecord,
 )
+from asyncsync.shapes import Shapes
 from asyncsync.values import (
     Transform,
     attribute_of,
@@ -39,11 +40,12 @@ FENCE_FORMAT = b"1"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the user chose about names and values."""
+    """What the user chose about names and values, and the shapes of images met so far."""
 
     config: Config
     key: KeyFunction | None = None
     transform: Transform | None = None
+    shapes: Shapes = field(default_factory=Shapes, compare=False, repr=False)
 
 
 def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms: int) -> Encoded:
@@ -53,7 +55,11 @@ def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms:
     """
     entries: list[Entry] = []
     rejects: list[Reject] = []
+    # What is the same for the whole batch is settled before the loop.
     name_of = _naming(latest, stream, rules)
+    value_of = _valuing(rules, now_ms)
+    is_written = rules.config.mode != "invalidate"
+    label = _label(stream.label_ms)
     for record in latest:
         try:
             name, fence = settle(name_of(record.key))
@@ -66,8 +72,8 @@ def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms:
         try:
             if record.fault:
                 raise RecordError(record.fault)
-            if not record.removed and rules.config.mode != "invalidate":
-                value, expires_at_ms = _value(bytes(record.image), rules, now_ms)
+            if is_written and not record.removed:
+                value, expires_at_ms = value_of(bytes(record.image))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
             rank = RANK_REJECT
@@ -75,7 +81,7 @@ def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms:
             Entry(
                 name,
                 fence,
-                version(stream.label_ms, record.sequence_number) + rank,
+                _version(label, record.sequence_number) + rank,
                 value,
                 expires_at_ms,
                 record.sequence_number,
@@ -92,8 +98,12 @@ def version(label_ms: int, sequence_number: SequenceNumber) -> bytes:
     One digit of format, the stream's label, the count of the sequence number's digits, its
     digits. Digits only: Lua's < follows the server's locale, and digits sort alike in all.
     """
+    return _version(_label(label_ms), sequence_number)
+
+
+def _version(label: bytes, sequence_number: SequenceNumber) -> bytes:
     digits = b"%d" % sequence_number
-    return _label(label_ms) + _COUNTS[len(digits)] + digits
+    return label + _COUNTS[len(digits)] + digits
 
 
 @lru_cache(maxsize=16)
@@ -125,17 +135,48 @@ def _naming(
     return named
 
 
+def _valuing(rules: Rules, now_ms: int) -> Callable[[bytes], tuple[bytes | None, int]]:
+    """Return how this batch's images become value bytes and expiry.
+
+    Value bytes are None for a removal; expiry is in epoch milliseconds, 0 for never.
+    """
+    config = rules.config
+    if config.ttl_attribute is not None or rules.transform is not None:
+        return lambda image: _value(image, rules, now_ms)
+    expires_at_ms = _expires_at_ms(None, config.ttl_s, now_ms)
+    make = _as_it_came if config.value == "dynamodb-json" else _plain_json(rules.shapes)
+    return lambda image: (make(image), expires_at_ms)
+
+
+def _as_it_came(image: bytes) -> bytes:
+    if not image:
+        raise RecordError("the record has no NewImage")
+    return image
+
+
+def _plain_json(shapes: Shapes) -> Callable[[bytes], bytes]:
+    known = shapes.json_of
+
+    def made(image: bytes) -> bytes:
+        value = known(image)
+        if value is None:
+            attributes = parse_image(image)
+            value = to_json(attributes)
+            shapes.miss(attributes)
+        return value
+
+    return made
+
+
 def _value(image: bytes, rules: Rules, now_ms: int) -> tuple[bytes | None, int]:
-    """Return value bytes (None: a removal) and expiry in epoch milliseconds (0: never)."""
+    """Make a value that depends on an attribute's expiry or on the user's transform."""
     config = rules.config
     passed = config.value == "dynamodb-json"
     attributes = {} if passed else parse_image(image)
-    if passed and not image:
-        raise RecordError("the record has no NewImage")
     own: object = None
     if config.ttl_attribute is not None:
         own = (
-            attribute_of(image, config.ttl_attribute)
+            attribute_of(_as_it_came(image), config.ttl_attribute)
             if passed
             else attributes.get(config.ttl_attribute)
         )

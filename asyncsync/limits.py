@@ -11,6 +11,18 @@ LABEL_DIGITS = 13
 # A record's creation time in epoch seconds; one of later than the labels' last is no time.
 CREATED_S_MAX = 10 ** (LABEL_DIGITS - 3)
 
+# --- shapes of images -------------------------------------------------------------------------
+
+# A table seldom has more; each that does not match costs an image up to 5 us (measured).
+SHAPES_MAX = 4
+
+# An image in so many without a known shape is looked at (90 us), and two alike are compiled:
+# 2.3 ms, saved again by some 300 images. A small function may never pay it.
+SHAPES_SAMPLE_EVERY = 100
+
+# Compiling takes 0.1 ms a value, nested ones counted; larger images go the long way.
+SHAPE_VALUES_MAX = 64
+
 # --- what Redis is sent -----------------------------------------------------------------------
 
 # ElastiCache serverless refuses a command of more arguments (ElastiCache user guide,

@@ -26,7 +26,7 @@ def images(count: int = 20) -> list[Image]:
 
 def test_images_hold_every_attribute_type_and_are_about_a_kilobyte() -> None:
     text = str(images(1)[0])
-    event = event_of(images(), random.Random(1))
+    event = event_of(images(), random.Random(1), "NEW_IMAGE")
 
     for tag in ("S", "N", "B", "BOOL", "NULL", "L", "M", "SS", "NS", "BS"):
         assert f"'{tag}':" in text
@@ -37,10 +37,12 @@ def test_one_seed_gives_one_event() -> None:
     assert event_of(images(), random.Random(1)) == event_of(images(), random.Random(1))
 
 
-def test_equal_values_are_found_equal() -> None:
-    event = event_of(images(), random.Random(1))
+@pytest.mark.parametrize("view_type", bench_core.VIEWS)
+def test_equal_values_are_found_equal(view_type: str) -> None:
+    event = event_of(images(), random.Random(1), view_type)
 
     assert differing(event, images(), RULES) == []
+    assert (b'"OldImage"' in event) == (view_type == "NEW_AND_OLD_IMAGES")
 
 
 def test_a_value_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

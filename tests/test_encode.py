@@ -370,3 +370,29 @@ def test_nothing_in_gives_nothing_out() -> None:
     made = encode([], STREAM, rules(), NOW_MS)
 
     assert (made.entries, made.rejects) == ([], [])
+
+
+def test_a_batch_gets_the_same_values_before_and_after_its_shape_is_known() -> None:
+    body = event([record(number, FIRST + number) for number in range(150)])
+    decoded = decode(body)
+    known = rules()
+
+    first, again = [encode(decoded.records, STREAM, known, NOW_MS) for _ in range(2)]
+
+    assert known.shapes.json_of(bytes(decoded.records[0].image)) is not None
+    assert first == again == encode(decoded.records, STREAM, rules(), NOW_MS)
+    assert [entry.value for entry in first.entries] == [
+        to_json(item(number)) for number in range(150)
+    ]
+
+
+@pytest.mark.parametrize("template", ["{@key}", "{@table}:{@key}", "{@key}:x"])
+@pytest.mark.parametrize(
+    "odd", [{"Other": {"N": "2"}}, {"Number": {"N": "2"}, "Sort": {"S": "x"}}]
+)
+def test_a_record_with_other_key_attributes_is_rejected_alone(template: str, odd: Any) -> None:
+    made = encoded(record(1, FIRST), record(2, FIRST + 1, Keys=odd), by=rules(key=template))
+
+    (reject,) = made.rejects
+    assert reject.reason == "its key attributes are not those of the batch's first record"
+    assert only(made).sequence_number == FIRST
