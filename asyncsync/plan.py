@@ -45,17 +45,14 @@ def _fenced(chunk: range, entries: Sequence[Entry], config: Config) -> Call:
         if entry.value is None:
             arguments += (entry.version, b"-", b"")
         else:
-            arguments += (entry.version, _expiry(entry), entry.value)
+            expiry = b"%d" % entry.expires_at_ms if entry.expires_at_ms else b""
+            arguments += (entry.version, expiry, entry.value)
     return Call((b"%d" % len(names), *names, *arguments), chunk, fenced=True)
 
 
 def _plain(at: int, entry: Entry, config: Config) -> Call:
     if entry.value is None:
         return Call((b"DEL", entry.name), (at,), fenced=False)
-    expiry = (b"PXAT", _expiry(entry)) if entry.expires_at_ms else ()
+    expiry = (b"PXAT", b"%d" % entry.expires_at_ms) if entry.expires_at_ms else ()
     only = (b"XX",) if config.mode == "refresh" else ()
     return Call((b"SET", entry.name, entry.value, *expiry, *only), (at,), fenced=False)
-
-
-def _expiry(entry: Entry) -> bytes:
-    return b"%d" % entry.expires_at_ms if entry.expires_at_ms else b""

@@ -175,21 +175,22 @@ _LEAVES = {
 def _strings(members: bytes) -> bytes:
     if b"\\" in members:  # a string may hold a quote, and escapes sort otherwise
         return orjson.dumps(sorted(orjson.loads(members)))
-    return b'["%b"]' % b'","'.join(sorted(members[2:-2].split(b'","')))
+    return b'["' + b'","'.join(sorted(members[2:-2].split(b'","'))) + b'"]'
 
 
 def _numbers(members: bytes) -> bytes:
     numbers = members[2:-2].split(b'","')
     if all(map(bytes.isdigit, numbers)):
         # Without leading zeros the longer is the greater: in order without a Decimal for each.
-        numbers = sorted(sorted(numbers), key=len)
+        numbers.sort()
+        numbers.sort(key=len)
     else:
         numbers.sort(key=lambda number: Decimal(number.decode()))
-    return b"[%b]" % b",".join(numbers)
+    return b"[" + b",".join(numbers) + b"]"
 
 
 def _binaries(members: bytes) -> bytes:
-    return b'["%b"]' % b'","'.join(sorted(members[2:-2].split(b'","'), key=a2b_base64))
+    return b'["' + b'","'.join(sorted(members[2:-2].split(b'","'), key=a2b_base64)) + b'"]'
 
 
 _ORDERS: dict[str, Order] = {"SS": _strings, "NS": _numbers, "BS": _binaries}

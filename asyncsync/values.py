@@ -7,6 +7,7 @@ boto3's TypeDeserializer is not used: it raises on legal numbers and on B from L
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from binascii import Error as BinasciiError
 from binascii import a2b_base64
@@ -27,6 +28,7 @@ Transform: TypeAlias = Callable[[Item], "dict[str, object] | bytes | None"]
 
 _number = NUMBER.fullmatch
 _Fragment = orjson.Fragment
+_TAG = re.compile("[A-Z]{1,4}")
 _TOP = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -98,7 +100,9 @@ def _plain_each(attributes: Iterable[tuple[Any, Any]]) -> dict[Any, object]:
 def _reader(tag: str) -> Callable[[Any], object]:
     reader = _PLAIN.get(tag)
     if reader is None:
-        raise RecordError(_WRONG.get(tag, f"attribute type {str(tag)[:8]!r} is unknown"))
+        # What is no tag may be an item's content, and a reason reaches a log.
+        named = f"{tag!r} " if _TAG.fullmatch(str(tag)) else ""
+        raise RecordError(_WRONG.get(tag, f"attribute type {named}is unknown"))
     return reader
 
 

@@ -73,6 +73,7 @@ def image(number: int, chance: random.Random) -> Image:
         "Email": {"S": f"player{number}@example.org"},
         "Biography": {"S": words(60)},
         "Score": {"N": digits()},
+        "Joined": {"N": str(1_700_000_000 + chance.randrange(10**8))},
         "Balance": {"N": f"{chance.randrange(10**8)}.25"},
         "Active": {"BOOL": chance.random() < 0.5},
         "Retired": {"NULL": True},
