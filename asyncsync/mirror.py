@@ -96,7 +96,11 @@ class Mirror:
     async def handle(
         self, event: bytes | Mapping[str, Any], context: LambdaContext | None
     ) -> Response:
-        """Mirror one event on the caller's own event loop and answer as Lambda expects."""
+        """Mirror one event on the caller's own event loop and answer as Lambda expects.
+
+        One at a time: a mirror has one connection. Raises what run raises, and EventError or
+        BatchFailed after the rest of the batch was written.
+        """
         end_s = float("inf")
         if context is not None:
             end_s = self._clock() + context.get_remaining_time_in_millis() / 1_000

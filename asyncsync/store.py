@@ -27,6 +27,9 @@ FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 T = TypeVar("T")
 Clock = Callable[[], float]  # seconds, never back
 
+_CLUSTER_WORDS = ("MOVED", "ASK", "CROSSSLOT")
+_CLUSTER = "the server is part of a cluster, and this version writes to one server"
+
 UNSENT = Outcome("failed", "Unsent", "not sent")
 OUT_OF_TIME = Outcome("failed", "Deadline", "the invocation had too little time left")
 
@@ -130,7 +133,8 @@ class RedisStore:
         if isinstance(reply, ReplyError):
             command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
             refuse(reply, self._server, command)
-            return Outcome("failed", reply.word, "refused by the server")
+            reason = _CLUSTER if reply.word in _CLUSTER_WORDS else "refused by the server"
+            return Outcome("failed", reply.word, reason)
         if call.fenced:
             assert reply in (0, 1), "the script answers applied, fenced or an error"
             return APPLIED if reply == 1 else FENCED

@@ -84,7 +84,7 @@ MUTANTS = (
     Mutant(
         "a refused write is a failed one",
         "store.py",
-        'return Outcome("failed", reply.word, "refused by the server")',
+        'return Outcome("failed", reply.word, reason)',
         "return APPLIED",
     ),
     Mutant(

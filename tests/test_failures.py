@@ -274,6 +274,17 @@ async def test_a_server_that_cannot_write_now_fails_the_batch_for_a_retry(word: 
         assert handle.counts["Failed"] == 2
 
 
+@pytest.mark.parametrize(
+    "reply", ["MOVED 3999 10.0.0.1:6379", "CROSSSLOT Keys in request don't hash to the same slot"]
+)
+async def test_a_server_of_a_cluster_fails_the_batch_and_is_named_as_one(reply: str) -> None:
+    async with _server_that_says(f"-{reply}\r\n") as url, handling(url) as handle:
+        assert await handle(record(1, FIRST)) == [str(FIRST)]
+
+        assert handle.log["error"] == reply.split()[0]
+        assert "cluster" in handle.log["reason"]
+
+
 async def test_a_replica_refuses_and_the_primary_it_becomes_takes_all(
     real_server: ServerProcess,
 ) -> None:
