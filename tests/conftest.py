@@ -9,18 +9,20 @@ import pytest
 import redis
 
 from asyncsync.lab.servers import ServerProcess, binaries, fake_redis, redis_process
+from stream import SEED
 
 FOUND = binaries()
 WANTED = ("redis-server", "valkey-server")
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     """Say which servers the tests run against; in CI both must be there."""
     missing = [name for name in WANTED if name not in FOUND]
     if missing and os.environ.get("CI"):
         pytest.exit(f"CI needs {' and '.join(missing)} on PATH", returncode=1)
     absent = f"; not found: {', '.join(missing)}" if missing else ""
-    return f"servers: {', '.join(['fakeredis', *FOUND])}{absent}"
+    servers = f"servers: {', '.join(['fakeredis', *FOUND])}{absent}"
+    return [servers, f"seed of the random histories: {SEED} (ASYNCSYNC_TEST_SEED)"]
 
 
 @pytest.fixture(scope="session", params=["fakeredis", *FOUND])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+
+# Of the random histories in test_order.py; printed in every run's header.
+SEED = int(os.environ.get("ASYNCSYNC_TEST_SEED", "20261124"))
 
 LABEL = "2026-01-01T00:00:00.000"
 TABLE = "Players"

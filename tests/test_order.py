@@ -8,7 +8,6 @@ text, fails within 20 histories: it can see what it looks for.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ import redis
 from asyncsync import Config, Mirror, encode
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import SequenceNumber
-from stream import Record, event, failed, record
+from stream import SEED, Record, event, failed, record
 
-SEED = int(os.environ.get("ASYNCSYNC_TEST_SEED", "20261124"))
 SCHEDULES = 500
 SEEN_BROKEN_WITHIN = 20
 
@@ -125,8 +123,6 @@ def _get(client: redis.Redis, number: int) -> bytes | None:
 def test_no_reader_ever_sees_a_key_move_back(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
-    print(f"seed {SEED}, {SCHEDULES} histories on {real_server.name}")
-
     assert first_broken(real_server, real_client, SCHEDULES) is None
 
 
