@@ -21,7 +21,7 @@ from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
 from asyncsync.store import Clock, RedisStore
 from asyncsync.values import Transform
-from asyncsync.wire import Connect, connector
+from asyncsync.wire import Connect, connect
 
 
 class LambdaContext(Protocol):
@@ -52,7 +52,7 @@ class Mirror:
         *,
         key: KeyFunction | None = None,
         transform: Transform | None = None,
-        connect: Connect | None = None,
+        connect: Connect = connect,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
         emit: Callable[[bytes], None] = print_line,
@@ -68,9 +68,7 @@ class Mirror:
         self._clock = clock
         self._wall_clock = wall_clock
         self._emit = emit
-        self._store = RedisStore(
-            config.server, config.timeout_ms, connect or connector(config.server), clock
-        )
+        self._store = RedisStore(config.server, config.timeout_ms, connect, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_cold = True
 

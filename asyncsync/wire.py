@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Connect: TypeAlias = Callable[[], Awaitable[Streams]]
+Connect: TypeAlias = Callable[[Server], Awaitable[Streams]]
 
 _READ_BYTES = 65_536
 _REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")
@@ -96,7 +96,7 @@ async def open_wire(server: Server, connect: Connect) -> Wire:
     Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
     """
     try:
-        wire = Wire(await connect())
+        wire = Wire(await connect(server))
     except OSError as exc:
         raise StoreUnavailable(type(exc).__name__, "cannot connect") from exc
     commands: list[tuple[bytes | str, ...]] = []
@@ -129,19 +129,17 @@ def refuse(reply: ReplyError, server: Server, command: str) -> None:
         )
 
 
-def connector(server: Server) -> Connect:
-    """Return how to open the streams of a server: unix socket, TCP or TLS."""
+async def connect(server: Server) -> Streams:
+    """Open the streams of a server: unix socket, TCP or TLS."""
+    if server.path:
+        return await asyncio.open_unix_connection(server.path)
+    context = tls_context(server.ca_file) if server.tls else None
+    return await asyncio.open_connection(server.host, server.port, ssl=context)
 
-    @lru_cache(maxsize=1)
-    def tls() -> SSLContext:
-        import ssl  # 12 ms that only TLS pays
 
-        return ssl.create_default_context(cafile=server.ca_file)
+@lru_cache(maxsize=4)
+def tls_context(ca_file: str | None) -> SSLContext:
+    """Trust the system's authorities, or a private one only."""
+    import ssl  # 12 ms that only TLS pays
 
-    async def connect() -> Streams:
-        if server.path:
-            return await asyncio.open_unix_connection(server.path)
-        context = tls() if server.tls else None
-        return await asyncio.open_connection(server.host, server.port, ssl=context)
-
-    return connect
+    return ssl.create_default_context(cafile=ca_file)

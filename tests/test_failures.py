@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from asyncsync import BatchFailed, Config, ConfigError, EventError, Mirror, StoreRefused
+from asyncsync.config import Server
 from asyncsync.encode import version
 from asyncsync.lab.faults import Proxy, proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
@@ -439,7 +440,7 @@ async def test_connecting_that_leaves_too_little_time_ends_before_sending(
 ) -> None:
     hand = Hand(10_000)
 
-    async def slow() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def slow(_: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         hand.now_s = 9.501
         return await asyncio.open_connection(real_server.host, real_server.port)
 
@@ -461,7 +462,7 @@ async def test_nothing_is_sent_again_with_less_than_500_ms_left(
     hand = Hand(10_000)
     opened = 0
 
-    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(_: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         nonlocal opened
         opened += 1
         reader, writer = await asyncio.open_connection(real_server.host, real_server.port)

@@ -28,7 +28,7 @@ from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Entry, Outcome, SequenceNumber
 from asyncsync.plan import plan
 from asyncsync.store import RedisStore
-from asyncsync.wire import connector
+from asyncsync.wire import connect
 
 LABEL_MS = 1_767_225_600_000
 NEVER = float("inf")
@@ -53,7 +53,7 @@ class Writer:
     def __init__(self, url: str, **options: Any) -> None:
         self.config = Config(redis_url=url, **options)
         server = self.config.server
-        self.store = RedisStore(server, 2_000, connector(server), time.monotonic)
+        self.store = RedisStore(server, 2_000, connect, time.monotonic)
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
         written = await self.store.apply(plan(entries, self.config), len(entries), NEVER)

@@ -13,15 +13,16 @@ from typing import Any
 import hiredis
 import orjson
 
+from asyncsync.config import Server
 from asyncsync.wire import Connect, ReplyError, Streams
 
 
 class Loop:
     """The loop's function and the connection its writes go out on after it has answered."""
 
-    def __init__(self, connect: Connect, database: int, table: str) -> None:
+    def __init__(self, connect: Connect, server: Server, table: str) -> None:
         self._connect = connect
-        self._database = database
+        self._server = server
         self._table = table
         self._queue: asyncio.Queue[list[tuple[str | bytes, ...]]] = asyncio.Queue()
         self._streams: Streams | None = None
@@ -57,10 +58,10 @@ class Loop:
 
     async def _send(self, commands: list[tuple[str | bytes, ...]]) -> None:
         if self._streams is None:
-            reader, writer = self._streams = await self._connect()
+            reader, writer = self._streams = await self._connect(self._server)
             self._listener = asyncio.create_task(self._listen(reader))
-            if self._database:
-                commands = [("SELECT", str(self._database)), *commands]
+            if self._server.database:
+                commands = [("SELECT", str(self._server.database)), *commands]
         writer = self._streams[1]
         self._quiet.clear()
         self._unanswered += len(commands)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import hiredis
 
+from asyncsync.config import Server
 from asyncsync.wire import Connect, Streams
 
 
@@ -20,8 +21,8 @@ class Meter:
 def metered(connect: Connect, meter: Meter) -> Connect:
     """Count what goes through every connection that is opened from now on."""
 
-    async def connect_metered() -> Streams:
-        reader, writer = await connect()
+    async def connect_metered(server: Server) -> Streams:
+        reader, writer = await connect(server)
         write = writer.write
         requests = hiredis.Reader()  # a request is an array, as some replies are
 

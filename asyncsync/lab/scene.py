@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from asyncsync.lab.servers import binaries, dynamodb_process, fake_redis, redis_
 from asyncsync.operate.client import client_arguments
 from asyncsync.operate.dynamo import Dynamo, dynamo_errors
 from asyncsync.operate.errors import CommandFailed
-from asyncsync.wire import Connect, Streams
+from asyncsync.wire import Connect, Streams, tls_context
 
 TABLE = "Players"  # the seed's
 READ_TIMEOUT_S = 10.0  # of the reader, which is past the proxy: longer means a dead server
@@ -157,11 +156,11 @@ class Reader:
             raise CommandFailed(f"Redis at {self._address}: {said}") from exc
 
 
-def through(proxy: Proxy, server: Server) -> Connect:
+def through(proxy: Proxy) -> Connect:
     """Return how to reach a server by way of a proxy, TLS included."""
 
-    async def connect() -> Streams:
-        context = ssl.create_default_context(cafile=server.ca_file) if server.tls else None
+    async def connect(server: Server) -> Streams:
+        context = tls_context(server.ca_file) if server.tls else None
         return await asyncio.open_connection(
             "127.0.0.1",
             proxy.port,

@@ -145,7 +145,7 @@ async def staged(
         loop = await _side(
             stack, loop_config, watched[1], mappings[1], _names(loop_table, options)
         )
-        function = Loop(loop.connect, loop_config.server.database, loop_table)
+        function = Loop(loop.connect, loop_config.server, loop_table)
         stage = Stage(
             options, clients, table, journal, ours, loop, function, say, time.monotonic()
         )
@@ -180,7 +180,7 @@ async def _side(
     reader = Reader(server)
     stack.push_async_callback(reader.close)
     meter = Meter()
-    connect = metered(through(proxy, server), meter)
+    connect = metered(through(proxy), meter)
     return Side(names, connect, proxy, meter, reader, watched, mapping)
 
 

@@ -21,7 +21,7 @@ from asyncsync.operate.dynamo import describe_table, dynamo, stream_of
 from asyncsync.operate.errors import CommandRefused, first_error
 from asyncsync.operate.poll import Consumer, Poller, function_of
 from asyncsync.operate.progress import Progress, failure_line, progress_line
-from asyncsync.wire import connector
+from asyncsync.wire import connect
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:asyncsync-tail"
 INVOCATION_TIMEOUT_S = 30.0
@@ -72,8 +72,7 @@ async def tail(
     else:
         assert config is not None, "without a mirror the settings make one"
         meter = Meter()
-        connect = metered(connector(config.server), meter)
-        mirror = Mirror(config, connect=connect, emit=progress.take)
+        mirror = Mirror(config, connect=metered(connect, meter), emit=progress.take)
     try:
         await _tail(options, env, say, mirror, progress, meter)
     finally:
