@@ -6,17 +6,12 @@ does one that every test lets live. The copy without any change must pass first.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-SUITES = ("test_failures.py", "test_store.py", "test_order.py", "test_handler.py", "test_wire.py")
+from patched import Patch, PatchLost, applied, copy, passes
 
 
 @dataclass(frozen=True)
@@ -273,12 +268,7 @@ MUTANTS = (
 
 def run(folder: Path, suite: str) -> bool:
     """Run a suite against the package in a folder; say whether it passed."""
-    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, f"tests/{suite}"], cwd=folder, env=env, capture_output=True, check=False
-    )
-    return done.returncode == 0
+    return passes(folder, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{suite}")
 
 
 def main() -> int:
@@ -286,25 +276,19 @@ def main() -> int:
     words = " ".join(sys.argv[1:])
     chosen = [mutant for mutant in MUTANTS if words in mutant.rule]
     lived = []
-    with tempfile.TemporaryDirectory(prefix="asyncsync-mutants-") as name:
-        folder = Path(name)
-        for part in ("asyncsync", "tests", "pyproject.toml"):
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-            copy(ROOT / part, folder / part)
+    with copy() as folder:
         for suite in sorted({mutant.suite for mutant in chosen}):
             if not run(folder, suite):
                 print(f"{suite} fails without any mutant")
                 return 1
         for at, mutant in enumerate(chosen, 1):
-            target = folder / "asyncsync" / mutant.file
-            source = target.read_text()
-            if source.count(mutant.old) != 1:
-                print(f"{mutant.file} no longer holds once what stands for: {mutant.rule}")
-                return 1
-            target.write_text(source.replace(mutant.old, mutant.new))
             began_s = time.monotonic()
-            caught = not run(folder, mutant.suite)
-            target.write_text(source)
+            try:
+                with applied(folder, [Patch(mutant.file, mutant.old, mutant.new)]):
+                    caught = not run(folder, mutant.suite)
+            except PatchLost as exc:
+                print(f"{exc}, which stands for: {mutant.rule}")
+                return 1
             seconds = time.monotonic() - began_s
             verdict = "caught" if caught else "LIVED "
             print(f"{at:3}/{len(chosen)} {verdict} {seconds:5.1f} s  {mutant.rule}", flush=True)

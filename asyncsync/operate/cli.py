@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_tail(commands)
     _add_get(commands)
+    _add_simulate(commands)
     return made
 
 
@@ -94,6 +95,26 @@ def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     get.set_defaults(command=_get)
 
 
+def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "try to break the order: simulated runs under faults, each from a seed"
+    simulate = commands.add_parser("simulate", help=about, description=f"{about.capitalize()}.")
+    simulate.add_argument("--seeds", type=_count, default=500, help="how many runs (500)")
+    simulate.add_argument("--first", type=_whole, default=0, help="the first run's seed (0)")
+    simulate.add_argument("--seed", type=_whole, help="one run alone")
+    simulate.add_argument("--trace", action="store_true", help="with --seed: tell its story")
+    simulate.add_argument(
+        "--violations", type=_count, default=10, metavar="N", help="end after so many (10)"
+    )
+    simulate.add_argument("--jobs", type=_count, help="processes (one for each core)")
+    simulate.add_argument(
+        "--scope",
+        type=_records,
+        metavar="N",
+        help="play every history of up to N records of two items, with one fault (1 to 4)",
+    )
+    simulate.set_defaults(command=_simulate)
+
+
 def _add_servers(command: argparse.ArgumentParser) -> None:
     command.add_argument("--endpoint-url", metavar="URL", help="a DynamoDB of your own")
     _add_redis(command)
@@ -107,6 +128,20 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number
+
+
+def _records(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 4:
+        raise argparse.ArgumentTypeError("must be 1 to 4: with 5 there are a million")
     return number
 
 
@@ -191,6 +226,29 @@ def _get(arguments: argparse.Namespace) -> int:
 
     config = _config(arguments)
     return 0 if get(arguments.key, config, as_json=arguments.json, say=_say) else LEFT_WORK
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    if arguments.trace and arguments.seed is None:
+        raise CommandRefused("--trace tells one run's story: give it with --seed")
+    if arguments.scope is not None:
+        require("simulate --scope", "demo", ("fakeredis", "lupa"))
+    from asyncsync.operate.simulate import SimulateOptions, is_good, simulate, tell, whole_scope
+
+    with _interruptible():
+        if arguments.scope is not None:
+            return 0 if whole_scope(arguments.scope, arguments.violations, _say) else LEFT_WORK
+        if arguments.seed is not None:
+            ended = tell(arguments.seed, _say, trace=arguments.trace)
+            return LEFT_WORK if ended.violation else 0
+        options = SimulateOptions(
+            first=arguments.first,
+            seeds=arguments.seeds,
+            jobs=arguments.jobs or os.cpu_count() or 1,
+            violations_max=arguments.violations,
+            program=_program(),
+        )
+        return 0 if is_good(simulate(options, _say)) else LEFT_WORK
 
 
 def _config(arguments: argparse.Namespace) -> Config:

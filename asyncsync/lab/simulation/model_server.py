@@ -1,0 +1,201 @@
+"""A model of Redis as asyncsync uses it: commands of bytes in, reply bytes out, no I/O.
+
+It knows the shipped script by what the script promises, not by running Lua, so it is a second
+opinion on it; tests hold the two equal on Redis and Valkey. Time is an argument. States that a
+real server gets into (full, loading, a replica) are fields to be set.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import TypeAlias
+
+Command: TypeAlias = Sequence[bytes]
+
+# Enough for a failover that loses a few batches; older commands are on every replica.
+UNDO_COMMANDS_MAX = 64
+
+_OK = b"+OK\r\n"
+_NIL = b"$-1\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a key holds; expiry in epoch milliseconds, 0 for never."""
+
+    value: bytes
+    expires_at_ms: int = 0
+
+
+class Refused(Exception):
+    """The server's error reply."""
+
+
+class ModelServer:
+    """One server's keys, its script cache, and the state it is in."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, Held] = {}
+        self.scripts: set[bytes] = set()  # digests
+        self.loading = False
+        self.read_only = False
+        self.is_full: Callable[[], bool] = _never  # asked for each command that takes memory
+        self.changed: list[bytes] = []  # names that the last command wrote or removed
+        self._undo: deque[list[tuple[bytes, Held | None]]] = deque(maxlen=UNDO_COMMANDS_MAX)
+
+    def execute(self, command: Command, now_ms: int) -> bytes:
+        """Run one command to its end, as a server does, and return its reply."""
+        self._now_ms = now_ms
+        self.changed = []
+        self._before: list[tuple[bytes, Held | None]] = []
+        try:
+            return self._run(command)
+        except Refused as exc:
+            return _error(str(exc))
+        finally:
+            if self._before:
+                self._undo.append(self._before)
+
+    def get(self, name: bytes, now_ms: int) -> bytes | None:
+        """Return what a reader would get."""
+        held = self.keys.get(name)
+        if held is None or 0 < held.expires_at_ms <= now_ms:
+            return None
+        return held.value
+
+    # --- what befalls a server -----------------------------------------------------------------
+
+    def lose_last(self, commands: int) -> list[bytes]:
+        """Fail over to a replica that never got the last writes; name the keys that differ."""
+        lost: dict[bytes, Held | None] = {}
+        for _ in range(min(commands, len(self._undo))):
+            lost.update(reversed(self._undo.pop()))
+        for name, held in lost.items():
+            self._put(name, held)
+        return list(lost)
+
+    def lose_all(self) -> list[bytes]:
+        """Lose every key; name them."""
+        names = list(self.keys)
+        self.keys.clear()
+        self._undo.clear()
+        return names
+
+    def evict(self, name: bytes) -> None:
+        """Evict one key, as a full server does to what expires."""
+        self.keys.pop(name, None)
+
+    # --- commands ------------------------------------------------------------------------------
+
+    def _run(self, command: Command) -> bytes:
+        word, *arguments = command
+        if self.loading:
+            raise Refused("LOADING Redis is loading the dataset in memory")
+        if word in (b"EVALSHA", b"EVAL"):
+            return self._script(word, arguments)
+        if word == b"SET":
+            return _NIL if self._set(arguments) is None else _OK
+        if word == b"DEL":
+            return b":%d\r\n" % self._delete(arguments[0])
+        raise Refused(f"ERR unknown command '{word.decode()}'")
+
+    def _script(self, word: bytes, arguments: Sequence[bytes]) -> bytes:
+        digest, key_count = arguments[0], int(arguments[1])
+        if word == b"EVAL":
+            digest = sha1(arguments[0], usedforsecurity=False).hexdigest().encode()
+            self.scripts.add(digest)
+        elif digest not in self.scripts:
+            raise Refused("NOSCRIPT No matching script. Please use EVAL.")
+        names, rest = arguments[2 : 2 + key_count], arguments[2 + key_count :]
+        life_s, only, entries = int(rest[0]), rest[1], rest[2:]
+        # The script reads every fence before it writes any.
+        fences = [self._live(fence) for fence in names[1::2]]
+        replies = []
+        for at, fence in enumerate(names[1::2]):
+            version, expiry, value = entries[3 * at : 3 * at + 3]
+            held = fences[at]
+            if held is not None and version < held.value:
+                replies.append(b":0\r\n")
+            else:
+                replies.append(
+                    self._fenced(names[2 * at], fence, (version, expiry, value), life_s, only)
+                )
+        return b"*%d\r\n%b" % (len(replies), b"".join(replies))
+
+    def _fenced(
+        self,
+        name: bytes,
+        fence: bytes,
+        entry: tuple[bytes, bytes, bytes],
+        life_s: int,
+        only: bytes,
+    ) -> bytes:
+        """Write a value, then its fence; what refuses the first leaves the second alone."""
+        version, expiry, value = entry
+        try:
+            if expiry == b"-":
+                self._delete(name)
+            else:
+                options = (b"PXAT", expiry) if expiry else ()
+                self._set((name, value, *options, *((b"XX",) if only == b"XX" else ())))
+            self._set((fence, version, b"EX", b"%d" % life_s))
+        except Refused as exc:
+            text = str(exc).encode()
+            return b"$%d\r\n%b\r\n" % (len(text), text)
+        return b":1\r\n"
+
+    def _set(self, arguments: Sequence[bytes]) -> Held | None:
+        name, value, *options = arguments
+        self._check_writable(grows=True)
+        expires_at_ms = 0
+        if b"PXAT" in options:
+            expires_at_ms = int(options[options.index(b"PXAT") + 1])
+        elif b"EX" in options:
+            expires_at_ms = self._now_ms + int(options[options.index(b"EX") + 1]) * 1_000
+        if options and expires_at_ms <= 0 and options != [b"XX"]:
+            raise Refused("ERR invalid expire time in 'set' command")
+        if b"XX" in options and self._live(name) is None:
+            return None
+        held = Held(value, expires_at_ms)
+        self._write(name, held if expires_at_ms == 0 or expires_at_ms > self._now_ms else None)
+        return held
+
+    def _delete(self, name: bytes) -> int:
+        self._check_writable(grows=False)
+        was_there = self._live(name) is not None
+        self._write(name, None)
+        return int(was_there)
+
+    def _check_writable(self, *, grows: bool) -> None:
+        if self.read_only:
+            raise Refused("READONLY You can't write against a read only replica.")
+        if grows and self.is_full():
+            raise Refused("OOM command not allowed when used memory > 'maxmemory'.")
+
+    # --- keys ----------------------------------------------------------------------------------
+
+    def _live(self, name: bytes) -> Held | None:
+        held = self.keys.get(name)
+        return None if held is None or 0 < held.expires_at_ms <= self._now_ms else held
+
+    def _write(self, name: bytes, held: Held | None) -> None:
+        self._before.append((name, self.keys.get(name)))
+        self.changed.append(name)
+        self._put(name, held)
+
+    def _put(self, name: bytes, held: Held | None) -> None:
+        if held is None:
+            self.keys.pop(name, None)
+        else:
+            self.keys[name] = held
+
+
+def _never() -> bool:
+    return False
+
+
+def _error(text: str) -> bytes:
+    return b"-%b\r\n" % text.encode()

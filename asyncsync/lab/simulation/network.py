@@ -1,0 +1,178 @@
+"""Connections that exist only in a simulation: bytes that arrive late, in part, or never.
+
+To the code under test they are asyncio's own streams. A request that was sent is never called
+back: what its sender gave up on may still arrive, and the server runs it then. That is how a
+timed-out write comes back as a zombie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import hiredis
+
+from asyncsync.config import Server
+from asyncsync.lab.simulation.model_server import Command
+from asyncsync.lab.simulation.virtual import VirtualLoop
+from asyncsync.wire import Streams
+
+ONE_WAY_S = 0.000_25  # in one availability zone
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What becomes of one request and its reply; delays in seconds beside the usual way."""
+
+    late_s: float = 0.0
+    cut_request: int | None = None  # so many of its bytes arrive, then the connection breaks
+    arrives: bool = True
+    pieces: tuple[int, ...] = ()  # where it is cut into pieces that arrive apart
+    cut_reply: int | None = None
+    answered: bool = True
+
+
+Execute = Callable[[Command, "Connection"], bytes]
+Choose = Callable[[bytes, "Connection"], Fate]
+
+
+class Connection:
+    """One connection, both its ends."""
+
+    def __init__(self, loop: VirtualLoop, network: Network, owner: Any) -> None:
+        self.owner = owner  # the sandbox that opened it
+        self.allowed: Mapping[bytes, object] | None = None  # names its last request may touch
+        self.silent = False  # whatever is sent is lost, and nobody is told
+        self.is_open = True  # at the server's end
+        self._loop = loop
+        self._network = network
+        self._arrives_s = 0.0  # when the last byte so far reaches the server
+        self._requests = hiredis.Reader()
+        self.reader = asyncio.StreamReader(loop=loop)
+        self._protocol = asyncio.StreamReaderProtocol(self.reader, loop=loop)
+        self._transport = _Transport(self)
+        self.writer = asyncio.StreamWriter(self._transport, self._protocol, self.reader, loop)
+
+    # --- the client's end ----------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Take bytes from the client and let them meet their fate."""
+        fate = self._network.choose(data, self)
+        if self.silent or not fate.arrives:
+            return
+        if fate.cut_request is not None:
+            self._arrive(data[: fate.cut_request], fate, breaks=True)
+            return
+        edges = [0, *fate.pieces, len(data)]
+        for at, first in enumerate(edges[:-1]):
+            self._arrive(data[first : edges[at + 1]], fate, breaks=False)
+
+    def _arrive(self, data: bytes, fate: Fate, *, breaks: bool) -> None:
+        due_s = max(self._loop.time() + ONE_WAY_S + fate.late_s, self._arrives_s + ONE_WAY_S)
+        self._arrives_s = due_s
+        self._network.under_way += 1
+        self._loop.call_at(due_s, self._arrived, data, fate, breaks)
+
+    # --- the server's end ----------------------------------------------------------------------
+
+    def _arrived(self, data: bytes, fate: Fate, breaks: bool) -> None:
+        self._network.under_way -= 1
+        if not self.is_open:
+            return
+        self._requests.feed(data)
+        replies = []
+        while (command := self._requests.gets()) is not False:
+            replies.append(self._network.execute(command, self))
+        reply = b"".join(replies)
+        if reply and fate.answered:
+            cut = fate.cut_reply
+            part = reply if cut is None else reply[: cut % len(reply)]
+            self._loop.call_later(ONE_WAY_S + fate.late_s, self._heard, part, cut is not None)
+        if breaks:
+            self.drop()
+
+    def _heard(self, data: bytes, breaks: bool) -> None:
+        """Let the client hear a reply; its end may have been given up on meanwhile."""
+        if not self._transport.is_closing():
+            self.reader.feed_data(data)
+        if breaks:
+            self.drop()
+
+    def drop(self) -> None:
+        """Break the connection from the server's end; the client hears of it on its way."""
+        if self.is_open:
+            self.is_open = False
+            self._loop.call_later(ONE_WAY_S, self._broken)
+
+    def _broken(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.abort()
+        # Every second time as a close in good order, after which a read finds the end.
+        self._network.broken += 1
+        if self._network.broken % 2:
+            self.reader.set_exception(ConnectionResetError())
+        else:
+            self.reader.feed_eof()
+
+
+class _Transport(asyncio.Transport):
+    """asyncio's way down to a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+        self._closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if data and not self._closing:
+            self._connection.send(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def abort(self) -> None:
+        self._closing = True
+
+    close = abort
+
+
+class Network:
+    """Every connection there is; `choose` decides fates, `execute` is the server."""
+
+    def __init__(self, loop: VirtualLoop, execute: Execute, choose: Choose) -> None:
+        self.execute = execute
+        self.choose = choose
+        self.is_up = True  # connections are taken
+        self.under_way = 0  # pieces that have not arrived
+        self.broken = 0  # connections that broke while their client held them
+        self.connections: list[Connection] = []
+        self._loop = loop
+
+    def open(self, owner: Any) -> Connection:
+        """Open a connection; the caller has waited for it."""
+        made = Connection(self._loop, self, owner)
+        self.connections.append(made)
+        return made
+
+    def close(self) -> None:
+        """Close every client's end, as the end of its process would."""
+        for connection in self.connections:
+            connection.writer.transport.abort()
+
+    def drop_all(self) -> None:
+        """Break every connection; what is on its way through them is lost."""
+        for connection in self.connections:
+            connection.drop()
+
+
+def streams(connection: Connection) -> Streams:
+    """Give a connection as asyncio's streams."""
+    return connection.reader, connection.writer
+
+
+def address() -> Server:
+    """Name the simulated server."""
+    return Server("simulated", 6379, "", False, 0, "", "")

@@ -1,0 +1,270 @@
+"""What must be true after every step of a simulation, and at its end; it only looks.
+
+It is told of each command a server ran, each record that was acknowledged or given up on, and
+each fault that destroyed data, and compares with the table's history. Written in the plainest
+way, and from the design's words, not from the code under test: fences are parsed here anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from asyncsync.config import Config
+from asyncsync.lab.compare import from_dynamodb_json, from_json, number, plain_item
+from asyncsync.lab.simulation.table import TABLE, Change, Table
+
+Version: TypeAlias = tuple[int, int]  # stream label in epoch ms, sequence number
+Fence: TypeAlias = tuple[int, int, int]  # the same, and the rank
+Read: TypeAlias = Callable[[bytes], bytes | None]
+
+BEFORE_STREAM: Version = (0, 0)  # of a value that was there first
+
+
+class Violation(Exception):
+    """A promise was broken; the message says which, and by what."""
+
+
+def name_of(item: int) -> bytes:
+    """Name an item as the default template does."""
+    return b"%b:%d" % (TABLE.encode(), item)
+
+
+def fence_of(item: int) -> bytes:
+    """Name an item's fence."""
+    return b"{%b}!f" % name_of(item)
+
+
+def parse_fence(content: bytes) -> Fence:
+    """Read a fence: a digit of format, 13 of label, two of a count, the number, the rank."""
+    text = content.decode()
+    digits = int(text[14:16])
+    if text[0] != "1" or not text.isdigit() or len(text) < 17 + digits:
+        raise Violation(f"a fence holds {text!r}, which is of no known format")
+    return int(text[1:14]), int(text[16 : 16 + digits]), int(text[16 + digits])
+
+
+class Oracle:
+    """The table's history beside what Redis holds, step by step."""
+
+    def __init__(
+        self,
+        table: Table,
+        config: Config,
+        read: Read,
+        preloaded: Iterable[int],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._table = table
+        self._config = config
+        self._read = read
+        self._item_of = {name_of(item): item for item in table.history}
+        self._fenced_item_of = {fence_of(item): item for item in table.history}
+        self._preloaded = frozenset(preloaded)
+        self._now_ms = now_ms
+        self._fences: dict[int, Fence] = {}  # as last seen
+        self._fenced_ms: dict[int, int] = {}  # when it was last written
+        # By mapping, the highest of each item, and the step at which its invocation began.
+        self._acknowledged: dict[str, dict[int, tuple[Version, int]]] = {}
+        self._given_up: dict[int, Version] = {}  # the highest of each item, and where it is kept
+        self._damaged: dict[int, int] = {}  # item -> the step of the last fault that hit it
+        self._step = 0
+        self.steps = 0  # checks made
+
+    @property
+    def now(self) -> int:
+        """Number this moment; a later damage has a higher number."""
+        return self._step
+
+    # --- after every command -------------------------------------------------------------------
+
+    def ran(self, changed: Iterable[bytes], allowed: Mapping[bytes, object] | None) -> None:
+        """Check a command that a server ran; `allowed` holds the names it may touch."""
+        self._step += 1
+        touched: dict[int, None] = {}
+        for name in changed:
+            item = self._item_of.get(name, self._fenced_item_of.get(name))
+            if item is None or (allowed is not None and name_of(item) not in allowed):
+                raise Violation(f"{name!r} was touched, which is no key of an item of the batch")
+            touched[item] = None
+        for name in changed:
+            if name in self._fenced_item_of:
+                self._fenced_ms[self._fenced_item_of[name]] = self._now_ms()
+        for item in touched:
+            self.steps += 1
+            self._check_item(item)
+
+    def _check_item(self, item: int) -> None:
+        content = self._read(fence_of(item))
+        before = self._fences.get(item)
+        if content is None:
+            if before is not None:
+                raise Violation(f"the fence of item {item} is gone, and no fault took it")
+            return
+        fence = self._fences[item] = parse_fence(content)
+        if before is not None and fence < before:
+            raise Violation(f"G1: the fence of item {item} went from {before} back to {fence}")
+        self._check_value(item, fence)
+
+    def _check_value(self, item: int, fence: Fence) -> None:
+        change = self._change_at(item, fence[:2])
+        value = self._read(name_of(item))
+        shown = self._shown(item, value)
+        if shown is not None and shown.version < fence[:2]:
+            kind = "deleted stays deleted" if change.item is None else "G1"
+            raise Violation(
+                f"{kind}: item {item} shows change {shown.count}, its fence is at {change.count}"
+            )
+        if fence[2] == 0 and shown is not None and shown.version == change.version:
+            raise Violation(f"G6: item {item} shows a change that its fence says was rejected")
+        if value is None and fence[2] > 0 and self._is_missed(item, change):
+            raise Violation(f"item {item} is missing, its fence is at change {change.count}")
+
+    def _is_missed(self, item: int, change: Change) -> bool:
+        """Whether a key without a value should hold one: nothing may have removed it since."""
+        if self._config.mode != "mirror" or self._config.ttl_s is not None:
+            return False
+        if change.item is None:
+            return False
+        # A later removal may have taken the value and then been refused its fence.
+        later = self._table.history[item][change.count :]
+        return not any(each.item is None or each.poison for each in later)
+
+    def _change_at(self, item: int, version: Version) -> Change:
+        for change in reversed(self._table.history[item]):
+            if change.version == version:
+                return change
+        raise Violation(f"the fence of item {item} is at {version}, which is no change of its")
+
+    def _shown(self, item: int, value: bytes | None) -> Change | None:
+        """Return the change that a value shows; it must be that change to the last digit."""
+        if value is None:
+            return None
+        plain = (from_json if self._config.value == "json" else from_dynamodb_json)(value)
+        if plain == before_stream(item) and item in self._preloaded:
+            return Change(item, 0, *BEFORE_STREAM, {}, "", 0)
+        history = self._table.history[item]
+        count = _count_of(plain)
+        if 0 < count <= len(history):
+            change = history[count - 1]
+            if change.item is not None and plain == plain_item(change.item):
+                return change
+        raise Violation(f"the value of item {item} is none that the item ever had")
+
+    # --- after every answer --------------------------------------------------------------------
+
+    def acknowledged(
+        self, mapping: str, records: Iterable[tuple[int, Version]], since: int
+    ) -> None:
+        """Check records that a mapping's checkpoint passed; their invocation began at `since`."""
+        highest = self._acknowledged.setdefault(mapping, {})
+        items = {}
+        for item, version in records:
+            highest[item] = max((version, since), highest.get(item, (BEFORE_STREAM, 0)))
+            items[item] = highest[item]
+        for item, (version, since_then) in items.items():
+            last = self._table.current(item)
+            # A later record is still to come, or in the on-failure destination.
+            superseded = last is not None and last.version > version
+            if superseded or self._damaged.get(item, -1) >= since_then:
+                continue
+            fence = self._fences.get(item, (0, 0, 0))
+            # A removal in place of what could not be encoded is no write, unless skipped for.
+            rank = 0 if self._config.rejects == "skip" else 1
+            if fence < (*version, rank):
+                raise Violation(
+                    f"G2: {version} of item {item} is acknowledged, its fence is at {fence}"
+                )
+
+    def given_up(self, records: Iterable[tuple[int, Version]]) -> None:
+        """Note records that went to the on-failure destination."""
+        for item, version in records:
+            self._given_up[item] = max(version, self._given_up.get(item, BEFORE_STREAM))
+
+    def damaged(self, names: Iterable[bytes]) -> int:
+        """Note what a fault destroyed; count the items it hit."""
+        self._step += 1
+        hit: dict[int, None] = {}
+        for name in names:
+            item = self._item_of.get(name, self._fenced_item_of.get(name))
+            if item is not None:
+                hit[item] = None
+        for item in hit:
+            self._damaged[item] = self._step
+            content = self._read(fence_of(item))
+            if content is None:
+                self._fences.pop(item, None)
+            else:
+                self._fences[item] = parse_fence(content)
+        return len(hit)
+
+    def expire(self) -> int:
+        """Look for fences that have expired, as their setting says; count them.
+
+        Raises Violation where one went too soon.
+        """
+        expired = [item for item in self._fences if self._read(fence_of(item)) is None]
+        for item in expired:
+            lived_s = (self._now_ms() - self._fenced_ms[item]) / 1_000
+            if lived_s < self._config.fence_ttl_s:
+                raise Violation(f"the fence of item {item} expired after {lived_s:.0f} s")
+            del self._fences[item]
+        return len(expired)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether anything was destroyed since the last replay of the stream."""
+        return bool(self._damaged)
+
+    def replayed(self) -> None:
+        """Say that the whole stream has been delivered since the last damage."""
+        self._damaged.clear()
+
+    # --- at the end ----------------------------------------------------------------------------
+
+    def differences(self) -> list[str]:
+        """Compare Redis with the table; name each item that differs and how."""
+        found = []
+        for item in self._table.history:
+            last = self._table.current(item)
+            if last is None or self._only_given_up(item, last):
+                continue
+            shown = self._shown(item, self._read(name_of(item)))
+            difference = self._difference(last, shown)
+            if difference:
+                found.append(f"item {item} {difference}")
+        return found
+
+    def _only_given_up(self, item: int, last: Change) -> bool:
+        if self._given_up.get(item) != last.version:
+            return False
+        highest = [seen.get(item, (BEFORE_STREAM, 0))[0] for seen in self._acknowledged.values()]
+        return last.version not in highest
+
+    def _difference(self, last: Change, shown: Change | None) -> str:
+        config = self._config
+        kept = last.item is not None and last.poison != "never" and config.mode != "invalidate"
+        if shown is None:
+            optional = config.mode == "refresh" or config.ttl_s is not None
+            return "is missing" if kept and not optional else ""
+        if not kept:
+            return f"should be absent, but shows change {shown.count}"
+        if shown.count != last.count:
+            return f"shows change {shown.count}, the table is at {last.count}"
+        return ""
+
+
+def item_image(item: int, count: int, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Make an item in DynamoDB JSON; its count makes every one different."""
+    return {"Number": {"N": str(item)}, "Count": {"N": str(count)}, **extra}
+
+
+def before_stream(item: int) -> dict[str, Any]:
+    """Return, decoded, the item that a preloaded key shows."""
+    return {"Number": number(str(item)), "Count": number("0")}
+
+
+def _count_of(plain: Any) -> int:
+    """Read which change of its item a decoded value says it is; 0 where it says nothing."""
+    counted = plain.get("Count") if isinstance(plain, dict) else None
+    return int(counted[1]) if isinstance(counted, tuple) else 0

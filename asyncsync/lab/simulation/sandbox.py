@@ -1,0 +1,221 @@
+"""Lambda, as a simulation needs it: sandboxes that run the real handler, and are killed.
+
+An invocation takes an idle sandbox or starts one. What is killed is gone, but for the bytes
+it has sent. A handler that was left alone must answer in time, and must not raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from asyncsync.config import Server
+from asyncsync.errors import BatchFailed
+from asyncsync.lab.answers import Answer, FunctionError, Returned
+from asyncsync.lab.simulation.network import Connection, Network, streams
+from asyncsync.lab.simulation.oracle import Violation
+from asyncsync.lab.simulation.scenario import Scenario
+from asyncsync.lab.simulation.virtual import FIRST_WALL_S, VirtualLoop
+from asyncsync.lab.simulation.weather import Weather
+from asyncsync.mirror import Mirror
+from asyncsync.wire import Streams
+
+# AWS reads each of these as a failure of the whole batch (lab/answers.py).
+MALFORMED: tuple[object, ...] = (
+    {"batchItemFailures": [{"itemIdentifier": ""}]},
+    {"batchItemFailures": [{"itemIdentifier": None}]},
+    {"batchItemFailures": [{"id": "1"}]},
+    {"batchItemFailures": [{"itemIdentifier": "no record of the batch"}]},
+    {"batchItemFailures": [{"itemIdentifier": 123}]},
+)
+
+# The design's own numbers, not the code's: what is under test does not judge itself.
+SEND_LEFT_S_MIN = 0.5
+ANSWER_LEFT_S_MIN = 0.2
+
+_ROUNDING_S = 0.002  # remaining time is whole milliseconds
+
+
+class Killed(Exception):
+    """Lambda ended the sandbox."""
+
+
+class Sandbox:
+    """One process with the real mirror in it; its clocks are its own."""
+
+    def __init__(
+        self, number: int, scenario: Scenario, loop: VirtualLoop, function: Function
+    ) -> None:
+        self.number = number
+        self.skew_s = 0.0  # of its wall clock
+        self.slept_s = 0.0  # what its monotonic clock is ahead by
+        self.end_s = 0.0  # of the invocation, on the loop's clock
+        self.allowed: Mapping[bytes, object] = {}
+        self.kill_when_sent = False
+        self.kill: Callable[[], object] = lambda: None
+        self.sent = 0  # writes in this invocation
+        self.opened = 0  # connections in this invocation
+        self.calm_runs = 0
+        self.connection: Connection | None = None
+        self.lines: list[bytes] = []
+        self._loop = loop
+        self._function = function
+        self.mirror = Mirror(
+            scenario.config,
+            transform=function.transform if scenario.transforms else None,
+            connect=self._connect,
+            clock=lambda: loop.time() + self.slept_s,
+            wall_clock=lambda: FIRST_WALL_S + loop.time() + self.skew_s,
+            emit=self.lines.append,
+        )
+
+    aws_request_id = "simulated"
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how long the invocation may still run, as Lambda's context does."""
+        return max(0, int((self.end_s - self._loop.time()) * 1_000))
+
+    async def _connect(self, _: Server) -> Streams:
+        self.opened += 1
+        self.connection = await self._function.connect(self)
+        return streams(self.connection)
+
+    def check_send(self) -> None:
+        """Check that a request goes out only while there is time for it."""
+        left_s = self.end_s - self._loop.time()
+        if left_s < SEND_LEFT_S_MIN - _ROUNDING_S:
+            raise Violation(f"G7: sent with {left_s:.3f} s left, allowed is {SEND_LEFT_S_MIN} s")
+
+
+class Function:
+    """One Lambda function: its sandboxes, its deployment, its invocations."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        weather: Weather,
+        loop: VirtualLoop,
+        network: Network,
+        tell: Callable[..., None],
+    ) -> None:
+        self.mended = False  # the deployment that can encode all but the worst
+        self.invocations = 0
+        self.running = 0
+        self._scenario = scenario
+        self._weather = weather
+        self._loop = loop
+        self._network = network
+        self._tell = tell
+        self._idle: list[Sandbox] = []
+        self._sandboxes = 0
+
+    def transform(self, item: dict[str, object]) -> dict[str, object]:
+        """Stand for a user's transform with a bug that a deployment mends."""
+        if "Trap" in item and not self.mended:
+            raise ValueError("a bug of the user's")
+        return item
+
+    def deploy(self) -> None:
+        """Bring the mended deployment: new invocations run in new sandboxes."""
+        self.mended = True
+        self._idle.clear()
+
+    def freeze(self) -> None:
+        """Let every idle sandbox sleep until its connection is dead."""
+        for sandbox in self._idle:
+            if sandbox.connection is not None:
+                sandbox.connection.drop()
+
+    async def connect(self, sandbox: Sandbox) -> Connection:
+        """Open a connection, or not."""
+        if self._weather.strikes("connecting hangs"):
+            await asyncio.sleep(3_600)
+        is_slow = self._weather.strikes("connecting is slow")
+        await asyncio.sleep(self._weather.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
+        if not self._network.is_up or self._weather.strikes("the connection is refused"):
+            raise ConnectionRefusedError
+        return self._network.open(sandbox)
+
+    async def invoke(self, event: bytes, allowed: Mapping[bytes, object]) -> Answer:
+        """Run the handler in a sandbox until it answers or is killed."""
+        self.invocations += 1
+        if self.running:
+            self._weather.count("two sandboxes run at once")
+        sandbox = self._take()
+        sandbox.allowed, sandbox.sent, sandbox.opened = allowed, 0, 0
+        sandbox.calm_runs += self._weather.is_calm
+        sandbox.lines.clear()
+        limit_s = self._scenario.timeout_s
+        if self._weather.strikes("little time is left"):
+            limit_s = self._weather.chance.uniform(0.0, 1.2)
+        sandbox.end_s = self._loop.time() + limit_s
+        self._tell("  sandbox %d, %.1f s left", sandbox.number, limit_s)
+        if self._weather.strikes("killed before the write"):
+            return FunctionError("Runtime.ExitError")
+        sandbox.kill_when_sent = self._weather.strikes("killed during the write")
+        self.running += 1
+        try:
+            answer = await self._run(sandbox, event)
+        except Killed:
+            return FunctionError("Runtime.ExitError")
+        finally:
+            self.running -= 1
+        return self._ended(sandbox, limit_s, answer)
+
+    async def _run(self, sandbox: Sandbox, event: bytes) -> Answer:
+        task = self._loop.create_task(sandbox.mirror.handle(event, sandbox))
+        sandbox.kill = task.cancel
+        try:
+            return Returned(await task)
+        except asyncio.CancelledError:
+            if sandbox.kill_when_sent:
+                raise Killed from None
+            raise
+        except BatchFailed as exc:
+            return FunctionError(type(exc).__name__)
+        except Violation:
+            raise
+        except Exception as exc:
+            raise Violation(f"the handler raised {exc!r}") from exc
+
+    def _ended(self, sandbox: Sandbox, limit_s: float, answer: Answer) -> Answer:
+        left_s = sandbox.end_s - self._loop.time()
+        if left_s < min(ANSWER_LEFT_S_MIN, limit_s) - _ROUNDING_S:
+            raise Violation(f"G7: answered with {left_s:.3f} s of {limit_s:.3f} s left")
+        if sandbox.calm_runs:
+            self._check_calm(sandbox)
+        if self._weather.strikes("killed after the write"):
+            return FunctionError("Runtime.ExitError")
+        self._idle.append(sandbox)
+        if isinstance(answer, Returned) and self._weather.strikes("the answer is malformed"):
+            return Returned(self._weather.chance.choice(MALFORMED))
+        return answer
+
+    def _check_calm(self, sandbox: Sandbox) -> None:
+        """Check an invocation that met no fault but, at first, a connection that had died."""
+        if sandbox.calm_runs > 1 and sandbox.sent + sandbox.opened > 1:
+            raise Violation(
+                f"G4: {sandbox.sent} round trips and {sandbox.opened} new connections for one "
+                "batch, and no fault"
+            )
+        for line in sandbox.lines:
+            if orjson.loads(line)["failed"]:
+                raise Violation(f"G7: a write failed, and there was no fault: {line.decode()}")
+
+    def _take(self) -> Sandbox:
+        if not self._idle:
+            self._sandboxes += 1
+            return Sandbox(self._sandboxes, self._scenario, self._loop, self)
+        sandbox = self._idle.pop()
+        connection = sandbox.connection
+        if self._weather.strikes("the clock jumps"):
+            sandbox.skew_s = self._weather.chance.uniform(-7_200, 7_200)
+            sandbox.slept_s += self._weather.chance.uniform(0, 7_200)
+        if connection is not None and connection.is_open:
+            if self._weather.strikes("the sandbox was frozen, its connection is dead"):
+                connection.drop()
+            elif self._weather.strikes("the sandbox was frozen, its connection is silent"):
+                connection.silent = True
+        return sandbox

@@ -1,0 +1,101 @@
+"""What one seed is about: settings of the mirror and the mapping, and the size of its history.
+
+Everything here is drawn before the run begins, so that a seed's first line can say it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from asyncsync.config import Config
+from asyncsync.lab.mapping import MappingSettings
+from asyncsync.lab.simulation.weather import PER_CHANGE, Weather
+
+NEVER_ENCODED, NOT_YET_ENCODED = PER_CHANGE
+
+# Under 24 h, as the template holds it: a fence must outlive every record.
+RECORD_AGE_MAX_S = 80_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run's settings."""
+
+    config: Config
+    mapping: MappingSettings
+    items: int
+    preloaded: bool  # keys hold values from before the stream
+    changes: int
+    gap_s: float  # between two changes, on average
+    timeout_s: float  # the function's
+    transforms: bool  # through a user's transform
+    quiet_day: bool  # a pause in the middle in which every fence expires
+
+    def __str__(self) -> str:
+        config, mapping = self.config, self.mapping
+        return (
+            f"{self.changes} changes to {self.items} items, mode {config.mode}, "
+            f"value {config.value}, rejects {config.rejects}, on failure {config.on_failure}, "
+            f"batch {mapping.batch_size}, factor {mapping.parallelization_factor}, "
+            f"attempts {mapping.retry_attempts_max}, age {mapping.record_age_max_s} s, "
+            f"bisect {mapping.bisect}"
+            + (", through a transform" if self.transforms else "")
+            + (f", values live {config.ttl_s} s" if config.ttl_s else "")
+            + (", with a quiet day" if self.quiet_day else "")
+        )
+
+
+def draw(chance: Random, weather: Weather) -> Scenario:
+    """Draw a scenario that fits a weather: what can be waited for, ends."""
+    mode = chance.choice(("mirror", "mirror", "mirror", "refresh", "invalidate"))
+    value = chance.choice(("json", "json", "json", "dynamodb-json"))
+    on_failure = chance.choice(("report", "report", "report", "raise"))
+    config = Config(
+        redis_url="redis://simulated",
+        mode=mode,  # type: ignore[arg-type] # one of the words above, as below
+        value=value,  # type: ignore[arg-type]
+        on_failure=on_failure,  # type: ignore[arg-type]
+        rejects=chance.choice(("report", "report", "skip")),
+        timeout_ms=chance.choice((300, 2_000, 2_000)),
+        ttl_s=600 if mode != "invalidate" and chance.random() < 0.15 else None,
+        metrics="off",
+    )
+    if mode == "invalidate":  # encodes nothing
+        weather.odds.pop(NEVER_ENCODED, None)
+    transforms = mode != "invalidate" and value == "json" and chance.random() < 0.6
+    if not transforms:
+        weather.odds.pop(NOT_YET_ENCODED, None)
+    quiet_day = chance.random() < 0.25
+    wide = chance.random() < 0.01  # more keys than one script call carries
+    return Scenario(
+        config,
+        _mapping(config, weather, chance, quiet_day=quiet_day, wide=wide),
+        items=600 if wide else chance.choice((1, 2, 3, 5, 8, 12)),
+        preloaded=mode != "mirror",
+        changes=1_500 if wide else chance.randint(40, 160),
+        gap_s=0.001 if wide else chance.choice((0.03, 0.1, 0.3)),
+        timeout_s=chance.choice((3.0, 10.0, 30.0)),
+        transforms=transforms,
+        quiet_day=quiet_day,
+    )
+
+
+def _mapping(
+    config: Config, weather: Weather, chance: Random, *, quiet_day: bool, wide: bool
+) -> MappingSettings:
+    attempts = chance.choice((-1, -1, 2, 5, 20))
+    age_s = chance.choice((-1, -1, 60, 600))
+    endless = attempts == -1 and age_s == -1 and config.rejects == "report"
+    if endless and NEVER_ENCODED in weather.odds:
+        attempts = 5  # else its shard would stand still for a day
+    return MappingSettings(
+        batch_size=1_000 if wide else chance.choice((1, 2, 4, 10, 100)),
+        window_s=chance.choice((0, 0, 0, 1)),
+        parallelization_factor=chance.choice((1, 1, 2, 4)),
+        retry_attempts_max=attempts,
+        record_age_max_s=RECORD_AGE_MAX_S if quiet_day and age_s == -1 else age_s,
+        bisect=chance.random() < 0.6,
+        report_failures=config.on_failure == "report" or chance.random() < 0.5,
+        backoff_max_ms=900_000 if quiet_day else 60_000,
+    )

@@ -1,0 +1,333 @@
+"""One simulated run: a table that changes, mappings, Lambda, a server, faults, and an oracle.
+
+First phase: changes and faults, the oracle looks after every step. Second phase: the faults
+stop, and everything must come to rest with the copy equal to the table. The handler is the
+real one; clock, chance and connection are ours. One seed gives one run, step for step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import orjson
+
+from asyncsync.lab.answers import Answer, Throttled
+from asyncsync.lab.mapping import Batch, Decision, MappingSettings
+from asyncsync.lab.simulation.model_server import Held
+from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
+from asyncsync.lab.simulation.outages import DESTRUCTIVE, Outages
+from asyncsync.lab.simulation.reader import Reader, item_of
+from asyncsync.lab.simulation.sandbox import Function
+from asyncsync.lab.simulation.scenario import NEVER_ENCODED, NOT_YET_ENCODED, draw
+from asyncsync.lab.simulation.table import Change, Poison, Stream, Table
+from asyncsync.lab.simulation.virtual import VirtualLoop
+from asyncsync.lab.simulation.weather import Weather
+
+MOMENTS = 12  # at which something may befall the whole system, spread over the changes
+QUIET_DAY_S = 93_600.0  # 26 h: longer than a fence lives, and than a stream keeps a record
+TRIMMED_AFTER_MS = 86_400_000
+
+# With the faults off everything ends by itself; what takes longer than this never will.
+CALM_S_MAX = 3 * 86_400.0
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of one run."""
+
+    seed: int
+    scenario: str
+    violation: str  # empty where every promise held
+    changes: int
+    invocations: int
+    checks: int
+    fired: Mapping[str, int]  # faults by name
+
+
+def run(seed: int, tell: Tell | None = None) -> Ended:
+    """Run one seed to its end; `tell` is given the story line by line."""
+    violation = ""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, VirtualLoop)
+        world = World(seed, loop, tell)
+        try:
+            runner.run(world.live())
+        except Violation as exc:
+            violation = str(exc)
+            world.say("VIOLATION  %s", violation)
+        finally:
+            world.outages.network.close()
+    return Ended(
+        seed,
+        str(world.scenario),
+        violation,
+        sum(len(changes) for changes in world.table.history.values()),
+        world.function.invocations,
+        world.oracle.steps,
+        world.weather.fired,
+    )
+
+
+class World:
+    """Everything of one run; the callbacks of its parts meet here."""
+
+    def __init__(self, seed: int, loop: VirtualLoop, tell: Tell | None) -> None:
+        self.loop = loop
+        self.chance = chance = Random(seed)
+        self.weather = Weather(chance)
+        self.scenario = scenario = draw(chance, self.weather)
+        self._tell = tell
+        self.outages = Outages(self.weather, loop, self.say)
+        self.table = Table(list(range(1, scenario.items + 1)), loop.wall_ms() - 60_000, chance)
+        self.function = Function(scenario, self.weather, loop, self.outages.network, self.say)
+        preloaded = self._preload() if scenario.preloaded else []
+        self.oracle = Oracle(
+            self.table, scenario.config, self.outages.read, preloaded, loop.wall_ms
+        )
+        self.outages.oracle = self.oracle
+        self.readers: list[Reader] = []
+        self._failed: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(self._callback_failed)
+
+    def say(self, text: str, *values: Any) -> None:
+        """Tell the story, where somebody listens."""
+        if self._tell is not None:
+            self._tell(f"{self.loop.time():12.4f} s  {text % values}")
+
+    # --- the story -----------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """Change the table under faults, then let all come to rest, and compare.
+
+        Raises Violation.
+        """
+        story = self.loop.create_task(self._story())
+        done, _ = await asyncio.wait({story, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
+
+    async def _story(self) -> None:
+        self.start_reader(self.table.stream)
+        moments = sorted(self.chance.choices(range(self.scenario.changes), k=MOMENTS))
+        quiet_at = self.scenario.changes // 2 if self.scenario.quiet_day else -1
+        for at in range(self.scenario.changes):
+            if at == quiet_at:
+                await self._quiet_day()
+            for _ in range(moments.count(at)):
+                self._moment()
+            self._change()
+            await asyncio.sleep(self.chance.expovariate(1 / self.scenario.gap_s))
+        self.say("CALM  no fault from here on")
+        self.weather.is_calm = True
+        self.outages.mend()
+        self.function.mended = True
+        self.function.freeze()
+        await self._come_to_rest()
+        if self.oracle.is_damaged:
+            await self._replay()
+        self._take_given_up()
+        differences = self.oracle.differences()
+        if differences:
+            raise Violation(f"G3: at rest, {'; '.join(differences)}")
+
+    async def _replay(self) -> None:
+        """Deliver every stream again, as an operator does after data was destroyed."""
+        self.say("data was destroyed: every stream is delivered again")
+        self.oracle.replayed()
+        settings = replace(self.scenario.mapping, record_age_max_s=-1, retry_attempts_max=5)
+        for stream in self.table.streams:
+            self.start_reader(stream, settings)
+        await self._come_to_rest()
+
+    async def _come_to_rest(self) -> None:
+        gives_up_s = self.loop.time() + CALM_S_MAX
+        while not (
+            self.outages.network.under_way == 0 and all(each.is_idle for each in self.readers)
+        ):
+            self._take_given_up()
+            if self.loop.time() > gives_up_s:
+                raise Violation(f"G3: not at rest after {CALM_S_MAX:.0f} s: {self._why()}")
+            for reader in self.readers:
+                reader.poll_soon()
+            await asyncio.sleep(1.0 if self.loop.time() < gives_up_s - CALM_S_MAX + 60 else 60.0)
+
+    def _why(self) -> str:
+        return (
+            "; ".join(each.why for each in self.readers if not each.is_idle) or "bytes on the way"
+        )
+
+    # --- changes -------------------------------------------------------------------------------
+
+    def _change(self) -> None:
+        number = self.chance.randint(1, self.scenario.items)
+        last = self.table.current(number)
+        was_there = last.item is not None if last is not None else self.scenario.preloaded
+        item: dict[str, Any] | None = None
+        poison: Poison = ""
+        if not was_there or self.chance.random() > 0.25:
+            count = 1 if last is None else last.count + 1
+            poison, extra = self._extra()
+            item = item_image(number, count, extra)
+        self.table.change(number, item, poison, self.loop.wall_ms())
+        change = self.table.current(number)
+        assert change is not None
+        self.say("change %d of item %d%s", change.count, number, _how(change))
+        for reader in self.readers:
+            reader.poll_soon()
+
+    def _extra(self) -> tuple[Poison, dict[str, Any]]:
+        if self.weather.strikes(NEVER_ENCODED):
+            # As dynamodb-json an image is not parsed; there its record comes without one.
+            is_json = self.scenario.config.value == "json"
+            return "never", {"Odd": {"Q": "no such type"}} if is_json else {}
+        if self.weather.strikes(NOT_YET_ENCODED):
+            return "until mended", {"Trap": {"S": "a bug's"}}
+        return "", self.chance.choice(
+            (
+                {},
+                {"Name": {"S": 'Zoë "東京" %:{}!'}},
+                {"Points": {"N": "12345678901234567890.123456789"}, "On": {"BOOL": True}},
+                {"Tags": {"SS": ["b", "a"]}, "Deep": {"M": {"L": {"L": [{"NULL": True}]}}}},
+            )
+        )
+
+    def _preload(self) -> list[int]:
+        """Put values into Redis as a reader had them before the stream."""
+        items = [item for item in self.table.history if self.chance.random() < 0.7]
+        for item in items:
+            image = {"Number": {"N": str(item)}, "Count": {"N": "0"}}
+            is_json = self.scenario.config.value == "json"
+            value = b'{"Number":%d,"Count":0}' % item if is_json else orjson.dumps(image)
+            self.outages.server.keys[name_of(item)] = Held(value)
+        return items
+
+    async def _quiet_day(self) -> None:
+        """Let a day pass in which nothing changes; fences expire, the stream is trimmed."""
+        await self._settle_for_a_while()
+        if self.oracle.is_damaged or not all(each.is_idle for each in self.readers):
+            return  # a day would make it permanent
+        self.say("a quiet day")
+        await asyncio.sleep(QUIET_DAY_S)
+        self.weather.count("fences expire by the rules", self.oracle.expire())
+        for name in DESTRUCTIVE:  # what the stream no longer has, no replay brings back
+            self.weather.odds.pop(name, None)
+
+    async def _settle_for_a_while(self) -> None:
+        for _ in range(60):
+            if all(each.is_idle for each in self.readers) and not self.outages.network.under_way:
+                return
+            await asyncio.sleep(2.0)
+
+    # --- mappings ------------------------------------------------------------------------------
+
+    def start_reader(self, stream: Stream, settings: MappingSettings | None = None) -> None:
+        """Create a mapping; it begins at the oldest record."""
+        name = f"mapping {len(self.readers) + 1}"
+        settings = settings or self.scenario.mapping
+        reader = Reader(name, stream, settings, self.loop, self._invoke, self._answered)
+        self.readers.append(reader)
+        self.say("%s begins on the stream of %d", name, stream.label_ms)
+        reader.begin(self.loop.wall_ms() - TRIMMED_AFTER_MS)
+
+    async def _invoke(self, reader: Reader, batch: Batch) -> Answer:
+        reader.since[batch.lane, batch.shard_id] = self.oracle.now
+        self.say("%s invokes with %s", reader.name, _shown(batch))
+        if self.weather.strikes("throttled"):
+            return Throttled()
+        allowed = {name_of(item_of(record)): None for record in batch.records}
+        return await self.function.invoke(batch.event, allowed)
+
+    def _answered(self, reader: Reader, batch: Batch, decision: Decision) -> None:
+        self.say(
+            "%s: %s, %d acknowledged, next in %d ms",
+            reader.name,
+            decision.kind,
+            len(decision.acknowledged),
+            decision.wait_ms,
+        )
+        since = reader.since[batch.lane, batch.shard_id]
+        records = [(item_of(each), reader.version(each)) for each in decision.acknowledged]
+        self.oracle.acknowledged(reader.name, records, since)
+        if decision.kind == "split":
+            self.weather.count("a batch is split")
+        if decision.kind == "done" and self.weather.strikes(
+            "an acknowledged batch is delivered again"
+        ):
+            self.loop.call_later(self.chance.uniform(0, 20), self._deliver_again, reader, batch)
+
+    def _deliver_again(self, reader: Reader, batch: Batch) -> None:
+        if not reader.is_deleted:
+            self.say("%s delivers again: %s", reader.name, _shown(batch))
+            reader.mapping.deliver_again(batch)
+            reader.poll()
+
+    def _take_given_up(self) -> None:
+        for reader in self.readers:
+            self._give_up(reader)
+
+    def _give_up(self, reader: Reader) -> None:
+        """Take what the mapping has put into its on-failure destination."""
+        for given_up in reader.mapping.discarded:
+            condition = given_up["requestContext"]["condition"]
+            exhausted = condition == "RetryAttemptsExhausted"
+            self.weather.count("retries are exhausted" if exhausted else "a record is too old")
+            records = orjson.loads(given_up["payload"])["Records"]
+            self.oracle.given_up(
+                (
+                    int(each["dynamodb"]["Keys"]["Number"]["N"]),
+                    (reader.stream.label_ms, int(each["dynamodb"]["SequenceNumber"])),
+                )
+                for each in records
+            )
+            self.say("%s gives up on %d records, %s", reader.name, len(records), condition)
+        reader.mapping.discarded.clear()
+
+    # --- what befalls the whole ----------------------------------------------------------------
+
+    def _moment(self) -> None:
+        """Give each fault of the system at large its chance."""
+        strikes = self.weather.strikes
+        self.outages.moment()
+        if strikes("a shard splits") and self.table.split():
+            self.say("STREAM  a shard splits")
+        if strikes("the stream is made anew"):
+            self.table.recreate_stream(self.loop.wall_ms())
+            self.start_reader(self.table.stream)
+        if strikes("a second mapping reads the stream"):
+            self.start_reader(self.table.stream)
+        if strikes("the mapping is deleted and made again"):
+            reader = self.chance.choice([each for each in self.readers if not each.is_deleted])
+            self.say("%s is deleted", reader.name)
+            reader.delete()
+            self.start_reader(reader.stream)
+        if not self.function.mended and self.chance.random() < 0.3:
+            self._deploy()
+
+    def _deploy(self) -> None:
+        if NOT_YET_ENCODED in self.weather.odds:
+            self.weather.count("a deployment mends what could not be encoded")
+        self.say("FUNCTION  a deployment mends what could not be encoded")
+        self.function.deploy()
+
+    def _callback_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take an exception of a callback or a task as the run's end."""
+        error = context.get("exception") or Violation(f"asyncio says {context['message']}")
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+
+def _how(change: Change) -> str:
+    if change.item is None:
+        return ": removed"
+    return f", {change.poison} to be encoded" if change.poison else ""
+
+
+def _shown(batch: Batch) -> str:
+    return " ".join(f"{item_of(each)}@{each.item_identifier[-4:]}" for each in batch.records)

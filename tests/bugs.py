@@ -1,0 +1,283 @@
+"""Does it bite? Put one bug at a time into a copy of the package; the simulator must see it.
+
+Run by `make bugs`. The unit tests have no part in it: a bug is caught by random seeds, by the
+small scope, or by a suite on real servers, as its row says, within 2 000 seeds. A bug whose
+text is no longer in the source fails loudly, and so does one that its check lets live. The copy
+without any bug must pass every check first. docs/guarantees.md shows the table.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from patched import Patch, PatchLost, applied, copy, passes
+
+SEEDS = 2_000
+
+Area: TypeAlias = Literal["order", "loss", "deadline", "connection"]
+
+# A check is "seeds", "scope", or the suite of real servers that sees the bug.
+SEEDS_CHECK = "seeds"
+SCOPE_CHECK = "scope"
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One bug: what is wrong, where, and who sees it."""
+
+    area: Area
+    wrong: str
+    patches: tuple[Patch, ...]
+    check: str = SEEDS_CHECK
+    combination: bool = False  # wrong only where a fault meets a replay
+
+
+def bug(
+    area: Area,
+    wrong: str,
+    file: str,
+    old: str,
+    new: str,
+    check: str = SEEDS_CHECK,
+    *,
+    combination: bool = False,
+) -> Bug:
+    """A bug of one patch."""
+    return Bug(area, wrong, (Patch(file, old, new),), check, combination)
+
+
+BUGS = (
+    # --- order --------------------------------------------------------------------------------
+    bug(
+        "order",
+        "a batch's first record of a key wins, not its latest",
+        "collapse.py",
+        "if held is None or record.sequence_number >= held.sequence_number:",
+        "if held is None:",
+    ),
+    bug(
+        "order",
+        "versions sort as text, without the count of their digits",
+        "encode.py",
+        "return label + _COUNTS[len(digits)] + digits",
+        "return label + b'26' + digits.ljust(26, b'0')",
+    ),
+    bug(
+        "order",
+        "a stream made anew does not beat the old one",
+        "encode.py",
+        "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
+        "(FENCE_FORMAT, LABEL_DIGITS, 1_767_225_540_000)",
+        combination=True,
+    ),
+    bug(
+        "order",
+        "the script lets an older record over a newer one",
+        "fence.lua",
+        "version < held[i]",
+        "false",
+        SCOPE_CHECK,
+        combination=True,
+    ),
+    bug(
+        "order",
+        "a removal takes its fence along, so no tombstone is left",
+        "fence.lua",
+        "done = redis.pcall('SET', fences[i], version, 'EX', life)",
+        "done = redis.pcall(expiry == '-' and 'DEL' or 'SET', fences[i],"
+        " unpack(expiry == '-' and {} or {version, 'EX', life}))",
+        SCOPE_CHECK,
+        combination=True,
+    ),
+    bug(
+        "order",
+        "a rejected record's removal outranks the same record written well",
+        "model.py",
+        'RANK_REJECT = b"0"',
+        'RANK_REJECT = b"3"',
+        combination=True,
+    ),
+    bug(
+        "order",
+        "fences live a minute",
+        "plan.py",
+        'b"%d" % config.fence_ttl_s',
+        'b"60"',
+        combination=True,
+    ),
+    # --- loss ---------------------------------------------------------------------------------
+    bug(
+        "loss",
+        "what has no answer counts as written",
+        "store.py",
+        '        failed = Outcome("failed", error.error, error.reason)\n',
+        "        failed = APPLIED\n",
+    ),
+    bug(
+        "loss",
+        "what the server refuses counts as written",
+        "store.py",
+        'return Outcome("failed", reply.word, reason)',
+        "return APPLIED",
+    ),
+    bug(
+        "loss",
+        "the highest failed record is reported, not the lowest",
+        "report.py",
+        '{"itemIdentifier": min(reported)[1]}',
+        '{"itemIdentifier": max(reported)[1]}',
+    ),
+    bug(
+        "loss",
+        "the lowest failed record is found by its text",
+        "report.py",
+        '{"itemIdentifier": min(reported)[1]}',
+        '{"itemIdentifier": min(text for _, text in reported)}',
+    ),
+    bug(
+        "loss",
+        "a key's value stays where its record cannot be encoded",
+        "encode.py",
+        "            rank = RANK_REJECT\n",
+        "            continue\n",
+    ),
+    bug(
+        "loss",
+        "a record that cannot be encoded is never reported",
+        "report.py",
+        'if config.rejects == "report":',
+        "if False:",
+    ),
+    bug(
+        "loss",
+        "outcomes are told in the wrong order",
+        "store.py",
+        "for at, each in zip(call.entries, replies, strict=True):",
+        "for at, each in zip(reversed(call.entries), replies, strict=True):",
+    ),
+    # --- deadline -----------------------------------------------------------------------------
+    bug(
+        "deadline",
+        "a write is sent however little time is left",
+        "store.py",
+        "        if (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN:\n",
+        "        if False:\n",
+    ),
+    bug(
+        "deadline",
+        "after a slow connect a write is sent with too little time left",
+        "store.py",
+        "opening)\n            self._check_time(end_s)\n",
+        "opening)\n",
+    ),
+    bug(
+        "deadline",
+        "the script is sent again with too little time left",
+        "store.py",
+        "                self._check_time(job.end_s)\n",
+        "",
+    ),
+    bug(
+        "deadline",
+        "a wait may be longer than what the invocation has left",
+        "store.py",
+        "min(self._timeout_s, left_s)",
+        "self._timeout_s",
+    ),
+    bug(
+        "deadline",
+        "no time is kept back for the answer",
+        "limits.py",
+        "ANSWER_RESERVE_MS = 200",
+        "ANSWER_RESERVE_MS = 0",
+    ),
+    # --- connection ---------------------------------------------------------------------------
+    bug(
+        "connection",
+        "the socket that gave no answer is used again, and its late reply is believed",
+        "store.py",
+        "        except StoreUnavailable as exc:\n            self.close()\n",
+        "        except StoreUnavailable as exc:\n",
+        combination=True,
+    ),
+    bug(
+        "connection",
+        "the end of the stream is taken for a reply",
+        "wire.py",
+        "            if not received:\n                raise ConnectionResetError\n",
+        "            if not received:\n                return [1]\n",
+    ),
+    bug(
+        "connection",
+        "a connection that died since the last invocation costs the batch",
+        "store.py",
+        "reconnected = error is not None and reused and",
+        "reconnected = error is not None and False and",
+    ),
+    bug(
+        "connection",
+        "a connection is thrown away after every batch",
+        "store.py",
+        "        out_of_time = isinstance(error, _OutOfTime)\n",
+        "        out_of_time = isinstance(error, _OutOfTime)\n        self.close()\n",
+    ),
+    bug(
+        "connection",
+        "a server without the script is never given it",
+        "store.py",
+        'reply.word == "NOSCRIPT" and script == DIGEST',
+        "False",
+    ),
+)
+
+
+def check(folder: Path, name: str) -> bool:
+    """Run one check against the copy in a folder; say whether it passed."""
+    if name == SEEDS_CHECK:
+        arguments = ["asyncsync", "simulate", "--seeds", str(SEEDS), "--violations", "1"]
+    elif name == SCOPE_CHECK:
+        arguments = ["asyncsync", "simulate", "--scope", "3", "--violations", "1"]
+    else:
+        arguments = ["pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{name}"]
+    return passes(folder, "-m", *arguments)
+
+
+def main() -> int:
+    """Try every bug, or those whose words are given; 1 where one lives."""
+    words = " ".join(sys.argv[1:])
+    chosen = [each for each in BUGS if words in f"{each.area} {each.wrong}"]
+    lived = []
+    with copy() as folder:
+        for name in sorted({each.check for each in chosen}):
+            began_s = time.monotonic()
+            if not check(folder, name):
+                print(f"the check {name!r} fails without any bug")
+                return 1
+            print(f"the check {name!r} passes without a bug, {time.monotonic() - began_s:.0f} s")
+        for at, each in enumerate(chosen, 1):
+            began_s = time.monotonic()
+            try:
+                with applied(folder, each.patches):
+                    caught = not check(folder, each.check)
+            except PatchLost as exc:
+                print(f"{exc}, which stands for: {each.wrong}")
+                return 1
+            seconds = time.monotonic() - began_s
+            verdict = "caught" if caught else "LIVED "
+            print(
+                f"{at:3}/{len(chosen)} {verdict} {seconds:5.1f} s  "
+                f"{each.area}, by {each.check}: {each.wrong}",
+                flush=True,
+            )
+            if not caught:
+                lived.append(each.wrong)
+    print(f"{len(chosen) - len(lived)} of {len(chosen)} caught")
+    return 1 if lived else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

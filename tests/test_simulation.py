@@ -1,0 +1,324 @@
+"""The simulator: its seeds pass and repeat to the byte, and its oracle sees what it should."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from random import Random
+from typing import Any
+
+import pytest
+
+from asyncsync import Config
+from asyncsync.lab.simulation import scope
+from asyncsync.lab.simulation.oracle import Oracle, Violation, fence_of, item_image, name_of
+from asyncsync.lab.simulation.play import MODES, FakeRedis, play
+from asyncsync.lab.simulation.seeds import (
+    FIRED_MIN,
+    MEDIANS_MIN,
+    Summary,
+    quantile,
+    run_seeds,
+    run_some,
+)
+from asyncsync.lab.simulation.table import Table
+from asyncsync.lab.simulation.virtual import Stuck, VirtualLoop
+from asyncsync.lab.simulation.weather import FAULTS
+from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.operate.cli import main
+
+CI_SEEDS = 600
+
+LABEL_MS = 1_767_225_600_000
+
+
+# --- seeds ------------------------------------------------------------------------------------
+
+
+def test_the_seeds_of_every_run_hold_every_promise_and_are_worth_it() -> None:
+    """CI's share; `make soak` goes on where it stopped."""
+    summary = run_seeds(0, CI_SEEDS, os.cpu_count() or 1, 10, lambda _: None)
+
+    assert [f"{each.seed}: {each.violation}" for each in summary.violations] == []
+    assert summary.shortcomings == []
+    assert summary.seeds == CI_SEEDS
+
+
+def test_a_seed_repeats_to_the_byte_whatever_python_hashes() -> None:
+    def story(hash_seed: str) -> bytes:
+        command = [sys.executable, "-m", "asyncsync", "simulate", "--seed", "11", "--trace"]
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        return subprocess.run(command, env=env, capture_output=True, check=True).stdout
+
+    first = story("1")
+
+    assert first == story("2")
+    assert first.count(b"\n") > 100
+
+
+def test_seeds_run_on_several_processes_as_on_one() -> None:
+    alone, together = run_some(40, 25), run_seeds(40, 25, 2, 10, lambda _: None)
+
+    assert alone.fired == together.fired
+    assert alone.sizes == together.sizes
+    assert alone.checks == together.checks
+
+
+def test_seeds_that_say_little_fail_by_name() -> None:
+    summary = Summary()
+    for seed in range(500):
+        summary.take(Ended(seed, "", "", 59, 20, 1, dict.fromkeys(FAULTS[:3], 1)))
+
+    assert summary.shortcomings[0] == "the median history has 59 changes, wanted are 60"
+    assert len(summary.shortcomings) == 1 + len(FAULTS) - 3  # 500 times is enough for three
+    assert f"wanted are {FIRED_MIN}" in summary.shortcomings[1]
+    assert set(summary.sizes) == set(MEDIANS_MIN)
+
+
+def test_quartiles_are_those_of_the_sorted_sizes() -> None:
+    chance = Random(1)
+    sizes = [chance.randint(0, 30) for _ in range(101)]
+    summary = Summary()
+    for size in sizes:
+        summary.take(Ended(0, "", "", size, 0, 0, {}))
+
+    ordered = sorted(sizes)
+    assert summary.quartiles("changes") == (ordered[25], ordered[50], ordered[75])
+    assert quantile(Summary().sizes["changes"], 0.5) == 0
+
+
+def test_a_violation_is_told_with_the_line_that_replays_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(seed: int, *_: Any) -> Ended:
+        return Ended(seed, "", "G1: it moved back" if seed == 3 else "", 80, 30, 1, {"a": 1})
+
+    monkeypatch.setattr("asyncsync.lab.simulation.seeds.run", broken)
+
+    assert main(["simulate", "--seeds", "5", "--jobs", "1"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "VIOLATION  seed 3: G1: it moved back" in said
+    assert any(line.endswith("simulate --seed 3 --trace") for line in said)
+    assert said[0].startswith("asyncsync ")
+    assert said[0].endswith("simulate, seeds 0 to 4, 1 jobs")
+
+
+@pytest.mark.parametrize("mode", ["mirror", "refresh", "invalidate"])
+def test_a_bug_in_the_code_under_test_is_seen(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest: collapse keeps the first record of a key. `make bugs` has the others."""
+    from asyncsync import mirror
+    from asyncsync.model import Collapsed, Key, StreamRecord
+
+    def first_wins(records: list[StreamRecord]) -> Collapsed:
+        kept: dict[Key, StreamRecord] = {}
+        for record in records:
+            kept.setdefault(record.key, record)
+        return Collapsed(list(kept.values()), len(records) - len(kept))
+
+    monkeypatch.setattr(mirror, "collapse", first_wins)
+
+    seeds = (seed for seed in range(400) if f"mode {mode}" in run(seed).scenario)
+    assert any(run(seed).violation for seed in seeds)
+
+
+# --- the small scope --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("records_max", [1, 2, 3, 4])
+def test_there_are_as_many_histories_as_the_formula_says(records_max: int) -> None:
+    made = list(scope.histories(records_max))
+
+    assert len(made) == scope.expected(records_max)
+    assert len(set(made)) == len(made)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_history_of_two_records_holds_every_promise(mode: Any) -> None:
+    """Of four, `make scope`."""
+    loop, backend = VirtualLoop(), FakeRedis()
+
+    violations = [play(history, backend, loop, mode) for history in scope.histories(2)]
+
+    assert set(violations) == {""}
+    loop.close()
+
+
+# --- the oracle -------------------------------------------------------------------------------
+
+
+class Stage:
+    """An oracle before an item of three changes: two values, then a removal."""
+
+    def __init__(self, mode: Any = "mirror") -> None:
+        self.keys: dict[bytes, bytes] = {}
+        self.now_ms = LABEL_MS
+        self.table = Table([1, 2], LABEL_MS, Random(1))
+        self.table.change(1, item_image(1, 1, {}), "", LABEL_MS)
+        self.table.change(1, item_image(1, 2, {}), "", LABEL_MS)
+        self.table.change(1, None, "", LABEL_MS)
+        config = Config(redis_url="redis://x", mode=mode)
+        self.oracle = Oracle(self.table, config, self.keys.get, (), lambda: self.now_ms)
+
+    def write(self, fence_at: int, shows: int | None, *, rank: int = 1, to: int = 1) -> None:
+        """Put a state into Redis as one command, and let the oracle look."""
+        change = self.table.history[1][fence_at - 1]
+        number = str(change.sequence_number)
+        fence = f"1{change.label_ms:013d}{len(number):02d}{number}{rank}"
+        self.keys[fence_of(to)] = fence.encode()
+        self.keys.pop(name_of(to), None)
+        if shows is not None:
+            self.keys[name_of(to)] = b'{"Number":1,"Count":%d}' % shows
+        self.oracle.ran([name_of(to), fence_of(to)], {name_of(1): None})
+
+    def acknowledge(self, *counts: int) -> None:
+        """Acknowledge changes of item 1."""
+        changes = [self.table.history[1][count - 1] for count in counts]
+        self.oracle.acknowledged("m", [(1, each.version) for each in changes], self.oracle.now)
+
+
+def test_a_history_in_order_breaks_no_promise() -> None:
+    stage = Stage()
+    stage.write(1, shows=1)
+    stage.acknowledge(1)
+    stage.write(2, shows=2)
+    stage.write(3, shows=None)
+    stage.acknowledge(2, 3)
+
+    assert stage.oracle.differences() == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "promise"),
+    [
+        ([(2, 2), (1, 1)], "G1: the fence"),
+        ([(2, 1)], "G1: item 1 shows change 1"),
+        ([(3, 2)], "deleted stays deleted"),
+        ([(1, None)], "missing"),
+        ([(1, 7)], "none that the item ever had"),
+    ],
+)
+def test_what_moves_back_or_goes_missing_is_seen(
+    steps: list[tuple[int, int | None]], promise: str
+) -> None:
+    stage = Stage()
+    if promise == "missing":  # a removal that was refused its fence would explain it
+        stage.table.history[1].pop()
+
+    *before, last = steps
+    for step in before:
+        stage.write(*step)
+
+    with pytest.raises(Violation, match=promise):
+        stage.write(*last)
+
+
+def test_a_rejected_change_that_is_shown_is_seen() -> None:
+    with pytest.raises(Violation, match="G6"):
+        Stage().write(1, shows=1, rank=0)
+
+
+def test_a_key_of_another_item_is_seen() -> None:
+    with pytest.raises(Violation, match="is no key of an item of the batch"):
+        Stage().write(1, shows=1, to=2)
+
+
+def test_a_fence_that_no_fault_took_is_missed() -> None:
+    stage = Stage()
+    stage.write(1, shows=1)
+    stage.keys.pop(fence_of(1))
+
+    with pytest.raises(Violation, match="is gone, and no fault took it"):
+        stage.oracle.ran([name_of(1)], None)
+
+
+def test_a_fence_that_a_fault_took_is_not_missed_and_may_begin_anew() -> None:
+    stage = Stage()
+    stage.write(2, shows=2)
+    stage.keys.clear()
+
+    assert stage.oracle.damaged([name_of(1), fence_of(1)]) == 1
+    assert stage.oracle.is_damaged
+    stage.write(1, shows=1)
+
+
+@pytest.mark.parametrize(("lived_s", "is_seen"), [(89_999, True), (90_000, False)])
+def test_a_fence_that_expires_too_soon_is_seen(lived_s: int, is_seen: bool) -> None:
+    stage = Stage()
+    stage.write(1, shows=1)
+    stage.now_ms += lived_s * 1_000
+    stage.keys.pop(fence_of(1))
+
+    if is_seen:
+        with pytest.raises(Violation, match="expired after 89999 s"):
+            stage.oracle.expire()
+    else:
+        assert stage.oracle.expire() == 1
+
+
+def test_an_acknowledged_record_that_is_not_written_is_seen() -> None:
+    stage = Stage()
+    stage.write(2, shows=2)
+    stage.acknowledge(1, 2)  # the removal is still to come
+
+    with pytest.raises(Violation, match="G2"):
+        stage.acknowledge(3)
+
+
+def test_a_rejected_record_is_no_written_one() -> None:
+    stage = Stage()
+    stage.write(3, shows=None, rank=0)
+
+    with pytest.raises(Violation, match="G2"):
+        stage.acknowledge(3)
+
+
+def test_a_record_acknowledged_before_a_fault_destroyed_it_is_forgiven() -> None:
+    stage = Stage()
+    stage.write(3, shows=None)
+    since = stage.oracle.now
+    stage.keys.clear()
+    stage.oracle.damaged([fence_of(1)])
+
+    stage.oracle.acknowledged("m", [(1, stage.table.history[1][2].version)], since)
+
+
+def test_at_rest_every_difference_is_named_but_what_only_the_destination_holds() -> None:
+    stage = Stage()
+    stage.write(2, shows=2)
+    assert stage.oracle.differences() == ["item 1 should be absent, but shows change 2"]
+
+    stage.oracle.given_up([(1, stage.table.history[1][2].version)])
+    assert stage.oracle.differences() == []
+
+    stage.write(3, shows=None)
+    stage.acknowledge(3)
+    stage.keys[name_of(1)] = b'{"Number":1,"Count":1}'
+    assert stage.oracle.differences() == ["item 1 should be absent, but shows change 1"]
+
+
+# --- virtual time -----------------------------------------------------------------------------
+
+
+def test_what_waits_for_nothing_is_said_at_once() -> None:
+    loop = VirtualLoop()
+
+    with pytest.raises(Stuck):
+        loop.run_until_complete(loop.create_future())
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--trace"], ["--seed", "-1"], ["--scope", "5"], ["--seeds", "0"], ["--jobs", "0"]],
+)
+def test_wrong_arguments_are_refused_by_exit_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = main(["simulate", *arguments])
+    except SystemExit as exc:  # argparse's own way out
+        code = exc.code
+
+    assert code == 2
+    assert capsys.readouterr().err
