@@ -175,6 +175,8 @@ class EventSourceMapping:
             if self._waits_for_parent(shard):
                 continue
             for at, lane in enumerate(shard.lanes):
+                if not (lane.batches or lane.queue):
+                    continue
                 if not lane.in_flight and now_ms >= lane.waits_until_ms:
                     batch = self._next(shard_id, at, now_ms)
                     if batch is not None:

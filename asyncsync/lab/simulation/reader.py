@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import orjson
 
@@ -27,7 +28,12 @@ Answered = Callable[["Reader", Batch, Decision], None]
 
 def item_of(record: ShardRecord) -> int:
     """Return which item a record is of."""
-    return int(orjson.loads(record.key)["Number"]["N"])
+    return _item_of(record.key)
+
+
+@lru_cache
+def _item_of(key: bytes) -> int:
+    return int(orjson.loads(key)["Number"]["N"])
 
 
 class Reader:

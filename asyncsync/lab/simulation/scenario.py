@@ -73,7 +73,7 @@ def draw(chance: Random, weather: Weather) -> Scenario:
         _mapping(config, weather, chance, quiet_day=quiet_day, wide=wide),
         items=600 if wide else chance.choice((1, 2, 3, 5, 8, 12)),
         preloaded=mode != "mirror",
-        changes=1_500 if wide else chance.randint(40, 160),
+        changes=1_200 if wide else chance.randint(45, 100),
         gap_s=0.001 if wide else chance.choice((0.03, 0.1, 0.3)),
         timeout_s=chance.choice((3.0, 10.0, 30.0)),
         transforms=transforms,
@@ -90,9 +90,9 @@ def _mapping(
     if endless and NEVER_ENCODED in weather.odds:
         attempts = 5  # else its shard would stand still for a day
     return MappingSettings(
-        batch_size=1_000 if wide else chance.choice((1, 2, 4, 10, 100)),
+        batch_size=1_000 if wide else chance.choice((1, 2, 4, 10, 10, 100)),
         window_s=chance.choice((0, 0, 0, 1)),
-        parallelization_factor=chance.choice((1, 1, 2, 4)),
+        parallelization_factor=chance.choice((1, 1, 1, 2, 4)),
         retry_attempts_max=attempts,
         record_age_max_s=RECORD_AGE_MAX_S if quiet_day and age_s == -1 else age_s,
         bisect=chance.random() < 0.6,

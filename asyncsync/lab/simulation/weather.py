@@ -66,6 +66,8 @@ CONSEQUENCES = (
     "a batch is split",
 )
 
+_SCALES = (0.5, 1.0, 1.0, 3.0)  # eight times a restart would leave nothing to run in between
+
 ODDS = {**PER_REQUEST, **PER_CONNECT, **PER_INVOCATION, **PER_CHANGE, **PER_MOMENT}
 FAULTS = (*ODDS, *CONSEQUENCES)
 
@@ -78,7 +80,7 @@ class Weather:
         self.fired: Counter[str] = Counter()
         self.is_calm = False  # the second phase: no fault any more
         self.odds = {
-            name: odds * chance.choice((0.5, 1.0, 1.0, 3.0, 8.0))
+            name: odds * chance.choice(_SCALES if name in PER_MOMENT else (*_SCALES, 8.0))
             for name, odds in ODDS.items()
             if chance.random() < 0.6
         }
