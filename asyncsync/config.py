@@ -19,6 +19,8 @@ from asyncsync.limits import DATABASE_DIGITS_MAX, FENCE_TTL_S_MIN, TIMEOUT_MS_MA
 PREFIX = "ASYNCSYNC_"
 TEST_PREFIX = "ASYNCSYNC_TEST_"
 
+_CACHE = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "value": ("json", "dynamodb-json"),
     "mode": ("mirror", "refresh", "invalidate"),
@@ -107,9 +109,10 @@ class Config:
             _check_text(name, getattr(self, name))
         parse_template(self.key)
         _check_combinations(self)
-        object.__setattr__(
-            self, "server", parse_url(self.redis_url, self.redis_password, self.redis_ca_file)
-        )
+        server = parse_url(self.redis_url, self.redis_password, self.redis_ca_file)
+        if self.redis_iam_cache is not None:
+            _check_iam(self.redis_iam_cache, server)
+        object.__setattr__(self, "server", server)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Config:
@@ -170,10 +173,6 @@ def _check_text(name: str, value: object) -> None:
 def _check_combinations(config: Config) -> None:
     if config.redis_cluster:
         raise _refused("redis_cluster", True, "false: this version writes to one server")
-    if config.redis_iam_cache is not None:
-        raise _refused(
-            "redis_iam_cache", config.redis_iam_cache, "nothing: this version has no IAM"
-        )
     if config.mode == "invalidate":
         for name in ("ttl_s", "ttl_attribute"):
             if getattr(config, name) is not None:
@@ -182,6 +181,21 @@ def _check_combinations(config: Config) -> None:
                     getattr(config, name),
                     "nothing with mode=invalidate, which writes no value",
                 )
+
+
+def _check_iam(cache: str, server: Server) -> None:
+    """Make sure that a token can sign in: AWS takes it over TLS only, for a user that is named."""
+    allowed = ""
+    if not _CACHE.fullmatch(cache):
+        allowed = "a cache's name, not its address: letters, digits and hyphens"
+    elif not server.tls:
+        allowed = "nothing without a rediss:// URL"
+    elif not server.username:
+        allowed = "nothing without a user in the URL: rediss://user@host"
+    elif server.password:
+        allowed = "nothing beside a password: a token stands in its place"
+    if allowed:
+        raise _refused("redis_iam_cache", cache, allowed)
 
 
 def _refused(name: str, value: object, allowed: str) -> ConfigError:

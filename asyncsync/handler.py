@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -16,6 +17,9 @@ from asyncsync.errors import ConfigError
 from asyncsync.mirror import Mirror, print_line
 from asyncsync.runtime import take_raw_events
 from asyncsync.version import __version__
+
+if TYPE_CHECKING:
+    from asyncsync.iam import AwsCredentials
 
 
 def cold_start_line(config: Config, raw_event: bool) -> bytes:
@@ -41,10 +45,17 @@ def cold_start_line(config: Config, raw_event: bool) -> bytes:
     )
 
 
+def credentials() -> AwsCredentials:
+    """Read who signs from the environment; called only where the settings ask for IAM."""
+    from asyncsync.iam import AwsCredentials
+
+    return AwsCredentials.from_env(os.environ)
+
+
 if not __debug__:
     raise ConfigError("python -O (or PYTHONOPTIMIZE) removes the checks that keep a copy exact")
 
-mirror = Mirror(Config.from_env(os.environ))
+mirror = Mirror(Config.from_env(os.environ), credentials=credentials)
 lambda_handler = mirror.lambda_handler
 print_line(
     cold_start_line(

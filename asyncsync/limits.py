@@ -64,6 +64,15 @@ FENCE_TTL_S_MIN = 86_400
 # Redis keeps an expiry in milliseconds in 64 bits and adds now to it; a hundred years is ours.
 TTL_S_MAX = 3_153_600_000
 
+# --- signing in -------------------------------------------------------------------------------
+
+# ElastiCache takes an IAM token for 15 minutes (ElastiCache user guide, "Authenticating with
+# IAM"); a presigned request says how long itself.
+IAM_TOKEN_S = 900
+
+# Three quarters of that: a token that is used has minutes left, whatever our clock is off by.
+IAM_TOKEN_AGE_S_MAX = 675
+
 # --- what we say ------------------------------------------------------------------------------
 
 # ASYNCSYNC_METRICS=trouble writes its line when the oldest record is older than this.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncsync.collapse import collapse
 from asyncsync.config import Config
@@ -21,7 +21,10 @@ from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
 from asyncsync.store import Clock, RedisStore
 from asyncsync.values import Transform
-from asyncsync.wire import Connect, connect
+from asyncsync.wire import Connect, Password, connect
+
+if TYPE_CHECKING:
+    from asyncsync.iam import Credentials
 
 
 class LambdaContext(Protocol):
@@ -42,7 +45,8 @@ class Mirror:
     """Keep a Redis copy of one table: decode, collapse, encode, plan, one round trip, report.
 
     `key` names an item from its key attributes and must be injective; `transform` makes a
-    value from an item, None leaves the item out. One object serves one event loop.
+    value from an item, None leaves the item out; `credentials` sign where the settings ask
+    for IAM. One object serves one event loop.
     Raises ConfigError.
     """
 
@@ -55,6 +59,7 @@ class Mirror:
         connect: Connect = connect,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
+        credentials: Credentials | None = None,
         emit: Callable[[bytes], None] = print_line,
     ) -> None:
         if transform is not None and config.value != "json":
@@ -68,7 +73,8 @@ class Mirror:
         self._clock = clock
         self._wall_clock = wall_clock
         self._emit = emit
-        self._store = RedisStore(config.server, config.timeout_ms, connect, clock)
+        password = _password_of(config, credentials, wall_clock)
+        self._store = RedisStore(config.server, config.timeout_ms, connect, clock, password)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_cold = True
 
@@ -126,6 +132,15 @@ class Mirror:
             self._loop.run_until_complete(asyncio.sleep(0))  # lets the socket go
             self._loop.close()
         self._loop = None
+
+
+def _password_of(config: Config, credentials: Credentials | None, wall_clock: Clock) -> Password:
+    if config.redis_iam_cache is None:
+        password = config.server.password
+        return lambda: password
+    from asyncsync.iam import token_password  # 3 ms that only IAM pays
+
+    return token_password(config, credentials, wall_clock)
 
 
 def _wait_for(loop: asyncio.AbstractEventLoop, answer: Awaitable[Response]) -> Response:

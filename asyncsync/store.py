@@ -17,7 +17,7 @@ from asyncsync.config import Server
 from asyncsync.errors import StoreUnavailable
 from asyncsync.limits import ANSWER_RESERVE_MS, SEND_LEFT_MS_MIN
 from asyncsync.model import APPLIED, FENCED, Call, Outcome, Written
-from asyncsync.wire import Connect, ReplyError, Wire, open_wire, refuse
+from asyncsync.wire import Connect, Password, ReplyError, Wire, open_wire, refuse
 
 SCRIPT = Path(__file__).with_name("fence.lua").read_bytes()
 DIGEST = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
@@ -37,8 +37,16 @@ OUT_OF_TIME = Outcome("failed", "Deadline", "the invocation had too little time 
 class RedisStore:
     """One server behind one connection."""
 
-    def __init__(self, server: Server, timeout_ms: int, connect: Connect, clock: Clock) -> None:
+    def __init__(
+        self,
+        server: Server,
+        timeout_ms: int,
+        connect: Connect,
+        clock: Clock,
+        password: Password,
+    ) -> None:
         self._server = server
+        self._password = password
         self._timeout_s = timeout_ms / 1_000
         self._connect = connect
         self._clock = clock
@@ -85,7 +93,7 @@ class RedisStore:
     async def _opened(self, end_s: float) -> Wire:
         self._check_time(end_s)
         if self._wire is None:
-            opening = open_wire(self._server, self._connect)
+            opening = open_wire(self._server, self._connect, self._password)
             self._wire = await self._within(end_s, "connecting", opening)
             self._check_time(end_s)
         return self._wire

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect: TypeAlias = Callable[[Server], Awaitable[Streams]]
+Password: TypeAlias = Callable[[], str]
 
 _READ_BYTES = 65_536
 _REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")
@@ -90,19 +91,20 @@ class Wire:
             self._writer.transport.abort()
 
 
-async def open_wire(server: Server, connect: Connect) -> Wire:
-    """Connect and sign in.
+async def open_wire(server: Server, connect: Connect, password: Password) -> Wire:
+    """Connect and sign in with the password of this moment.
 
     Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
     """
+    secret = password()
     try:
         wire = Wire(await connect(server))
     except OSError as exc:
         raise StoreUnavailable(type(exc).__name__, "cannot connect") from exc
     commands: list[tuple[bytes | str, ...]] = []
-    if server.password:
+    if secret:
         user = (server.username,) if server.username else ()
-        commands.append(("AUTH", *user, server.password))
+        commands.append(("AUTH", *user, secret))
     if server.database:
         commands.append(("SELECT", str(server.database)))
     if not commands:
@@ -125,7 +127,8 @@ def refuse(reply: ReplyError, server: Server, command: str) -> None:
     if reply.word in _REFUSAL_WORDS or any(sign in str(reply) for sign in _REFUSAL_SIGNS):
         raise StoreRefused(
             f"{server.address} refused user {server.user!r} the command {command}: {reply.word}; "
-            "see ASYNCSYNC_REDIS_URL and ASYNCSYNC_REDIS_PASSWORD, or the user's ACL"
+            "see ASYNCSYNC_REDIS_URL, ASYNCSYNC_REDIS_PASSWORD or ASYNCSYNC_REDIS_IAM_CACHE, "
+            "or the user's permissions"
         )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from asyncsync.lab.servers import ServerProcess, binaries, fake_redis, redis_process
 from stream import SEED
+from tls import make_authority
 
 FOUND = binaries()
 WANTED = ("redis-server", "valkey-server")
@@ -63,3 +65,11 @@ def any_client(any_server: ServerProcess) -> Iterator[redis.Redis]:
 def real_client(real_server: ServerProcess) -> Iterator[redis.Redis]:
     """An emptied real server, seen through redis-py."""
     yield from _client(real_server)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private CA and a certificate of it for localhost."""
+    folder = tmp_path_factory.mktemp("tls")
+    make_authority(folder)
+    return folder

@@ -244,9 +244,9 @@ MUTANTS = (
     Mutant(
         "a certificate's name is checked",
         "wire.py",
-        "return ssl.create_default_context(cafile=server.ca_file)",
-        "c = ssl.create_default_context(cafile=server.ca_file)\n"
-        "        c.check_hostname = False\n        return c",
+        "return ssl.create_default_context(cafile=ca_file)",
+        "c = ssl.create_default_context(cafile=ca_file)\n"
+        "    c.check_hostname = False\n    return c",
         "test_wire.py",
     ),
     Mutant(
@@ -262,6 +262,71 @@ MUTANTS = (
         "        if self._loop is None:\n",
         "        if True:\n",
         "test_handler.py",
+    ),
+    # --- signing in with IAM ------------------------------------------------------------------
+    Mutant(
+        "IAM: each new connection asks for the password anew",
+        "mirror.py",
+        "        password = _password_of(config, credentials, wall_clock)\n",
+        "        first = _password_of(config, credentials, wall_clock)()\n"
+        "        password = lambda: first\n",
+        "test_iam.py",
+    ),
+    Mutant(
+        "IAM: a token is made anew at three quarters of its life",
+        "iam.py",
+        "< IAM_TOKEN_AGE_S_MAX",
+        "< IAM_TOKEN_S",
+        "test_iam.py",
+    ),
+    Mutant(
+        "IAM: and not kept where the clock was set back",
+        "iam.py",
+        "if not 0 <= now_s - self._signed_s < IAM",
+        "if not now_s - self._signed_s < IAM",
+        "test_iam.py",
+    ),
+    Mutant(
+        "IAM: a role's session token is signed with",
+        "iam.py",
+        "    if by.session_token:\n",
+        "    if False:\n",
+        "test_iam.py",
+    ),
+    Mutant(
+        "IAM: a serverless cache is named as one",
+        "iam.py",
+        "    if is_serverless(server.host):\n",
+        "    if False:\n",
+        "test_iam.py",
+    ),
+    Mutant(
+        "IAM: what signs is missed at a cold start",
+        "iam.py",
+        "    credentials()  # at",
+        "    # at",
+        "test_iam.py",
+    ),
+    Mutant(
+        "IAM: credentials are not shown",
+        "iam.py",
+        "secret_access_key: str = field(repr=False)",
+        "secret_access_key: str",
+        "test_iam.py",
+    ),
+    Mutant(
+        "IAM: a token needs TLS",
+        "config.py",
+        "    elif not server.tls:\n",
+        "    elif False:\n",
+        "test_config.py",
+    ),
+    Mutant(
+        "IAM: and no password beside it",
+        "config.py",
+        "    elif server.password:\n",
+        "    elif False:\n",
+        "test_config.py",
     ),
 )
 

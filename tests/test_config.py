@@ -227,7 +227,31 @@ def test_an_argument_of_a_wrong_type_is_refused(arguments: dict[str, Any], messa
     ("env", "message"),
     [
         ({"REDIS_CLUSTER": "true"}, "ASYNCSYNC_REDIS_CLUSTER=True is not allowed"),
-        ({"REDIS_IAM_CACHE": "c"}, "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed"),
+        (
+            {"REDIS_IAM_CACHE": "c"},
+            "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed; allowed is nothing without a rediss://",
+        ),
+        (
+            {"REDIS_IAM_CACHE": "c", "REDIS_URL": "rediss://h"},
+            "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed; allowed is nothing without a user in",
+        ),
+        (
+            {"REDIS_IAM_CACHE": "c", "REDIS_URL": "rediss://u:secret@h"},
+            "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed; allowed is nothing beside a password",
+        ),
+        (
+            {"REDIS_IAM_CACHE": "c", "REDIS_URL": "rediss://u@h", "REDIS_PASSWORD": "secret"},
+            "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed; allowed is nothing beside a password",
+        ),
+        (
+            {"REDIS_IAM_CACHE": "c.abc.use1.cache.amazonaws.com", "REDIS_URL": "rediss://u@h"},
+            "ASYNCSYNC_REDIS_IAM_CACHE='c.abc.use1.cache.amazonaws.com' is not allowed; "
+            "allowed is a cache's name, not its address",
+        ),
+        (
+            {"REDIS_IAM_CACHE": "c", "REDIS_URL": "unix://u@/tmp/r.sock"},
+            "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed; allowed is nothing without a rediss://",
+        ),
         (
             {"MODE": "invalidate", "TTL_S": "5"},
             "ASYNCSYNC_TTL_S=5 is not allowed; allowed is nothing with mode=invalidate",
@@ -245,7 +269,9 @@ def test_an_argument_of_a_wrong_type_is_refused(arguments: dict[str, Any], messa
 def test_a_combination_that_makes_no_sense_is_refused(env: dict[str, str], message: str) -> None:
     prefixed = {f"ASYNCSYNC_{name}": text for name, text in env.items()}
 
-    assert refusal({**ENV, **prefixed}).startswith(message)
+    message_shown = refusal({**ENV, **prefixed})
+    assert message_shown.startswith(message)
+    assert "secret" not in message_shown
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ LIMITS = {
     "time left under which nothing is sent, ms": limits.SEND_LEFT_MS_MIN,
     "kept back of every wait for the answer, ms": limits.ANSWER_RESERVE_MS,
     "shortest life of a fence, s": limits.FENCE_TTL_S_MIN,
+    "life of an IAM token, s": limits.IAM_TOKEN_S,
+    "age at which one is made anew, s": limits.IAM_TOKEN_AGE_S_MAX,
 }
 
 

@@ -53,7 +53,7 @@ class Writer:
     def __init__(self, url: str, **options: Any) -> None:
         self.config = Config(redis_url=url, **options)
         server = self.config.server
-        self.store = RedisStore(server, 2_000, connect, time.monotonic)
+        self.store = RedisStore(server, 2_000, connect, time.monotonic, lambda: server.password)
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
         written = await self.store.apply(plan(entries, self.config), len(entries), NEVER)

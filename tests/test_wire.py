@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from asyncsync import Config, Mirror, StoreRefused
 from asyncsync.lab.faults import proxy_to
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from stream import FIRST, event, failed, record
+from tls import tls_options
 
 SECRET = "hush-hush"
 
@@ -43,27 +43,6 @@ class Run:
         return str(self.printed[-1]["error"])
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A private CA, a certificate of it for localhost, made by openssl."""
-    folder = tmp_path_factory.mktemp("tls")
-    # Python 3.13 asks of a certificate what RFC 5280 asks.
-    (folder / "extensions").write_text(
-        "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
-    )
-    for arguments in (
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt "
-        "-addext keyUsage=critical,keyCertSign",
-        "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout s.key -out s.csr",
-        "x509 -req -in s.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out s.crt "
-        "-extfile extensions",
-    ):
-        subprocess.run(
-            ["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True
-        )
-    return folder
-
-
 async def test_a_unix_socket_works_and_its_database_is_chosen(
     real_server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -80,11 +59,8 @@ async def test_tls_with_a_private_ca_works_and_a_strangers_is_refused(
     real_server: ServerProcess, authority: Path
 ) -> None:
     port = free_port()
-    options = ["--tls-port", str(port), "--tls-cert-file", str(authority / "s.crt")]
-    options += ["--tls-key-file", str(authority / "s.key"), "--tls-auth-clients", "no"]
-    options += ["--tls-ca-cert-file", str(authority / "ca.crt")]
     with (
-        redis_process(real_server.name, *options) as server,
+        redis_process(real_server.name, *tls_options(authority, port)) as server,
         redis.Redis(port=server.port) as client,
     ):
         trusting = Run(f"rediss://localhost:{port}", redis_ca_file=str(authority / "ca.crt"))

@@ -225,7 +225,8 @@ def _get(arguments: argparse.Namespace) -> int:
     from asyncsync.operate.get import get
 
     config = _config(arguments)
-    return 0 if get(arguments.key, config, as_json=arguments.json, say=_say) else LEFT_WORK
+    is_there = get(arguments.key, config, os.environ, as_json=arguments.json, say=_say)
+    return 0 if is_there else LEFT_WORK
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asyncsync.config import Config
+from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import settle
 from asyncsync.operate.client import client_arguments
 from asyncsync.operate.errors import CommandFailed
@@ -62,16 +64,19 @@ def read_fence(content: bytes) -> Fence | None:
     return Fence(_iso(label_ms), digits, rank, nonce[digit_count + 1 :])
 
 
-def look(key: str, config: Config) -> Held:
+def look(key: str, config: Config, env: Mapping[str, str]) -> Held:
     """Read a key and its fence.
 
-    Raises CommandFailed.
+    Raises CommandFailed, or ConfigError where IAM is asked for and nobody can sign.
     """
     name = key.encode(errors="surrogateescape")
     settled, fence_key = settle(name)
     if settled != name:
         fence_key = b""  # no name that asyncsync writes, such as a fence's own
-    arguments = client_arguments(config.server, config.timeout_ms / 1_000)
+    token = None
+    if config.redis_iam_cache is not None:
+        token = token_password(config, lambda: AwsCredentials.from_env(env), time.time)
+    arguments = client_arguments(config.server, config.timeout_ms / 1_000, token)
     with redis.Redis(**arguments, retry=Retry(NoBackoff(), 0)) as connection:
         try:
             value = _bytes(connection.get(name))
@@ -91,12 +96,12 @@ def look(key: str, config: Config) -> Held:
     )
 
 
-def get(key: str, config: Config, *, as_json: bool, say: Say) -> bool:
+def get(key: str, config: Config, env: Mapping[str, str], *, as_json: bool, say: Say) -> bool:
     """Show a key; return whether anything is there.
 
-    Raises CommandFailed.
+    Raises what look raises.
     """
-    held = look(key, config)
+    held = look(key, config, env)
     for line in [json_line(held)] if as_json else lines(held):
         say(line)
     return held.value is not None or held.fence is not None

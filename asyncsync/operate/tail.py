@@ -13,6 +13,7 @@ from importlib import import_module
 import anyio
 
 from asyncsync.config import Config
+from asyncsync.iam import AwsCredentials
 from asyncsync.lab.answers import Answer
 from asyncsync.lab.mapping import Batch, Decision, EventSourceMapping, MappingSettings
 from asyncsync.lab.meter import Meter, metered
@@ -72,7 +73,12 @@ async def tail(
     else:
         assert config is not None, "without a mirror the settings make one"
         meter = Meter()
-        mirror = Mirror(config, connect=metered(connect, meter), emit=progress.take)
+        mirror = Mirror(
+            config,
+            connect=metered(connect, meter),
+            credentials=lambda: AwsCredentials.from_env(env),
+            emit=progress.take,
+        )
     try:
         await _tail(options, env, say, mirror, progress, meter)
     finally:

@@ -1,0 +1,143 @@
+"""ElastiCache IAM authentication: the password of a connection is a token, signed here.
+
+A token is a GET request for a host that is the cache's name, presigned by AWS Signature
+Version 4, without its https://. Signing is pure. The standard library does it, because
+importing botocore would cost each cold start 140 ms.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TypeAlias
+from urllib.parse import quote
+
+from asyncsync.config import Config, Server
+from asyncsync.errors import ConfigError
+from asyncsync.limits import IAM_TOKEN_AGE_S_MAX, IAM_TOKEN_S
+
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_SERVICE = "elasticache"
+_SERVERLESS = re.compile(r".+\.serverless\.[a-z0-9-]+\.cache\.amazonaws\.com(?:\.cn)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsCredentials:
+    """Who signs, and in which Region the cache is; only that is ever shown."""
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)  # a role's has one, a user's has none
+    region: str
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> AwsCredentials:
+        """Read what Lambda puts into a function's environment.
+
+        Raises ConfigError.
+        """
+        needed = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+        missing = [name for name in needed if not env.get(name)]
+        if missing:
+            raise ConfigError(
+                f"ASYNCSYNC_REDIS_IAM_CACHE signs in with {', '.join(missing)}: not set"
+            )
+        return cls(
+            access_key_id=env["AWS_ACCESS_KEY_ID"],
+            secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+            session_token=env.get("AWS_SESSION_TOKEN", ""),
+            region=env["AWS_REGION"],
+        )
+
+
+Credentials: TypeAlias = Callable[[], AwsCredentials]
+
+
+def is_serverless(host: str) -> bool:
+    """Tell a serverless cache's endpoint from a node's: its tokens name the resource type."""
+    return _SERVERLESS.fullmatch(host) is not None
+
+
+def sign_token(cache: str, server: Server, by: AwsCredentials, now_s: float) -> str:
+    """Sign what a cache takes as a user's password for 15 minutes from now."""
+    host = cache.lower()
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+    scope = (moment[:8], by.region, _SERVICE, "aws4_request")
+    parameters = {"Action": "connect", "User": server.username}
+    if is_serverless(server.host):
+        parameters["ResourceType"] = "ServerlessCache"
+    parameters |= {
+        "X-Amz-Algorithm": _ALGORITHM,
+        "X-Amz-Credential": "/".join((by.access_key_id, *scope)),
+        "X-Amz-Date": moment,
+        "X-Amz-Expires": str(IAM_TOKEN_S),
+        "X-Amz-SignedHeaders": "host",
+    }
+    if by.session_token:
+        parameters["X-Amz-Security-Token"] = by.session_token
+    pairs = [f"{name}={quote(value, safe='')}" for name, value in parameters.items()]
+
+    request = ("GET", "/", "&".join(sorted(pairs)), f"host:{host}", "", "host", _sha256(""))
+    text = "\n".join((_ALGORITHM, moment, "/".join(scope), _sha256("\n".join(request))))
+    key = f"AWS4{by.secret_access_key}".encode()
+    for part in (*scope, text):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return f"{host}/?{'&'.join(pairs)}&X-Amz-Signature={key.hex()}"
+
+
+def _sha256(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+class TokenPassword:
+    """The password of every new connection: a token that is far from its end.
+
+    AWS looks at a token when a connection signs in, and never again: one that is open needs
+    no fresh token. After 12 hours AWS closes it; the next one signs in with a new token.
+    """
+
+    def __init__(
+        self,
+        cache: str,
+        server: Server,
+        credentials: Credentials,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._cache = cache
+        self._server = server
+        self._credentials = credentials
+        self._wall_clock = wall_clock
+        self._token = ""
+        self._signed_s = float("-inf")
+
+    def __call__(self) -> str:
+        """Return the token, made anew where it is old."""
+        # By the wall clock, as AWS does: a monotonic one may stand still while the sandbox is
+        # frozen. One that was set back makes the age negative, and the token anew.
+        now_s = self._wall_clock()
+        if not 0 <= now_s - self._signed_s < IAM_TOKEN_AGE_S_MAX:
+            # Credentials are asked for each time: kept ones may have ended by now.
+            self._token = sign_token(self._cache, self._server, self._credentials(), now_s)
+            self._signed_s = now_s
+        return self._token
+
+
+def token_password(
+    config: Config, credentials: Credentials | None, wall_clock: Callable[[], float]
+) -> TokenPassword:
+    """Return what gives each new connection its token, where the settings ask for IAM.
+
+    Raises ConfigError where there is nothing to sign a token with.
+    """
+    assert config.redis_iam_cache is not None, "tokens are for caches that the settings name"
+    if credentials is None:
+        raise ConfigError(
+            "ASYNCSYNC_REDIS_IAM_CACHE needs AWS credentials: give Mirror credentials="
+            "lambda: asyncsync.iam.AwsCredentials.from_env(os.environ)"
+        )
+    credentials()  # at a cold start, not at the first connection
+    return TokenPassword(config.redis_iam_cache, config.server, credentials, wall_clock)
