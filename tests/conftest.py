@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from stream import SEED
 from tls import make_authority
 
 FOUND = binaries()
+_RECOVERIES = pytest.StashKey[list[str]]()
 WANTED = ("redis-server", "valkey-server")
 
 
@@ -25,6 +26,48 @@ def pytest_report_header() -> list[str]:
     absent = f"; not found: {', '.join(missing)}" if missing else ""
     servers = f"servers: {', '.join(['fakeredis', *FOUND])}{absent}"
     return [servers, f"seed of the random histories: {SEED} (ASYNCSYNC_TEST_SEED)"]
+
+
+class Recoveries:
+    """How long each fault took to recover from; pytest prints it after the results."""
+
+    def __init__(self, rows: list[str]) -> None:
+        self._rows = rows
+
+    def add(
+        self,
+        server: str,
+        way: str,
+        fault: str,
+        failed: int,
+        redelivered: int,
+        took_ms: Sequence[float],
+    ) -> None:
+        row = (
+            f"{server:14}  {way:15}  {fault:30}  {len(took_ms):4}  {failed:7}  {redelivered:9}"
+            f"  {min(took_ms):6.0f} to {max(took_ms):.0f} ms"
+        )
+        print(row)
+        self._rows.append(row)
+
+
+@pytest.fixture
+def recoveries(request: pytest.FixtureRequest) -> Recoveries:
+    """Where a test notes how its faults went."""
+    return Recoveries(request.config.stash.setdefault(_RECOVERIES, []))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Show how long it took until the first record was written after each fault had gone."""
+    rows = config.stash.get(_RECOVERIES, [])
+    if rows:
+        terminalreporter.section("faults: batches failed, redelivered; time to recover")
+        head = "server          way              fault                           hits   failed"
+        terminalreporter.write_line(f"{head}  delivered again")
+        for row in sorted(rows):
+            terminalreporter.write_line(row)
 
 
 @pytest.fixture(scope="session", params=["fakeredis", *FOUND])
