@@ -92,19 +92,12 @@ class History:
         for number, value, content in zip(self.numbers, values, fences, strict=True):
             fence = None if content is None else read_fence(content)
             place = -1 if fence is None else int(fence.sequence_number) - FIRST
+            state = None if place < 0 else self.items[place]
             if place < acknowledged.get(number, -1):
                 found.append(f"{name_of(number)} at {place}, acknowledged {acknowledged[number]}")
-            elif (None if value is None else from_json(value)) not in self._states(number, place):
+            elif (None if value is None else from_json(value)) != state:
                 found.append(f"{name_of(number)} is not what record {place} made of it")
         return found
-
-    def _states(self, number: int, place: int) -> list[object]:
-        """What an item's key may hold where its fence says this place."""
-        item = None if place < 0 else self.items[place]
-        # At maxmemory a removal's DEL succeeds and its fence is refused: a failed record, and
-        # the key misses rather than holds an old value until it is delivered again.
-        is_removed_later = any(self.items[p] is None for p in self.places[number] if p > place)
-        return [item, None] if is_removed_later else [item]
 
 
 def name_of(number: int) -> str:
