@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from asyncsync.cluster import ClusterStore
 from asyncsync.collapse import collapse
 from asyncsync.config import Config
 from asyncsync.decode import decode, to_bytes
@@ -19,7 +20,7 @@ from asyncsync.keys import KeyFunction
 from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
-from asyncsync.store import Clock, RedisStore
+from asyncsync.store import Clock, RedisStore, Store
 from asyncsync.values import Transform
 from asyncsync.wire import Connect, connect
 
@@ -68,7 +69,8 @@ class Mirror:
         self._clock = clock
         self._wall_clock = wall_clock
         self._emit = emit
-        self._store = RedisStore(config.server, config.timeout_ms, connect, clock)
+        store_of = ClusterStore if config.redis_cluster else RedisStore
+        self._store: Store = store_of(config.server, config.timeout_ms, connect, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_cold = True
 
@@ -96,8 +98,8 @@ class Mirror:
     ) -> Response:
         """Mirror one event on the caller's own event loop and answer as Lambda expects.
 
-        One at a time: a mirror has one connection. Raises what run raises, and EventError or
-        BatchFailed after the rest of the batch was written.
+        One at a time: a mirror has one connection to a server. Raises what run raises, and
+        EventError or BatchFailed after the rest of the batch was written.
         """
         end_s = float("inf")
         if context is not None:

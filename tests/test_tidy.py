@@ -29,6 +29,7 @@ HOT = (
     "report",
     "wire",
     "store",
+    "cluster",
     "mirror",
     "runtime",
     "handler",
