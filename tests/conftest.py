@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from asyncsync.lab.cluster_servers import Cluster, redis_cluster
 from asyncsync.lab.servers import ServerProcess, binaries, fake_redis, redis_process
 from stream import SEED
 
@@ -63,3 +64,21 @@ def any_client(any_server: ServerProcess) -> Iterator[redis.Redis]:
 def real_client(real_server: ServerProcess) -> Iterator[redis.Redis]:
     """An emptied real server, seen through redis-py."""
     yield from _client(real_server)
+
+
+@pytest.fixture(scope="session", params=FOUND)
+def running_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Six nodes of each real server in turn, three of them replicas."""
+    with redis_cluster(request.param) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running_cluster: Cluster) -> Cluster:
+    """A cluster that is whole, with nothing in it."""
+    for node in running_cluster.nodes:
+        if node.process is None:
+            node.start(running_cluster.binary)
+    running_cluster.wait_until_ready()
+    running_cluster.flush()
+    return running_cluster

@@ -78,10 +78,14 @@ class ClusterNode:
         finally:
             self.process.send_signal(signal.SIGCONT)
 
-    def ask(self, *words: str | int) -> Any:
+    def ask(self, *words: str | int | bytes) -> Any:
         """Send a command of CLUSTER and return its reply as it came."""
+        return self.send("CLUSTER", *words)
+
+    def send(self, *words: str | int | bytes) -> Any:
+        """Send a command and return its reply as it came."""
         send: Callable[..., Any] = self.client.execute_command
-        return send("CLUSTER", *words)
+        return send(*words)
 
     @property
     def id(self) -> str:
@@ -120,8 +124,8 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Return the URL of its first node."""
-        return f"redis://127.0.0.1:{self.nodes[0].port}"
+        """Return the URL of its first node that runs."""
+        return f"redis://127.0.0.1:{self.alive[0].port}"
 
     @property
     def alive(self) -> list[ClusterNode]:
@@ -197,13 +201,16 @@ class Cluster:
             f"the cluster of {self.binary} to be ready",
         )
 
-    def move(self, number: int, target: ClusterNode, *, half: bool = False) -> None:
-        """Move a slot with its keys to another primary; half: only begin to."""
+    def begin_to_move(self, number: int, target: ClusterNode) -> ClusterNode:
+        """Say of a slot that it is on its way to another primary; return the one it is on."""
         source = self.holder_of(number)
         target.ask("SETSLOT", number, "IMPORTING", source.id)
         source.ask("SETSLOT", number, "MIGRATING", target.id)
-        if half:
-            return
+        return source
+
+    def move(self, number: int, target: ClusterNode) -> None:
+        """Move a slot with its keys to another primary."""
+        source = self.begin_to_move(number, target)
         while names := source.ask("GETKEYSINSLOT", number, 100):
             source.client.migrate("127.0.0.1", target.port, names, 0, 2_000)
         for node in (target, source, *self.holders()):
