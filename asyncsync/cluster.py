@@ -16,7 +16,7 @@ from typing import Any
 
 from asyncsync.config import Server
 from asyncsync.errors import StoreRefused, StoreUnavailable
-from asyncsync.limits import REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
+from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Call, Outcome, Written
 from asyncsync.store import UNSENT, Clock, Job, Link, OutOfTime, may_send_again
 from asyncsync.wire import Connect, ReplyError, refuse
@@ -41,7 +41,8 @@ class ClusterStore:
         """
         if not calls:
             return Written([], 0.0)
-        run = _Run(end_s, [UNSENT] * entry_count)
+        connected = {node for node, link in self._links.items() if link.is_open}
+        run = _Run(end_s, [UNSENT] * entry_count, connected)
         try:
             await self._write(calls, run)
         except BaseException:
@@ -60,10 +61,10 @@ class ClusterStore:
             return
         shares = self._by_holder(calls, run)
         for _ in range(REDIRECTIONS_MAX + 1):
-            attempts = await self._send(shares, run)
-            shares = await self._follow(attempts, run)
             if not shares:
                 return
+            attempts = await self._send(shares, run)
+            shares = await self._follow(attempts, run)
         for left in shares.values():
             run.fail(left, StoreUnavailable("Redirected", "nodes sent the write on too often"))
 
@@ -88,7 +89,8 @@ class ClusterStore:
         attempts = []
         for node, calls in shares.items():
             job = Job(run.end_s, calls, run.outcomes)
-            attempts.append(_Attempt(node, job, self._link(node).is_open))
+            reused = node in run.connected and node not in run.dead
+            attempts.append(_Attempt(node, job, reused))
         try:
             async with asyncio.TaskGroup() as group:
                 for attempt in attempts:
@@ -205,6 +207,7 @@ class _Run:
 
     end_s: float
     outcomes: list[Outcome]
+    connected: set[Server]  # nodes with a connection from an earlier one
     dead: set[Server] = field(default_factory=set)
     learned_anew: bool = False
     sent_again: bool = False
@@ -223,7 +226,7 @@ class _Attempt:
 
     node: Server
     job: Job
-    reused: bool  # the connection is from before
+    reused: bool  # the connection is from an earlier apply
     error: StoreUnavailable | None = None
 
     @property
@@ -232,11 +235,23 @@ class _Attempt:
 
 
 def _redirection(reply: ReplyError, node: Server) -> Server | None:
-    """Read where to: "MOVED 3999 10.0.0.1:6381"; without a host it is that of the node itself."""
-    host, _, port = str(reply).rpartition(" ")[2].rpartition(":")
-    if not (port.isascii() and port.isdigit()):
+    """Read where to, as in MOVED 3999 10.0.0.1:6381; None where that cannot be read."""
+    words = str(reply).split(" ")
+    host, colon, port = words[-1].rpartition(":")
+    try:
+        return _named(host, int(port), node) if len(words) == 3 and colon else None
+    except ValueError:
         return None
-    return replace(node, host=host or node.host, port=int(port))
+
+
+def _named(host: str, port: int, by: Server) -> Server:
+    """Return the server that a node names; without a host it is that of the node itself.
+
+    Raises ValueError where it can be none.
+    """
+    if not 0 < port <= PORT_MAX:
+        raise ValueError("no port")
+    return replace(by, host=host or by.host, port=port)
 
 
 def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], list[Server]]:
@@ -256,11 +271,7 @@ def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], list[Serv
     nodes: dict[Server, None] = {}
     try:
         for first, last, *servers in reply:
-            # A node that does not know its own name means the one by which it was asked.
-            named = [
-                replace(asked, host=host.decode() if host else asked.host, port=port)
-                for host, port, *_ in servers
-            ]
+            named = [_named((host or b"").decode(), port, asked) for host, port, *_ in servers]
             holders[first : last + 1] = [named[0]] * (last + 1 - first)
             nodes |= dict.fromkeys(named)
         if len(holders) != SLOTS:

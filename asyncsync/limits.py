@@ -49,6 +49,9 @@ DATABASE_DIGITS_MAX = 10
 # Slots of a cluster (Redis cluster specification): part of how a name is hashed.
 SLOTS = 16_384
 
+# TCP's highest port; a node that names another one names none.
+PORT_MAX = 65_535
+
 # A slot on its way sends a call on once or twice, and each time is a round trip; a cluster
 # that sends it on more often is not of one mind, and Lambda's retry comes later.
 REDIRECTIONS_MAX = 5
