@@ -426,9 +426,10 @@ async def test_a_failover_by_hand_loses_nothing(
     version = 1
 
     replica.ask("FAILOVER")
-    while replica.says("replication")["role"] != "master" or version < 3:
-        version += 1
-        await write.until_written(*records(version))
+    async with asyncio.timeout(20):
+        while replica.says("replication")["role"] != "master" or version < 3:
+            version += 1
+            await write.until_written(*records(version))
 
     version += 1
     await write.until_written(*records(version))
