@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile pyproject.toml --universal --generate-hashes --pytho
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist mutants bench-core requirements clean
+.PHONY: help demo test check format dist mutants failover bench-core requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -43,6 +43,9 @@ dist: $(VENV)/.dev ## build wheel and sdist into dist/, without network
 
 mutants: $(VENV)/.dev ## take each rule out of a copy of the package and see its tests fail
 	$(BIN)/python tests/mutants.py
+
+failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100 000 records (two minutes)
+	$(BIN)/python tests/failover_drill.py $(ARGS)
 
 bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
 	$(BIN)/python benchmarks/bench_core.py

@@ -108,11 +108,11 @@ class Config:
         for name in _TEXTS:
             _check_text(name, getattr(self, name))
         parse_template(self.key)
-        _check_combinations(self)
         server = parse_url(self.redis_url, self.redis_password, self.redis_ca_file)
         if self.redis_iam_cache is not None:
             _check_iam(self.redis_iam_cache, server)
         object.__setattr__(self, "server", server)
+        _check_combinations(self)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Config:
@@ -171,8 +171,14 @@ def _check_text(name: str, value: object) -> None:
 
 
 def _check_combinations(config: Config) -> None:
-    if config.redis_cluster:
-        raise _refused("redis_cluster", True, "false: this version writes to one server")
+    if config.redis_cluster and config.server.path:
+        raise _refused("redis_cluster", True, "false with a unix:// URL: nodes are reached by TCP")
+    if config.redis_cluster and config.server.database:
+        raise _refused(
+            "redis_cluster",
+            True,
+            f"false with database {config.server.database}: a cluster has database 0 alone",
+        )
     if config.mode == "invalidate":
         for name in ("ttl_s", "ttl_attribute"):
             if getattr(config, name) is not None:

@@ -8,6 +8,7 @@ separator in the template can never be taken for part of a value.
 from __future__ import annotations
 
 import re
+from binascii import crc_hqx
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from asyncsync.errors import ConfigError, RecordError
-from asyncsync.limits import NAME_BYTES_MAX
+from asyncsync.limits import NAME_BYTES_MAX, SLOTS
 from asyncsync.model import Key
 
 AttributeValue: TypeAlias = dict[str, str]
@@ -241,6 +242,12 @@ def hash_tag(name: bytes) -> bytes | None:
     start = name.find(b"{")
     end = name.find(b"}", start + 1)
     return name[start + 1 : end] if start >= 0 and end > start + 1 else None
+
+
+def slot(name: bytes) -> int:
+    """Return the slot of a cluster that a name belongs to: CRC16 (XMODEM) of its tag or itself."""
+    tag = hash_tag(name)
+    return crc_hqx(name if tag is None else tag, 0) % SLOTS
 
 
 def _hashed(name: bytes, tag: bytes | None) -> bytes:

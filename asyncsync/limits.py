@@ -46,6 +46,20 @@ EXPIRY_MS_MAX = 2**53
 # Redis numbers its databases from 0; its own limit is an int's ten digits.
 DATABASE_DIGITS_MAX = 10
 
+# Slots of a cluster (Redis cluster specification): part of how a name is hashed.
+SLOTS = 16_384
+
+# TCP's highest port; a node that names another one names none.
+PORT_MAX = 65_535
+
+# A slot on its way sends a call on once or twice, and each time is a round trip; a cluster
+# that sends it on more often is not of one mind, and Lambda's retry comes later.
+REDIRECTIONS_MAX = 5
+
+# Nodes asked for the topology, one after the other, in one reading: each that is silent costs
+# a whole timeout.
+TOPOLOGY_ASKED_MAX = 3
+
 # --- how long we wait -------------------------------------------------------------------------
 
 # Kept back from every wait, so that the answer is written before Lambda ends the invocation.

@@ -19,7 +19,7 @@ from asyncsync.keys import KeyFunction
 from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
-from asyncsync.store import Clock, RedisStore
+from asyncsync.store import Clock, RedisStore, Store
 from asyncsync.values import Transform
 from asyncsync.wire import Connect, Password, connect
 
@@ -74,7 +74,7 @@ class Mirror:
         self._wall_clock = wall_clock
         self._emit = emit
         password = _password_of(config, credentials, wall_clock)
-        self._store = RedisStore(config.server, config.timeout_ms, connect, clock, password)
+        self._store = _store_of(config, connect, clock, password)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_cold = True
 
@@ -102,8 +102,8 @@ class Mirror:
     ) -> Response:
         """Mirror one event on the caller's own event loop and answer as Lambda expects.
 
-        One at a time: a mirror has one connection. Raises what run raises, and EventError or
-        BatchFailed after the rest of the batch was written.
+        One at a time: a mirror has one connection to a server. Raises what run raises, and
+        EventError or BatchFailed after the rest of the batch was written.
         """
         end_s = float("inf")
         if context is not None:
@@ -141,6 +141,14 @@ def _password_of(config: Config, credentials: Credentials | None, wall_clock: Cl
     from asyncsync.iam import token_password  # 3 ms that only IAM pays
 
     return token_password(config, credentials, wall_clock)
+
+
+def _store_of(config: Config, connect: Connect, clock: Clock, password: Password) -> Store:
+    if not config.redis_cluster:
+        return RedisStore(config.server, config.timeout_ms, connect, clock, password)
+    from asyncsync.cluster import ClusterStore  # 3 ms that only a cluster pays
+
+    return ClusterStore(config.server, config.timeout_ms, connect, clock, password)
 
 
 def _wait_for(loop: asyncio.AbstractEventLoop, answer: Awaitable[Response]) -> Response:

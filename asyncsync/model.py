@@ -118,6 +118,8 @@ class Call:
     arguments: tuple[bytes, ...]  # without the command's name where it is a script call
     entries: Sequence[int]
     fenced: bool
+    slot: int | None = None  # of its keys, where it goes to a cluster
+    asking: bool = False  # sent after ASKING, to the node that its slot is moving to
 
 
 @dataclass(frozen=True, slots=True)

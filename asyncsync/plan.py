@@ -1,7 +1,8 @@
 """Stage 4: entries in, the commands of one round trip out; pure data, not yet sent.
 
 One script call carries many keys, within the server's limits: arguments, bytes, and how long
-a script may hold the server. Without the fence it is one plain command per key.
+a script may hold the server; for a cluster, keys of one slot. Without the fence it is one plain
+command per key.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from asyncsync.config import Config
+from asyncsync.keys import slot
 from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
 from asyncsync.model import Call, Entry
 
@@ -19,9 +21,23 @@ KEYS_MAX = min(CALL_KEYS_MAX, (CALL_ARGUMENTS_MAX - _ARGUMENTS_FIXED) // _ARGUME
 
 def plan(entries: Sequence[Entry], config: Config) -> list[Call]:
     """Order the writes of a batch into calls; every entry is in exactly one."""
+    if config.redis_cluster:
+        return list(_by_slot(entries, config))
     if config.fence == "off":
         return [_plain(at, entry, config) for at, entry in enumerate(entries)]
     return [_fenced(chunk, entries, config) for chunk in _chunks(entries)]
+
+
+def _by_slot(entries: Sequence[Entry], config: Config) -> Iterator[Call]:
+    slots: dict[int, list[int]] = {}
+    for at, entry in enumerate(entries):
+        slots.setdefault(slot(entry.name), []).append(at)
+    for number, places in slots.items():
+        if config.fence == "off":
+            yield from (_plain(at, entries[at], config, number) for at in places)
+            continue
+        for chunk in _chunks([entries[at] for at in places]):
+            yield _fenced(places[chunk.start : chunk.stop], entries, config, number)
 
 
 def _chunks(entries: Sequence[Entry]) -> Iterator[range]:
@@ -36,7 +52,9 @@ def _chunks(entries: Sequence[Entry]) -> Iterator[range]:
         yield range(first, len(entries))
 
 
-def _fenced(chunk: range, entries: Sequence[Entry], config: Config) -> Call:
+def _fenced(
+    chunk: Sequence[int], entries: Sequence[Entry], config: Config, number: int | None = None
+) -> Call:
     names: list[bytes] = []
     arguments = [b"%d" % config.fence_ttl_s, b"XX" if config.mode == "refresh" else b""]
     for at in chunk:
@@ -47,12 +65,13 @@ def _fenced(chunk: range, entries: Sequence[Entry], config: Config) -> Call:
         else:
             expiry = b"%d" % entry.expires_at_ms if entry.expires_at_ms else b""
             arguments += (entry.version, expiry, entry.value)
-    return Call((b"%d" % len(names), *names, *arguments), chunk, fenced=True)
+    return Call((b"%d" % len(names), *names, *arguments), chunk, fenced=True, slot=number)
 
 
-def _plain(at: int, entry: Entry, config: Config) -> Call:
+def _plain(at: int, entry: Entry, config: Config, number: int | None = None) -> Call:
     if entry.value is None:
-        return Call((b"DEL", entry.name), (at,), fenced=False)
+        return Call((b"DEL", entry.name), (at,), fenced=False, slot=number)
     expiry = (b"PXAT", b"%d" % entry.expires_at_ms) if entry.expires_at_ms else ()
     only = (b"XX",) if config.mode == "refresh" else ()
-    return Call((b"SET", entry.name, entry.value, *expiry, *only), (at,), fenced=False)
+    arguments = (b"SET", entry.name, entry.value, *expiry, *only)
+    return Call(arguments, (at,), fenced=False, slot=number)

@@ -1,17 +1,19 @@
 """Stage 5, the only await: a plan's calls out in one round trip, an outcome per entry back.
 
 Unsure is failed: an entry counts as written only when its own reply said so. One connection
-lives as long as the process; a frozen or dead one costs a reconnect, not the batch.
+lives as long as the process; a frozen or dead one costs a reconnect, not the batch. A Link is
+one server; a store decides what to do about what its links say.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from hashlib import sha1
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from asyncsync.config import Server
 from asyncsync.errors import StoreUnavailable
@@ -27,15 +29,85 @@ FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 T = TypeVar("T")
 Clock = Callable[[], float]  # seconds, never back
 
-_CLUSTER_WORDS = ("MOVED", "ASK", "CROSSSLOT")
-_CLUSTER = "the server is part of a cluster, and this version writes to one server"
+REDIRECTIONS = ("MOVED", "ASK")
+_CLUSTER = "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true"
 
 UNSENT = Outcome("failed", "Unsent", "not sent")
 OUT_OF_TIME = Outcome("failed", "Deadline", "the invocation had too little time left")
 
 
+class Store(Protocol):
+    """Where a plan goes."""
+
+    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
+        """Write a plan before end_s, on this store's clock; say what became of each entry.
+
+        Raises StoreRefused where a server refuses the user.
+        """
+
+    def close(self) -> None:
+        """Throw every connection away; the next apply opens new ones."""
+
+
 class RedisStore:
     """One server behind one connection."""
+
+    def __init__(
+        self,
+        server: Server,
+        timeout_ms: int,
+        connect: Connect,
+        clock: Clock,
+        password: Password,
+    ) -> None:
+        self._link = Link(server, timeout_ms, connect, clock, password)
+
+    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
+        """Write a plan before end_s, on this store's clock; say what became of each entry.
+
+        Sends it a second time where a connection from an earlier invocation was dead.
+        Raises StoreRefused where the server refuses the user.
+        """
+        if not calls:
+            return Written([], 0.0)
+        job = Job(end_s, list(calls), [UNSENT] * entry_count)
+        reused = self._link.is_open
+        error = await self._link.write(job)
+        reconnected = error is not None and reused and may_send_again(error, job.pending)
+        if reconnected:
+            error = await self._link.write(job)
+        if error is not None:
+            job.fail(job.pending, error.error, error.reason)
+        for call, reply in job.redirected:
+            job.fail([call], reply.word, _CLUSTER)
+        out_of_time = isinstance(error, OutOfTime)
+        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
+
+    def close(self) -> None:
+        """Throw the connection away; the next apply opens a new one."""
+        self._link.close()
+
+
+@dataclass(slots=True)
+class Job:
+    """What one server is to write: what is still to be sent, and what became of the rest."""
+
+    end_s: float
+    pending: list[Call]
+    outcomes: list[Outcome]
+    redirected: list[tuple[Call, ReplyError]] = field(default_factory=list)
+    round_trip_s: float = 0.0
+
+    def fail(self, calls: Sequence[Call], error: str, reason: str) -> None:
+        """Count the entries of calls as failed."""
+        failed = Outcome("failed", error, reason)
+        for call in calls:
+            for at in call.entries:
+                self.outcomes[at] = failed
+
+
+class Link:
+    """One server and the connection to it, opened when it is needed."""
 
     def __init__(
         self,
@@ -52,43 +124,49 @@ class RedisStore:
         self._clock = clock
         self._wire: Wire | None = None
 
-    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
-        """Write a plan before end_s, on this store's clock; say what became of each entry.
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, dead or alive."""
+        return self._wire is not None
 
-        Sends it a second time where a connection from an earlier invocation was dead.
-        Raises StoreRefused where the server refuses the user.
+    async def write(self, job: Job) -> StoreUnavailable | None:
+        """Send what is pending and return why it could not be done, None where it was.
+
+        Calls that the server sends elsewhere are done here, and wait among the redirected.
         """
-        if not calls:
-            return Written([], 0.0)
-        job = _Job(end_s, list(calls), [UNSENT] * entry_count)
-        reused = self._wire is not None
-        error = await self._attempt(job)
-        reconnected = error is not None and reused and _may_send_again(error, job.pending)
-        if reconnected:
-            error = await self._attempt(job)
-        if error is not None:
-            job.fail(error)
-        out_of_time = isinstance(error, _OutOfTime)
-        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
-
-    async def _attempt(self, job: _Job) -> StoreUnavailable | None:
-        """Send what is pending and return why it could not be done, None where it was."""
         try:
-            wire = await self._opened(job.end_s)
-            await self._exchange(wire, job, b"EVALSHA", DIGEST)
-            if job.pending:
-                # The server does not hold the script (a restart, SCRIPT FLUSH): EVAL brings it.
-                self._check_time(job.end_s)
-                await self._exchange(wire, job, b"EVAL", SCRIPT)
-        except _OutOfTime as exc:
-            return exc
+            with self._thrown_away_on_failure():
+                wire = await self._opened(job.end_s)
+                await self._exchange(wire, job, b"EVALSHA", DIGEST)
+                if job.pending:
+                    # The script is not there (a restart, SCRIPT FLUSH): EVAL brings it.
+                    self._check_time(job.end_s)
+                    await self._exchange(wire, job, b"EVAL", SCRIPT)
         except StoreUnavailable as exc:
-            self.close()
             return exc
+        return None
+
+    async def ask(self, command: tuple[bytes, ...], end_s: float) -> object:
+        """Send one command before end_s and return its reply.
+
+        Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
+        """
+        replies: list[object] = []
+        with self._thrown_away_on_failure():
+            wire = await self._opened(end_s)
+            exchange = wire.exchange([command], replies.append)
+            await self._within(end_s, "waiting for the answer", exchange)
+        return replies[0]
+
+    @contextmanager
+    def _thrown_away_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except OutOfTime:
+            raise  # nothing is under way
         except BaseException:
             self.close()
             raise
-        return None
 
     async def _opened(self, end_s: float) -> Wire:
         self._check_time(end_s)
@@ -98,26 +176,31 @@ class RedisStore:
             self._check_time(end_s)
         return self._wire
 
-    async def _exchange(self, wire: Wire, job: _Job, command: bytes, script: bytes) -> None:
+    async def _exchange(self, wire: Wire, job: Job, command: bytes, script: bytes) -> None:
         """Make one round trip; a call without a reply, or without its script, stays pending."""
-        calls = job.pending
+        # None stands for ASKING, which says of the next command only that it was sent here.
+        calls = [each for c in job.pending for each in ((None, c) if c.asking else (c,))]
         job.pending = []
         unanswered = iter(calls)
 
         def settle(reply: object) -> None:
             call = next(unanswered)
+            if call is None:
+                return
             if isinstance(reply, ReplyError) and reply.word == "NOSCRIPT" and script == DIGEST:
                 job.pending.append(call)
+            elif isinstance(reply, ReplyError) and reply.word in REDIRECTIONS:
+                job.redirected.append((call, reply))
             else:
                 self._settle(call, reply, job.outcomes)
 
         began_s = self._clock()
-        commands = [(command, script, *c.arguments) if c.fenced else c.arguments for c in calls]
+        commands = [_command(call, command, script) for call in calls]
         try:
             exchange = wire.exchange(commands, settle)
             await self._within(job.end_s, "waiting for the answer", exchange)
         finally:
-            job.pending += unanswered
+            job.pending += [call for call in unanswered if call is not None]
             job.round_trip_s = self._clock() - began_s
 
     async def _within(self, end_s: float, doing: str, work: Awaitable[T]) -> T:
@@ -141,7 +224,7 @@ class RedisStore:
         if isinstance(reply, ReplyError):
             command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
             refuse(reply, self._server, command)
-            reason = _CLUSTER if reply.word in _CLUSTER_WORDS else "refused by the server"
+            reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
             return Outcome("failed", reply.word, reason)
         if call.fenced:
             assert reply in (0, 1), "the script answers applied, fenced or an error"
@@ -149,44 +232,36 @@ class RedisStore:
         return APPLIED
 
     def _check_time(self, end_s: float) -> None:
-        """Make sure there is time to send; raise _OutOfTime where there is not."""
+        """Make sure there is time to send; raise OutOfTime where there is not."""
         if (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN:
-            raise _OutOfTime
+            raise OutOfTime
 
     def close(self) -> None:
-        """Throw the connection away; the next apply opens a new one."""
+        """Throw the connection away; the next use opens a new one."""
         if self._wire is not None:
             self._wire.abandon()
             self._wire = None
 
 
-@dataclass(slots=True)
-class _Job:
-    """One apply under way: what is still to be sent, and what became of the rest."""
+class OutOfTime(StoreUnavailable):
+    """The invocation ends too soon for another round trip; nothing is under way."""
 
-    end_s: float
-    pending: list[Call]
-    outcomes: list[Outcome]
-    round_trip_s: float = 0.0
-
-    def fail(self, error: StoreUnavailable) -> None:
-        failed = Outcome("failed", error.error, error.reason)
-        for call in self.pending:
-            for at in call.entries:
-                self.outcomes[at] = failed
-
-
-class _OutOfTime(StoreUnavailable):
     def __init__(self) -> None:
         super().__init__(OUT_OF_TIME.error, OUT_OF_TIME.reason)
 
 
-def _may_send_again(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
+def may_send_again(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
     """Whether a dead connection's calls may go out once more.
 
     Without the fence a write that timed out may still be under way, and would then land on
     top of the newer one.
     """
-    if isinstance(error, _OutOfTime) or not pending:
+    if isinstance(error, OutOfTime) or not pending:
         return False
     return pending[0].fenced or not error.timed_out
+
+
+def _command(call: Call | None, command: bytes, script: bytes) -> tuple[bytes, ...]:
+    if call is None:
+        return (b"ASKING",)
+    return (command, script, *call.arguments) if call.fenced else call.arguments

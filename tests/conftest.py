@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from asyncsync.lab.cluster_servers import Cluster, redis_cluster
 from asyncsync.lab.servers import ServerProcess, binaries, fake_redis, redis_process
 from stream import SEED
 from tls import make_authority
@@ -116,3 +117,21 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
     make_authority(folder)
     return folder
+
+
+@pytest.fixture(scope="session", params=FOUND)
+def running_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Six nodes of each real server in turn, three of them replicas."""
+    with redis_cluster(request.param) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running_cluster: Cluster) -> Cluster:
+    """A cluster that is whole, with nothing in it."""
+    for node in running_cluster.nodes:
+        if node.process is None:
+            node.start(running_cluster.binary)
+    running_cluster.wait_until_ready()
+    running_cluster.flush()
+    return running_cluster

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from patched import Patch, PatchLost, applied, copy, passes
 
+RULES = "test_cluster_rules.py"
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -104,14 +106,14 @@ MUTANTS = (
     Mutant(
         "what has no answer in time has failed",
         "store.py",
-        '        failed = Outcome("failed", error.error, error.reason)\n',
+        '        failed = Outcome("failed", error, reason)\n',
         "        failed = APPLIED\n",
     ),
     Mutant(
         "the socket that gave no answer is thrown away",
         "store.py",
-        "        except StoreUnavailable as exc:\n            self.close()\n",
-        "        except StoreUnavailable as exc:\n",
+        "        except BaseException:\n            self.close()\n",
+        "        except BaseException:\n",
     ),
     Mutant(
         "without the fence a write that timed out is not sent again",
@@ -122,7 +124,7 @@ MUTANTS = (
     Mutant(
         "nothing is sent with less than 500 ms left",
         "store.py",
-        '        """Make sure there is time to send; raise _OutOfTime where there is not."""\n',
+        '        """Make sure there is time to send; raise OutOfTime where there is not."""\n',
         '        """"""\n        return\n',
     ),
     Mutant(
@@ -230,7 +232,7 @@ MUTANTS = (
     Mutant(
         "a reply speaks for its own call only",
         "store.py",
-        "            job.pending += unanswered\n",
+        "            job.pending += [call for call in unanswered if call is not None]\n",
         "",
         "test_wire.py",
     ),
@@ -327,6 +329,98 @@ MUTANTS = (
         "    elif server.password:\n",
         "    elif False:\n",
         "test_config.py",
+    ),
+    # --- a cluster ----------------------------------------------------------------------------
+    Mutant(
+        "a call has keys of one slot",
+        "plan.py",
+        "slots.setdefault(slot(entry.name), [])",
+        "slots.setdefault(7, [])",
+        "test_plan.py",
+    ),
+    Mutant(
+        "a call that is moved is followed",
+        "cluster.py",
+        "            shares.setdefault(target, [])",
+        "            reply.word == 'ASK' and shares.setdefault(target, [])",
+        RULES,
+    ),
+    Mutant(
+        "a call is sent on so often and no more",
+        "cluster.py",
+        "range(REDIRECTIONS_MAX + 1)",
+        "range(100)",
+        RULES,
+    ),
+    Mutant(
+        "ASKING stands before a call that is asked for",
+        "store.py",
+        "((None, c) if c.asking else (c,))",
+        "(c,)",
+        RULES,
+    ),
+    Mutant(
+        "a slot that is asked for elsewhere has not moved",
+        "cluster.py",
+        '            if reply.word == "MOVED":\n',
+        "            if True:\n",
+        RULES,
+    ),
+    Mutant(
+        "no topology outlives a failure",
+        "cluster.py",
+        "            self._holders = []\n        return",
+        "            pass\n        return",
+        RULES,
+    ),
+    Mutant(
+        "nodes are asked for the topology by turns",
+        "cluster.py",
+        "                self._known.append(node)\n",
+        "                self._known.insert(0, node)\n",
+        RULES,
+    ),
+    Mutant(
+        "the node that gave the topology is asked last",
+        "cluster.py",
+        "[*(each for each in nodes if each != node), node]",
+        "[node, *nodes]",
+        RULES,
+    ),
+    Mutant(
+        "so many nodes are asked for it and no more",
+        "cluster.py",
+        "[:TOPOLOGY_ASKED_MAX]",
+        "",
+        RULES,
+    ),
+    Mutant(
+        "a node's fresh connection is not tried twice",
+        "cluster.py",
+        "reused = node in run.connected and node not in run.dead",
+        "reused = True",
+        RULES,
+    ),
+    Mutant(
+        "a node's old connection that died is opened again",
+        "cluster.py",
+        "reused = node in run.connected and node not in run.dead",
+        "reused = False",
+        RULES,
+    ),
+    Mutant(
+        "a refusal by one node throws every connection away",
+        "cluster.py",
+        "            self.close()\n            raise\n",
+        "            raise\n",
+        RULES,
+    ),
+    Mutant(
+        "a node that names no host means its own",
+        "cluster.py",
+        "host=host or by.host",
+        "host=host",
+        "test_cluster.py",
     ),
 )
 

@@ -226,7 +226,6 @@ def test_an_argument_of_a_wrong_type_is_refused(arguments: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"REDIS_CLUSTER": "true"}, "ASYNCSYNC_REDIS_CLUSTER=True is not allowed"),
         (
             {"REDIS_IAM_CACHE": "c"},
             "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed; allowed is nothing without a rediss://",
@@ -251,6 +250,14 @@ def test_an_argument_of_a_wrong_type_is_refused(arguments: dict[str, Any], messa
         (
             {"REDIS_IAM_CACHE": "c", "REDIS_URL": "unix://u@/tmp/r.sock"},
             "ASYNCSYNC_REDIS_IAM_CACHE='c' is not allowed; allowed is nothing without a rediss://",
+        ),
+        (
+            {"REDIS_CLUSTER": "true", "REDIS_URL": "unix:///tmp/s"},
+            "ASYNCSYNC_REDIS_CLUSTER=True is not allowed; allowed is false with a unix:// URL",
+        ),
+        (
+            {"REDIS_CLUSTER": "true", "REDIS_URL": "redis://h/1"},
+            "ASYNCSYNC_REDIS_CLUSTER=True is not allowed; allowed is false with database 1",
         ),
         (
             {"MODE": "invalidate", "TTL_S": "5"},

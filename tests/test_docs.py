@@ -42,6 +42,8 @@ LIMITS = {
     "shortest life of a fence, s": limits.FENCE_TTL_S_MIN,
     "life of an IAM token, s": limits.IAM_TOKEN_S,
     "age at which one is made anew, s": limits.IAM_TOKEN_AGE_S_MAX,
+    "redirections followed for one batch": limits.REDIRECTIONS_MAX,
+    "nodes asked for the topology in one reading": limits.TOPOLOGY_ASKED_MAX,
 }
 
 
@@ -265,6 +267,7 @@ def test_the_numbers_in_the_sentences_are_those_of_the_code() -> None:
     assert f"less than {limits.SEND_LEFT_MS_MIN} ms left before sending" in failures
     assert f"lag passed {limits.LAG_TROUBLE_MS / 1_000:g} s" in section("Settings")
     assert f"over {limits.NAME_BYTES_MAX:_} bytes ends in".replace("_", " ") in README
+    assert f"follows it, at most {limits.REDIRECTIONS_MAX} times" in failures
     for word in _REFUSAL_WORDS:
         assert word in failures
 

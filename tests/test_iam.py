@@ -33,6 +33,8 @@ from asyncsync.iam import AwsCredentials, TokenPassword, is_serverless, sign_tok
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.limits import IAM_TOKEN_AGE_S_MAX, IAM_TOKEN_S
 from asyncsync.operate.cli import main
+from asyncsync.store import RedisStore
+from asyncsync.wire import Password
 from lambda_context import Context
 from stream import FIRST, event, failed, record
 from tls import tls_options
@@ -225,6 +227,12 @@ def test_what_is_missing_is_named_in_one_line(name: str, how: str) -> None:
     assert str(refused.value) == f"ASYNCSYNC_REDIS_IAM_CACHE signs in with {name}: not set"
 
 
+def password_of(mirror: Mirror) -> Password:
+    """What gives each new connection of a mirror its password."""
+    assert isinstance(mirror._store, RedisStore)
+    return mirror._store._link._password
+
+
 def test_a_mirror_with_nobody_to_sign_is_refused_and_told_how() -> None:
     with pytest.raises(ConfigError, match=r"AwsCredentials\.from_env\(os\.environ\)"):
         Mirror(IAM)
@@ -235,7 +243,7 @@ def test_without_the_setting_nobody_signs_and_nothing_of_it_is_loaded() -> None:
         raise AssertionError("asked for credentials")
 
     mirror = Mirror(Config(redis_url="redis://u:p@h"), credentials=never)
-    assert mirror._store._password() == "p"
+    assert password_of(mirror)() == "p"
     program = "import asyncsync.handler, sys; print('asyncsync.iam' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -365,13 +373,14 @@ def test_a_refused_token_raises_and_is_never_shown(
         with pytest.raises(StoreRefused, match=r"user 'mirror' the command AUTH: WRONGPASS") as no:
             cache.write(1, 0)
 
-        token = cache.mirror._store._password()
+        password = password_of(cache.mirror)
+        token = password()
         shown = "\n".join(
             [
                 *traceback.format_exception(no.value),
                 repr(no.value),
                 repr(cache.config),
-                repr(cache.mirror._store._password),
+                repr(password),
                 *map(bytes.decode, cache.printed),
             ]
         )

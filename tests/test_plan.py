@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncsync.config import Config
+from asyncsync.keys import settle, slot
 from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
 from asyncsync.model import Call, Entry, SequenceNumber
 from asyncsync.plan import plan
@@ -195,3 +196,69 @@ def test_without_the_fence_each_entry_is_one_plain_command(
 
     assert first == Call(command, (0,), fenced=False)
     assert second == Call((b"DEL", b"other"), (1,), fenced=False)
+
+
+# --- for a cluster ------------------------------------------------------------------------------
+
+NAMES = st.lists(
+    st.one_of(
+        st.binary(min_size=1, max_size=8),
+        st.builds(
+            lambda tag, rest: b"{%b}%b" % (tag, rest), st.sampled_from([b"a", b"b"]), st.binary()
+        ),
+    ),
+    unique_by=lambda name: settle(name)[0],
+    max_size=40,
+)
+
+
+def named(name: bytes) -> Entry:
+    return Entry(*settle(name), VERSION, b"v", 0, SequenceNumber(111), "111")
+
+
+@given(NAMES, st.sampled_from(["on", "off"]))
+def test_for_a_cluster_a_call_has_keys_of_one_slot_and_every_entry_is_in_one(
+    names: list[bytes], fence: str
+) -> None:
+    made = [named(name) for name in names]
+
+    calls = plan(made, config(redis_cluster=True, fence=fence))
+
+    assert sorted(at for call in calls for at in call.entries) == list(range(len(made)))
+    for call in calls:
+        assert {slot(made[at].name) for at in call.entries} == {call.slot}
+        assert {slot(made[at].fence) for at in call.entries} == {call.slot}
+        assert not call.asking
+    if fence == "on":
+        assert len(calls) == len({slot(each.name) for each in made})
+        for call in calls:
+            assert [(n, f) for n, f, *_ in read_back(call)] == [
+                (made[at].name, made[at].fence) for at in call.entries
+            ]
+
+
+@given(st.integers(0, 400), st.integers(0, 5))
+@settings(deadline=None)
+def test_for_a_cluster_one_tag_gets_many_keys_a_call_within_the_limits(
+    count: int, large: int
+) -> None:
+    made = [named(b"{t}%d" % at) for at in range(count)]
+    made += [entry(b"{t}x%d" % at, bytes(CALL_BYTES_MAX // 2)) for at in range(large)]
+
+    calls = plan(made, config(redis_cluster=True))
+
+    alone = plan(made, config())
+    assert [call.arguments for call in calls] == [call.arguments for call in alone]
+    assert [list(call.entries) for call in calls] == [list(call.entries) for call in alone]
+    assert {call.slot for call in alone} <= {None}
+
+
+def test_for_a_cluster_without_the_fence_the_commands_are_the_same() -> None:
+    made = [entry(b"a"), entry(b"b", None)]
+
+    calls = plan(made, config(redis_cluster=True, fence="off"))
+
+    assert calls == [
+        Call((b"SET", b"a", b"v"), (0,), fenced=False, slot=slot(b"a")),
+        Call((b"DEL", b"b"), (1,), fenced=False, slot=slot(b"b")),
+    ]

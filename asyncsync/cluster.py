@@ -1,0 +1,291 @@
+"""Stage 5 for a cluster: the same calls, one round trip per node, nodes in parallel.
+
+A call goes to the node that holds its slot, by the topology that any node gives. Where a node
+sends it on (MOVED, ASK) it is followed; where a connection is dead the topology is read anew
+and the call sent once more. Both are bounded. What one node does costs the entries of its own
+slots and no others, and no topology outlives an invocation in which anything failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from asyncsync.config import Server
+from asyncsync.errors import StoreRefused, StoreUnavailable
+from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
+from asyncsync.model import Call, Outcome, Written
+from asyncsync.store import UNSENT, Clock, Job, Link, OutOfTime, may_send_again
+from asyncsync.wire import Connect, Password, ReplyError, refuse
+
+
+class ClusterStore:
+    """The nodes of a cluster, each behind one connection."""
+
+    def __init__(
+        self,
+        server: Server,
+        timeout_ms: int,
+        connect: Connect,
+        clock: Clock,
+        password: Password,
+    ) -> None:
+        self._entrance = server  # a node, or a name that leads to one
+        self._timeout_ms = timeout_ms
+        self._connect = connect
+        self._clock = clock
+        self._password = password
+        self._links: dict[Server, Link] = {}
+        self._known: list[Server] = []  # nodes, replicas too; the one asked last is the last
+        self._holders: list[Server | None] = []  # by slot; empty where they are not known
+
+    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
+        """Write a plan before end_s, on this store's clock; say what became of each entry.
+
+        Raises StoreRefused where a node refuses the user, or is no part of a cluster.
+        """
+        if not calls:
+            return Written([], 0.0)
+        connected = {node for node, link in self._links.items() if link.is_open}
+        run = _Run(end_s, [UNSENT] * entry_count, connected)
+        try:
+            await self._write(calls, run)
+        except BaseException:
+            self.close()
+            raise
+        if any(outcome.kind == "failed" for outcome in run.outcomes):
+            self._holders = []
+        return Written(run.outcomes, run.round_trip_s * 1_000, run.sent_again, run.out_of_time)
+
+    async def _write(self, calls: Sequence[Call], run: _Run) -> None:
+        try:
+            if not self._holders:
+                await self._learn(run)
+        except StoreUnavailable as exc:
+            run.fail(calls, exc)
+            return
+        shares = self._by_holder(calls, run)
+        for _ in range(REDIRECTIONS_MAX + 1):
+            if not shares:
+                return
+            attempts = await self._send(shares, run)
+            shares = await self._follow(attempts, run)
+        for left in shares.values():
+            run.fail(left, StoreUnavailable("Redirected", "nodes sent the write on too often"))
+
+    def _by_holder(self, calls: Sequence[Call], run: _Run) -> dict[Server, list[Call]]:
+        shares: dict[Server, list[Call]] = {}
+        for call in calls:
+            holder = self._holder(call)
+            if holder is None:
+                run.fail([call], StoreUnavailable("Unassigned", "no node holds the key's slot"))
+            else:
+                shares.setdefault(holder, []).append(call)
+        return shares
+
+    def _holder(self, call: Call) -> Server | None:
+        assert call.slot is not None, "a plan for a cluster knows its slots"
+        return self._holders[call.slot]
+
+    # --- one round trip per node ---------------------------------------------------------------
+
+    async def _send(self, shares: Mapping[Server, list[Call]], run: _Run) -> list[_Attempt]:
+        """Send each node its share, all at once; no task is left behind on any way out."""
+        attempts = []
+        for node, calls in shares.items():
+            job = Job(run.end_s, calls, run.outcomes)
+            reused = node in run.connected and node not in run.dead
+            attempts.append(_Attempt(node, job, reused))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for attempt in attempts:
+                    group.create_task(self._attempt(attempt))
+        except BaseExceptionGroup as exc:
+            raise exc.exceptions[0] from None  # StoreRefused, which one node's word is enough for
+        run.round_trip_s = max(run.round_trip_s, *(each.job.round_trip_s for each in attempts))
+        return attempts
+
+    async def _attempt(self, attempt: _Attempt) -> None:
+        attempt.error = await self._link(attempt.node).write(attempt.job)
+
+    def _link(self, node: Server) -> Link:
+        if node not in self._links:
+            self._links[node] = Link(
+                node, self._timeout_ms, self._connect, self._clock, self._password
+            )
+        return self._links[node]
+
+    # --- what is sent on, and what is sent again -----------------------------------------------
+
+    async def _follow(self, attempts: Sequence[_Attempt], run: _Run) -> dict[Server, list[Call]]:
+        """Return what is to be sent next, and where; fail what is not."""
+        broken = [each for each in attempts if each.error is not None and each.job.pending]
+        again = [each for each in broken if not run.sent_again and each.may_be_sent_again]
+        for each in broken:
+            run.dead.add(each.node)
+            if each not in again:
+                run.fail(each.job.pending, each.error)
+        redirected = [
+            (_redirection(reply, each.node), call, reply)
+            for each in attempts
+            for call, reply in each.job.redirected
+        ]
+        if again or (not run.learned_anew and any(r.word == "MOVED" for *_, r in redirected)):
+            run.learned_anew = True
+            with suppress(StoreUnavailable):  # then what was known has to do
+                await self._learn(run)
+
+        shares: dict[Server, list[Call]] = {}
+        for each in again:
+            self._send_again(each, shares, run)
+        for target, call, reply in redirected:
+            if target is None:
+                run.fail([call], StoreUnavailable(reply.word, "the node did not say where to"))
+                continue
+            if reply.word == "MOVED":
+                assert call.slot is not None, "a plan for a cluster knows its slots"
+                self._holders[call.slot] = target
+            shares.setdefault(target, []).append(replace(call, asking=reply.word == "ASK"))
+        return shares
+
+    def _send_again(self, broken: _Attempt, shares: dict[Server, list[Call]], run: _Run) -> None:
+        """Send what a dead node left to who holds it now.
+
+        That may be the same node, where its connection was from an earlier invocation.
+        """
+        for call in broken.job.pending:
+            holder = self._holder(call)
+            if holder is None or (holder == broken.node and not broken.reused):
+                run.fail([call], broken.error)
+            else:
+                run.sent_again = True
+                shares.setdefault(holder, []).append(replace(call, asking=False))
+
+    # --- the topology --------------------------------------------------------------------------
+
+    async def _learn(self, run: _Run) -> None:
+        """Read the topology from the first node that gives it.
+
+        Raises StoreUnavailable, or StoreRefused where a node is no part of a cluster.
+        """
+        error = StoreUnavailable("Unassigned", "there is no node to ask for the topology")
+        for node in self._to_ask(run.dead):
+            if node in self._known:
+                self._known.remove(node)
+                self._known.append(node)
+            try:
+                reply = await self._link(node).ask((b"CLUSTER", b"SLOTS"), run.end_s)
+                holders, nodes = _topology(reply, node)
+            except OutOfTime:
+                raise
+            except StoreUnavailable as exc:
+                run.dead.add(node)
+                error = exc
+                continue
+            self._adopt(holders, [*(each for each in nodes if each != node), node])
+            return
+        raise error
+
+    def _to_ask(self, dead: set[Server]) -> list[Server]:
+        """Order whom to ask: a node not asked of late, the setting's, the others; dead ones last.
+
+        By turns, because a node that was taken out of the cluster may answer all the same.
+        """
+        candidates = dict.fromkeys([*self._known[:1], self._entrance, *self._known[1:]])
+        return sorted(candidates, key=dead.__contains__)[:TOPOLOGY_ASKED_MAX]
+
+    def _adopt(self, holders: list[Server | None], nodes: list[Server]) -> None:
+        self._holders = holders
+        self._known = nodes
+        wanted = set(holders)
+        for node in [each for each in self._links if each not in wanted]:
+            self._links.pop(node).close()
+
+    def close(self) -> None:
+        """Throw every connection away, and what is known of the nodes."""
+        for link in self._links.values():
+            link.close()
+        self._links, self._known, self._holders = {}, [], []
+
+
+@dataclass(slots=True)
+class _Run:
+    """One apply under way."""
+
+    end_s: float
+    outcomes: list[Outcome]
+    connected: set[Server]  # nodes with a connection from an earlier one
+    dead: set[Server] = field(default_factory=set)
+    learned_anew: bool = False
+    sent_again: bool = False
+    out_of_time: bool = False
+    round_trip_s: float = 0.0
+
+    def fail(self, calls: Sequence[Call], error: StoreUnavailable | None) -> None:
+        assert error is not None, "what fails says why"
+        self.out_of_time = self.out_of_time or isinstance(error, OutOfTime)
+        Job(self.end_s, [], self.outcomes).fail(calls, error.error, error.reason)
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """One node's share of one round: what it was, and why it could not be done."""
+
+    node: Server
+    job: Job
+    reused: bool  # the connection is from an earlier apply
+    error: StoreUnavailable | None = None
+
+    @property
+    def may_be_sent_again(self) -> bool:
+        return self.error is not None and may_send_again(self.error, self.job.pending)
+
+
+def _redirection(reply: ReplyError, node: Server) -> Server | None:
+    """Read where to, as in MOVED 3999 10.0.0.1:6381; None where that cannot be read."""
+    words = str(reply).split(" ")
+    host, colon, port = words[-1].rpartition(":")
+    try:
+        return _named(host, int(port), node) if len(words) == 3 and colon else None
+    except ValueError:
+        return None
+
+
+def _named(host: str, port: int, by: Server) -> Server:
+    """Return the server that a node names; without a host it is that of the node itself.
+
+    Raises ValueError where it can be none.
+    """
+    if not 0 < port <= PORT_MAX:
+        raise ValueError("no port")
+    return replace(by, host=host or by.host, port=port)
+
+
+def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], list[Server]]:
+    """Read the holder of each slot, and every node, out of the answer to CLUSTER SLOTS.
+
+    Raises StoreUnavailable where there is none, StoreRefused where there is no cluster.
+    """
+    if isinstance(reply, ReplyError):
+        refuse(reply, asked, "CLUSTER SLOTS")
+        if reply.word == "ERR":  # a single server: "cluster support disabled"
+            raise StoreRefused(
+                f"{asked.address} is no node of a cluster ({reply}), "
+                "but ASYNCSYNC_REDIS_CLUSTER is true"
+            )
+        raise StoreUnavailable(reply.word, "the node gave no topology")
+    holders: list[Server | None] = [None] * SLOTS
+    nodes: dict[Server, None] = {}
+    try:
+        for first, last, *servers in reply:
+            named = [_named((host or b"").decode(), port, asked) for host, port, *_ in servers]
+            holders[first : last + 1] = [named[0]] * (last + 1 - first)
+            nodes |= dict.fromkeys(named)
+        if len(holders) != SLOTS:
+            raise ValueError("slots past the last")
+    except (AttributeError, IndexError, TypeError, ValueError) as exc:
+        raise StoreUnavailable("ProtocolError", "the node gave a topology unlike any") from exc
+    return holders, list(nodes)
