@@ -172,20 +172,27 @@ class ClusterStore:
         Raises StoreUnavailable, or StoreRefused where a node is no part of a cluster.
         """
         error = StoreUnavailable("Unassigned", "there is no node to ask for the topology")
-        for node in self._to_ask(run.dead):
+        asked = self._to_ask(run.dead)
+        # A connection from an earlier invocation may have died though its node has not: those
+        # are asked once more, on a new one, where nobody else answers.
+        again = [node for node in asked if node in run.connected and node not in run.dead]
+        for node in [*asked, *again]:
             if node in self._known:
                 self._known.remove(node)
                 self._known.append(node)
             try:
                 reply = await self._link(node).ask((b"CLUSTER", b"SLOTS"), run.end_s)
-                holders, nodes = _topology(reply, node)
+                holders, primaries, nodes = _topology(reply, node)
             except OutOfTime:
                 raise
             except StoreUnavailable as exc:
                 run.dead.add(node)
                 error = exc
                 continue
-            self._adopt(holders, [*(each for each in nodes if each != node), node])
+            self._holders = holders
+            self._known = [*(each for each in nodes if each != node), node]
+            for gone in [each for each in self._links if each not in primaries]:
+                self._links.pop(gone).close()
             return
         raise error
 
@@ -196,13 +203,6 @@ class ClusterStore:
         """
         candidates = dict.fromkeys([*self._known[:1], self._entrance, *self._known[1:]])
         return sorted(candidates, key=dead.__contains__)[:TOPOLOGY_ASKED_MAX]
-
-    def _adopt(self, holders: list[Server | None], nodes: list[Server]) -> None:
-        self._holders = holders
-        self._known = nodes
-        wanted = set(holders)
-        for node in [each for each in self._links if each not in wanted]:
-            self._links.pop(node).close()
 
     def close(self) -> None:
         """Throw every connection away, and what is known of the nodes."""
@@ -264,8 +264,8 @@ def _named(host: str, port: int, by: Server) -> Server:
     return replace(by, host=host or by.host, port=port)
 
 
-def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], list[Server]]:
-    """Read the holder of each slot, and every node, out of the answer to CLUSTER SLOTS.
+def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], set[Server], list[Server]]:
+    """Read the holder of each slot, all holders, and every node out of an answer to CLUSTER SLOTS.
 
     Raises StoreUnavailable where there is none, StoreRefused where there is no cluster.
     """
@@ -278,14 +278,16 @@ def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], list[Serv
             )
         raise StoreUnavailable(reply.word, "the node gave no topology")
     holders: list[Server | None] = [None] * SLOTS
+    primaries: set[Server] = set()
     nodes: dict[Server, None] = {}
     try:
         for first, last, *servers in reply:
             named = [_named((host or b"").decode(), port, asked) for host, port, *_ in servers]
             holders[first : last + 1] = [named[0]] * (last + 1 - first)
+            primaries.add(named[0])
             nodes |= dict.fromkeys(named)
         if len(holders) != SLOTS:
             raise ValueError("slots past the last")
     except (AttributeError, IndexError, TypeError, ValueError) as exc:
         raise StoreUnavailable("ProtocolError", "the node gave a topology unlike any") from exc
-    return holders, list(nodes)
+    return holders, primaries, list(nodes)

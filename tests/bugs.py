@@ -114,7 +114,7 @@ BUGS = (
         "loss",
         "what has no answer counts as written",
         "store.py",
-        '        failed = Outcome("failed", error.error, error.reason)\n',
+        '        failed = Outcome("failed", error, reason)\n',
         "        failed = APPLIED\n",
     ),
     bug(
@@ -178,7 +178,7 @@ BUGS = (
         "deadline",
         "the script is sent again with too little time left",
         "store.py",
-        "                self._check_time(job.end_s)\n",
+        "                    self._check_time(job.end_s)\n",
         "",
     ),
     bug(
@@ -200,8 +200,8 @@ BUGS = (
         "connection",
         "the socket that gave no answer is used again, and its late reply is believed",
         "store.py",
-        "        except StoreUnavailable as exc:\n            self.close()\n",
-        "        except StoreUnavailable as exc:\n",
+        "        except BaseException:\n            self.close()\n",
+        "        except BaseException:\n",
         combination=True,
     ),
     bug(
@@ -222,8 +222,8 @@ BUGS = (
         "connection",
         "a connection is thrown away after every batch",
         "store.py",
-        "        out_of_time = isinstance(error, _OutOfTime)\n",
-        "        out_of_time = isinstance(error, _OutOfTime)\n        self.close()\n",
+        "        out_of_time = isinstance(error, OutOfTime)\n",
+        "        out_of_time = isinstance(error, OutOfTime)\n        self.close()\n",
     ),
     bug(
         "connection",

@@ -18,6 +18,9 @@ Command: TypeAlias = Sequence[bytes]
 # Enough for a failover that loses a few batches; older commands are on every replica.
 UNDO_COMMANDS_MAX = 64
 
+# To CLUSTER SLOTS: one endpoint that holds them all, as ElastiCache serverless answers.
+TOPOLOGY = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\nsimulated\r\n:6379\r\n"
+
 _OK = b"+OK\r\n"
 _NIL = b"$-1\r\n"
 
@@ -51,6 +54,7 @@ class ModelServer:
         self._now_ms = now_ms
         self.changed = []
         self._before: list[tuple[bytes, Held | None]] = []
+        self._has_written = False
         try:
             return self._run(command)
         except Refused as exc:
@@ -96,6 +100,8 @@ class ModelServer:
             raise Refused("LOADING Redis is loading the dataset in memory")
         if word in (b"EVALSHA", b"EVAL"):
             return self._script(word, arguments)
+        if word == b"CLUSTER":
+            return TOPOLOGY
         if word == b"SET":
             return _NIL if self._set(arguments) is None else _OK
         if word == b"DEL":
@@ -172,8 +178,10 @@ class ModelServer:
     def _check_writable(self, *, grows: bool) -> None:
         if self.read_only:
             raise Refused("READONLY You can't write against a read only replica.")
-        if grows and self.is_full():
+        # A script that has written once is let finish, however full the server is.
+        if grows and not self._has_written and self.is_full():
             raise Refused("OOM command not allowed when used memory > 'maxmemory'.")
+        self._has_written = True
 
     # --- keys ----------------------------------------------------------------------------------
 

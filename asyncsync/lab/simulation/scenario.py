@@ -40,6 +40,7 @@ class Scenario:
             f"batch {mapping.batch_size}, factor {mapping.parallelization_factor}, "
             f"attempts {mapping.retry_attempts_max}, age {mapping.record_age_max_s} s, "
             f"bisect {mapping.bisect}"
+            + (", a cluster's endpoint" if config.redis_cluster else "")
             + (", through a transform" if self.transforms else "")
             + (f", values live {config.ttl_s} s" if config.ttl_s else "")
             + (", with a quiet day" if self.quiet_day else "")
@@ -58,6 +59,7 @@ def draw(chance: Random, weather: Weather) -> Scenario:
         on_failure=on_failure,  # type: ignore[arg-type]
         rejects=chance.choice(("report", "report", "skip")),
         timeout_ms=chance.choice((300, 2_000, 2_000)),
+        redis_cluster=chance.random() < 0.25,
         ttl_s=600 if mode != "invalidate" and chance.random() < 0.15 else None,
         metrics="off",
     )
@@ -73,7 +75,7 @@ def draw(chance: Random, weather: Weather) -> Scenario:
         _mapping(config, weather, chance, quiet_day=quiet_day, wide=wide),
         items=600 if wide else chance.choice((1, 2, 3, 5, 8, 12)),
         preloaded=mode != "mirror",
-        changes=1_200 if wide else chance.randint(45, 100),
+        changes=1_200 if wide else chance.randint(45, 85),
         gap_s=0.001 if wide else chance.choice((0.03, 0.1, 0.3)),
         timeout_s=chance.choice((3.0, 10.0, 30.0)),
         transforms=transforms,
@@ -90,7 +92,7 @@ def _mapping(
     if endless and NEVER_ENCODED in weather.odds:
         attempts = 5  # else its shard would stand still for a day
     return MappingSettings(
-        batch_size=1_000 if wide else chance.choice((1, 2, 4, 10, 10, 100)),
+        batch_size=1_000 if wide else chance.choice((1, 4, 10, 10, 100)),
         window_s=chance.choice((0, 0, 0, 1)),
         parallelization_factor=chance.choice((1, 1, 1, 2, 4)),
         retry_attempts_max=attempts,

@@ -141,7 +141,9 @@ class World:
         """Deliver every stream again, as an operator does after data was destroyed."""
         self.say("data was destroyed: every stream is delivered again")
         self.oracle.replayed()
-        settings = replace(self.scenario.mapping, record_age_max_s=-1, retry_attempts_max=5)
+        settings = replace(
+            self.scenario.mapping, batch_size=100, record_age_max_s=-1, retry_attempts_max=5
+        )
         for stream in self.table.streams:
             self.start_reader(stream, settings)
         await self._come_to_rest()
