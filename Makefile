@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile pyproject.toml --universal --generate-hashes --pytho
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist mutants failover bench-core requirements clean
+.PHONY: help demo test check format dist simulate scope soak bugs mutants failover bench-core requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -40,6 +40,18 @@ format: $(VENV)/.dev ## let ruff write what it would otherwise complain about
 
 dist: $(VENV)/.dev ## build wheel and sdist into dist/, without network
 	$(BIN)/python -m build --no-isolation
+
+simulate: $(VENV)/.dev ## try to break the order: 500 seeds of simulated runs (ARGS="--seed 7 --trace" tells one)
+	$(BIN)/python -m asyncsync simulate $(ARGS)
+
+scope: $(VENV)/.dev ## play every history of up to four records of two items, with one fault
+	$(BIN)/python -m asyncsync simulate --scope 4
+
+soak: $(VENV)/.dev ## run SEEDS= further seeds (100000) and write down which in docs/soak.jsonl
+	$(BIN)/python tests/soak.py $(or $(SEEDS),100000)
+
+bugs: $(VENV)/.dev ## put one bug at a time into a copy of the package and see the simulator find it
+	$(BIN)/python tests/bugs.py
 
 mutants: $(VENV)/.dev ## take each rule out of a copy of the package and see its tests fail
 	$(BIN)/python tests/mutants.py

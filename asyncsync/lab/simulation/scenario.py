@@ -65,7 +65,7 @@ def draw(chance: Random, weather: Weather) -> Scenario:
     )
     if mode == "invalidate":  # encodes nothing
         weather.odds.pop(NEVER_ENCODED, None)
-    transforms = mode != "invalidate" and value == "json" and chance.random() < 0.6
+    transforms = mode != "invalidate" and value == "json" and chance.random() < 0.9
     if not transforms:
         weather.odds.pop(NOT_YET_ENCODED, None)
     quiet_day = chance.random() < 0.25
@@ -76,7 +76,7 @@ def draw(chance: Random, weather: Weather) -> Scenario:
         items=600 if wide else chance.choice((1, 2, 3, 5, 8, 12)),
         preloaded=mode != "mirror",
         changes=1_200 if wide else chance.randint(45, 85),
-        gap_s=0.001 if wide else chance.choice((0.03, 0.1, 0.3)),
+        gap_s=0.001 if wide else chance.choice((0.02, 0.06, 0.2)),
         timeout_s=chance.choice((3.0, 10.0, 30.0)),
         transforms=transforms,
         quiet_day=quiet_day,

@@ -309,7 +309,7 @@ class World:
             self.say("%s is deleted", reader.name)
             reader.delete()
             self.start_reader(reader.stream)
-        if not self.function.mended and self.chance.random() < 0.3:
+        if not self.function.mended and self.chance.random() < 0.5:
             self._deploy()
 
     def _deploy(self) -> None:
