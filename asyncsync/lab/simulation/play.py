@@ -89,6 +89,7 @@ class _Play:
         self._late: tuple[bytes, Connection] | None = None
         self._first: dict[int, Batch] = {}  # each batch as it came first
         self._connection: Connection | None = None
+        self.aws_request_id = ""  # the play is Lambda's context, too
         self._mirror = self._sandbox()
 
     def _sandbox(self) -> Mirror:
@@ -202,6 +203,7 @@ class _Play:
         self._prepare(kind)
         self._allowed = {name_of(item_of(record)): None for record in batch.records}
         self._end_s = self._loop.time() + TIMEOUT_S
+        self.aws_request_id = batch.request_id
         task = self._loop.create_task(self._mirror.handle(batch.event, self))
         self._kill = task.cancel
         try:
@@ -227,8 +229,6 @@ class _Play:
     def _killed(self) -> Answer:
         self._mirror, self._connection = self._sandbox(), None
         return FunctionError("Runtime.ExitError")
-
-    aws_request_id = "played"
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how long the invocation may still run, as Lambda's context does."""

@@ -14,6 +14,7 @@ import orjson
 from asyncsync.config import Server
 from asyncsync.errors import BatchFailed
 from asyncsync.lab.answers import Answer, FunctionError, Returned
+from asyncsync.lab.mapping import Batch
 from asyncsync.lab.simulation.network import Connection, Network, streams
 from asyncsync.lab.simulation.oracle import Violation
 from asyncsync.lab.simulation.scenario import Scenario
@@ -49,6 +50,7 @@ class Sandbox:
         self, number: int, scenario: Scenario, loop: VirtualLoop, function: Function
     ) -> None:
         self.number = number
+        self.aws_request_id = ""
         self.skew_s = 0.0  # of its wall clock
         self.slept_s = 0.0  # what its monotonic clock is ahead by
         self.end_s = 0.0  # of the invocation, on the loop's clock
@@ -70,8 +72,6 @@ class Sandbox:
             wall_clock=lambda: FIRST_WALL_S + loop.time() + self.skew_s,
             emit=self.lines.append,
         )
-
-    aws_request_id = "simulated"
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how long the invocation may still run, as Lambda's context does."""
@@ -138,12 +138,13 @@ class Function:
             raise ConnectionRefusedError
         return self._network.open(sandbox)
 
-    async def invoke(self, event: bytes, allowed: Mapping[bytes, object]) -> Answer:
+    async def invoke(self, batch: Batch, allowed: Mapping[bytes, object]) -> Answer:
         """Run the handler in a sandbox until it answers or is killed."""
         self.invocations += 1
         if self.running:
             self._weather.count("two sandboxes run at once")
         sandbox = self._take()
+        sandbox.aws_request_id = batch.request_id  # the same again in a retry, as in AWS
         sandbox.allowed, sandbox.sent, sandbox.opened = allowed, 0, 0
         sandbox.calm_runs += self._weather.is_calm
         sandbox.lines.clear()
@@ -157,7 +158,7 @@ class Function:
         sandbox.kill_when_sent = self._weather.strikes("killed during the write")
         self.running += 1
         try:
-            answer = await self._run(sandbox, event)
+            answer = await self._run(sandbox, batch.event)
         except Killed:
             return FunctionError("Runtime.ExitError")
         finally:

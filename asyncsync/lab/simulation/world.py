@@ -244,7 +244,7 @@ class World:
         if self.weather.strikes("throttled"):
             return Throttled()
         allowed = {name_of(item_of(record)): None for record in batch.records}
-        return await self.function.invoke(batch.event, allowed)
+        return await self.function.invoke(batch, allowed)
 
     def _answered(self, reader: Reader, batch: Batch, decision: Decision) -> None:
         self.say(
