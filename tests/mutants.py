@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from patched import Patch, PatchLost, applied, copy, passes
+from patched import Patch, PatchLost, applied, copy, suite_passes
 
 RULES = "test_cluster_rules.py"
 
@@ -425,11 +424,6 @@ MUTANTS = (
 )
 
 
-def run(folder: Path, suite: str) -> bool:
-    """Run a suite against the package in a folder; say whether it passed."""
-    return passes(folder, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{suite}")
-
-
 def main() -> int:
     """Run every mutant, or those whose rule holds the words given; 1 where one lives."""
     words = " ".join(sys.argv[1:])
@@ -437,14 +431,14 @@ def main() -> int:
     lived = []
     with copy() as folder:
         for suite in sorted({mutant.suite for mutant in chosen}):
-            if not run(folder, suite):
+            if not suite_passes(folder, suite):
                 print(f"{suite} fails without any mutant")
                 return 1
         for at, mutant in enumerate(chosen, 1):
             began_s = time.monotonic()
             try:
                 with applied(folder, [Patch(mutant.file, mutant.old, mutant.new)]):
-                    caught = not run(folder, mutant.suite)
+                    caught = not suite_passes(folder, mutant.suite)
             except PatchLost as exc:
                 print(f"{exc}, which stands for: {mutant.rule}")
                 return 1

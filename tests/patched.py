@@ -59,9 +59,14 @@ def applied(folder: Path, patches: Sequence[Patch]) -> Iterator[None]:
             (folder / "asyncsync" / file).write_text(source)
 
 
-def passes(folder: Path, *arguments: str) -> bool:
-    """Run a Python command with the copy's package; whether it ended well."""
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a Python command with the copy's package to its end."""
     env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False)
-    return done.returncode == 0
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False)
+
+
+def suite_passes(folder: Path, suite: str) -> bool:
+    """Run a test file with the copy's package; whether it passed."""
+    arguments = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{suite}")
+    return run(folder, *arguments).returncode == 0

@@ -48,6 +48,7 @@ class Connection:
         self.is_open = True  # at the server's end
         self._loop = loop
         self._network = network
+        self._is_mute = False
         self._arrives_s = 0.0  # when the last byte so far reaches the server
         self._requests = hiredis.Reader()
         self.reader = asyncio.StreamReader(loop=loop)
@@ -86,8 +87,9 @@ class Connection:
         while (command := self._requests.gets()) is not False:
             replies.append(self._network.execute(command, self))
         reply = b"".join(replies)
-        if reply and fate.answered:
+        if reply and fate.answered and not self._is_mute:
             cut = fate.cut_reply
+            self._is_mute = cut is not None  # nothing is heard behind the cut
             part = reply if cut is None else reply[: cut % len(reply)]
             self._loop.call_later(ONE_WAY_S + fate.late_s, self._heard, part, cut is not None)
         if breaks:
