@@ -245,7 +245,9 @@ class Oracle:
         config = self._config
         kept = last.item is not None and last.poison != "never" and config.mode != "invalidate"
         if shown is None:
-            optional = config.mode == "refresh" or config.ttl_s is not None
+            # What was skipped before a deployment could encode it is gone until it next changes.
+            skipped = config.rejects == "skip" and bool(last.poison)
+            optional = config.mode == "refresh" or config.ttl_s is not None or skipped
             return "is missing" if kept and not optional else ""
         if not kept:
             return f"should be absent, but shows change {shown.count}"
