@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -20,14 +21,17 @@ from asyncsync import Config, ConfigError, limits, plan
 from asyncsync.config import PREFIX
 from asyncsync.keys import escape, parse_template
 from asyncsync.lab.servers import ServerProcess
+from asyncsync.lab.simulation import scope
+from asyncsync.lab.simulation.play import MODES
 from asyncsync.report import METRICS
 from asyncsync.values import to_json
 from asyncsync.wire import _REFUSAL_WORDS
+from bugs import BUGS
 from test_tidy import HOT
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/guarantees.md")
 ADDRESS = "127.0.0.1:6379"
 
 # The README's words for a limit, and the limit.
@@ -157,7 +161,8 @@ def test_a_make_target_named_in_a_sentence_is_there(command: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_link_leads_to_a_file_that_is_there(name: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
-    dead = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    folder = (ROOT / name).parent
+    dead = [link for link in links if "://" not in link and not (folder / link).exists()]
 
     assert not dead
 
@@ -272,8 +277,38 @@ def test_the_numbers_in_the_sentences_are_those_of_the_code() -> None:
         assert word in failures
 
 
-def test_no_command_is_named_that_is_not_there() -> None:
-    later = {"check", "backfill", "audit", "redrive", "simulate"}
+def test_the_bugs_are_those_that_are_tried() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    listed = re.findall(
+        r"^\| (order|loss|deadline|connection) \| (.+) \| (\S+) \| (.*)\|$", text, re.M
+    )
+    tried = [
+        (each.area, each.wrong, each.check, "a fault and a replay " if each.combination else " ")
+        for each in BUGS
+    ]
 
-    assert set(re.findall(r"asyncsync (demo|tail|get)\b", README)) == {"demo", "tail", "get"}
+    assert listed == tried
+
+
+def test_the_seeds_and_histories_that_were_run_are_those_that_are_written_down() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    journal = [json.loads(line) for line in (ROOT / "docs/soak.jsonl").read_text().splitlines()]
+    starts = [row["first"] for row in journal]
+    ends = [row["first"] + row["seeds"] for row in journal]
+
+    assert starts == [0, *ends[:-1]]  # no seed is missing, none counted twice
+    assert sum(row["violations"] for row in journal) == 0
+    assert f"**Seeds so far**: {_spaced(ends[-1])}, no violation" in text
+    assert f"{_spaced(scope.expected() * len(MODES))} histories" in text
+
+
+def _spaced(number: int) -> str:
+    return f"{number:_}".replace("_", " ")
+
+
+def test_no_command_is_named_that_is_not_there() -> None:
+    later = {"check", "backfill", "audit", "redrive"}
+    now = {"demo", "tail", "get", "simulate"}
+
+    assert set(re.findall(r"asyncsync (demo|tail|get|simulate)\b", README)) == now
     assert not set(re.findall(r"asyncsync (\w+)", README)) & later

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from random import Random
 from typing import Any
 
@@ -27,6 +28,8 @@ from asyncsync.lab.simulation.virtual import Stuck, VirtualLoop
 from asyncsync.lab.simulation.weather import FAULTS
 from asyncsync.lab.simulation.world import Ended, run
 from asyncsync.operate.cli import main
+from bugs import BUGS
+from patched import ROOT, Patch, PatchLost, patched
 
 CI_SEEDS = 600
 
@@ -120,6 +123,23 @@ def test_a_bug_in_the_code_under_test_is_seen(mode: str, monkeypatch: pytest.Mon
 
     seeds = (seed for seed in range(400) if f"mode {mode}" in run(seed).scenario)
     assert any(run(seed).violation for seed in seeds)
+
+
+def test_every_bug_still_finds_its_text_and_they_are_spread() -> None:
+    """`make bugs` tries them; here only that none has gone stale."""
+    for each in BUGS:
+        for patch in each.patches:
+            source = (ROOT / "asyncsync" / patch.file).read_text(encoding="utf-8")
+            assert patched(source, patch) != source
+
+    assert len(BUGS) >= 20
+    assert min(Counter(each.area for each in BUGS).values()) >= 4
+    assert sum(each.combination for each in BUGS) >= 5
+
+
+def test_a_bug_whose_text_has_gone_fails_loudly() -> None:
+    with pytest.raises(PatchLost, match="does not hold once"):
+        patched("source", Patch("store.py", "no such text", ""))
 
 
 # --- the small scope --------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from asyncsync.lab.simulation.scope import Fault, History
 from asyncsync.lab.simulation.table import Poison, Table
 from asyncsync.lab.simulation.virtual import VirtualLoop
 from asyncsync.mirror import Mirror
+from asyncsync.store import SCRIPT
 from asyncsync.wire import Streams
 
 TIMEOUT_S = 30.0
@@ -272,7 +273,12 @@ class FakeRedis:
     def __init__(self) -> None:
         from fakeredis import FakeServer, FakeStrictRedis
 
-        self._client: Any = FakeStrictRedis(server=FakeServer(server_type="redis"))
+        server = FakeServer(server_type="redis")
+        self._client: Any = FakeStrictRedis(server=server)
+        self._client.script_load(SCRIPT)
+        # The oracle reads after every command: past the client, which is most of a read.
+        self._keys: Any = server.dbs[0]
+        self._holds_script = True
 
     def execute(self, command: Command) -> bytes:
         """Return the reply's bytes."""
@@ -290,8 +296,8 @@ class FakeRedis:
 
     def read(self, name: bytes) -> bytes | None:
         """Return what a reader gets."""
-        value = self._client.get(name)
-        return value if isinstance(value, bytes) else None
+        held = self._keys.get(name)
+        return None if held is None else bytes(held.value)
 
     def write(self, name: bytes, value: bytes) -> None:
         """Put a value there."""
@@ -300,10 +306,11 @@ class FakeRedis:
     def forget_scripts(self) -> None:
         """Empty the script cache."""
         self._client.script_flush()
+        self._holds_script = False
 
     def clear(self) -> None:
         """Remove every key, and hold the script again."""
-        from asyncsync.store import SCRIPT
-
         self._client.flushall()
-        self._client.script_load(SCRIPT)
+        if not self._holds_script:
+            self._client.script_load(SCRIPT)
+            self._holds_script = True
