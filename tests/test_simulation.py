@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from asyncsync import Config
-from asyncsync.lab.simulation import scope
+from asyncsync.lab.simulation import scope, world
 from asyncsync.lab.simulation.oracle import Oracle, Violation, fence_of, item_image, name_of
 from asyncsync.lab.simulation.play import MODES, FakeRedis, play
+from asyncsync.lab.simulation.sandbox import Function
 from asyncsync.lab.simulation.seeds import (
     FIRED_MIN,
     MEDIANS_MIN,
@@ -342,3 +344,21 @@ def test_wrong_arguments_are_refused_by_exit_2(
 
     assert code == 2
     assert capsys.readouterr().err
+
+
+def test_a_run_that_does_not_come_to_rest_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deployment that mends nothing, and a mapping that tries for ever."""
+
+    def transform(_: Function, item: dict[str, object]) -> dict[str, object]:
+        if "Trap" in item:
+            raise ValueError
+        return item
+
+    monkeypatch.setattr(Function, "transform", transform)
+    monkeypatch.setattr(world, "CALM_S_MAX", 7_200.0)
+
+    found = (run(seed).violation for seed in range(200))
+    violation = next(each for each in found if "G3: not at rest" in each)
+
+    assert re.search(r"mapping \d holds \d+ records, \d in flight, next in \d+ ms", violation)
+    assert "the transform raised ValueError" in violation

@@ -142,7 +142,9 @@ class Reader:
     @property
     def why(self) -> str:
         """Say why it is not idle."""
-        return f"{self.name} holds {self.mapping.waiting} records, {self.in_flight} in flight"
+        held, again_ms = self.mapping.waiting, self.mapping.wakes_ms(self._loop.wall_ms())
+        wait = "" if again_ms is None else f", next in {again_ms - self._loop.wall_ms()} ms"
+        return f"{self.name} holds {held} records, {self.in_flight} in flight{wait}"
 
     def delete(self) -> None:
         """Delete the mapping; what is in flight runs on, its answer is read by nobody."""

@@ -102,6 +102,7 @@ class Function:
     ) -> None:
         self.mended = False  # the deployment that can encode all but the worst
         self.invocations = 0
+        self.said_last = ""  # the last log line of any sandbox
         self.running = 0
         self._scenario = scenario
         self._weather = weather
@@ -183,6 +184,8 @@ class Function:
 
     def _ended(self, sandbox: Sandbox, limit_s: float, answer: Answer) -> Answer:
         left_s = sandbox.end_s - self._loop.time()
+        for line in sandbox.lines:
+            self.said_last = line.decode()
         if left_s < min(ANSWER_LEFT_S_MIN, limit_s) - _ROUNDING_S:
             raise Violation(f"G7: answered with {left_s:.3f} s of {limit_s:.3f} s left")
         if sandbox.calm_runs:

@@ -24,7 +24,7 @@ from asyncsync.lab.simulation.reader import Reader, item_of
 from asyncsync.lab.simulation.sandbox import Function
 from asyncsync.lab.simulation.scenario import NEVER_ENCODED, NOT_YET_ENCODED, draw
 from asyncsync.lab.simulation.table import Change, Poison, Stream, Table
-from asyncsync.lab.simulation.virtual import VirtualLoop
+from asyncsync.lab.simulation.virtual import Stuck, VirtualLoop
 from asyncsync.lab.simulation.weather import Weather
 
 MOMENTS = 12  # at which something may befall the whole system, spread over the changes
@@ -59,8 +59,9 @@ def run(seed: int, tell: Tell | None = None) -> Ended:
         world = World(seed, loop, tell)
         try:
             runner.run(world.live())
-        except Violation as exc:
-            violation = str(exc)
+        except (Violation, Stuck, AssertionError) as exc:
+            # What breaks in the simulator itself has a seed, too.
+            violation = str(exc) if isinstance(exc, Violation) else f"the simulator: {exc!r}"
             world.say("VIOLATION  %s", violation)
         finally:
             world.outages.network.close()
@@ -161,9 +162,8 @@ class World:
             await asyncio.sleep(1.0 if self.loop.time() < gives_up_s - CALM_S_MAX + 60 else 60.0)
 
     def _why(self) -> str:
-        return (
-            "; ".join(each.why for each in self.readers if not each.is_idle) or "bytes on the way"
-        )
+        waits = [each.why for each in self.readers if not each.is_idle] or ["bytes are on the way"]
+        return f"{'; '.join(waits)}; the handler said last: {self.function.said_last or 'nothing'}"
 
     # --- changes -------------------------------------------------------------------------------
 
