@@ -387,6 +387,13 @@ MUTANTS = (
         RULES,
     ),
     Mutant(
+        "a dead connection is opened again for the topology, too",
+        "cluster.py",
+        "for node in [*asked, *again]:",
+        "for node in asked:",
+        RULES,
+    ),
+    Mutant(
         "so many nodes are asked for it and no more",
         "cluster.py",
         "[:TOPOLOGY_ASKED_MAX]",

@@ -253,6 +253,23 @@ async def test_a_topology_is_kept_as_long_as_nothing_fails_and_no_longer() -> No
         assert node.count(b"CLUSTER") == 2
 
 
+async def test_a_dead_connection_costs_nothing_though_the_topology_is_to_be_read_on_it() -> None:
+    opened: list[asyncio.StreamWriter] = []
+
+    async def connect_and_remember(server: Server) -> Streams:
+        reader, writer = await connect(server)
+        opened.append(writer)
+        return reader, writer
+
+    async with nodes(1) as (node,), writing(node, connect=connect_and_remember) as write:
+        node.says[b"EVALSHA"] = times(1, b"-OOM command not allowed\r\n", WRITTEN)
+        assert [each.error for each in await write(entry(b"a", 1))] == ["OOM"]
+        opened[0].transport.abort()  # as after a freeze: it is found out at its next use
+
+        assert [each.kind for each in await write(entry(b"a", 1))] == ["applied"]
+        assert len(opened) == 2
+
+
 async def test_a_node_that_was_thrown_out_does_not_keep_the_word() -> None:
     """It answers, and holds nothing: another is asked the next time."""
     async with nodes(2) as (low, high), writing(low) as write:
