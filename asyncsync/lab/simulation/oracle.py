@@ -213,12 +213,8 @@ class Oracle:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether anything was destroyed since the last replay of the stream."""
+        """Whether anything was destroyed, so that only a replay of the stream mends it."""
         return bool(self._damaged)
-
-    def replayed(self) -> None:
-        """Say that the whole stream has been delivered since the last damage."""
-        self._damaged.clear()
 
     # --- at the end ----------------------------------------------------------------------------
 

@@ -141,7 +141,6 @@ class World:
     async def _replay(self) -> None:
         """Deliver every stream again, as an operator does after data was destroyed."""
         self.say("data was destroyed: every stream is delivered again")
-        self.oracle.replayed()
         settings = replace(
             self.scenario.mapping, batch_size=100, record_age_max_s=-1, retry_attempts_max=5
         )
