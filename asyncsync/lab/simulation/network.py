@@ -14,7 +14,6 @@ from typing import Any
 
 import hiredis
 
-from asyncsync.config import Server
 from asyncsync.lab.simulation.model_server import Command
 from asyncsync.lab.simulation.virtual import VirtualLoop
 from asyncsync.wire import Streams
@@ -173,8 +172,3 @@ class Network:
 def streams(connection: Connection) -> Streams:
     """Give a connection as asyncio's streams."""
     return connection.reader, connection.writer
-
-
-def address() -> Server:
-    """Name the simulated server."""
-    return Server("simulated", 6379, "", False, 0, "", "")
