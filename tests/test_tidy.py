@@ -31,8 +31,8 @@ HOT = (
     "wire",
     "store",
     "cluster",
-    "mirror",
     "runtime",
+    "mirror",
     "handler",
 )
 CORE = ("decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
