@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ import redis
 
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.runtime import ENTRY_POINT, RawMarshaller, take_raw_events
-from runtime_api import function
+from runtime_api import Answer, Function, FunctionFailed, function
 from stream import FIRST, event, record
 
 CLIENT = "awslambdaric.lambda_runtime_client"
@@ -48,20 +50,31 @@ def modules(**changes: Any) -> dict[str, Any]:
     return {CLIENT: client, MARSHALLER: SimpleNamespace(LambdaMarshaller=LambdaMarshaller)}
 
 
+@contextmanager
+def client_running(handler: str, env: Mapping[str, str]) -> Iterator[Function]:
+    """AWS's runtime client with a handler, as in Lambda."""
+    environment = {**os.environ, **env, "_HANDLER": handler}
+    with function([sys.executable, "-m", "awslambdaric", handler], environment) as api:
+        yield api
+
+
+def answered(answer: Answer) -> tuple[str, Any]:
+    return answer.kind, json.loads(answer.body)
+
+
 def test_the_real_client_hands_over_bytes_and_takes_our_answer(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     env = {"ASYNCSYNC_REDIS_URL": real_server.url}
-    with function(ENTRY_POINT, env) as api:
+    with client_running(ENTRY_POINT, env) as api:
         good = event([record(1, FIRST)])
         bad = event([record(2, FIRST + 1, image={"a": {"Q": "?"}})])
 
-        assert api.invoke(good) == ("response", b'{"batchItemFailures": []}')
-        kind, answer = api.invoke(bad)
-        assert json.loads(answer) == {"batchItemFailures": [{"itemIdentifier": str(FIRST + 1)}]}
-        kind, answer = api.invoke(b'{"not": "a stream event"}')
-        assert kind == "error"
-        assert json.loads(answer)["errorType"] == "EventError"
+        assert answered(api.invoke(good)) == ("response", {"batchItemFailures": []})
+        failed = {"batchItemFailures": [{"itemIdentifier": str(FIRST + 1)}]}
+        assert answered(api.invoke(bad)) == ("response", failed)
+        kind, error = answered(api.invoke(b'{"not": "a stream event"}'))
+        assert (kind, error["errorType"]) == ("error", "EventError")
         assert [line["RawEvent"] for line in api.printed() if "_aws" in line] == [1, 1]
         assert api.printed()[0]["raw_event"] is True
     assert real_client.get("Players:1") is not None
@@ -71,10 +84,10 @@ def test_the_setting_false_leaves_the_real_client_alone_and_all_is_as_correct(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     env = {"ASYNCSYNC_REDIS_URL": real_server.url, "ASYNCSYNC_RAW_EVENT": "false"}
-    with function(ENTRY_POINT, env) as api:
+    with client_running(ENTRY_POINT, env) as api:
         answer = api.invoke(event([record(1, FIRST)]))
 
-        assert answer == ("response", b'{"batchItemFailures": []}')
+        assert answered(answer) == ("response", {"batchItemFailures": []})
         assert [line["RawEvent"] for line in api.printed() if "_aws" in line] == [0]
     assert real_client.get("Players:1") is not None
 
@@ -144,10 +157,10 @@ def test_the_real_client_hands_bytes_to_a_function_of_ones_own(
         f"config = Config(redis_url={real_server.url!r})\n"
         "lambda_handler = Mirror(config, raw_event=True).lambda_handler\n"
     )
-    with function("mine.lambda_handler", {"PYTHONPATH": str(tmp_path)}) as api:
+    with client_running("mine.lambda_handler", {"PYTHONPATH": str(tmp_path)}) as api:
         answer = api.invoke(event([record(1, FIRST)]))
 
-        assert answer == ("response", b'{"batchItemFailures": []}')
+        assert answered(answer) == ("response", {"batchItemFailures": []})
         assert [line["RawEvent"] for line in api.printed() if "_aws" in line] == [1]
     assert real_client.get("Players:1") is not None
 
@@ -211,3 +224,16 @@ def test_as_shipped_it_is_taken_and_other_content_is_still_awss() -> None:
     assert marshaller.unmarshal_request("{}") == {}
     assert marshaller.unmarshal_request(b"{}", "text/plain") == {}
     assert marshaller.marshal_response({}) == ("{}", "application/json")
+
+
+def test_a_handler_that_cannot_be_loaded_is_told_with_its_reason() -> None:
+    with pytest.raises(FunctionFailed, match="No module named 'nowhere'"):
+        with client_running("nowhere.handler", {}):
+            pass
+
+
+def test_a_client_that_ends_is_told_with_its_last_words() -> None:
+    command = [sys.executable, "-c", "raise SystemExit('enough')"]
+    with pytest.raises(FunctionFailed, match="ended with 1: enough"):
+        with function(command, os.environ):
+            pass
