@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist build package simulate scope soak bugs mutants failover bench-core requirements clean
+.PHONY: help demo test check format dist build package simulate scope soak bugs mutants failover bench bench-full bench-core requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -65,6 +65,12 @@ mutants: $(VENV)/.dev ## take each rule out of a copy of the package and see its
 failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100 000 records (two minutes)
 	$(BIN)/python tests/failover_drill.py $(ARGS)
 
+bench: $(VENV)/.bench ## billed duration beside what people use today (three minutes)
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-full: $(VENV)/.bench ## all of it, written to benchmarks/results and the README (25 minutes; ARGS="--seed 2")
+	@$(BIN)/python benchmarks/bench.py --full $(ARGS)
+
 bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
 	$(BIN)/python benchmarks/bench_core.py
 
@@ -72,9 +78,12 @@ requirements: ## pin every dependency again (needs uv); dev first, so that all t
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
 	$(COMPILE) --upgrade pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	$(COMPILE) --upgrade --group lambda -c requirements/dev.txt -o requirements/lambda.txt
+	for each in bench contestant-runtime contestant-redis contestant-powertools; do \
+	    $(COMPILE) --upgrade --group $$each -c requirements/dev.txt -o requirements/$$each.txt || exit; \
+	done
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 	find asyncsync tests benchmarks -name __pycache__ -exec rm -rf {} +
 
 # --- the environment --------------------------------------------------------------------------
@@ -89,6 +98,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.made
 	@echo "installing requirements/dev.txt and the package into $(VENV)"
 	@$(PINNED) -r requirements/dev.txt
 	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt | $(VENV)/.dev
+	@echo "installing requirements/bench.txt into $(VENV)"
+	@$(PINNED) -r requirements/bench.txt
 	@touch $@
 
 # A python3.x on PATH may be a version manager's shim that cannot run: so each is run.
