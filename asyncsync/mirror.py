@@ -98,10 +98,11 @@ class Mirror:
             return Report({"batchItemFailures": []}, None, ())
         _refuse_view(decoded, self.config)
         collapsed = collapse(decoded.records)
-        encoded = encode(collapsed.latest, decoded.stream, self.rules, now_ms)
-        calls = plan(encoded.entries, self.config)
-        written = await self._store.apply(calls, len(encoded.entries), end_s)
-        return report(decoded, collapsed, encoded, written, self.config, invocation)
+        encoding = encode(collapsed.latest, decoded.stream, self.rules, now_ms)
+        # Entries are made as the store takes calls: the server writes the first meanwhile.
+        calls = plan(encoding, self.config)
+        written = await self._store.apply(calls, len(encoding), end_s)
+        return report(decoded, collapsed, encoding.finished(), written, self.config, invocation)
 
     async def handle(
         self, event: bytes | Mapping[str, Any], context: LambdaContext | None

@@ -55,8 +55,9 @@ def core(event: bytes, rules: Rules) -> tuple[Encoded, list[Call]]:
     decoded = decode(event)
     assert decoded.stream is not None, "the event has records"
     collapsed = collapse(decoded.records)
-    encoded = encode(collapsed.latest, decoded.stream, rules, NOW_MS)
-    return encoded, plan(encoded.entries, rules.config)
+    encoding = encode(collapsed.latest, decoded.stream, rules, NOW_MS)
+    calls = list(plan(encoding, rules.config))
+    return encoding.finished(), calls
 
 
 # --- the other side ---------------------------------------------------------------------------
