@@ -34,7 +34,7 @@ import server_side
 from asyncsync.lab.cluster_servers import redis_cluster
 from asyncsync.lab.servers import BINARIES, binaries
 from bundles import CannotBuild
-from cpu_share import ONE_VCPU_MB, NoShares, cpu_share
+from cpu_share import FUNCTIONS_OWN, ONE_VCPU_MB, NoShares, cpu_share, leave_one_free
 from grounds import LOOPBACK, ZONE, servers
 from measure import Network
 from publish import publish
@@ -286,6 +286,7 @@ def machine() -> dict[str, Any]:
         "processor": model or platform.machine(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
+        "a core for functions alone": bool(FUNCTIONS_OWN),
         "system": f"{platform.system()} {platform.release()}",
     }
 
@@ -387,6 +388,7 @@ def measured(arguments: argparse.Namespace, binary: str) -> Result:
     batches = {key: batch(*key, arguments.seed) for key in sorted(views)}
     print("making the bundles", file=sys.stderr)
     absent, main = taking_part(arguments.full, arguments.only)
+    leave_one_free()
     with (
         Teller(sum(lap.rounds for lap in plan) + 3 * rounds) as teller,
         servers(list(batches.values()), binary) as networks,

@@ -14,6 +14,11 @@ from pathlib import Path
 ONE_VCPU_MB = 1_769
 PERIOD_US = 20_000
 
+_PROCESSORS = os.sched_getaffinity(0)
+
+# The one that functions run on and nothing else does; none where there is only one.
+FUNCTIONS_OWN = {max(_PROCESSORS)} if len(_PROCESSORS) > 1 else set()
+
 _V1 = Path("/sys/fs/cgroup/cpu")
 _V2 = Path("/sys/fs/cgroup")
 
@@ -47,6 +52,15 @@ def cpu_share(memory_mb: int) -> Iterator[Share]:
         for pid in (folder / "cgroup.procs").read_text().split():
             (folder.parent / "cgroup.procs").write_text(pid)
         folder.rmdir()
+
+
+def leave_one_free() -> None:
+    """Keep this process and those it starts from now on off the processor that functions get.
+
+    A function and its server are different hosts: neither waits for the other's processor.
+    """
+    if FUNCTIONS_OWN:
+        os.sched_setaffinity(0, _PROCESSORS - FUNCTIONS_OWN)
 
 
 def _group(name: str, quota_us: int) -> Path:

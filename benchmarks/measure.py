@@ -21,6 +21,7 @@ import redis
 
 import roster
 from bundles import CannotBuild
+from cpu_share import FUNCTIONS_OWN
 from roster import Contestant, Place
 from runtime_api import Answer, Function, FunctionFailed, function
 from stream_events import Batch, Image
@@ -82,7 +83,8 @@ def started(contestant: Contestant, place: Place) -> AbstractContextManager[Func
     Raises CannotBuild, and FunctionFailed on entering where it does not start.
     """
     command, env, folder = roster.command(contestant)
-    return function(command, {**env, **roster.environment(contestant, place)}, folder)
+    env = {**env, **roster.environment(contestant, place)}
+    return function(command, env, folder, FUNCTIONS_OWN)
 
 
 # --- is it right? -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,11 @@ class Function:
     """One function process and the API it polls; make it with `function`."""
 
     def __init__(
-        self, command: Sequence[str], env: Mapping[str, str], folder: Path | None
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        folder: Path | None,
+        processors: Collection[int],
     ) -> None:
         self.output = tempfile.TemporaryFile()  # noqa: SIM115
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -66,14 +70,15 @@ class Function:
         self._invocations = 0
         api = f"127.0.0.1:{self._listener.getsockname()[1]}"
         began_s = time.perf_counter()
-        self.process = subprocess.Popen(
-            command,
-            env={**env, "AWS_LAMBDA_RUNTIME_API": api},
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=self.errors,
-        )
+        with _on(processors):  # a child begins where its parent is
+            self.process = subprocess.Popen(
+                command,
+                env={**env, "AWS_LAMBDA_RUNTIME_API": api},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=self.output,
+                stderr=self.errors,
+            )
         try:
             self._wait_until_it_asks()
         except BaseException:
@@ -209,14 +214,32 @@ def _shown(body: bytes) -> str:
 
 
 @contextmanager
+def _on(processors: Collection[int]) -> Iterator[None]:
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
 def function(
-    command: Sequence[str], env: Mapping[str, str], folder: Path | None = None
+    command: Sequence[str],
+    env: Mapping[str, str],
+    folder: Path | None = None,
+    processors: Collection[int] = (),
 ) -> Iterator[Function]:
-    """Run a function's process until the block ends; it has asked for its first event.
+    """Run a function's process, on any processor or on some, until the block ends.
+
+    It has asked for its first event.
 
     Raises FunctionFailed where it does not.
     """
-    running = Function(command, env, folder)
+    running = Function(command, env, folder, processors)
     try:
         yield running
     finally:

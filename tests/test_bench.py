@@ -206,6 +206,7 @@ def test_a_run_from_end_to_end_says_what_it_found_and_what_it_left_out(
     monkeypatch.setattr(bench, "quick_laps", lambda: [lap, large])
     monkeypatch.setattr(bundles, "has_node_bundle", lambda: False)
     monkeypatch.setattr(bench, "cluster_of_six", lambda run, rounds, binary: None)
+    monkeypatch.setattr(bench, "leave_one_free", lambda: None)  # for good, in this process
     into = tmp_path / "result.json"
 
     names = f"{roster.OWN}; {roster.EMPTY}; {roster.SEED_AWAITED}"
