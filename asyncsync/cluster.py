@@ -18,7 +18,7 @@ from asyncsync.config import Server
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Call, Outcome, Written
-from asyncsync.store import UNSENT, Clock, Job, Link, OutOfTime, may_send_again
+from asyncsync.store import SCRIPT, UNSENT, Clock, Job, Link, OutOfTime, may_send_again
 from asyncsync.wire import Connect, Password, ReplyError, refuse
 
 
@@ -32,12 +32,14 @@ class ClusterStore:
         connect: Connect,
         clock: Clock,
         password: Password,
+        script: bytes = SCRIPT,
     ) -> None:
         self._entrance = server  # a node, or a name that leads to one
         self._timeout_ms = timeout_ms
         self._connect = connect
         self._clock = clock
         self._password = password
+        self._script = script
         self._links: dict[Server, Link] = {}
         self._known: list[Server] = []  # nodes, replicas too; the one asked last is the last
         self._holders: list[Server | None] = []  # by slot; empty where they are not known
@@ -114,7 +116,12 @@ class ClusterStore:
     def _link(self, node: Server) -> Link:
         if node not in self._links:
             self._links[node] = Link(
-                node, self._timeout_ms, self._connect, self._clock, self._password
+                node,
+                self._timeout_ms,
+                self._connect,
+                self._clock,
+                self._password,
+                self._script,
             )
         return self._links[node]
 

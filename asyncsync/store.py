@@ -19,11 +19,10 @@ from typing import Protocol, TypeVar
 from asyncsync.config import Server
 from asyncsync.errors import StoreUnavailable
 from asyncsync.limits import ANSWER_RESERVE_MS, SEND_LEFT_MS_MIN
-from asyncsync.model import APPLIED, FENCED, Call, Outcome, Written
+from asyncsync.model import APPLIED, FENCED, STANDS, Call, Outcome, Written
 from asyncsync.wire import Connect, Password, ReplyError, Wire, open_wire, refuse
 
 SCRIPT = Path(__file__).with_name("fence.lua").read_bytes()
-DIGEST = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 
@@ -60,8 +59,9 @@ class RedisStore:
         connect: Connect,
         clock: Clock,
         password: Password,
+        script: bytes = SCRIPT,
     ) -> None:
-        self._link = Link(server, timeout_ms, connect, clock, password)
+        self._link = Link(server, timeout_ms, connect, clock, password, script)
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
         """Write a plan before end_s, on this store's clock; say what became of each entry.
@@ -120,8 +120,10 @@ class Link:
         connect: Connect,
         clock: Clock,
         password: Password,
+        script: bytes = SCRIPT,
     ) -> None:
         self._server = server
+        self._script, self._digest = script, digest_of(script)
         self._password = password
         self._timeout_s = timeout_ms / 1_000
         self._connect = connect
@@ -141,11 +143,11 @@ class Link:
         try:
             with self._thrown_away_on_failure():
                 wire = await self._opened(job.end_s)
-                await self._exchange(wire, job, b"EVALSHA", DIGEST)
+                await self._exchange(wire, job, b"EVALSHA", self._digest)
                 if job.pending:
                     # The script is not there (a restart, SCRIPT FLUSH): EVAL brings it.
                     self._check_time(job.end_s)
-                    await self._exchange(wire, job, b"EVAL", SCRIPT)
+                    await self._exchange(wire, job, b"EVAL", self._script)
                 if job.out_of_time:
                     raise OutOfTime
         except StoreUnavailable as exc:
@@ -192,9 +194,10 @@ class Link:
             call = next(unanswered)
             if call is None:
                 return
-            if isinstance(reply, ReplyError) and reply.word == "NOSCRIPT" and script == DIGEST:
+            word = reply.word if isinstance(reply, ReplyError) else ""
+            if word == "NOSCRIPT" and command == b"EVALSHA":
                 job.pending.append(call)
-            elif isinstance(reply, ReplyError) and reply.word in REDIRECTIONS:
+            elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
                 job.redirected.append((call, reply))
             else:
                 self._settle(call, reply, job.outcomes)
@@ -248,9 +251,9 @@ class Link:
             reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
             return Outcome("failed", reply.word, reason)
         if call.fenced:
-            assert reply in (0, 1), "the script answers applied, fenced or an error"
-            return APPLIED if reply == 1 else FENCED
-        return APPLIED
+            assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
+            return (FENCED, APPLIED, STANDS)[reply]
+        return APPLIED if reply == b"OK" else Outcome("applied", reply=reply)
 
     def _check_time(self, end_s: float) -> None:
         """Make sure there is time to send; raise OutOfTime where there is not."""
@@ -283,3 +286,8 @@ def may_send_again(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
     if isinstance(error, OutOfTime) or not pending:
         return False
     return pending[0].fenced or not error.timed_out
+
+
+def digest_of(script: bytes) -> bytes:
+    """Return what EVALSHA names a script by."""
+    return sha1(script, usedforsecurity=False).hexdigest().encode()

@@ -33,6 +33,7 @@ import roster
 import server_side
 from asyncsync.lab.cluster_servers import redis_cluster
 from asyncsync.lab.servers import BINARIES, binaries
+from bench_tables import report
 from bundles import CannotBuild
 from cpu_share import FUNCTIONS_OWN, ONE_VCPU_MB, NoShares, cpu_share, leave_one_free
 from grounds import LOOPBACK, ZONE, servers
@@ -41,7 +42,6 @@ from publish import publish
 from result import Result, Warm, load, save
 from roster import Contestant, Place
 from stream_events import Batch, Keys, View, batch
-from tables import report
 
 FULL = bundles.ROOT / "benchmarks" / "results" / "full.json"
 

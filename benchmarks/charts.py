@@ -10,11 +10,11 @@ from typing import Any
 import matplotlib as mpl
 
 import roster
+from bench_tables import MEMORIES_MB
 from cost import measured_cost
 from cpu_share import ONE_VCPU_MB
 from grounds import ZONE
 from result import Result, Warm, billed_ms
-from tables import MEMORIES_MB
 from targets import is_ranked
 
 mpl.use("svg")

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import roster
+from bench_tables import report, table
 from cost import PRICES_DATED, best_memory_mb, measured_cost
 from cpu_share import ONE_VCPU_MB
 from grounds import ZONE
 from result import Result, billed_ms, times
-from tables import report, table
 from targets import shown, targets
 
 BEGINS, ENDS = "<!-- bench -->", "<!-- /bench -->"

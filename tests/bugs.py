@@ -255,7 +255,7 @@ BUGS = (
         "connection",
         "a server without the script is never given it",
         "store.py",
-        'reply.word == "NOSCRIPT" and script == DIGEST',
+        'word == "NOSCRIPT" and command == b"EVALSHA"',
         "False",
     ),
 )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from patched import Patch, PatchLost, applied, copy, suite_passes
 
 RULES = "test_cluster_rules.py"
+FILL = "test_fill.py"
+REPAIR = "test_repair.py"
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ MUTANTS = (
     Mutant(
         "a server without the script gets it",
         "store.py",
-        'reply.word == "NOSCRIPT" and script == DIGEST',
+        'word == "NOSCRIPT" and command == b"EVALSHA"',
         "False",
         "test_store.py",
     ),
@@ -448,6 +450,122 @@ MUTANTS = (
         "host=host or by.host",
         "host=host",
         "test_cluster.py",
+    ),
+    # --- fill and repair ----------------------------------------------------------------------
+    Mutant("a fence stops a fill", "operate/fill.lua", "if held[i] and", "if false and", FILL),
+    Mutant(
+        "a reader's claim stops no fill",
+        "operate/fill.lua",
+        "string.sub(held[i], 1, 1) ~= '0'",
+        "true",
+        FILL,
+    ),
+    Mutant(
+        "a value stops a fill",
+        "operate/fill.lua",
+        "pcall('SET', key, value, 'NX')",
+        "pcall('SET', key, value)",
+        FILL,
+    ),
+    Mutant(
+        "a repair writes only where the fence is what it was",
+        "operate/repair.lua",
+        "(held[2] or '') ~= was or ",
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "and only where the value is",
+        "operate/repair.lua",
+        " or (held[1] and '1' or '') ~= there or (held[1] or '') ~= before",
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "it leaves a fence of its own",
+        "operate/repair.lua",
+        "redis.pcall('SET', KEYS[2], fence, 'EX', life)",
+        "1",
+        REPAIR,
+    ),
+    Mutant(
+        "a refused repair leaves the fence",
+        "operate/repair.lua",
+        "if not (type(done) == 'table' and done.err) then",
+        "if true then",
+        REPAIR,
+    ),
+    Mutant(
+        "the fence is read before the item",
+        "operate/repair.py",
+        "        images = await self._read([each.target.key for each in open_])\n",
+        "        images = await self._read([each.target.key for each in open_])\n"
+        "        for each, now in zip(open_, await self.look([x.named for x in open_])):\n"
+        "            each.seen = now\n",
+        REPAIR,
+    ),
+    Mutant(
+        "what changed is not taken for repaired",
+        "operate/repair.py",
+        '            if outcome.kind != "fenced"\n',
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair keeps the version",
+        "operate/repair.py",
+        "max(kept, wanted.target.version)",
+        "wanted.target.version or version_in(None)[0]",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair has rank 2",
+        "operate/repair.py",
+        "wanted.target.version), RANK_REPAIR",
+        "wanted.target.version), RANK_RECORD",
+        REPAIR,
+    ),
+    Mutant(
+        "each repair has a nonce of its own",
+        "operate/repair.py",
+        "self._chance.randrange(10**NONCE_DIGITS)",
+        "7",
+        REPAIR,
+    ),
+    Mutant(
+        "a removal of what cannot be encoded claims no version",
+        "operate/repair.py",
+        "if not wanted.fault:",
+        "if True:",
+        REPAIR,
+    ),
+    Mutant(
+        "a fence that is past the version is left",
+        "operate/repair.py",
+        "if target.version and (seen.fence",
+        "if False and (seen.fence",
+        REPAIR,
+    ),
+    Mutant(
+        "at rank 0 it is not past",
+        "operate/repair.py",
+        ">= target.version + RANK_RECORD",
+        ">= target.version",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair ends a minute after the look",
+        "operate/repair.py",
+        "self._store.apply(calls, len(calls), end_s)",
+        "self._store.apply(calls, len(calls), float('inf'))",
+        REPAIR,
+    ),
+    Mutant(
+        "a fence of another format is left alone",
+        "operate/entries.py",
+        'if fence[:1] != b"1" or',
+        "if",
+        FILL,
     ),
 )
 

@@ -24,12 +24,12 @@ import delay_proxy
 import measure
 import roster
 from asyncsync.lab.servers import ServerProcess
+from bench_tables import report
 from grounds import write_commands
 from measure import Network, Running, is_plain, verdict
 from result import load
 from roster import Contestant, Place
 from stream_events import Batch, batch, image
-from tables import report
 
 ROOT = Path(__file__).parent.parent
 HOT: Batch = batch(100, "hot", "NEW_AND_OLD_IMAGES", 1)
