@@ -13,11 +13,11 @@ BIN := $(VENV)/bin
 # Wheels only: building a source distribution would need a compiler, and tools nobody pinned.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PINNED := $(PIP) --require-hashes --only-binary :all:
-COMPILE = $(UV) pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 \
+COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 \
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist simulate scope soak bugs mutants failover bench-core requirements clean
+.PHONY: help demo test check format dist build package simulate scope soak bugs mutants failover bench-core requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -41,6 +41,12 @@ format: $(VENV)/.dev ## let ruff write what it would otherwise complain about
 dist: $(VENV)/.dev ## build wheel and sdist into dist/, without network
 	$(BIN)/python -m build --no-isolation
 
+build: $(VENV)/.dev ## build the function's bundles, arm64 and x86_64, into dist/ (Python 3.13, no Docker)
+	$(BIN)/python -m asyncsync.operate.bundle
+
+package: $(VENV)/.dev ## the same as zips with SHA-256, for Terraform, CDK and the console
+	$(BIN)/python -m asyncsync.operate.bundle --zip
+
 simulate: $(VENV)/.dev ## try to break the order: 500 seeds of simulated runs (ARGS="--seed 7 --trace" tells one)
 	$(BIN)/python -m asyncsync simulate $(ARGS)
 
@@ -63,9 +69,9 @@ bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
 	$(BIN)/python benchmarks/bench_core.py
 
 requirements: ## pin every dependency again (needs uv); dev first, so that all three agree
-	$(COMPILE) --upgrade --extra demo --group dev -o requirements/dev.txt
-	$(COMPILE) --upgrade --extra demo -c requirements/dev.txt -o requirements/demo.txt
-	$(COMPILE) --upgrade -c requirements/dev.txt -o requirements/lambda.txt
+	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
+	$(COMPILE) --upgrade pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	$(COMPILE) --upgrade --group lambda -c requirements/dev.txt -o requirements/lambda.txt
 
 clean: ## remove the environment and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
