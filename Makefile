@@ -50,7 +50,8 @@ package: $(VENV)/.dev ## the same as zips with SHA-256, for Terraform, CDK and t
 	$(BIN)/python -m asyncsync.operate.bundle --zip
 
 template: $(VENV)/.dev $(TEMPLATE_VENV)/.template ## check template.yaml as CloudFormation will get it
-	$(BIN)/python -m pytest tests/test_template.py tests/test_template_runs.py tests/test_template_cache.py
+	$(BIN)/python -m pytest tests/test_template.py tests/test_template_runs.py tests/test_template_cache.py \
+	    tests/test_emulator.py
 
 simulate: $(VENV)/.dev ## try to break the order: 500 seeds of simulated runs (ARGS="--seed 7 --trace" tells one)
 	$(BIN)/python -m asyncsync simulate $(ARGS)
