@@ -19,7 +19,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist build package template simulate scope soak bugs mutants failover bench-core requirements clean
+.PHONY: help demo test check format dist build package deploy template simulate scope soak bugs mutants failover bench-core requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -49,9 +49,12 @@ build: $(VENV)/.dev ## build the function's bundles, arm64 and x86_64, into dist
 package: $(VENV)/.dev ## the same as zips with SHA-256, for Terraform, CDK and the console
 	$(BIN)/python -m asyncsync.operate.bundle --zip
 
+deploy: package $(TEMPLATE_VENV)/.template ## sam deploy, with the parameters in samconfig.toml (docs/deploy.md)
+	$(TEMPLATE_VENV)/bin/sam deploy --template-file template.yaml $(ARGS)
+
 template: $(VENV)/.dev $(TEMPLATE_VENV)/.template ## check template.yaml as CloudFormation will get it
 	$(BIN)/python -m pytest tests/test_template.py tests/test_template_runs.py tests/test_template_cache.py \
-	    tests/test_emulator.py
+	    tests/test_emulator.py tests/test_docs_deploy.py
 
 simulate: $(VENV)/.dev ## try to break the order: 500 seeds of simulated runs (ARGS="--seed 7 --trace" tells one)
 	$(BIN)/python -m asyncsync simulate $(ARGS)
