@@ -14,7 +14,7 @@ from cloudformation import ROOT
 from stream import FIRST, arn, record
 
 AWAY_S = 1_800
-RECORDS_A_SECOND = 100
+RECORDS_A_SECOND = 20
 POLL_MS = 250  # four times a second (Lambda developer guide, "Using AWS Lambda with DynamoDB")
 POISON = 500
 
@@ -31,7 +31,7 @@ class Run:
 def run(
     template: Any, *, away_s: int = 0, poison: int = -1, backoff_max_ms: int, attempts: int = 0
 ) -> Run:
-    """Give the template's mapping records for 40 minutes, with the cache away or one poisoned."""
+    """Give the template's mapping records, with the cache away for a while or one poisoned."""
     default = {name: body["Default"] for name, body in template["Parameters"].items()}
     settings = MappingSettings(
         batch_size=default["BatchSize"],
@@ -43,7 +43,7 @@ def run(
     )
     mapping = EventSourceMapping(settings, function="Mirror", stream_arn=arn())
     mapping.open("shard")
-    total = RECORDS_A_SECOND * (away_s + 600 if away_s else 20)
+    total = RECORDS_A_SECOND * (away_s + 60 if away_s else 100)
     now_ms = added = met_ms = 0
     ended = Run()
     while added < total or not mapping.is_idle:

@@ -14,13 +14,10 @@ from typing import Any
 from asyncsync.config import PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.keys import bind, parse_template
+from asyncsync.limits import FENCE_TTL_S_MIN
 from asyncsync.operate.dynamo import Table
 from asyncsync.operate.errors import CommandFailed
 from asyncsync.operate.verdict import Verdict
-
-# A stream's records live 24 h (DynamoDB developer guide, "Change data capture"), and a fence an
-# hour longer: a record that is tried at that age may be gone unseen.
-STREAM_LIFE_S = 86_400
 
 # Two readers a shard are let through, one on a global table (Lambda developer guide, "Using AWS
 # Lambda with DynamoDB").
@@ -187,9 +184,9 @@ def check_mapping(mapping: Mapping[str, Any], config: Config) -> list[Verdict]:
         ),
         _judge(
             "record age",
-            0 <= age_s < STREAM_LIFE_S,
+            0 <= age_s < FENCE_TTL_S_MIN,
             f"{age_s} s at most",
-            f"not under {STREAM_LIFE_S} s: records end unseen; the template has 82800",
+            f"not under {FENCE_TTL_S_MIN} s: records end unseen; the template has 82800",
         ),
         _judge(
             "given up",
