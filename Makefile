@@ -19,7 +19,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist build package deploy template simulate scope soak bugs mutants failover bench-core requirements clean
+.PHONY: help demo test check format dist build package deploy template simulate scope soak bugs mutants failover bench bench-full bench-core bench-backfill requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -74,17 +74,29 @@ mutants: $(VENV)/.dev ## take each rule out of a copy of the package and see its
 failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100 000 records (two minutes)
 	$(BIN)/python tests/failover_drill.py $(ARGS)
 
+bench: $(VENV)/.bench ## billed duration beside what people use today (three minutes)
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-full: $(VENV)/.bench ## all of it, written to benchmarks/results and the README (25 minutes; ARGS="--seed 2")
+	@$(BIN)/python benchmarks/bench.py --full $(ARGS)
+
 bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
 	$(BIN)/python benchmarks/bench_core.py
+
+bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idle scan, and weigh it
+	$(BIN)/python benchmarks/bench_backfill.py $(ARGS)
 
 requirements: ## pin every dependency again (needs uv); dev first, so that those that meet agree
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
 	$(COMPILE) --upgrade pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	$(COMPILE) --upgrade --group lambda -c requirements/dev.txt -o requirements/lambda.txt
+	for each in bench contestant-runtime contestant-redis contestant-powertools; do \
+	    $(COMPILE) --upgrade --group $$each -c requirements/dev.txt -o requirements/$$each.txt || exit; \
+	done
 	$(COMPILE) --upgrade --group template -o requirements/template.txt
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) $(TEMPLATE_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(TEMPLATE_VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 	find asyncsync tests benchmarks -name __pycache__ -exec rm -rf {} +
 
 # --- the environment --------------------------------------------------------------------------
@@ -99,6 +111,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.made
 	@echo "installing requirements/dev.txt and the package into $(VENV)"
 	@$(PINNED) -r requirements/dev.txt
 	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt | $(VENV)/.dev
+	@echo "installing requirements/bench.txt into $(VENV)"
+	@$(PINNED) -r requirements/bench.txt
 	@touch $@
 
 $(TEMPLATE_VENV)/.template: requirements/template.txt | $(TEMPLATE_VENV)/.made

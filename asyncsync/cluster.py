@@ -9,7 +9,7 @@ slots and no others, and no topology outlives an invocation in which anything fa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +18,7 @@ from asyncsync.config import Server
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Call, Outcome, Written
-from asyncsync.store import UNSENT, Clock, Job, Link, OutOfTime, may_send_again
+from asyncsync.store import SCRIPT, UNSENT, Clock, Job, Link, OutOfTime, may_send_again
 from asyncsync.wire import Connect, Password, ReplyError, refuse
 
 
@@ -32,27 +32,29 @@ class ClusterStore:
         connect: Connect,
         clock: Clock,
         password: Password,
+        script: bytes = SCRIPT,
     ) -> None:
         self._entrance = server  # a node, or a name that leads to one
         self._timeout_ms = timeout_ms
         self._connect = connect
         self._clock = clock
         self._password = password
+        self._script = script
         self._links: dict[Server, Link] = {}
         self._known: list[Server] = []  # nodes, replicas too; the one asked last is the last
         self._holders: list[Server | None] = []  # by slot; empty where they are not known
 
-    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
+    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
         """Write a plan before end_s, on this store's clock; say what became of each entry.
 
         Raises StoreRefused where a node refuses the user, or is no part of a cluster.
         """
-        if not calls:
+        if not entry_count:
             return Written([], 0.0)
         connected = {node for node, link in self._links.items() if link.is_open}
         run = _Run(end_s, [UNSENT] * entry_count, connected)
         try:
-            await self._write(calls, run)
+            await self._write(list(calls), run)
         except BaseException:
             self.close()
             raise
@@ -114,7 +116,12 @@ class ClusterStore:
     def _link(self, node: Server) -> Link:
         if node not in self._links:
             self._links[node] = Link(
-                node, self._timeout_ms, self._connect, self._clock, self._password
+                node,
+                self._timeout_ms,
+                self._connect,
+                self._clock,
+                self._password,
+                self._script,
             )
         return self._links[node]
 

@@ -6,8 +6,10 @@ Everything but the store is pure. The store is the only await.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncsync.collapse import collapse
@@ -19,7 +21,8 @@ from asyncsync.keys import KeyFunction
 from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
-from asyncsync.store import Clock, RedisStore, Store
+from asyncsync.runtime import take_raw_events
+from asyncsync.store import SCRIPT, Clock, RedisStore, Store
 from asyncsync.values import Transform
 from asyncsync.wire import Connect, Password, connect
 
@@ -46,7 +49,9 @@ class Mirror:
 
     `key` names an item from its key attributes and must be injective; `transform` makes a
     value from an item, None leaves the item out; `credentials` sign where the settings ask
-    for IAM. One object serves one event loop.
+    for IAM. `raw_event` has Lambda's runtime client hand its events over as bytes, where that
+    is safe: only for a process whose handler is this mirror's, since no other can read them.
+    One object serves one event loop.
     Raises ConfigError.
     """
 
@@ -56,6 +61,7 @@ class Mirror:
         *,
         key: KeyFunction | None = None,
         transform: Transform | None = None,
+        raw_event: bool = False,
         connect: Connect = connect,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
@@ -70,11 +76,14 @@ class Mirror:
             )
         self.config = config
         self.rules = Rules(config, key, transform)
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self.raw_event = raw_event and config.raw_event == "auto" and take_raw_events(sys.modules)
+        self.clock = clock
+        self.wall_clock = wall_clock
         self._emit = emit
         password = _password_of(config, credentials, wall_clock)
-        self._store = _store_of(config, connect, clock, password)
+        # For tools: one more store of the same server, with a script of theirs.
+        self.new_store = partial(_store_of, config, connect, clock, password)
+        self._store = self.new_store(SCRIPT)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_cold = True
 
@@ -83,7 +92,7 @@ class Mirror:
 
         Raises EventError, ConfigError or StoreRefused where no partial answer makes sense.
         """
-        now_ms = int(self._wall_clock() * 1_000)
+        now_ms = int(self.wall_clock() * 1_000)
         invocation = Invocation(request_id, now_ms, self._is_cold, isinstance(event, bytes))
         self._is_cold = False
 
@@ -92,10 +101,11 @@ class Mirror:
             return Report({"batchItemFailures": []}, None, ())
         _refuse_view(decoded, self.config)
         collapsed = collapse(decoded.records)
-        encoded = encode(collapsed.latest, decoded.stream, self.rules, now_ms)
-        calls = plan(encoded.entries, self.config)
-        written = await self._store.apply(calls, len(encoded.entries), end_s)
-        return report(decoded, collapsed, encoded, written, self.config, invocation)
+        encoding = encode(collapsed.latest, decoded.stream, self.rules, now_ms)
+        # Entries are made as the store takes calls: the server writes the first meanwhile.
+        calls = plan(encoding, self.config)
+        written = await self._store.apply(calls, len(encoding), end_s)
+        return report(decoded, collapsed, encoding.finished(), written, self.config, invocation)
 
     async def handle(
         self, event: bytes | Mapping[str, Any], context: LambdaContext | None
@@ -107,7 +117,7 @@ class Mirror:
         """
         end_s = float("inf")
         if context is not None:
-            end_s = self._clock() + context.get_remaining_time_in_millis() / 1_000
+            end_s = self.clock() + context.get_remaining_time_in_millis() / 1_000
         request_id = context.aws_request_id if context is not None else ""
 
         made = await self.run(event, end_s, request_id)
@@ -143,12 +153,14 @@ def _password_of(config: Config, credentials: Credentials | None, wall_clock: Cl
     return token_password(config, credentials, wall_clock)
 
 
-def _store_of(config: Config, connect: Connect, clock: Clock, password: Password) -> Store:
+def _store_of(
+    config: Config, connect: Connect, clock: Clock, password: Password, script: bytes
+) -> Store:
     if not config.redis_cluster:
-        return RedisStore(config.server, config.timeout_ms, connect, clock, password)
+        return RedisStore(config.server, config.timeout_ms, connect, clock, password, script)
     from asyncsync.cluster import ClusterStore  # 3 ms that only a cluster pays
 
-    return ClusterStore(config.server, config.timeout_ms, connect, clock, password)
+    return ClusterStore(config.server, config.timeout_ms, connect, clock, password, script)
 
 
 def _wait_for(loop: asyncio.AbstractEventLoop, answer: Awaitable[Response]) -> Response:

@@ -7,7 +7,7 @@ garbage collector); what exists once per batch is a dataclass.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NewType, TypeAlias
 
 from msgspec import Raw, Struct
@@ -72,10 +72,12 @@ class Outcome:
     kind: Literal["applied", "fenced", "failed"]
     error: str = ""  # the server's first word, or the exception's class
     reason: str = ""
+    reply: object = field(default=None, compare=False)  # to a command that is no script's
 
 
 APPLIED = Outcome("applied")
 FENCED = Outcome("fenced")
+STANDS = Outcome("fenced", reason="a fence stands where no value does")  # a fill's only
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,8 @@ class Collapsed:
 class Encoded:
     """Stage 3's result: an entry per key, and the rejects found while making them."""
 
-    entries: Sequence[Entry]
-    rejects: Sequence[Reject]
+    entries: list[Entry]
+    rejects: list[Reject]
 
 
 @dataclass(frozen=True, slots=True)

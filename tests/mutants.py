@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from patched import Patch, PatchLost, applied, copy, suite_passes
 
 RULES = "test_cluster_rules.py"
+FILL = "test_fill.py"
+REPAIR = "test_repair.py"
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ MUTANTS = (
     Mutant(
         "two items on one Redis key raise",
         "encode.py",
-        "    _refuse_shared_names(entries)\n",
+        "    _refuse_shared_names(named)\n",
         "",
     ),
     # --- the fence ----------------------------------------------------------------------------
@@ -224,8 +226,29 @@ MUTANTS = (
     Mutant(
         "a server without the script gets it",
         "store.py",
-        'reply.word == "NOSCRIPT" and script == DIGEST',
+        'word == "NOSCRIPT" and command == b"EVALSHA"',
         "False",
+        "test_store.py",
+    ),
+    Mutant(
+        "a call that was made too late is not sent",
+        "store.py",
+        "                job.out_of_time = True\n                return\n",
+        "                pass\n",
+        "test_store.py",
+    ),
+    Mutant(
+        "what was not sent for want of time fails",
+        "store.py",
+        "                if job.out_of_time:\n                    raise OutOfTime\n",
+        "",
+        "test_store.py",
+    ),
+    Mutant(
+        "a call goes out before the next is made",
+        "wire.py",
+        "if size >= _WRITE_BYTES:",
+        "if False:",
         "test_store.py",
     ),
     Mutant(
@@ -354,8 +377,8 @@ MUTANTS = (
     Mutant(
         "ASKING stands before a call that is asked for",
         "store.py",
-        "((None, c) if c.asking else (c,))",
-        "(c,)",
+        "                if call.asking:\n",
+        "                if False:\n",
         RULES,
     ),
     Mutant(
@@ -427,6 +450,129 @@ MUTANTS = (
         "host=host or by.host",
         "host=host",
         "test_cluster.py",
+    ),
+    # --- fill and repair ----------------------------------------------------------------------
+    Mutant("a fence stops a fill", "operate/fill.lua", "if held[i] and", "if false and", FILL),
+    Mutant(
+        "a reader's claim stops no fill",
+        "operate/fill.lua",
+        "string.sub(held[i], 1, 1) ~= '0'",
+        "true",
+        FILL,
+    ),
+    Mutant(
+        "a value stops a fill",
+        "operate/fill.lua",
+        "pcall('SET', key, value, 'NX')",
+        "pcall('SET', key, value)",
+        FILL,
+    ),
+    Mutant(
+        "a repair writes only where the fence is what it was",
+        "operate/repair.lua",
+        "(held[2] or '') ~= was or ",
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "and only where the value is",
+        "operate/repair.lua",
+        " or (held[1] and '1' or '') ~= there or (held[1] or '') ~= before",
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "it leaves a fence of its own",
+        "operate/repair.lua",
+        "redis.pcall('SET', KEYS[2], fence, 'EX', life)",
+        "1",
+        REPAIR,
+    ),
+    Mutant(
+        "a refused repair leaves the fence",
+        "operate/repair.lua",
+        "if not (type(done) == 'table' and done.err) then",
+        "if true then",
+        REPAIR,
+    ),
+    Mutant(
+        "the fence is read before the item",
+        "operate/repair.py",
+        "        images = await self._read([each.target.key for each in open_])\n",
+        "        images = await self._read([each.target.key for each in open_])\n"
+        "        for each, now in zip(open_, await self.look([x.named for x in open_])):\n"
+        "            each.seen = now\n",
+        REPAIR,
+    ),
+    Mutant(
+        "what changed is not taken for repaired",
+        "operate/repair.py",
+        '            if outcome.kind != "fenced"\n',
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair keeps the version",
+        "operate/repair.py",
+        "max(kept, wanted.target.version)",
+        "wanted.target.version or version_in(None)[0]",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair has rank 2",
+        "operate/repair.py",
+        "wanted.target.version), RANK_REPAIR",
+        "wanted.target.version), RANK_RECORD",
+        REPAIR,
+    ),
+    Mutant(
+        "each repair has a nonce of its own",
+        "operate/repair.py",
+        "self._chance.randrange(10**NONCE_DIGITS)",
+        "7",
+        REPAIR,
+    ),
+    Mutant(
+        "a removal of what cannot be encoded claims no version",
+        "operate/repair.py",
+        "if not wanted.fault:",
+        "if True:",
+        REPAIR,
+    ),
+    Mutant(
+        "a fence that is past the version is left",
+        "operate/repair.py",
+        "if target.version and (seen.fence",
+        "if False and (seen.fence",
+        REPAIR,
+    ),
+    Mutant(
+        "at rank 0 it is not past",
+        "operate/repair.py",
+        ">= target.version + RANK_RECORD",
+        ">= target.version",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair ends a minute after the look",
+        "operate/repair.py",
+        "self._write(open_, mirror.clock() + left_s)",
+        "self._write(open_, float('inf'))",
+        REPAIR,
+    ),
+    Mutant(
+        "a minute ends while the machine sleeps, too",
+        "operate/repair.py",
+        "min(end_s - mirror.clock(), wall_end_s - mirror.wall_clock())",
+        "end_s - mirror.clock()",
+        REPAIR,
+    ),
+    Mutant(
+        "a fence of another format is left alone",
+        "operate/entries.py",
+        'if fence[:1] != b"1" or',
+        "if",
+        FILL,
     ),
 )
 

@@ -18,7 +18,7 @@ from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
 from asyncsync.model import Call
 from asyncsync.operate.verdict import Verdict
-from asyncsync.store import DIGEST, RedisStore, Store
+from asyncsync.store import SCRIPT, RedisStore, Store, digest_of
 from asyncsync.wire import Password, ReplyError, Wire, connect, open_wire
 
 # Longer than both waits of a check, which nobody's invocation ends.
@@ -166,7 +166,12 @@ def _singly(config: Config, key: Scratch) -> Iterator[tuple[str, Call]]:
     commands = [(b"SET", key.fence, b"0", b"EX", life), (b"DEL", key.fence)]
     if config.fence == "on":
         script = [
-            (b"EVALSHA", DIGEST, b"1", key.name),  # too few keys: it runs, and writes nothing
+            (
+                b"EVALSHA",
+                digest_of(SCRIPT),
+                b"1",
+                key.name,
+            ),  # too few keys: it runs, and writes nothing
             (b"EVAL", b"return 1", b"1", key.name),
             (b"MGET", key.name),
         ]

@@ -6,10 +6,16 @@ Nothing outside this module imports aioboto3 or sees its errors: each becomes on
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncsync.operate.errors import CommandFailed, CommandRefused
@@ -18,6 +24,12 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_dynamodbstreams import DynamoDBStreamsClient
 
+_THROTTLED = (
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
+    "SlowDown",
+)
 _ITERATOR_GONE = ("ExpiredIteratorException", "TrimmedDataAccessException")
 
 Attributes: TypeAlias = dict[str, dict[str, Any]]  # an item in DynamoDB JSON, B as base64 text
@@ -35,12 +47,17 @@ class IteratorGone(CommandFailed):
     """A shard iterator is older than 15 minutes, or what it points to than 24 hours."""
 
 
+class Throttled(CommandFailed):
+    """DynamoDB asks to come again later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dynamo:
-    """The two clients of one account and Region."""
+    """The two clients of one account and Region, and how another service's is opened."""
 
     items: DynamoDBClient
     streams: DynamoDBStreamsClient
+    open: Callable[[str], AbstractAsyncContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,9 @@ class Table:
     keys: tuple[str, ...]
     stream_arn: str | None
     view_type: str | None
+    arn: str = ""
+    items: int = 0  # about: DynamoDB counts every six hours
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +110,17 @@ async def dynamo(endpoint_url: str | None, env: Mapping[str, str]) -> AsyncItera
     async with AsyncExitStack() as clients:
         with dynamo_errors("opening the client"):
             session = aioboto3.Session(**(_LOCAL if own else {}))  # type: ignore[arg-type]
-            items = await clients.enter_async_context(
-                session.client("dynamodb", endpoint_url=endpoint_url, config=config)
-            )
-            streams = await clients.enter_async_context(
-                session.client("dynamodbstreams", endpoint_url=endpoint_url, config=config)
-            )
-        yield Dynamo(items, streams)
+            open_ = partial(session.client, endpoint_url=endpoint_url, config=config)
+            items = await clients.enter_async_context(open_("dynamodb"))
+            streams = await clients.enter_async_context(open_("dynamodbstreams"))
+        yield Dynamo(items, streams, open_)
 
 
 @contextmanager
-def dynamo_errors(doing: str) -> Iterator[None]:
+def dynamo_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
     """Turn a foreign error into one line that says what was being done.
 
-    Raises CommandFailed, or its child IteratorGone.
+    Raises CommandFailed, or its children IteratorGone and Throttled.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -114,10 +131,11 @@ def dynamo_errors(doing: str) -> Iterator[None]:
         code = error.get("Code", "error")
         said = f"{code}: {error.get('Message', '')}".rstrip(": ")
         failed = IteratorGone if code in _ITERATOR_GONE else CommandFailed
-        raise failed(f"DynamoDB refused {doing}: {said}") from exc
+        failed = Throttled if code in _THROTTLED else failed
+        raise failed(f"{service} refused {doing}: {said}") from exc
     except (BotoCoreError, ValueError) as exc:
         said = " ".join(str(exc).split())
-        raise CommandFailed(f"DynamoDB failed at {doing}: {said}") from exc
+        raise CommandFailed(f"{service} failed at {doing}: {said}") from exc
 
 
 async def describe_table(dynamo: Dynamo, name: str) -> Table:
@@ -131,6 +149,9 @@ async def describe_table(dynamo: Dynamo, name: str) -> Table:
         tuple(each["AttributeName"] for each in table["KeySchema"]),
         table.get("LatestStreamArn") if stream.get("StreamEnabled") else None,
         stream.get("StreamViewType"),
+        table.get("TableArn", ""),
+        table.get("ItemCount", 0),
+        table.get("TableSizeBytes", 0),
     )
 
 

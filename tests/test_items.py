@@ -1,0 +1,232 @@
+"""What the tools read of a table, and how fast: pages, single keys, budget and patience."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+
+from asyncsync.lab.servers import dynamodb_process
+from asyncsync.operate import items as items_module
+from asyncsync.operate.dynamo import Dynamo, Throttled, dynamo
+from asyncsync.operate.errors import CommandFailed
+from asyncsync.operate.items import Answer, consistent_reads, in_order, scan_page, sdk_key
+from asyncsync.operate.pace import BACKOFF_FIRST_S, BACKOFF_LAST_S, Pace
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with dynamodb_process() as url:
+        yield url
+
+
+@pytest.fixture
+async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
+    async with dynamo(endpoint, {}) as opened:
+        yield opened
+
+
+async def make_table(clients: Dynamo, name: str) -> None:
+    await clients.items.create_table(
+        TableName=name,
+        KeySchema=[
+            {"AttributeName": "Who", "KeyType": "HASH"},
+            {"AttributeName": "At", "KeyType": "RANGE"},
+        ],
+        AttributeDefinitions=[
+            {"AttributeName": "Who", "AttributeType": "B"},
+            {"AttributeName": "At", "AttributeType": "N"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for at in range(10):
+        await clients.items.put_item(
+            TableName=name, Item={"Who": {"B": b"\xff"}, "At": {"N": str(at)}}
+        )
+
+
+def key(at: str) -> Any:
+    return (("At", "N", at), ("Who", "B", "/w=="))
+
+
+# --- reads ------------------------------------------------------------------------------------
+
+
+async def test_keys_are_read_in_their_order_and_an_absent_item_is_none(clients: Dynamo) -> None:
+    await make_table(clients, "Reads")
+
+    found = await consistent_reads(clients, "Reads", Pace())([key("3"), key("77"), key("1.0")])
+
+    assert [each and orjson.loads(each) for each in found] == [
+        {"Who": {"B": "/w=="}, "At": {"N": "3"}},
+        None,
+        {"Who": {"B": "/w=="}, "At": {"N": "1"}},
+    ]
+
+
+async def test_what_was_not_read_at_once_is_asked_for_again(
+    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_table(clients, "Again")
+    asked: list[int] = []
+    read_keys = items_module.read_keys
+
+    async def few(clients: Dynamo, table: str, keys: Any) -> Answer:
+        asked.append(len(keys))
+        answer = await read_keys(clients, table, keys[:2])
+        return Answer(answer.items, keys[2:], answer.units)
+
+    monkeypatch.setattr(items_module, "read_keys", few)
+    slept: list[float] = []
+    pace = Pace(sleep=_noting(slept))
+
+    found = await consistent_reads(clients, "Again", pace)([key(str(at)) for at in range(5)])
+
+    assert None not in found
+    assert asked == [5, 3, 1]
+    assert (len(slept), pace.throttled) == (2, 2)
+
+
+def test_an_item_that_was_not_asked_for_is_an_error_not_an_absent_one() -> None:
+    item = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
+
+    with pytest.raises(CommandFailed, match="not asked for"):
+        in_order([key("1")], [item])
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+async def test_the_pages_of_all_segments_are_the_table(clients: Dynamo, segments: int) -> None:
+    table = f"Pages-{segments}"
+    await clients.items.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "At", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "At", "AttributeType": "N"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for at in range(20):
+        await clients.items.put_item(TableName=table, Item={"At": {"N": str(at)}})
+    seen: list[str] = []
+    for segment in range(segments):
+        after: Any = None
+        while True:
+            page = await scan_page(clients, table, segment, segments, after, limit=2)
+            assert len(page.items) <= 2
+            seen += [each["At"]["N"] for each in page.items]
+            after = page.rest
+            if not after:
+                break
+
+    assert sorted(map(int, seen)) == list(range(20))
+
+
+def test_a_key_is_written_as_the_sdk_takes_it() -> None:
+    assert sdk_key(key("1")) == {"At": {"N": "1"}, "Who": {"B": b"\xff"}}
+
+
+# --- pace -------------------------------------------------------------------------------------
+
+
+def _noting(slept: list[float]) -> Any:
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    return sleep
+
+
+@dataclass(frozen=True)
+class Took:
+    units: float
+
+
+class Time:
+    """A clock on which each task sleeps in its turn."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self._sleepers: list[tuple[float, anyio.Event]] = []
+
+    def clock(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        woken = anyio.Event()
+        self._sleepers.append((self.now_s + seconds, woken))
+        await woken.wait()
+
+    async def run(self) -> None:
+        """Let whoever is to be woken first run until all wait again."""
+        while True:
+            await anyio.wait_all_tasks_blocked()
+            if not self._sleepers:
+                return
+            self._sleepers.sort(key=lambda each: each[0])
+            self.now_s, woken = self._sleepers.pop(0)
+            woken.set()
+
+
+@pytest.mark.parametrize("tasks", [1, 4, 16])
+@pytest.mark.parametrize("read_s", [0.0, 0.3])
+async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
+    tasks: int, read_s: float
+) -> None:
+    """Pages of 20 to 128 units at 1 000 units a second, as the reads of a small table."""
+    time, chance = Time(), Random(1)
+    pace = Pace(1_000.0, time.clock, time.sleep)
+    began_s = time.now_s
+
+    async def read() -> Took:
+        await time.sleep(read_s)
+        return Took(chance.uniform(20, 128))
+
+    async def segment() -> None:
+        for _ in range(800 // tasks):
+            await pace.take(read)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(tasks):
+            group.start_soon(segment)
+        await time.run()
+
+    rate = pace.units / (time.now_s - began_s)
+    assert rate < 1_100
+    if not read_s or tasks > 4:  # so many that the budget is what they wait for
+        assert rate > 900
+
+
+async def test_without_a_budget_nothing_waits() -> None:
+    slept: list[float] = []
+    pace = Pace(sleep=_noting(slept))
+
+    async def read() -> Took:
+        return Took(1e9)
+
+    for _ in range(10):
+        await pace.take(read)
+
+    assert (slept, pace.units) == ([], 1e10)
+
+
+async def test_a_read_that_is_put_off_is_made_again_after_ever_longer_waits() -> None:
+    slept: list[float] = []
+    pace = Pace(sleep=_noting(slept), chance=Random(1))
+    refusals = iter([True] * 12 + [False, True, False])
+
+    async def read() -> Took:
+        if next(refusals):
+            raise Throttled("later")
+        return Took(1.0)
+
+    await pace.take(read)
+    await pace.take(read)
+
+    longest = [min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2**at) for at in range(12)]
+    assert all(
+        most / 2 <= each <= most
+        for each, most in zip(slept, [*longest, BACKOFF_FIRST_S], strict=True)
+    )
+    assert (pace.throttled, pace.units) == (13, 2.0)
