@@ -7,6 +7,7 @@ One thread, select with a timeout in microseconds: asyncio's timers are of a mil
 from __future__ import annotations
 
 import ctypes
+import resource
 import select
 import socket
 import subprocess
@@ -24,31 +25,71 @@ _BUFFER_BYTES = 1 << 22
 _PR_SET_TIMERSLACK = 29
 
 
+class Pairs:
+    """Connections in pairs, a near end and a far one, and which of them have something to read.
+
+    epoll waits in milliseconds, select in microseconds but for low numbers only: so select
+    waits for epoll.
+    """
+
+    def __init__(self) -> None:
+        self.other: dict[socket.socket, socket.socket] = {}
+        self.ready = select.epoll()
+        self._numbers: dict[int, socket.socket] = {}
+
+    def add(self, near: socket.socket, far: socket.socket) -> None:
+        """Take two connections to be one."""
+        self.other[near], self.other[far] = far, near
+        for each in (near, far):
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+            self._numbers[each.fileno()] = each
+            self.ready.register(each, select.EPOLLIN)
+
+    def readable(self, wait_s: float | None) -> list[socket.socket | None]:
+        """Return the ends that have something to read; None stands for what is not one."""
+        select.select([self.ready], [], [], wait_s)
+        return [self._numbers.get(number) for number, _ in self.ready.poll(0)]
+
+    def forget(self, end: socket.socket) -> None:
+        """Look at an end no more: at its end it is ready for ever."""
+        if self._numbers.pop(end.fileno(), None) is not None:
+            self.ready.unregister(end)
+
+    def close(self, end: socket.socket) -> None:
+        """Hang up both ends."""
+        for each in (self.other[end], end):
+            self.forget(each)
+            del self.other[each]
+            each.close()
+
+
 def serve(port: int, one_way_s: float) -> None:
     """Pass bytes on to a port of loopback, each way so much later, until killed."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # sleep to the nanosecond, not 50 us
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # some contestants never hang up
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     print(listener.getsockname()[1], flush=True)
-    other: dict[socket.socket, socket.socket] = {}
+    pairs = Pairs()
+    pairs.ready.register(listener, select.EPOLLIN)
     late: deque[tuple[float, socket.socket, bytes]] = deque()  # all wait alike, so in order
     while True:
         wait_s = max(0.0, late[0][0] - time.perf_counter()) if late else None
-        readable, _, _ = select.select([listener, *other], [], [], wait_s)
-        now_s = time.perf_counter()
+        readable = pairs.readable(wait_s)
+        due_s = time.perf_counter() + one_way_s
         for source in readable:
-            if source is listener:
-                near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", port))
-                for each in (near, far):
-                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-                other[near], other[far] = far, near
-            elif source in other:
-                late.append((now_s + one_way_s, source, _received(source)))
+            if source is None:
+                pairs.add(listener.accept()[0], socket.create_connection(("127.0.0.1", port)))
+                continue
+            data = _received(source)
+            if not data:
+                pairs.forget(source)
+            late.append((due_s, source, data))
         while late and late[0][0] <= time.perf_counter():
             _, source, data = late.popleft()
-            if source in other:
-                _pass_on(other, source, data)
+            if source in pairs.other and not _passed_on(pairs.other[source], data):
+                pairs.close(source)
 
 
 def _received(source: socket.socket) -> bytes:
@@ -58,19 +99,13 @@ def _received(source: socket.socket) -> bytes:
         return b""
 
 
-def _pass_on(
-    other: dict[socket.socket, socket.socket], source: socket.socket, data: bytes
-) -> None:
-    target = other[source]
+def _passed_on(target: socket.socket, data: bytes) -> bool:
+    """Send on what came; return whether the connection goes on."""
     try:
-        if data:
-            target.sendall(data)
-            return
+        target.sendall(data)
     except OSError:
-        pass
-    for each in (source, target):
-        other.pop(each, None)
-        each.close()
+        return False
+    return bool(data)
 
 
 # --- from outside -----------------------------------------------------------------------------
