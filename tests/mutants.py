@@ -15,6 +15,7 @@ from patched import Patch, PatchLost, applied, copy, suite_passes
 RULES = "test_cluster_rules.py"
 FILL = "test_fill.py"
 REPAIR = "test_repair.py"
+REDRIVE = "test_redrive.py"
 
 
 @dataclass(frozen=True)
@@ -545,6 +546,64 @@ MUTANTS = (
         'if fence[:1] != b"1" or',
         "if",
         FILL,
+    ),
+    # --- redrive ------------------------------------------------------------------------------
+    Mutant(
+        "redrive takes the highest record of a key",
+        "operate/discarded.py",
+        "target.version > held.version",
+        "target.version < held.version",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive leaves the fence at the record's version",
+        "operate/discarded.py",
+        "Target(record.key, version(label_ms, record.sequence_number))",
+        "Target(record.key)",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive keeps an object of which a key is not confirmed",
+        "operate/redrive.py",
+        "            if not reasons:\n",
+        "            if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive keeps an object of which a record has no key",
+        "operate/redrive.py",
+        '[Left(name, "unreadable", b"", fault) for fault in found.faults]',
+        "[]",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive moves nothing in a dry run",
+        "operate/redrive.py",
+        "        if not self._dry_run:\n",
+        "        if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive writes nothing in a dry run",
+        "operate/repair.py",
+        "        if not self._dry_run:\n",
+        "        if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive ends where Redis is away",
+        "operate/redrive.py",
+        "if answers and all(",
+        "if False and all(",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive copies an object before it is removed",
+        "operate/objects.py",
+        'with dynamo_errors(f"copying {name}", "S3"):',
+        'with dynamo_errors(f"copying {name}", "S3"):\n'
+        "                await self._client.delete_object(**source)",
+        REDRIVE,
     ),
 )
 
