@@ -15,7 +15,7 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.operate import cli
 from asyncsync.operate.cli import main
 
-COMMANDS = {"demo", "tail", "get"}
+COMMANDS = {"demo", "tail", "get", "backfill"}
 
 
 def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -54,6 +54,7 @@ def test_help_offers_the_commands_that_exist_and_no_other(
         ["demo", "--items", "0"],
         ["demo", "--changes", "many"],
         ["tail", "--table", "T", "--idle", "0"],
+        ["backfill", "--table", "T", "--rcu", "0"],
     ],
 )
 def test_wrong_arguments_are_exit_2(
@@ -93,6 +94,7 @@ def test_an_absent_setting_is_exit_2(
     ("arguments", "needs"),
     [
         (["tail", "--table", "T"], "asyncsync tail needs: pip install 'asyncsync[tools]'"),
+        (["backfill", "--table", "T"], "asyncsync backfill needs: pip install 'asyncsync[tools]'"),
         (["demo"], "asyncsync demo needs: pip install 'asyncsync[demo]'"),
     ],
 )

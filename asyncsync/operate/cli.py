@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_tail(commands)
     _add_get(commands)
+    _add_backfill(commands)
     _add_simulate(commands)
     return made
 
@@ -81,7 +82,9 @@ def _add_tail(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     tail.add_argument("--table", required=True, help="the table's name")
     tail.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
     tail.add_argument("--batch-size", type=_count, default=100, help="records a batch (100)")
-    tail.add_argument("--idle", type=_seconds, metavar="S", help="end after S s without a record")
+    tail.add_argument(
+        "--idle", type=_more_than_0, metavar="S", help="end after S s without a record"
+    )
     _add_servers(tail)
     tail.set_defaults(command=_tail)
 
@@ -93,6 +96,36 @@ def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     get.add_argument("--json", action="store_true", help="one JSON object, for programs")
     _add_redis(get)
     get.set_defaults(command=_get)
+
+
+def _add_backfill(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "load what a table held before its stream, while both change"
+    backfill = commands.add_parser("backfill", help=about, description=f"{about.capitalize()}.")
+    backfill.add_argument("--table", required=True, help="the table's name")
+    backfill.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
+    backfill.add_argument(
+        "--segments", type=_count, metavar="N", help="parts to scan side by side (by its size)"
+    )
+    backfill.add_argument(
+        "--page-items", type=_count, metavar="N", help="items a page at most (1 MB of them)"
+    )
+    backfill.add_argument(
+        "--rcu", type=_more_than_0, metavar="N", help="read capacity units a second to use at most"
+    )
+    backfill.add_argument(
+        "--state", metavar="PLACE", help="where it left off: a file, or s3://bucket/prefix"
+    )
+    backfill.add_argument(
+        "--from-export", metavar="URL", help="read an export, s3://bucket/prefix/AWSDynamoDB/id"
+    )
+    backfill.add_argument(
+        "--assume-following",
+        action="store_true",
+        help="something mirrors every change since: do not look for a mapping",
+    )
+    backfill.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    _add_servers(backfill)
+    backfill.set_defaults(command=_backfill)
 
 
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -145,7 +178,7 @@ def _records(text: str) -> int:
     return number
 
 
-def _seconds(text: str) -> float:
+def _more_than_0(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError("must be more than 0")
@@ -194,16 +227,46 @@ def _tail(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         idle_s=arguments.idle,
     )
-    config = None
-    if options.mirror is None:
-        config = _config(arguments)
-    elif arguments.redis_url is not None:
-        raise CommandRefused("--mirror brings its own Redis: leave --redis-url out")
-    else:
-        sys.path.insert(0, os.getcwd())  # as python -m does
+    config = None if _has_own_mirror(arguments) else _config(arguments)
     with _interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
         anyio.run(tail, options, config, os.environ, _say)
     return 0
+
+
+def _has_own_mirror(arguments: argparse.Namespace) -> bool:
+    """Whether a command works for a mirror of the user's own, whose module is then in reach."""
+    if arguments.mirror is None:
+        return False
+    if arguments.redis_url is not None:
+        raise CommandRefused("--mirror brings its own Redis: leave --redis-url out")
+    sys.path.insert(0, os.getcwd())  # as python -m does
+    return True
+
+
+def _backfill(arguments: argparse.Namespace) -> int:
+    require("backfill", "tools", ("aioboto3", "anyio"))
+    import anyio
+
+    from asyncsync.operate.backfill import BackfillOptions, backfill
+    from asyncsync.operate.mirrors import load_mirror, make_mirror
+
+    options = BackfillOptions(
+        table=arguments.table,
+        endpoint_url=arguments.endpoint_url,
+        segments=arguments.segments,
+        page_items=arguments.page_items,
+        rcu=arguments.rcu,
+        state=arguments.state,
+        from_export=arguments.from_export,
+        assume_following=arguments.assume_following,
+        as_json=arguments.json,
+    )
+    if _has_own_mirror(arguments):
+        mirror = load_mirror(arguments.mirror)
+    else:
+        mirror = make_mirror(_config(arguments), os.environ)
+    with _interruptible():
+        return 0 if anyio.run(backfill, options, mirror, os.environ, _say) else LEFT_WORK
 
 
 @contextmanager

@@ -6,7 +6,8 @@ encode makes the rest.
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from base64 import b64decode
+from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -109,6 +110,11 @@ def sdk_key(key: Key) -> dict[str, dict[str, Any]]:
     return {name: {tag: b64decode(text) if tag == "B" else text} for name, tag, text in key}
 
 
+def sdk_attributes(attributes: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """Write key attributes in DynamoDB JSON as the SDK takes them."""
+    return sdk_key(key_of(attributes, sorted(attributes)))
+
+
 def image_of(item: Mapping[str, Any]) -> bytes:
     """Write an item in the SDK's shape as the image that a stream record would have."""
     return orjson.dumps(item, default=_base64)
@@ -116,4 +122,4 @@ def image_of(item: Mapping[str, Any]) -> bytes:
 
 def _base64(value: object) -> str:
     assert isinstance(value, bytes), "what the SDK reads is JSON data or bytes"
-    return b64encode(value).decode()
+    return b2a_base64(value, newline=False).decode()

@@ -8,18 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 
 import anyio
 
 from asyncsync.config import Config
-from asyncsync.iam import AwsCredentials
 from asyncsync.lab.answers import Answer
 from asyncsync.lab.mapping import Batch, Decision, EventSourceMapping, MappingSettings
 from asyncsync.lab.meter import Meter, metered
 from asyncsync.mirror import Mirror
 from asyncsync.operate.dynamo import describe_table, dynamo, stream_of
-from asyncsync.operate.errors import CommandRefused, first_error
+from asyncsync.operate.errors import first_error
+from asyncsync.operate.mirrors import load_mirror, make_mirror
 from asyncsync.operate.poll import Consumer, Poller, function_of
 from asyncsync.operate.progress import Progress, failure_line, progress_line
 from asyncsync.wire import connect
@@ -42,23 +41,6 @@ class TailOptions:
     idle_s: float | None = None  # end after so long without a record; None: never
 
 
-def load_mirror(name: str) -> Mirror:
-    """Import the user's own mirror, named module:name.
-
-    Raises CommandRefused.
-    """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise CommandRefused(f"--mirror {name} is not of the form module:name")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise CommandRefused(f"--mirror {name} cannot be loaded: {exc}") from exc
-    if not isinstance(found, Mirror):
-        raise CommandRefused(f"--mirror {name} is {type(found).__name__}, not an asyncsync.Mirror")
-    return found
-
-
 async def tail(
     options: TailOptions, config: Config | None, env: Mapping[str, str], say: Say
 ) -> None:
@@ -73,12 +55,7 @@ async def tail(
     else:
         assert config is not None, "without a mirror the settings make one"
         meter = Meter()
-        mirror = Mirror(
-            config,
-            connect=metered(connect, meter),
-            credentials=lambda: AwsCredentials.from_env(env),
-            emit=progress.take,
-        )
+        mirror = make_mirror(config, env, connect=metered(connect, meter), emit=progress.take)
     try:
         await _tail(options, env, say, mirror, progress, meter)
     finally:

@@ -1,0 +1,188 @@
+"""What a command that was cut short goes on from: named JSON documents, in a file or in S3.
+
+A document is written whole or not at all. The first, "run", says what the others belong to; a
+state of another run is refused, because its cursors would leave keys out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import orjson
+
+from asyncsync.operate.dynamo import Dynamo, dynamo_errors
+from asyncsync.operate.errors import CommandRefused
+
+RUN = "run"
+
+Document: TypeAlias = dict[str, Any]
+
+
+class State(Protocol):
+    """Where documents are kept."""
+
+    async def load(self) -> dict[str, Document]:
+        """Return every document by its name; none where there is no state."""
+
+    async def save(self, name: str, document: Document) -> None:
+        """Write one document."""
+
+    async def remove(self) -> None:
+        """Remove them all: the work is done."""
+
+
+class NoState:
+    """Keeps nothing: a command that is cut short begins again."""
+
+    async def load(self) -> dict[str, Document]:
+        """Return nothing."""
+        return {}
+
+    async def save(self, name: str, document: Document) -> None:
+        """Write nothing."""
+
+    async def remove(self) -> None:
+        """Remove nothing."""
+
+
+class FileState:
+    """All documents in one file, which is replaced at each change."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._documents: dict[str, Document] = {}
+
+    async def load(self) -> dict[str, Document]:
+        """Return every document by its name.
+
+        Raises CommandRefused where the file is not a state.
+        """
+        try:
+            held = self._path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        except OSError as exc:
+            raise CommandRefused(f"--state {self._path}: {exc.strerror}") from exc
+        self._documents = _documents(held, str(self._path))
+        return dict(self._documents)
+
+    async def save(self, name: str, document: Document) -> None:
+        """Write one document; a reader, or a kill, sees the file before or after.
+
+        Raises CommandRefused where it cannot be written.
+        """
+        self._documents[name] = document
+        beside = self._path.with_name(self._path.name + ".new")
+        try:
+            beside.write_bytes(orjson.dumps(self._documents))
+            os.replace(beside, self._path)
+        except OSError as exc:
+            raise CommandRefused(f"--state {self._path}: {exc.strerror}") from exc
+
+    async def remove(self) -> None:
+        """Remove the file."""
+        self._documents = {}
+        self._path.unlink(missing_ok=True)
+
+
+class S3State:
+    """One object for each document, under a prefix."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+
+    async def load(self) -> dict[str, Document]:
+        """Return every document by its name.
+
+        Raises CommandFailed, or CommandRefused where an object is not a document.
+        """
+        found: dict[str, Document] = {}
+        for key in await self._keys():
+            with dynamo_errors(f"reading s3://{self._bucket}/{key}", "S3"):
+                answer = await self._client.get_object(Bucket=self._bucket, Key=key)
+                held = await answer["Body"].read()
+            name = key.removeprefix(self._prefix).removesuffix(".json")
+            found |= _documents(b'{"%b":%b}' % (name.encode(), held), f"s3://{self._bucket}/{key}")
+        return found
+
+    async def save(self, name: str, document: Document) -> None:
+        """Write one object.
+
+        Raises CommandFailed.
+        """
+        key = f"{self._prefix}{name}.json"
+        with dynamo_errors(f"writing s3://{self._bucket}/{key}", "S3"):
+            await self._client.put_object(
+                Bucket=self._bucket, Key=key, Body=orjson.dumps(document)
+            )
+
+    async def remove(self) -> None:
+        """Remove every object under the prefix that is a document."""
+        for key in await self._keys():
+            with dynamo_errors(f"removing s3://{self._bucket}/{key}", "S3"):
+                await self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    async def _keys(self) -> list[str]:
+        keys: list[str] = []
+        with dynamo_errors(f"listing s3://{self._bucket}/{self._prefix}", "S3"):
+            pages = self._client.get_paginator("list_objects_v2")
+            async for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+                keys += [each["Key"] for each in page.get("Contents", [])]
+        return [key for key in keys if key.endswith(".json")]
+
+
+@asynccontextmanager
+async def open_state(where: str | None, dynamo: Dynamo) -> AsyncIterator[State]:
+    """Open the state of a path or an s3:// prefix; without either nothing is kept."""
+    if where is None:
+        yield NoState()
+    elif where.startswith("s3://"):
+        bucket, prefix = s3_place(where)
+        async with dynamo.open("s3") as client:
+            yield S3State(client, bucket, prefix.rstrip("/") + "/")
+    else:
+        yield FileState(Path(where))
+
+
+def s3_place(url: str) -> tuple[str, str]:
+    """Return the bucket and the key or prefix of an s3:// URL.
+
+    Raises CommandRefused.
+    """
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not url.startswith("s3://") or not bucket or not key.strip("/"):
+        raise CommandRefused(f"{url} is not of the form s3://bucket/prefix")
+    return bucket, key
+
+
+def refuse_another_run(run: Mapping[str, Any], documents: Mapping[str, Document]) -> None:
+    """Refuse documents of another run than this one.
+
+    Raises CommandRefused naming what differs.
+    """
+    held = documents.get(RUN)
+    if held is None or held == run:
+        return
+    differ = [name for name in run if held.get(name) != run[name]] or ["its form"]
+    raise CommandRefused(
+        f"--state is of another run: {differ[0]} was {held.get(differ[0])!r} and is now "
+        f"{run.get(differ[0])!r}; give the same arguments, or another --state"
+    )
+
+
+def _documents(held: bytes, where: str) -> dict[str, Document]:
+    try:
+        documents = orjson.loads(held)
+    except orjson.JSONDecodeError:
+        documents = None
+    if not isinstance(documents, dict) or not all(
+        isinstance(each, dict) for each in documents.values()
+    ):
+        raise CommandRefused(f"--state {where} is not a state that asyncsync has written")
+    return documents
