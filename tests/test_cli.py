@@ -15,7 +15,7 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.operate import cli
 from asyncsync.operate.cli import main
 
-COMMANDS = {"demo", "tail", "get", "backfill"}
+COMMANDS = {"demo", "tail", "get", "backfill", "redrive"}
 
 
 def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -55,6 +55,8 @@ def test_help_offers_the_commands_that_exist_and_no_other(
         ["demo", "--changes", "many"],
         ["tail", "--table", "T", "--idle", "0"],
         ["backfill", "--table", "T", "--rcu", "0"],
+        ["redrive", "--table", "T"],
+        ["redrive", "objects/"],
     ],
 )
 def test_wrong_arguments_are_exit_2(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -596,3 +597,24 @@ async def test_killed_between_copy_and_removal_it_is_done_again(
 
     assert await bench.redrive(f"s3://{name}")
     assert await keys_in(s3, name) == ["redriven/a"]
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+async def test_the_command_line_ends_with_1_where_an_object_is_left(
+    bench: Bench, server: ServerProcess
+) -> None:
+    await bench.put(1)
+    bench.discard("a", bench.record(1, FIRST))
+    bench.discard("b").write_bytes(b"{")
+    program = [sys.executable, "-m", "asyncsync", "redrive", "--table", bench.table]
+    program += ["--endpoint-url", bench.endpoint, "--redis-url", server.url, "--json"]
+
+    ended = await anyio.run_process([*program, str(bench.folder)], check=False)
+    left, summary = (json.loads(line) for line in ended.stdout.splitlines())
+    assert (left["kind"], summary["left"], ended.returncode) == ("unreadable", 1, 1)
+
+    (bench.folder / "b").unlink()
+    ended = await anyio.run_process([*program, str(bench.folder)], check=False)
+    assert (json.loads(ended.stdout)["objects"], ended.returncode) == (0, 0)

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 
 from asyncsync.config import Config
 from asyncsync.errors import AsyncsyncError, ConfigError
+from asyncsync.mirror import Mirror
+from asyncsync.operate.arguments import count, more_than_0, records, whole
 from asyncsync.operate.errors import (
     LEFT_WORK,
     WRONG_ARGUMENTS,
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _add_tail(commands)
     _add_get(commands)
     _add_backfill(commands)
+    _add_redrive(commands)
     _add_simulate(commands)
     return made
 
@@ -68,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "see it work, and the usual loop beside it, on servers of its own"
     demo = commands.add_parser("demo", help=about, description=f"{about.capitalize()}.")
-    demo.add_argument("--items", type=_count, default=300, help="items in the table (300)")
-    demo.add_argument("--changes", type=_count, default=3_000, help="changes to them (3000)")
+    demo.add_argument("--items", type=count, default=300, help="items in the table (300)")
+    demo.add_argument("--changes", type=count, default=3_000, help="changes to them (3000)")
     demo.add_argument("--seed", type=int, help="repeat the changes of an earlier run")
     demo.add_argument("--keep", action="store_true", help="leave all up until Ctrl-C, to look")
     _add_servers(demo)
@@ -81,9 +84,9 @@ def _add_tail(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     tail = commands.add_parser("tail", help=about, description=f"{about.capitalize()}.")
     tail.add_argument("--table", required=True, help="the table's name")
     tail.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
-    tail.add_argument("--batch-size", type=_count, default=100, help="records a batch (100)")
+    tail.add_argument("--batch-size", type=count, default=100, help="records a batch (100)")
     tail.add_argument(
-        "--idle", type=_more_than_0, metavar="S", help="end after S s without a record"
+        "--idle", type=more_than_0, metavar="S", help="end after S s without a record"
     )
     _add_servers(tail)
     tail.set_defaults(command=_tail)
@@ -104,13 +107,13 @@ def _add_backfill(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     backfill.add_argument("--table", required=True, help="the table's name")
     backfill.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
     backfill.add_argument(
-        "--segments", type=_count, metavar="N", help="parts to scan side by side (by its size)"
+        "--segments", type=count, metavar="N", help="parts to scan side by side (by its size)"
     )
     backfill.add_argument(
-        "--page-items", type=_count, metavar="N", help="items a page at most (1 MB of them)"
+        "--page-items", type=count, metavar="N", help="items a page at most (1 MB of them)"
     )
     backfill.add_argument(
-        "--rcu", type=_more_than_0, metavar="N", help="read capacity units a second to use at most"
+        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
     )
     backfill.add_argument(
         "--state", metavar="PLACE", help="where it left off: a file, or s3://bucket/prefix"
@@ -128,20 +131,37 @@ def _add_backfill(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     backfill.set_defaults(command=_backfill)
 
 
+def _add_redrive(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "bring the keys of discarded batches up to date"
+    redrive = commands.add_parser("redrive", help=about, description=f"{about.capitalize()}.")
+    redrive.add_argument(
+        "places",
+        nargs="+",
+        metavar="PLACE",
+        help="on-failure objects: s3://bucket/prefix, a folder or a file",
+    )
+    redrive.add_argument("--table", required=True, help="the table's name")
+    redrive.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
+    redrive.add_argument("--dry-run", action="store_true", help="write and move nothing")
+    redrive.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
+    _add_servers(redrive)
+    redrive.set_defaults(command=_redrive)
+
+
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "try to break the order: simulated runs under faults, each from a seed"
     simulate = commands.add_parser("simulate", help=about, description=f"{about.capitalize()}.")
-    simulate.add_argument("--seeds", type=_count, default=500, help="how many runs (500)")
-    simulate.add_argument("--first", type=_whole, default=0, help="the first run's seed (0)")
-    simulate.add_argument("--seed", type=_whole, help="one run alone")
+    simulate.add_argument("--seeds", type=count, default=500, help="how many runs (500)")
+    simulate.add_argument("--first", type=whole, default=0, help="the first run's seed (0)")
+    simulate.add_argument("--seed", type=whole, help="one run alone")
     simulate.add_argument("--trace", action="store_true", help="with --seed: tell its story")
     simulate.add_argument(
-        "--violations", type=_count, default=10, metavar="N", help="end after so many (10)"
+        "--violations", type=count, default=10, metavar="N", help="end after so many (10)"
     )
-    simulate.add_argument("--jobs", type=_count, help="processes (one for each core)")
+    simulate.add_argument("--jobs", type=count, help="processes (one for each core)")
     simulate.add_argument(
         "--scope",
-        type=_records,
+        type=records,
         metavar="N",
         help="play every history of up to N records of two items, with one fault (1 to 4)",
     )
@@ -155,34 +175,6 @@ def _add_servers(command: argparse.ArgumentParser) -> None:
 
 def _add_redis(command: argparse.ArgumentParser) -> None:
     command.add_argument("--redis-url", metavar="URL", help="a Redis of your own")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return number
-
-
-def _records(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 4:
-        raise argparse.ArgumentTypeError("must be 1 to 4: with 5 there are a million")
-    return number
-
-
-def _more_than_0(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return number
 
 
 def _say(line: str) -> None:
@@ -243,12 +235,20 @@ def _has_own_mirror(arguments: argparse.Namespace) -> bool:
     return True
 
 
+def _mirror(arguments: argparse.Namespace) -> Mirror:
+    """Make the mirror that a command works for: the user's own, or one of the settings."""
+    from asyncsync.operate.mirrors import load_mirror, make_mirror
+
+    if _has_own_mirror(arguments):
+        return load_mirror(arguments.mirror)
+    return make_mirror(_config(arguments), os.environ)
+
+
 def _backfill(arguments: argparse.Namespace) -> int:
     require("backfill", "tools", ("aioboto3", "anyio"))
     import anyio
 
     from asyncsync.operate.backfill import BackfillOptions, backfill
-    from asyncsync.operate.mirrors import load_mirror, make_mirror
 
     options = BackfillOptions(
         table=arguments.table,
@@ -261,12 +261,27 @@ def _backfill(arguments: argparse.Namespace) -> int:
         assume_following=arguments.assume_following,
         as_json=arguments.json,
     )
-    if _has_own_mirror(arguments):
-        mirror = load_mirror(arguments.mirror)
-    else:
-        mirror = make_mirror(_config(arguments), os.environ)
+    mirror = _mirror(arguments)
     with _interruptible():
         return 0 if anyio.run(backfill, options, mirror, os.environ, _say) else LEFT_WORK
+
+
+def _redrive(arguments: argparse.Namespace) -> int:
+    require("redrive", "tools", ("aioboto3", "anyio"))
+    import anyio
+
+    from asyncsync.operate.redrive import RedriveOptions, redrive
+
+    options = RedriveOptions(
+        table=arguments.table,
+        places=arguments.places,
+        endpoint_url=arguments.endpoint_url,
+        dry_run=arguments.dry_run,
+        as_json=arguments.json,
+    )
+    mirror = _mirror(arguments)
+    with _interruptible():
+        return 0 if anyio.run(redrive, options, mirror, os.environ, _say) else LEFT_WORK
 
 
 @contextmanager
