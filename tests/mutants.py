@@ -16,6 +16,7 @@ RULES = "test_cluster_rules.py"
 FILL = "test_fill.py"
 REPAIR = "test_repair.py"
 REDRIVE = "test_redrive.py"
+AUDIT, LOOKS, NAMES = "test_audit.py", "test_looks.py", "test_names.py"
 
 
 @dataclass(frozen=True)
@@ -604,6 +605,119 @@ MUTANTS = (
         'with dynamo_errors(f"copying {name}", "S3"):\n'
         "                await self._client.delete_object(**source)",
         REDRIVE,
+    ),
+    # --- audit --------------------------------------------------------------------------------
+    Mutant(
+        "audit counts no key whose fence or value has changed between looks",
+        "operate/looks.py",
+        "if each.witness == before[key].witness]",
+        "]",
+        LOOKS,
+    ),
+    Mutant(
+        "audit takes the fence into what has changed",
+        "operate/looks.py",
+        "(digest, seen.fence)",
+        "(digest, None)",
+        AUDIT,
+    ),
+    Mutant(
+        "audit lets the pipeline have its time",
+        "operate/looks.py",
+        "        await wait()\n",
+        "",
+        AUDIT,
+    ),
+    Mutant(
+        "audit's first look is a read of its own, consistent",
+        "operate/looks.py",
+        "for each in await look(keys) if each.kind in kinds}\n    first",
+        "for each in () if each.kind in kinds}\n    first",
+        AUDIT,
+    ),
+    Mutant(
+        "audit calls no expired value missing",
+        "operate/looks.py",
+        "config.ttl_s is None and not may_have_expired",
+        "True",
+        LOOKS,
+    ),
+    Mutant(
+        "audit calls a key missing in mirror alone",
+        "operate/looks.py",
+        'is_due = config.mode == "mirror" and ',
+        "is_due = ",
+        LOOKS,
+    ),
+    Mutant(
+        "audit says that an item cannot be encoded",
+        "operate/looks.py",
+        'if reason and kind is None and config.mode == "mirror":',
+        "if False:",
+        AUDIT,
+    ),
+    Mutant(
+        "audit takes a number for ours only as DynamoDB writes it",
+        "operate/names.py",
+        "or not _NUMBER.fullmatch(text)",
+        "",
+        NAMES,
+    ),
+    Mutant(
+        "audit takes no number for ours that DynamoDB would refuse",
+        "operate/names.py",
+        "return digits <= _DIGITS_MAX and",
+        "return",
+        NAMES,
+    ),
+    Mutant(
+        "audit takes no name for ours of which another is made",
+        "operate/names.py",
+        "return key if self.name_of(key) == name else None",
+        "return key",
+        NAMES,
+    ),
+    Mutant(
+        "audit takes no key of another type for an orphan",
+        "operate/orphans.py",
+        "if held == _STRING]",
+        "if held]",
+        AUDIT,
+    ),
+    Mutant(
+        "audit passes fences over",
+        "operate/orphans.py",
+        "if not is_fence(name)]",
+        "]",
+        AUDIT,
+    ),
+    Mutant(
+        "audit scans every node's names",
+        "operate/copy.py",
+        "        for node in nodes:\n",
+        "        for node in nodes[:1]:\n",
+        AUDIT,
+    ),
+    Mutant(
+        "audit draws its parts at random",
+        "operate/audit.py",
+        "chance.sample(range(segments), count)",
+        "[*range(count)]",
+        AUDIT,
+    ),
+    Mutant(
+        "audit ends well only where every finding was repaired",
+        "operate/verdict.py",
+        "return self.tally.findings == self.tally.repaired",
+        "return True",
+        AUDIT,
+    ),
+    Mutant(
+        "audit shows contents only where that is asked for",
+        "operate/verdict.py",
+        "        if self._show:\n            lines +=",
+        "        if True:\n            lines +=",
+        AUDIT,
     ),
 )
 

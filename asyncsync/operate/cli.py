@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _add_tail(commands)
     _add_get(commands)
     _add_backfill(commands)
+    _add_audit(commands)
     _add_redrive(commands)
     _add_simulate(commands)
     return made
@@ -129,6 +130,34 @@ def _add_backfill(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     backfill.add_argument("--json", action="store_true", help="one JSON object, for programs")
     _add_servers(backfill)
     backfill.set_defaults(command=_backfill)
+
+
+def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "compare a table with its copy, key by key, while both change"
+    audit = commands.add_parser("audit", help=about, description=f"{about.capitalize()}.")
+    audit.add_argument("--table", required=True, help="the table's name")
+    audit.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
+    audit.add_argument("--sample", type=count, metavar="N", help="about N keys, drawn at random")
+    audit.add_argument(
+        "--settle",
+        type=more_than_0,
+        default=10.0,
+        metavar="S",
+        help="a difference must outlive S seconds (10)",
+    )
+    audit.add_argument(
+        "--orphans",
+        action=argparse.BooleanOptionalAction,
+        help="scan the copy's names (where they have a prefix and the table is read whole)",
+    )
+    audit.add_argument("--repair", action="store_true", help="repair each finding")
+    audit.add_argument("--show", action="store_true", help="show what item and copy hold")
+    audit.add_argument(
+        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
+    )
+    audit.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
+    _add_servers(audit)
+    audit.set_defaults(command=_audit)
 
 
 def _add_redrive(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -264,6 +293,28 @@ def _backfill(arguments: argparse.Namespace) -> int:
     mirror = _mirror(arguments)
     with _interruptible():
         return 0 if anyio.run(backfill, options, mirror, os.environ, _say) else LEFT_WORK
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    require("audit", "tools", ("aioboto3", "anyio"))
+    import anyio
+
+    from asyncsync.operate.audit import AuditOptions, audit
+
+    options = AuditOptions(
+        table=arguments.table,
+        endpoint_url=arguments.endpoint_url,
+        sample=arguments.sample,
+        settle_s=arguments.settle,
+        orphans=arguments.orphans,
+        repair=arguments.repair,
+        show=arguments.show,
+        rcu=arguments.rcu,
+        as_json=arguments.json,
+    )
+    mirror = _mirror(arguments)
+    with _interruptible():
+        return 0 if anyio.run(audit, options, mirror, os.environ, _say) else LEFT_WORK
 
 
 def _redrive(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -74,6 +74,7 @@ class Table:
     stream_arn: str | None
     view_type: str | None
     arn: str = ""
+    types: Mapping[str, str] = field(default_factory=dict)  # of the key attributes: S, N or B
     items: int = 0  # about: DynamoDB counts every six hours
     size_bytes: int = 0
 
@@ -156,6 +157,7 @@ async def describe_table(dynamo: Dynamo, name: str) -> Table:
         table.get("LatestStreamArn") if stream.get("StreamEnabled") else None,
         stream.get("StreamViewType"),
         table.get("TableArn", ""),
+        {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]},
         table.get("ItemCount", 0),
         table.get("TableSizeBytes", 0),
     )

@@ -39,6 +39,8 @@ _DIGITS_MAX, _EXPONENT_MIN, _EXPONENT_MAX = 38, -130, 125
 # A number as DynamoDB writes it: no exponent, no zero that says nothing.
 _NUMBER = re.compile(r"-?(?:[1-9][0-9]*|0(?=\.))(?:\.[0-9]*[1-9])?|0")
 
+_HASHED = re.compile(rb"![0-9a-f]{64}$")
+
 # What of a pattern MATCH reads as more than itself.
 _GLOB = re.compile(rb"([*?\[\]\\^-])")
 
@@ -89,6 +91,10 @@ class Names:
             return None
         texts = parse_name(self._bound, name)
         return None if texts is None else self._key(texts, name)
+
+    def may_be_hashed(self, name: bytes) -> bool:
+        """Whether only the value can say whose a name is."""
+        return not self._bound or bool(_HASHED.search(name))
 
     def read_by_value(self, name: bytes, value: bytes) -> Key | None:
         """Take the key from the value's own attributes; None where its name would be another."""
