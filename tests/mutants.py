@@ -678,10 +678,10 @@ MUTANTS = (
         NAMES,
     ),
     Mutant(
-        "audit takes no key of another type for an orphan",
+        "audit counts a key of another type as foreign",
         "operate/orphans.py",
-        "if held == _STRING]",
-        "if held]",
+        "held not in (_STRING, _GONE)",
+        "held is None",
         AUDIT,
     ),
     Mutant(
@@ -707,16 +707,37 @@ MUTANTS = (
     ),
     Mutant(
         "audit ends well only where every finding was repaired",
-        "operate/verdict.py",
+        "operate/ledger.py",
         "return self.tally.findings == self.tally.repaired",
         "return True",
         AUDIT,
     ),
     Mutant(
         "audit shows contents only where that is asked for",
-        "operate/verdict.py",
+        "operate/ledger.py",
         "        if self._show:\n            lines +=",
         "        if True:\n            lines +=",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes no name that is in use",
+        "operate/retire.py",
+        "if key is None]\n    keys",
+        "]\n    keys",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes only what has a new name",
+        "operate/retire.py",
+        "if successor in there]",
+        "]",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes strings alone",
+        "operate/retire.py",
+        "if held == _STRING]\n    in_use",
+        "]\n    in_use",
         AUDIT,
     ),
 )

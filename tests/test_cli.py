@@ -175,6 +175,6 @@ def test_an_interrupt_is_one_line(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_config", interrupt)
+    monkeypatch.setattr(cli, "config_of", interrupt)
 
     assert ended(capsys, "get", "a") == (1, "", "asyncsync: interrupted\n")

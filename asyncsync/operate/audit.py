@@ -24,12 +24,12 @@ from asyncsync.operate.dynamo import Dynamo, Table, describe_table, dynamo
 from asyncsync.operate.entries import key_of
 from asyncsync.operate.errors import first_error
 from asyncsync.operate.items import consistent_reads, eventual_reads, image_of, scan_page
+from asyncsync.operate.ledger import Ledger
 from asyncsync.operate.looks import Comparer, Difference, Kind, settle, wait_s
 from asyncsync.operate.names import Names
 from asyncsync.operate.orphans import Suspects, suspects
 from asyncsync.operate.pace import Pace
 from asyncsync.operate.repair import Repaired, Repairer, Target
-from asyncsync.operate.verdict import Verdict
 
 # Segments of a whole scan, and parts of a sample, read side by side: one process compares on
 # one core, and more would only hold more pages.
@@ -88,8 +88,8 @@ async def audit_with(clients: Dynamo, options: AuditOptions, mirror: Mirror, say
     if options.repair:
         reads = consistent_reads(clients, table.name, pace)
         repairer = Repairer(mirror, table.name, reads)
-    verdict = Verdict(say, as_json=options.as_json, show=options.show, expected=parts.expected)
-    auditor = Auditor(clients, mirror, table, pace, options.settle_s, verdict, repairer)
+    ledger = Ledger(say, as_json=options.as_json, show=options.show, expected=parts.expected)
+    auditor = Auditor(clients, mirror, table, pace, options.settle_s, ledger, repairer)
     ended = False
     try:
         with first_error():
@@ -99,13 +99,13 @@ async def audit_with(clients: Dynamo, options: AuditOptions, mirror: Mirror, say
         ended = True
     finally:
         auditor.close()
-        verdict.end(
+        ledger.end(
             is_whole=parts.is_whole,
             looked_for_orphans=looks_for_orphans,
             repair=options.repair,
             cut_short=not ended,
         )
-    return verdict.is_good
+    return ledger.is_good
 
 
 # What a scan of the table finds; an orphan is found by its name, where names are scanned.
@@ -160,13 +160,13 @@ class Auditor:
         table: Table,
         pace: Pace,
         settle_s: float,
-        verdict: Verdict,
+        ledger: Ledger,
         repairer: Repairer | None,
     ) -> None:
         self._clients = clients
         self._table = table
         self._pace = pace
-        self._verdict = verdict
+        self._ledger = ledger
         self._repairer = repairer
         self._turn = anyio.Lock()  # the repairer's: one call at a time
         self._wait = wait_s(settle_s)
@@ -200,7 +200,7 @@ class Auditor:
                 for first in range(0, len(found), CHUNK_KEYS):
                     chunk = found[first : first + CHUNK_KEYS]
                     await self._suspect(await self._comparer.compare(chunk), kinds, tasks)
-                self._verdict.count(len(found))
+                self._ledger.count(len(found))
                 after = page.rest
                 if not after:
                     break
@@ -223,7 +223,7 @@ class Auditor:
         findings = [each for each in settled.findings if each.name not in self._orphans]
         self._orphans |= {each.name for each in findings if each.kind == "orphan"}
         repaired = await self._repair(findings)
-        self._verdict.settled(settled, findings, repaired, of_names=kinds is _OF_NAMES)
+        self._ledger.settled(settled, findings, repaired, of_names=kinds is _OF_NAMES)
 
     async def _repair(self, findings: Sequence[Difference]) -> list[Repaired]:
         if self._repairer is None or not findings:
@@ -240,7 +240,7 @@ class Auditor:
         async with anyio.create_task_group() as tasks:
             async for found in self._copy.names(names.pattern):
                 few: Suspects = await suspects(found, names, self._copy, reads)
-                self._verdict.named(few)
+                self._ledger.named(few)
                 if few.keys:
                     await self._waiting.acquire()
                     tasks.start_soon(self._settle, few.keys, _OF_NAMES)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
-from asyncsync.config import Config
 from asyncsync.errors import AsyncsyncError, ConfigError
-from asyncsync.mirror import Mirror
 from asyncsync.operate.arguments import count, more_than_0, records, whole
 from asyncsync.operate.errors import (
     LEFT_WORK,
@@ -24,6 +21,7 @@ from asyncsync.operate.errors import (
     CommandRefused,
     require,
 )
+from asyncsync.operate.running import config_of, has_own_mirror, interruptible, mirror_of
 from asyncsync.version import __version__
 
 
@@ -151,6 +149,11 @@ def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="scan the copy's names (where they have a prefix and the table is read whole)",
     )
     audit.add_argument("--repair", action="store_true", help="repair each finding")
+    audit.add_argument(
+        "--retire",
+        metavar="TEMPLATE",
+        help="in place of that, remove an old template's names whose items have new ones",
+    )
     audit.add_argument("--show", action="store_true", help="show what item and copy hold")
     audit.add_argument(
         "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
@@ -231,7 +234,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         endpoint_url=arguments.endpoint_url,
         program=_program(),
     )
-    with _interruptible():
+    with interruptible():
         return 0 if demo(options, os.environ, _say) else LEFT_WORK
 
 
@@ -248,29 +251,10 @@ def _tail(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         idle_s=arguments.idle,
     )
-    config = None if _has_own_mirror(arguments) else _config(arguments)
-    with _interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+    config = None if has_own_mirror(arguments) else config_of(arguments)
+    with interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
         anyio.run(tail, options, config, os.environ, _say)
     return 0
-
-
-def _has_own_mirror(arguments: argparse.Namespace) -> bool:
-    """Whether a command works for a mirror of the user's own, whose module is then in reach."""
-    if arguments.mirror is None:
-        return False
-    if arguments.redis_url is not None:
-        raise CommandRefused("--mirror brings its own Redis: leave --redis-url out")
-    sys.path.insert(0, os.getcwd())  # as python -m does
-    return True
-
-
-def _mirror(arguments: argparse.Namespace) -> Mirror:
-    """Make the mirror that a command works for: the user's own, or one of the settings."""
-    from asyncsync.operate.mirrors import load_mirror, make_mirror
-
-    if _has_own_mirror(arguments):
-        return load_mirror(arguments.mirror)
-    return make_mirror(_config(arguments), os.environ)
 
 
 def _backfill(arguments: argparse.Namespace) -> int:
@@ -290,13 +274,15 @@ def _backfill(arguments: argparse.Namespace) -> int:
         assume_following=arguments.assume_following,
         as_json=arguments.json,
     )
-    mirror = _mirror(arguments)
-    with _interruptible():
+    mirror = mirror_of(arguments)
+    with interruptible():
         return 0 if anyio.run(backfill, options, mirror, os.environ, _say) else LEFT_WORK
 
 
 def _audit(arguments: argparse.Namespace) -> int:
     require("audit", "tools", ("aioboto3", "anyio"))
+    if arguments.retire is not None:
+        return _retire(arguments)
     import anyio
 
     from asyncsync.operate.audit import AuditOptions, audit
@@ -312,9 +298,28 @@ def _audit(arguments: argparse.Namespace) -> int:
         rcu=arguments.rcu,
         as_json=arguments.json,
     )
-    mirror = _mirror(arguments)
-    with _interruptible():
+    mirror = mirror_of(arguments)
+    with interruptible():
         return 0 if anyio.run(audit, options, mirror, os.environ, _say) else LEFT_WORK
+
+
+def _retire(arguments: argparse.Namespace) -> int:
+    if arguments.repair or arguments.sample or arguments.show:
+        raise CommandRefused("--retire removes old names and nothing else: give it by itself")
+    import anyio
+
+    from asyncsync.operate.retire import RetireOptions, retire
+
+    options = RetireOptions(
+        table=arguments.table,
+        template=arguments.retire,
+        endpoint_url=arguments.endpoint_url,
+        orphans=bool(arguments.orphans),
+        as_json=arguments.json,
+    )
+    mirror = mirror_of(arguments)
+    with interruptible():
+        return 0 if anyio.run(retire, options, mirror, os.environ, _say) else LEFT_WORK
 
 
 def _redrive(arguments: argparse.Namespace) -> int:
@@ -330,30 +335,15 @@ def _redrive(arguments: argparse.Namespace) -> int:
         dry_run=arguments.dry_run,
         as_json=arguments.json,
     )
-    mirror = _mirror(arguments)
-    with _interruptible():
+    mirror = mirror_of(arguments)
+    with interruptible():
         return 0 if anyio.run(redrive, options, mirror, os.environ, _say) else LEFT_WORK
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Take a SIGTERM for a Ctrl-C, so that what was started is taken down."""
-    handlers = {
-        signal.SIGINT: signal.default_int_handler,  # a shell's background job ignores it
-        signal.SIGTERM: lambda *_: signal.raise_signal(signal.SIGINT),
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _get(arguments: argparse.Namespace) -> int:
     from asyncsync.operate.get import get
 
-    config = _config(arguments)
+    config = config_of(arguments)
     is_there = get(arguments.key, config, os.environ, as_json=arguments.json, say=_say)
     return 0 if is_there else LEFT_WORK
 
@@ -365,7 +355,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         require("simulate --scope", "demo", ("fakeredis", "lupa"))
     from asyncsync.operate.simulate import SimulateOptions, is_good, simulate, tell, whole_scope
 
-    with _interruptible():
+    with interruptible():
         if arguments.scope is not None:
             return 0 if whole_scope(arguments.scope, arguments.violations, _say) else LEFT_WORK
         if arguments.seed is not None:
@@ -379,9 +369,3 @@ def _simulate(arguments: argparse.Namespace) -> int:
             program=_program(),
         )
         return 0 if is_good(simulate(options, _say)) else LEFT_WORK
-
-
-def _config(arguments: argparse.Namespace) -> Config:
-    """Read the settings from the environment; a URL on the command line wins."""
-    given = {"ASYNCSYNC_REDIS_URL": arguments.redis_url} if arguments.redis_url else {}
-    return Config.from_env({**os.environ, **given})

@@ -56,7 +56,7 @@ class Tally:
         return max(0, self.judged - self.missing - self.stale)
 
 
-class Verdict:
+class Ledger:
     """Counts and says."""
 
     def __init__(
