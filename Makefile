@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile pyproject.toml --universal --generate-hashes --pytho
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist simulate scope soak bugs mutants failover bench-core requirements clean
+.PHONY: help demo test check format dist simulate scope soak bugs mutants failover bench-core bench-backfill requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -61,6 +61,9 @@ failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100 000 record
 
 bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
 	$(BIN)/python benchmarks/bench_core.py
+
+bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idle scan, and weigh it
+	$(BIN)/python benchmarks/bench_backfill.py $(ARGS)
 
 requirements: ## pin every dependency again (needs uv); dev first, so that all three agree
 	$(COMPILE) --upgrade --extra demo --group dev -o requirements/dev.txt

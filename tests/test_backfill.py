@@ -29,7 +29,7 @@ from asyncsync.operate.backfill import BackfillOptions, backfill
 from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo, stream_of
 from asyncsync.operate.entries import NO_VERSION, version_in
 from asyncsync.operate.errors import CommandFailed, CommandRefused
-from asyncsync.operate.filling import Filler, Tally, TooLate
+from asyncsync.operate.filling import LASTING_ASKED_MAX, Filler, Tally, TooLate, _lasts
 from asyncsync.operate.mirrors import make_mirror
 from asyncsync.operate.poll import Consumer, Poller, function_of
 from stream import FIRST, event, item, record
@@ -599,14 +599,14 @@ async def test_a_table_that_throttles_is_read_all_the_same(
 class Hands:
     """A filler whose sleeps are noted, and the table that its repairs read."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **options: Any) -> None:
         self.wall_s = 1_000_000.0
         self.slept: list[float] = []
         self.mirror = Mirror(
-            Config(redis_url=url), wall_clock=lambda: self.wall_s, emit=lambda _: None
+            Config(redis_url=url, **options), wall_clock=lambda: self.wall_s, emit=lambda _: None
         )
         self.tally = Tally()
-        self.during: Any = None
+        self.during: Any = lambda _times: None
         self.filler = Filler(self.mirror, "Players", self.read, self.tally, self.sleep)
 
     async def read(self, keys: Any) -> list[bytes | None]:
@@ -670,6 +670,22 @@ async def test_a_full_server_is_waited_for(
     hands.filler.close()
 
 
+async def test_what_the_server_refuses_every_time_is_left_and_named(
+    any_server: ServerProcess, any_client: redis.Redis
+) -> None:
+    """Before 1970 an expiry is negative, which no server takes."""
+    hands = Hands(any_server.url, ttl_s=1)
+    hands.wall_s = -1_000_000.0
+
+    await hands.page(read_s=-1_000_000.0)
+
+    assert (hands.tally.read, hands.tally.left, hands.tally.is_whole) == (2, 2, False)
+    assert hands.tally.named == [f"Players:{at}: ERR: refused by the server" for at in (1, 2)]
+    assert len(hands.slept) == LASTING_ASKED_MAX - 1
+    hands.filler.close()
+    await anyio.lowlevel.checkpoint()
+
+
 async def test_a_deleted_items_fence_is_repaired_from_the_table(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
@@ -702,9 +718,6 @@ async def test_settings_that_allow_no_fill_are_refused(options: dict[str, Any], 
 
 
 async def test_a_server_of_a_cluster_that_the_settings_do_not_know_ends_it() -> None:
-    from asyncsync.operate.filling import _lasts
-
     with pytest.raises(CommandFailed, match="ASYNCSYNC_REDIS_CLUSTER"):
-        _lasts("MOVED", "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true")
-    assert _lasts("ERR", "refused by the server")
-    assert not _lasts("OOM", "refused by the server")
+        _lasts("MOVED", "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true", 1)
+    assert not _lasts("OOM", "refused by the server", 100)

@@ -12,6 +12,7 @@ import redis
 from asyncsync import Config, Mirror
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.operate.cli import main
+from asyncsync.operate.entries import NO_VERSION
 from asyncsync.operate.get import read_fence
 from conftest import FOUND
 from stream import FIRST, event, item, record
@@ -78,6 +79,17 @@ def test_a_removed_item_shows_its_fence_and_nothing_at_all_is_exit_1(
     code, said = got(capsys, any_server.url, "Players:8")
     assert code == 1
     assert said.splitlines() == ["Players:8", "  value    none", "  fence    none"]
+
+
+def test_a_fence_of_a_repair_before_any_record_says_so(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    any_client.set("{a}!f", NO_VERSION + b"2" + b"0" * 12)
+
+    said = got(capsys, any_server.url, "a")[1]
+
+    assert "without a version: no record of its key was known" in said
+    assert "rank 2: a repair or a reader's fill" in said
 
 
 def test_a_key_that_is_no_text_or_no_fence_of_ours_is_shown_as_it_is(

@@ -31,8 +31,10 @@ ROUNDS_MAX = 3
 # What is named, beside the counts.
 NAMED_MAX = 10
 
-# A server says ERR where the command itself is wrong, and will say so again.
+# A server says ERR where the command itself is wrong, and will say so again; but also where it
+# has too many clients for now. So it is asked a few times.
 _LASTING = ("ERR", "WRONGTYPE")
+LASTING_ASKED_MAX = 4
 _ELSEWHERE = ("MOVED", "ASK", "CROSSSLOT")
 
 
@@ -132,7 +134,7 @@ class Filler:
                     standing.append(entry)
                 elif outcome.kind == "fenced":
                     tally.present += 1
-                elif _lasts(outcome.error, outcome.reason):
+                elif _lasts(outcome.error, outcome.reason, pauses + 1):
                     tally.left += 1
                     tally.name(_named(entry.name, f"{outcome.error}: {outcome.reason}"))
                 else:
@@ -149,7 +151,7 @@ class Filler:
         while targets:
             answers = await self._repairer.repair(targets)
             rounds += any(each.kind == "changed" for each in answers)
-            again = [each for each in answers if _may_end_well(each, rounds)]
+            again = [each for each in answers if _may_end_well(each, rounds, pauses + 1)]
             for each in answers:
                 if each not in again:
                     _count(each, tally)
@@ -197,17 +199,17 @@ def refuse_to_fill(mirror: Mirror) -> None:
         )
 
 
-def _lasts(error: str, reason: str) -> bool:
+def _lasts(error: str, reason: str, asked: int) -> bool:
     """Whether the server will say so again; raise CommandFailed where it will of every key."""
     if error in _ELSEWHERE:
         raise CommandFailed(reason)
-    return error in _LASTING
+    return error in _LASTING and asked >= LASTING_ASKED_MAX
 
 
-def _may_end_well(answer: Repaired, rounds: int) -> bool:
+def _may_end_well(answer: Repaired, rounds: int, asked: int) -> bool:
     if answer.kind == "failed":
         error, _, reason = answer.reason.partition(": ")
-        return not _lasts(error, reason)
+        return not _lasts(error, reason, asked)
     return answer.kind == "changed" and rounds < ROUNDS_MAX
 
 

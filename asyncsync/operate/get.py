@@ -17,6 +17,7 @@ from asyncsync.config import Config
 from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import settle
 from asyncsync.operate.client import client_arguments
+from asyncsync.operate.entries import NO_VERSION
 from asyncsync.operate.errors import CommandFailed
 
 Say = Callable[[str], None]
@@ -138,8 +139,11 @@ def lines(held: Held) -> list[str]:
     shown.append(f"  fence    {held.fence_key}, expires {_when(held.fence_expires_in_ms)}")
     if fence is None:
         return [*shown, f"           not of a format that is known here: {_text(held.fence)}"]
-    shown.append(f"           stream of {fence.stream_label}")
-    shown.append(f"           sequence number {fence.sequence_number}")
+    if held.fence.startswith(NO_VERSION):
+        shown.append("           without a version: no record of its key was known")
+    else:
+        shown.append(f"           stream of {fence.stream_label}")
+        shown.append(f"           sequence number {fence.sequence_number}")
     shown.append(f"           rank {fence.rank}: {RANKS[fence.rank]}")
     return shown
 

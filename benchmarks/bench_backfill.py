@@ -1,0 +1,311 @@
+"""How fast a backfill is, and how much memory it takes, beside the least that could be done.
+
+fill: from pages of a scan that are in memory already, as the SDK gives them, to confirmed
+fills; beside it redis-py's pipelined SET of the very same values, a pipeline a page, which
+encodes nothing and asks nothing. Both in rounds of random order against one server, emptied
+before each; the values are compared first.
+
+table: a whole backfill from moto's server; beside it the same parallel scan through aioboto3,
+whose items are looked at by nobody. moto is the slower side by far, so this says only that the
+fill keeps up with it.
+
+memory: the peak of a process that backfills 20 000 items, and of one that does 200 000, their
+pages made as they are asked for.
+
+Exit 1 where a target is missed: the median ratio for the first two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import platform
+import random
+import resource
+import subprocess
+import sys
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import anyio
+import redis
+
+from asyncsync.config import Config
+from asyncsync.lab.servers import ServerProcess, binaries, dynamodb_process, redis_process
+from asyncsync.mirror import Mirror
+from asyncsync.operate import backfill as command
+from asyncsync.operate.backfill import WORKERS_MAX, BackfillOptions, backfill
+from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo
+from asyncsync.operate.entries import entries_of, key_of
+from asyncsync.operate.filling import Filler, Tally
+from asyncsync.operate.items import Answer, image_of, scan_page
+from asyncsync.operate.mirrors import make_mirror
+from bench_core import Image, image, spread, timed_rounds
+
+FILL_TARGET = 0.6
+TABLE_TARGET = 0.8
+MEMORY_TARGET = 1.2
+
+PAGE_BYTES = 1_048_576  # of a scan
+TABLE = "Players"
+NAMES = ["Number"]
+
+
+def sdk_item(each: Image) -> dict[str, Any]:
+    """Write an image as the SDK gives an item: binary values as bytes."""
+    made: dict[str, Any] = dict(each)
+    made["Avatar"] = {"B": b64decode(each["Avatar"]["B"])}
+    made["Tokens"] = {"BS": [b64decode(one) for one in each["Tokens"]["BS"]]}
+    return made
+
+
+def pages_of(items: int, chance: random.Random) -> list[list[dict[str, Any]]]:
+    """Make the pages of a table's scan."""
+    made = [sdk_item(image(number, chance)) for number in range(items)]
+    a_page = PAGE_BYTES // len(image_of(made[0]))
+    return [made[first : first + a_page] for first in range(0, items, a_page)]
+
+
+async def fill_pages(mirror: Mirror, pages: Sequence[Sequence[dict[str, Any]]]) -> Tally:
+    """Fill pages that are in memory, by as many workers as a backfill has."""
+    tally = Tally()
+    left = iter(pages)
+
+    async def nothing(_: object) -> list[bytes | None]:
+        raise AssertionError("no fence stands")
+
+    async def worker() -> None:
+        filler = Filler(mirror, TABLE, nothing, tally)
+        for page in left:
+            found = [(key_of(item, NAMES), image_of(item)) for item in page]
+            await filler.page(found, mirror.wall_clock())
+        filler.close()
+        await asyncio.sleep(0)  # lets the socket go
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(min(WORKERS_MAX, len(pages))):
+            tasks.start_soon(worker)
+    return tally
+
+
+def values_of(
+    mirror: Mirror, pages: Sequence[Sequence[dict[str, Any]]]
+) -> list[list[tuple[bytes, bytes]]]:
+    """Make the names and values of each page beforehand."""
+    return [
+        [
+            (each.name, each.value or b"")
+            for each in entries_of(
+                [(key_of(item, NAMES), image_of(item)) for item in page], TABLE, mirror.rules, 0
+            ).entries
+        ]
+        for page in pages
+    ]
+
+
+def pipelined_sets(client: redis.Redis, values: Sequence[Sequence[tuple[bytes, bytes]]]) -> None:
+    """SET every value, a pipeline a page."""
+    for page in values:
+        pipeline = client.pipeline(transaction=False)
+        for name, value in page:
+            pipeline.set(name, value)
+        pipeline.execute()
+
+
+def fill_ratios(server: ServerProcess, items: int, rounds: int, chance: random.Random) -> int:
+    """Time fills beside SETs; print, and return 1 where the target is missed."""
+    mirror = make_mirror(Config(redis_url=server.url), {})
+    pages = pages_of(items, chance)
+    values = values_of(mirror, pages)
+    gc.freeze()  # what is the benchmark's own is no contestant's garbage to look through
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+        tally = anyio.run(fill_pages, mirror, pages)
+        assert tally.filled == items, "all are filled"
+        for page in values:
+            held: Any = client.mget([name for name, _ in page])
+            assert held == [value for _, value in page], "the values are the same"
+
+        def filled() -> None:
+            anyio.run(fill_pages, mirror, pages)
+
+        def emptied(work: Callable[[], None]) -> Callable[[], None]:
+            def run() -> None:
+                client.flushall()
+                work()
+
+            return run
+
+        contestants: Mapping[str, Callable[[], object]] = {
+            "fill": emptied(filled),
+            "SET": emptied(lambda: pipelined_sets(client, values)),
+        }
+        timed_rounds(contestants, 2, chance)  # warm-up
+        times_ms = timed_rounds(contestants, rounds, chance)
+    return _printed("fill", "SET", times_ms, items, FILL_TARGET)
+
+
+def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.Random) -> int:
+    """Time backfills beside idle scans; print, and return 1 where the target is missed."""
+    mirror = make_mirror(Config(redis_url=server.url), {})
+    with dynamodb_process() as url, redis.Redis(port=server.port) as client:
+        anyio.run(_load, url, items, chance)
+        options = BackfillOptions(
+            table=TABLE, endpoint_url=url, assume_following=True, as_json=True
+        )
+
+        def filled() -> None:
+            client.flushall()
+            anyio.run(backfill, options, mirror, {}, lambda _: None)
+            assert client.dbsize() == items, "all are filled"
+
+        contestants: Mapping[str, Callable[[], object]] = {
+            "backfill": filled,
+            "scan": lambda: anyio.run(_idle_scan, url),
+        }
+        timed_rounds(contestants, 1, chance)  # warm-up
+        times_ms = timed_rounds(contestants, rounds, chance)
+    return _printed("backfill", "scan", times_ms, items, TABLE_TARGET)
+
+
+async def _load(url: str, items: int, chance: random.Random) -> None:
+    async with dynamo(url, {}) as clients:
+        await clients.items.create_table(
+            TableName=TABLE,
+            KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        made = [sdk_item(image(number, chance)) for number in range(items)]
+        for first in range(0, items, 25):
+            request: Any = {
+                TABLE: [{"PutRequest": {"Item": each}} for each in made[first : first + 25]]
+            }
+            await clients.items.batch_write_item(RequestItems=request)
+
+
+async def _idle_scan(url: str) -> None:
+    async with dynamo(url, {}) as clients:
+        await describe_table(clients, TABLE)
+
+        async def segment(number: int) -> None:
+            after: Any = None
+            while True:
+                page = await scan_page(clients, TABLE, number, command.SEGMENTS_MIN, after)
+                after = page.rest
+                if not after:
+                    return
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(command.SEGMENTS_MIN):
+                tasks.start_soon(segment, number)
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+def memory_ratio(server: ServerProcess) -> int:
+    """Compare the peaks of two processes; print, and return 1 where the target is missed."""
+    peaks = []
+    for items in (20_000, 200_000):
+        run = [sys.executable, __file__, "--peak-of", str(items), "--redis-url", server.url]
+        ended = subprocess.run(run, capture_output=True, text=True, check=True)
+        peaks.append(int(ended.stdout))
+    ratio = peaks[1] / peaks[0]
+    missed = ratio > MEMORY_TARGET
+    small, large = (peak / 1024 for peak in peaks)
+    print(
+        f"memory     {small:.1f} MB at 20 000 items, {large:.1f} MB at 200 000: "
+        f"{ratio:.2f} times, target {MEMORY_TARGET}{'  MISSED' if missed else ''}"
+    )
+    return int(missed)
+
+
+async def _peak(items: int, redis_url: str) -> None:
+    """Backfill a table that is made as it is read; print this process's peak in KB."""
+    mirror = make_mirror(Config(redis_url=redis_url), {})
+    a_page = 700
+    segments = command.SEGMENTS_MIN
+
+    async def made(
+        _clients: Dynamo, _table: str, segment: int, _segments: int, after: Any, _limit: Any
+    ) -> Answer:
+        first = after or 0
+        last = min(first + a_page, items // segments)
+        numbers = range(segment * items // segments + first, segment * items // segments + last)
+        chance = random.Random(first)
+        page = [sdk_item(image(number, chance)) for number in numbers]
+        return Answer(page, last if last < items // segments else None, 1.0)
+
+    vars(command).update(scan_page=made, json_attributes=lambda cursor: {"at": str(cursor)})
+    with dynamodb_process() as url:
+        async with dynamo(url, {}) as clients:
+            await clients.items.create_table(
+                TableName=TABLE,
+                KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
+                AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        options = BackfillOptions(
+            table=TABLE, endpoint_url=url, assume_following=True, as_json=True
+        )
+        assert await backfill(options, mirror, {}, lambda _: None)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+# --- what it prints ---------------------------------------------------------------------------
+
+
+def _printed(
+    ours: str, theirs: str, times_ms: Mapping[str, Sequence[float]], items: int, target: float
+) -> int:
+    for name in (ours, theirs):
+        rate = spread([items / ms * 1_000 for ms in times_ms[name]])
+        print(f"{name:10} {rate.middle:,.0f} items/s ({rate.low:,.0f} to {rate.high:,.0f})")
+    pairs = zip(times_ms[theirs], times_ms[ours], strict=True)
+    ratio = spread([base / ms for base, ms in pairs])
+    missed = ratio.middle < target
+    print(
+        f"{'':10} {ratio.middle:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) of {theirs}, "
+        f"target {target}{'  MISSED' if missed else ''}"
+    )
+    return int(missed)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and return the exit code."""
+    parser = argparse.ArgumentParser(description="Time a backfill and weigh it.")
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--table-items", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=("fill", "table", "memory"))
+    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--redis-url", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.peak_of:
+        anyio.run(_peak, arguments.peak_of, arguments.redis_url)
+        return 0
+
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, redis-py {version('redis')}, "
+        f"hiredis {version('hiredis')}, aioboto3 {version('aioboto3')}, {binaries()[0]}"
+    )
+    chance = random.Random(arguments.seed)
+    missed = 0
+    with redis_process(binaries()[0]) as server:
+        if arguments.only in (None, "fill"):
+            missed |= fill_ratios(server, arguments.items, arguments.rounds, chance)
+        if arguments.only in (None, "table"):
+            rounds = max(2, arguments.rounds // 2)
+            missed |= table_ratios(server, arguments.table_items, rounds, chance)
+        if arguments.only in (None, "memory"):
+            missed |= memory_ratio(server)
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
