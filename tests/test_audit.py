@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError, Mirror
+from asyncsync.errors import StoreRefused
 from asyncsync.lab.changes import make_changes
 from asyncsync.lab.cluster_servers import Cluster
 from asyncsync.lab.compare import from_json, plain_item
@@ -704,6 +705,30 @@ async def test_the_command_line_ends_with_1_where_there_is_a_finding(
     ended = await anyio.run_process([*program, "--json"], check=False)
     finding, summary = (json.loads(line) for line in ended.stdout.splitlines())
     assert (finding["key"], summary["missing"], ended.returncode) == ("Players:2", 1, 1)
+
+
+async def test_a_user_needs_four_commands_more_to_audit_than_to_mirror(
+    real_server: ServerProcess, real_client: redis.Redis, make: Callable[..., Any]
+) -> None:
+    world = await filled(make, 5, redis_url=real_server.url)
+    world.mirror._store.close()
+    real_client.set("Players:6", "an orphan")
+    allowed = ["+scan", "+type", "+get", "+mget"]
+    address = real_server.url.removeprefix("redis://")
+    for without in ("", "+scan", "+type", "+mget"):
+        given = [each for each in allowed if each != without]
+        real_client.acl_setuser(
+            "auditor", enabled=True, passwords=["+secret"], keys=["*"], commands=given, reset=True
+        )
+        world.mirror = Mirror(
+            Config(redis_url=f"redis://auditor:secret@{address}"), emit=lambda _: None
+        )
+        if not without:
+            assert await world.found() == {"Players:6": "orphan"}
+            continue
+        with pytest.raises(StoreRefused, match=f"the command {without[1:].upper()}: NOPERM"):
+            await world.audit()
+    real_client.acl_deluser("auditor")
 
 
 # --- an old template's names ------------------------------------------------------------------

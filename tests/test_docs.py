@@ -23,6 +23,7 @@ from asyncsync.keys import escape, parse_template
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.lab.simulation import scope
 from asyncsync.lab.simulation.play import MODES
+from asyncsync.operate.share import bound_percent, percent
 from asyncsync.report import METRICS
 from asyncsync.values import to_json
 from asyncsync.wire import _REFUSAL_WORDS
@@ -136,6 +137,25 @@ def test_a_shell_line_is_a_command_that_is_there(name: str, line: str) -> None:
     else:
         assert words[0] == "asyncsync"
         assert_parses(words[1:])
+
+
+def test_the_commands_of_the_operations_are_there() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ *(asyncsync .+)$", text, re.MULTILINE)
+
+    assert len(lines) >= 8
+    for line in lines:
+        assert_parses(shlex.split(line)[1:])
+
+
+def test_the_operations_say_what_a_sample_is_worth() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+    assert "A hundred thousand keys with no difference" in text
+    assert bound_percent(100_000, 100_000).startswith("99.997")
+    assert "at least 99.997 %" in text
+    one_differs = percent(99_999, 100_000), bound_percent(99_999, 100_000)
+    assert "{} of 100,000 keys, at least {} with".format(*one_differs) in README
 
 
 def assert_parses(arguments: list[str]) -> None:
