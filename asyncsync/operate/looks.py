@@ -8,7 +8,7 @@ finding. Where they have changed, the stream is at work on the key, and it is lo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Literal, TypeAlias
@@ -17,7 +17,7 @@ import anyio
 
 from asyncsync.config import Config
 from asyncsync.mirror import Mirror
-from asyncsync.model import Entry, Key
+from asyncsync.model import Encoded, Entry, Key
 from asyncsync.operate.copy import Copy
 from asyncsync.operate.entries import entries_of
 from asyncsync.operate.repair import KEYS_MAX, ReadItems, Seen
@@ -79,32 +79,38 @@ class Comparer:
 
         Raises what reading the copy raises, and ConfigError as encode does.
         """
-        entries = self._named(found)
-        seen = await self._copy.see(list(entries.values()))
-        return self._differences(found, dict(zip(entries, seen, strict=True)))
+        made = self._made(found)
+        seen = await self._copy.see(made.entries)
+        return self._differences(found, made, _by_place(made.entries, seen))
 
     async def look(self, keys: Sequence[Key], read: ReadItems) -> list[Difference]:
         """Read the copy, then the items, and compare: this order makes it a witness.
 
         Raises what compare raises, and what reading the items raises.
         """
-        named = self._named([(key, None) for key in keys])
-        seen = dict(zip(named, await self._copy.see(list(named.values())), strict=True))
+        named = self._made([(key, None) for key in keys]).entries
+        seen = _by_place(named, await self._copy.see(named))
         images: list[bytes | None] = []
         for first in range(0, len(keys), KEYS_MAX):
             images += await read(keys[first : first + KEYS_MAX])
-        return self._differences(list(zip(keys, images, strict=True)), seen)
+        found = list(zip(keys, images, strict=True))
+        return self._differences(found, self._made(found), seen)
 
-    def _named(self, found: Sequence[tuple[Key, bytes | None]]) -> dict[int, Entry]:
-        made = entries_of([(key, None) for key, _ in found], self._table, self._mirror.rules, 0)
-        return {int(each.item_identifier): each for each in made.entries}
+    def _made(self, found: Sequence[tuple[Key, bytes | None]]) -> Encoded:
+        """Make entries for the earliest time that any clock may show."""
+        earliest_ms = self._now_ms() - CLOCKS_MS
+        return entries_of(found, self._table, self._mirror.rules, earliest_ms)
+
+    def _now_ms(self) -> int:
+        return int(self._mirror.wall_clock() * 1_000)
 
     def _differences(
-        self, found: Sequence[tuple[Key, bytes | None]], seen: dict[int, Seen]
+        self,
+        found: Sequence[tuple[Key, bytes | None]],
+        made: Encoded,
+        seen: Mapping[int, Seen],
     ) -> list[Difference]:
-        config = self._mirror.config
-        now_ms = int(self._mirror.wall_clock() * 1_000)
-        made = entries_of(found, self._table, self._mirror.rules, now_ms - CLOCKS_MS)
+        config, now_ms = self._mirror.config, self._now_ms()
         reasons = {int(each.item_identifier): each.reason for each in made.rejects}
         differences: list[Difference] = []
         for entry in made.entries:
@@ -128,6 +134,10 @@ class Comparer:
                 for at, reason in reasons.items()
             ]
         return differences
+
+
+def _by_place(named: Sequence[Entry], seen: Sequence[Seen]) -> dict[int, Seen]:
+    return {int(each.item_identifier): at for each, at in zip(named, seen, strict=True)}
 
 
 def _difference(kind: Kind, key: Key, entry: Entry, seen: Seen, reason: str) -> Difference:
