@@ -537,8 +537,15 @@ MUTANTS = (
     Mutant(
         "a repair ends a minute after the look",
         "operate/repair.py",
-        "self._store.apply(calls, len(calls), end_s)",
-        "self._store.apply(calls, len(calls), float('inf'))",
+        "self._write(open_, mirror.clock() + left_s)",
+        "self._write(open_, float('inf'))",
+        REPAIR,
+    ),
+    Mutant(
+        "a minute ends while the machine sleeps, too",
+        "operate/repair.py",
+        "min(end_s - mirror.clock(), wall_end_s - mirror.wall_clock())",
+        "end_s - mirror.clock()",
         REPAIR,
     ),
     Mutant(

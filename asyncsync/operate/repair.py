@@ -178,7 +178,8 @@ class Repairer:
 
     async def _attempt(self, wanted: Sequence[_Wanted]) -> list[_Answered]:
         """Look, read, write, once; what changed meanwhile has no answer."""
-        end_s = self._mirror.clock() + WITHIN_S
+        mirror = self._mirror
+        end_s, wall_end_s = mirror.clock() + WITHIN_S, mirror.wall_clock() + WITHIN_S
         seen = await self.look([each.named for each in wanted], end_s)
         answers: list[_Answered] = []
         open_: list[_Wanted] = []
@@ -200,7 +201,9 @@ class Repairer:
         for entry in made.entries:
             each = open_[int(entry.item_identifier)]
             each.entry, each.fault = entry, reasons.get(int(entry.item_identifier), "")
-        return answers + await self._write(open_, end_s)
+        # The one clock stands still while a machine sleeps, the other may be set back.
+        left_s = min(end_s - mirror.clock(), wall_end_s - mirror.wall_clock())
+        return answers + await self._write(open_, mirror.clock() + left_s)
 
     async def _write(self, open_: Sequence[_Wanted], end_s: float) -> list[_Answered]:
         outcomes: Sequence[Outcome] = [APPLIED] * len(open_)
