@@ -156,14 +156,17 @@ def test_what_is_no_such_object_is_a_fault_that_says_so(body: bytes, fault: str)
 
 
 def test_a_key_that_is_not_the_tables_is_a_fault() -> None:
-    found = Discarded("Players", [Target(key(1)), Target((("Name", "S", "ada"),))])
+    for other in ((("Name", "S", "ada"),), (("Number", "S", "1"),), (*key(1), ("Z", "S", "a"))):
+        found = Discarded("Players", [Target(key(1)), Target(other)])
 
-    assert fitting(found, ["Number"]) == Discarded(
-        "Players",
-        [Target(key(1))],
-        ["its keys are not made of Number, as the table's now are"],
-    )
-    assert fitting(Discarded("", [Target(key(1))]), ["Number"]).faults == ()
+        assert fitting(found, {"Number": "N"}) == Discarded(
+            "Players",
+            [Target(key(1))],
+            ["its keys are not made of Number (N), as the table's now are"],
+        )
+    assert fitting(Discarded("", [Target(key(1))]), {"Number": "N"}).faults == ()
+    two = {"B": "S", "A": "N"}  # the hash key first, as the table has them
+    assert fitting(Discarded("", [Target((("A", "N", "1"), ("B", "S", "b")))]), two).faults == ()
 
 
 def test_of_many_objects_the_highest_record_of_a_key_is_taken_a_new_streams_above_all() -> None:
@@ -466,14 +469,14 @@ async def test_what_cannot_be_read_stays_and_another_tables_is_not_looked_at(
 ) -> None:
     bench.discard("other").write_bytes(discarded([record(1, FIRST)], table="Players"))
     bench.discard("broken").write_bytes(b"{")
-    bench.discard("keys", bench.record(1, FIRST, Keys={"Name": {"S": "ada"}}))
+    bench.discard("keys", bench.record(1, FIRST, Keys={"Number": {"S": "ada"}}))
 
     assert not await bench.redrive()
 
     broken, keys = (f"left    {bench.folder / name}" for name in ("broken", "keys"))
     assert bench.said[:2] == [
         f"{broken}: it is not an on-failure object of a DynamoDB stream",
-        f"{keys}: its keys are not made of Number, as the table's now are",
+        f"{keys}: its keys are not made of Number (N), as the table's now are",
     ]
     assert bench.said[-1].endswith("2 objects left; 1 of other tables")
     assert bench.files() == ["broken", "keys", "other"]

@@ -7,7 +7,7 @@ the objects matters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -77,13 +77,17 @@ def _faulty(fault: str) -> Discarded:
     return Discarded(faults=(fault,))
 
 
-def fitting(found: Discarded, names: Sequence[str]) -> Discarded:
-    """Turn keys that are not made of a table's key attributes into faults."""
-    wanted = sorted(names)
-    targets = [each for each in found.targets if [name for name, _, _ in each.key] == wanted]
+def fitting(found: Discarded, types: Mapping[str, str]) -> Discarded:
+    """Turn keys that are not made of a table's key attributes, by name and type, into faults.
+
+    A table that was made anew under its name may have others, and would refuse to be asked.
+    """
+    wanted = sorted(types.items())
+    targets = [each for each in found.targets if [(n, tag) for n, tag, _ in each.key] == wanted]
     if len(targets) == len(found.targets):
         return found
-    fault = f"its keys are not made of {' and '.join(wanted)}, as the table's now are"
+    named = " and ".join(f"{name} ({tag})" for name, tag in wanted)
+    fault = f"its keys are not made of {named}, as the table's now are"
     return Discarded(found.table, targets, [*found.faults, fault])
 
 

@@ -164,7 +164,7 @@ class Redriver:
             for name in names:
                 tasks.start_soon(read, name)
         ours = {
-            name: fitting(found[name], self._table.keys)
+            name: fitting(found[name], self._table.types)
             for name in names
             if name in found and found[name].table in (self._table.name, "")
         }
