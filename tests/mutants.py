@@ -747,6 +747,13 @@ MUTANTS = (
         "]\n    in_use",
         AUDIT,
     ),
+    Mutant(
+        "audit takes nothing for the same that seemed to differ and was not looked at again",
+        "operate/ledger.py",
+        " - self.unsettled - self.waiting)",
+        " - self.unsettled)",
+        AUDIT,
+    ),
 )
 
 

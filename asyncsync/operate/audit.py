@@ -199,23 +199,23 @@ class Auditor:
                 found = [(key_of(item, key_names), image_of(item)) for item in page.items]
                 for first in range(0, len(found), CHUNK_KEYS):
                     chunk = found[first : first + CHUNK_KEYS]
-                    await self._suspect(await self._comparer.compare(chunk), kinds, tasks)
-                self._ledger.count(len(found))
+                    differ = await self._comparer.compare(chunk)
+                    self._ledger.count(len(chunk))
+                    await self._begin([each.key for each in differ], kinds, tasks)
                 after = page.rest
                 if not after:
                     break
 
-    async def _suspect(
-        self, differences: Sequence[Difference], kinds: Collection[Kind], tasks: TaskGroup
-    ) -> None:
-        """Look at what differs, now and later, while the scan goes on."""
-        keys = [each.key for each in differences]
+    async def _begin(self, keys: Sequence[Key], kinds: Collection[Kind], tasks: TaskGroup) -> None:
+        """Look at what seems to differ, now and later, while the scan goes on."""
         if not keys:
             return
+        self._ledger.suspect(len(keys), of_names=kinds is _OF_NAMES)
         await self._waiting.acquire()
         tasks.start_soon(self._settle, keys, kinds)
 
     async def _settle(self, keys: Sequence[Key], kinds: Collection[Kind]) -> None:
+        of_names = kinds is _OF_NAMES
         try:
             settled = await settle(keys, kinds, self._look, self._wait)
         finally:
@@ -223,7 +223,8 @@ class Auditor:
         findings = [each for each in settled.findings if each.name not in self._orphans]
         self._orphans |= {each.name for each in findings if each.kind == "orphan"}
         repaired = await self._repair(findings)
-        self._ledger.settled(settled, findings, repaired, of_names=kinds is _OF_NAMES)
+        self._ledger.suspect(-len(keys), of_names=of_names)
+        self._ledger.settled(settled, findings, repaired, of_names=of_names)
 
     async def _repair(self, findings: Sequence[Difference]) -> list[Repaired]:
         if self._repairer is None or not findings:
@@ -241,9 +242,7 @@ class Auditor:
             async for found in self._copy.names(names.pattern):
                 few: Suspects = await suspects(found, names, self._copy, reads)
                 self._ledger.named(few)
-                if few.keys:
-                    await self._waiting.acquire()
-                    tasks.start_soon(self._settle, few.keys, _OF_NAMES)
+                await self._begin(few.keys, _OF_NAMES, tasks)
 
     def close(self) -> None:
         """Throw the connections away."""

@@ -32,6 +32,8 @@ class Tally:
     dropped: int = 0  # of these, gone when looked at again
     unsettled: int = 0  # keys of the table that changed at every look: not judged
     unsettled_names: int = 0  # the same of names that had no item
+    waiting: int = 0  # keys of the table that differed when scanned and wait for their looks
+    waiting_names: int = 0  # the same of names that had no item
     missing: int = 0
     stale: int = 0
     orphan: int = 0
@@ -47,8 +49,8 @@ class Tally:
 
     @property
     def judged(self) -> int:
-        """Count the table's keys but for those that changed at every look."""
-        return max(0, self.keys - self.unsettled)
+        """Count the table's keys of which it is known whether they are the same."""
+        return max(0, self.keys - self.unsettled - self.waiting)
 
     @property
     def same(self) -> int:
@@ -90,6 +92,13 @@ class Ledger:
         """Take names of the copy."""
         self.tally.names += few.ours
         self.tally.foreign += few.foreign
+
+    def suspect(self, keys: int, *, of_names: bool) -> None:
+        """Take keys that are now looked at, or with a negative count, that were."""
+        if of_names:
+            self.tally.waiting_names += keys
+        else:
+            self.tally.waiting += keys
 
     def settled(
         self,
@@ -182,6 +191,9 @@ def summary_lines(tally: Tally, *, is_whole: bool, names: bool) -> list[str]:
         f"  {tally.seen:,} differed when first looked at, {tally.dropped:,} of them not any more "
         "when looked at again"
     )
+    waiting = tally.waiting + tally.waiting_names
+    if waiting:
+        lines.append(f"  {waiting:,} seemed to differ and were not looked at again")
     unsettled = tally.unsettled + tally.unsettled_names
     if unsettled:
         lines.append(f"  {unsettled:,} changed at every look and were not judged")
@@ -200,6 +212,7 @@ def summary_json(tally: Tally, *, is_whole: bool, cut_short: bool = False) -> st
         "foreign": tally.foreign,
         "differed_at_first": tally.seen,
         "dropped": tally.dropped,
+        "not_looked_at_again": tally.waiting + tally.waiting_names,
         "changed_at_every_look": tally.unsettled + tally.unsettled_names,
         "repaired": tally.repaired,
         "left": tally.left,
