@@ -13,11 +13,11 @@ BIN := $(VENV)/bin
 # Wheels only: building a source distribution would need a compiler, and tools nobody pinned.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PINNED := $(PIP) --require-hashes --only-binary :all:
-COMPILE = $(UV) pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 \
+COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 \
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist simulate scope soak bugs mutants failover bench-core bench-backfill requirements clean
+.PHONY: help demo test check format dist build package simulate scope soak bugs mutants failover bench bench-full bench-core bench-backfill requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -41,6 +41,12 @@ format: $(VENV)/.dev ## let ruff write what it would otherwise complain about
 dist: $(VENV)/.dev ## build wheel and sdist into dist/, without network
 	$(BIN)/python -m build --no-isolation
 
+build: $(VENV)/.dev ## build the function's bundles, arm64 and x86_64, into dist/ (Python 3.13, no Docker)
+	$(BIN)/python -m asyncsync.operate.bundle
+
+package: $(VENV)/.dev ## the same as zips with SHA-256, for Terraform, CDK and the console
+	$(BIN)/python -m asyncsync.operate.bundle --zip
+
 simulate: $(VENV)/.dev ## try to break the order: 500 seeds of simulated runs (ARGS="--seed 7 --trace" tells one)
 	$(BIN)/python -m asyncsync simulate $(ARGS)
 
@@ -59,6 +65,12 @@ mutants: $(VENV)/.dev ## take each rule out of a copy of the package and see its
 failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100 000 records (two minutes)
 	$(BIN)/python tests/failover_drill.py $(ARGS)
 
+bench: $(VENV)/.bench ## billed duration beside what people use today (three minutes)
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-full: $(VENV)/.bench ## all of it, written to benchmarks/results and the README (25 minutes; ARGS="--seed 2")
+	@$(BIN)/python benchmarks/bench.py --full $(ARGS)
+
 bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
 	$(BIN)/python benchmarks/bench_core.py
 
@@ -66,12 +78,15 @@ bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idl
 	$(BIN)/python benchmarks/bench_backfill.py $(ARGS)
 
 requirements: ## pin every dependency again (needs uv); dev first, so that all three agree
-	$(COMPILE) --upgrade --extra demo --group dev -o requirements/dev.txt
-	$(COMPILE) --upgrade --extra demo -c requirements/dev.txt -o requirements/demo.txt
-	$(COMPILE) --upgrade -c requirements/dev.txt -o requirements/lambda.txt
+	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
+	$(COMPILE) --upgrade pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	$(COMPILE) --upgrade --group lambda -c requirements/dev.txt -o requirements/lambda.txt
+	for each in bench contestant-runtime contestant-redis contestant-powertools; do \
+	    $(COMPILE) --upgrade --group $$each -c requirements/dev.txt -o requirements/$$each.txt || exit; \
+	done
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 	find asyncsync tests benchmarks -name __pycache__ -exec rm -rf {} +
 
 # --- the environment --------------------------------------------------------------------------
@@ -86,6 +101,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.made
 	@echo "installing requirements/dev.txt and the package into $(VENV)"
 	@$(PINNED) -r requirements/dev.txt
 	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt | $(VENV)/.dev
+	@echo "installing requirements/bench.txt into $(VENV)"
+	@$(PINNED) -r requirements/bench.txt
 	@touch $@
 
 # A python3.x on PATH may be a version manager's shim that cannot run: so each is run.

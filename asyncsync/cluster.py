@@ -9,7 +9,7 @@ slots and no others, and no topology outlives an invocation in which anything fa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,17 +44,17 @@ class ClusterStore:
         self._known: list[Server] = []  # nodes, replicas too; the one asked last is the last
         self._holders: list[Server | None] = []  # by slot; empty where they are not known
 
-    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
+    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
         """Write a plan before end_s, on this store's clock; say what became of each entry.
 
         Raises StoreRefused where a node refuses the user, or is no part of a cluster.
         """
-        if not calls:
+        if not entry_count:
             return Written([], 0.0)
         connected = {node for node, link in self._links.items() if link.is_open}
         run = _Run(end_s, [UNSENT] * entry_count, connected)
         try:
-            await self._write(calls, run)
+            await self._write(list(calls), run)
         except BaseException:
             self.close()
             raise

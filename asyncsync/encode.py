@@ -1,14 +1,18 @@
 """Stage 3: the latest record of each key in, one entry per key out.
 
+Names are settled for the whole batch first. Values are made one by one, as entries are taken:
+the server can write the first call while later ones are still being encoded.
+
 A record whose value cannot be made becomes a removal at rank 0 (readers miss rather than
 read an old value) and a reject; one whose name cannot be made is only a reject.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeAlias
 
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError, RecordError
@@ -56,37 +60,59 @@ class Rules:
     shapes: Shapes = field(default_factory=Shapes, compare=False, repr=False)
 
 
-def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms: int) -> Encoded:
-    """Make the entry of each surviving record.
+def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms: int) -> Encoding:
+    """Name each surviving record; the encoding makes their entries as they are taken.
 
     Raises ConfigError where the template does not fit the table, or two items get one name.
     """
-    entries: list[Entry] = []
+    named: list[_Named] = []
     rejects: list[Reject] = []
-    # What is the same for the whole batch is settled before the loop.
     name_of = _naming(latest, stream, rules)
-    value_of = _valuing(rules, now_ms)
-    is_written = rules.config.mode != "invalidate"
-    label = _label(stream.label_ms)
     for record in latest:
         try:
-            name, fence = settle(name_of(record.key))
+            named.append((record, *settle(name_of(record.key))))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
-            continue
-        value: bytes | None = None
-        expires_at_ms = 0
-        rank = RANK_RECORD
-        try:
-            if record.fault:
-                raise RecordError(record.fault)
-            if is_written and not record.removed:
-                value, expires_at_ms = value_of(bytes(record.image))
-        except RecordError as exc:
-            rejects.append(_reject(record, exc))
-            rank = RANK_REJECT
-        entries.append(
-            Entry(
+    _refuse_shared_names(named)
+    return Encoding(named, rejects, _label(stream.label_ms), _valuing(rules, now_ms))
+
+
+_Named: TypeAlias = tuple[StreamRecord, bytes, bytes]  # with its name and its fence's
+_ValueOf: TypeAlias = Callable[[bytes], tuple[bytes | None, int]]
+
+
+class Encoding:
+    """A batch's entries, one for each named record, in order; each is made once."""
+
+    def __init__(
+        self, named: list[_Named], rejects: list[Reject], label: bytes, value_of: _ValueOf | None
+    ) -> None:
+        self._named = named
+        self._label = label
+        self._value_of = value_of  # None: nothing is ever written
+        self._made = Encoded([], rejects)
+
+    def __len__(self) -> int:
+        """Return how many entries there are, made or not."""
+        return len(self._named)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Make the entries that are not made yet, each as it is asked for."""
+        entries, rejects = self._made.entries, self._made.rejects
+        label, value_of = self._label, self._value_of
+        for record, name, fence in self._named[len(entries) :]:
+            value: bytes | None = None
+            expires_at_ms = 0
+            rank = RANK_RECORD
+            try:
+                if record.fault:
+                    raise RecordError(record.fault)
+                if value_of is not None and not record.removed:
+                    value, expires_at_ms = value_of(bytes(record.image))
+            except RecordError as exc:
+                rejects.append(_reject(record, exc))
+                rank = RANK_REJECT
+            entry = Entry(
                 name,
                 fence,
                 _version(label, record.sequence_number) + rank,
@@ -95,9 +121,14 @@ def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms:
                 record.sequence_number,
                 record.item_identifier,
             )
-        )
-    _refuse_shared_names(entries)
-    return Encoded(entries, rejects)
+            entries.append(entry)
+            yield entry
+
+    def finished(self) -> Encoded:
+        """Make what nobody took, and return all entries and rejects."""
+        for _ in self:
+            pass
+        return self._made
 
 
 def version(label_ms: int, sequence_number: SequenceNumber) -> bytes:
@@ -155,12 +186,14 @@ def _prefixing(prefix: str, only: str) -> Callable[[Key], bytes]:
     return named
 
 
-def _valuing(rules: Rules, now_ms: int) -> Callable[[bytes], tuple[bytes | None, int]]:
-    """Return how this batch's images become value bytes and expiry.
+def _valuing(rules: Rules, now_ms: int) -> _ValueOf | None:
+    """Return how this batch's images become value bytes and expiry; None where none does.
 
     Value bytes are None for a removal; expiry is in epoch milliseconds, 0 for never.
     """
     config = rules.config
+    if config.mode == "invalidate":
+        return None
     if config.ttl_attribute is not None or rules.transform is not None:
         return lambda image: _value(image, rules, now_ms)
     expires_at_ms = _expires_at_ms(None, config.ttl_s, now_ms)
@@ -221,16 +254,16 @@ def _reject(record: StreamRecord, error: RecordError) -> Reject:
     return Reject(record.sequence_number, record.item_identifier, error.reason, error.path)
 
 
-def _refuse_shared_names(entries: Sequence[Entry]) -> None:
-    if len({entry.name for entry in entries}) == len(entries):
+def _refuse_shared_names(named: Sequence[_Named]) -> None:
+    if len({name for _, name, _ in named}) == len(named):
         return
-    seen: dict[bytes, Entry] = {}
-    other, entry = next(
-        (seen[entry.name], entry)
-        for entry in entries
-        if seen.setdefault(entry.name, entry) is not entry
+    seen: dict[bytes, StreamRecord] = {}
+    other, record = next(
+        (seen[name], record)
+        for record, name, _ in named
+        if seen.setdefault(name, record) is not record
     )
     raise ConfigError(
         "two items got one Redis key, so the key function is not injective: see the "
-        f"records {other.item_identifier} and {entry.item_identifier}"
+        f"records {other.item_identifier} and {record.item_identifier}"
     )

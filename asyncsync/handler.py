@@ -7,7 +7,6 @@ one line says how this copy is kept.
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import orjson
@@ -15,7 +14,7 @@ import orjson
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import Mirror, print_line
-from asyncsync.runtime import take_raw_events
+from asyncsync.runtime import ENTRY_POINT
 from asyncsync.version import __version__
 
 if TYPE_CHECKING:
@@ -55,12 +54,11 @@ def credentials() -> AwsCredentials:
 if not __debug__:
     raise ConfigError("python -O (or PYTHONOPTIMIZE) removes the checks that keep a copy exact")
 
-mirror = Mirror(Config.from_env(os.environ), credentials=credentials)
-lambda_handler = mirror.lambda_handler
-print_line(
-    cold_start_line(
-        mirror.config,
-        mirror.config.raw_event == "auto"
-        and take_raw_events(os.environ.get("_HANDLER", ""), sys.modules),
-    )
+mirror = Mirror(
+    Config.from_env(os.environ),
+    # Where another function is the handler, it is the one that reads the events.
+    raw_event=os.environ.get("_HANDLER") == ENTRY_POINT,
+    credentials=credentials,
 )
+lambda_handler = mirror.lambda_handler
+print_line(cold_start_line(mirror.config, mirror.raw_event))

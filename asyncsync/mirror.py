@@ -6,6 +6,7 @@ Everything but the store is pure. The store is the only await.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -20,6 +21,7 @@ from asyncsync.keys import KeyFunction
 from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
+from asyncsync.runtime import take_raw_events
 from asyncsync.store import SCRIPT, Clock, RedisStore, Store
 from asyncsync.values import Transform
 from asyncsync.wire import Connect, Password, connect
@@ -47,7 +49,9 @@ class Mirror:
 
     `key` names an item from its key attributes and must be injective; `transform` makes a
     value from an item, None leaves the item out; `credentials` sign where the settings ask
-    for IAM. One object serves one event loop.
+    for IAM. `raw_event` has Lambda's runtime client hand its events over as bytes, where that
+    is safe: only for a process whose handler is this mirror's, since no other can read them.
+    One object serves one event loop.
     Raises ConfigError.
     """
 
@@ -57,6 +61,7 @@ class Mirror:
         *,
         key: KeyFunction | None = None,
         transform: Transform | None = None,
+        raw_event: bool = False,
         connect: Connect = connect,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
@@ -71,6 +76,7 @@ class Mirror:
             )
         self.config = config
         self.rules = Rules(config, key, transform)
+        self.raw_event = raw_event and config.raw_event == "auto" and take_raw_events(sys.modules)
         self.clock = clock
         self.wall_clock = wall_clock
         self._emit = emit
@@ -95,10 +101,11 @@ class Mirror:
             return Report({"batchItemFailures": []}, None, ())
         _refuse_view(decoded, self.config)
         collapsed = collapse(decoded.records)
-        encoded = encode(collapsed.latest, decoded.stream, self.rules, now_ms)
-        calls = plan(encoded.entries, self.config)
-        written = await self._store.apply(calls, len(encoded.entries), end_s)
-        return report(decoded, collapsed, encoded, written, self.config, invocation)
+        encoding = encode(collapsed.latest, decoded.stream, self.rules, now_ms)
+        # Entries are made as the store takes calls: the server writes the first meanwhile.
+        calls = plan(encoding, self.config)
+        written = await self._store.apply(calls, len(encoding), end_s)
+        return report(decoded, collapsed, encoding.finished(), written, self.config, invocation)
 
     async def handle(
         self, event: bytes | Mapping[str, Any], context: LambdaContext | None

@@ -109,8 +109,8 @@ class Collapsed:
 class Encoded:
     """Stage 3's result: an entry per key, and the rejects found while making them."""
 
-    entries: Sequence[Entry]
-    rejects: Sequence[Reject]
+    entries: list[Entry]
+    rejects: list[Reject]
 
 
 @dataclass(frozen=True, slots=True)

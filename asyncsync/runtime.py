@@ -31,15 +31,14 @@ class RawMarshaller:
         return self._unmarshal_request(request, content_type)
 
 
-def take_raw_events(handler: str, modules: Mapping[str, Any]) -> bool:
+def take_raw_events(modules: Mapping[str, Any]) -> bool:
     """Ask the runtime client that runs this function for bytes; say whether it will give them.
 
-    `handler` is Lambda's `_HANDLER`, `modules` is `sys.modules`: a client that is not loaded
-    is not running us.
+    `modules` is `sys.modules`: a client that is not loaded is not running us.
     """
     client = getattr(modules.get(_CLIENT), "BaseLambdaRuntimeClient", None)
     shipped = getattr(modules.get(_MARSHALLER), "LambdaMarshaller", None)
-    if handler != ENTRY_POINT or client is None or shipped is None:
+    if client is None or shipped is None:
         return False
     marshaller = vars(client).get("marshaller")
     if type(marshaller) is not shipped:

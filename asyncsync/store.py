@@ -8,10 +8,11 @@ one server; a store decides what to do about what its links say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -38,7 +39,7 @@ OUT_OF_TIME = Outcome("failed", "Deadline", "the invocation had too little time 
 class Store(Protocol):
     """Where a plan goes."""
 
-    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
+    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
         """Write a plan before end_s, on this store's clock; say what became of each entry.
 
         Raises StoreRefused where a server refuses the user.
@@ -62,22 +63,23 @@ class RedisStore:
     ) -> None:
         self._link = Link(server, timeout_ms, connect, clock, password, script)
 
-    async def apply(self, calls: Sequence[Call], entry_count: int, end_s: float) -> Written:
+    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
         """Write a plan before end_s, on this store's clock; say what became of each entry.
 
         Sends it a second time where a connection from an earlier invocation was dead.
         Raises StoreRefused where the server refuses the user.
         """
-        if not calls:
+        if not entry_count:
             return Written([], 0.0)
-        job = Job(end_s, list(calls), [UNSENT] * entry_count)
+        job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
         reused = self._link.is_open
         error = await self._link.write(job)
         reconnected = error is not None and reused and may_send_again(error, job.pending)
         if reconnected:
             error = await self._link.write(job)
         if error is not None:
-            job.fail(job.pending, error.error, error.reason)
+            failed = Outcome("failed", error.error, error.reason)
+            job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
         for call, reply in job.redirected:
             job.fail([call], reply.word, _CLUSTER)
         out_of_time = isinstance(error, OutOfTime)
@@ -95,8 +97,10 @@ class Job:
     end_s: float
     pending: list[Call]
     outcomes: list[Outcome]
+    coming: Iterator[Call] = field(default_factory=lambda: iter(()))  # not made yet
     redirected: list[tuple[Call, ReplyError]] = field(default_factory=list)
     round_trip_s: float = 0.0
+    out_of_time: bool = False  # before the last of them was made
 
     def fail(self, calls: Sequence[Call], error: str, reason: str) -> None:
         """Count the entries of calls as failed."""
@@ -144,6 +148,8 @@ class Link:
                     # The script is not there (a restart, SCRIPT FLUSH): EVAL brings it.
                     self._check_time(job.end_s)
                     await self._exchange(wire, job, b"EVAL", self._script)
+                if job.out_of_time:
+                    raise OutOfTime
         except StoreUnavailable as exc:
             return exc
         return None
@@ -181,9 +187,8 @@ class Link:
     async def _exchange(self, wire: Wire, job: Job, command: bytes, script: bytes) -> None:
         """Make one round trip; a call without a reply, or without its script, stays pending."""
         # None stands for ASKING, which says of the next command only that it was sent here.
-        calls = [each for c in job.pending for each in ((None, c) if c.asking else (c,))]
-        job.pending = []
-        unanswered = iter(calls)
+        sent: list[Call | None] = []
+        unanswered = iter(sent)
 
         def settle(reply: object) -> None:
             call = next(unanswered)
@@ -197,14 +202,30 @@ class Link:
             else:
                 self._settle(call, reply, job.outcomes)
 
+        def commands() -> Iterator[tuple[bytes, ...]]:
+            for call in chain(pending, self._coming(job)):
+                if call.asking:
+                    sent.append(None)
+                    yield (b"ASKING",)
+                sent.append(call)
+                yield (command, script, *call.arguments) if call.fenced else call.arguments
+
+        pending, job.pending = job.pending, []
         began_s = self._clock()
-        commands = [_command(call, command, script) for call in calls]
         try:
-            exchange = wire.exchange(commands, settle)
-            await self._within(job.end_s, "waiting for the answer", exchange)
+            count = await wire.send(commands())
+            await self._within(job.end_s, "waiting for the answer", wire.receive(count, settle))
         finally:
             job.pending += [call for call in unanswered if call is not None]
             job.round_trip_s = self._clock() - began_s
+
+    def _coming(self, job: Job) -> Iterator[Call]:
+        """Take calls that are made only now, as long as there is time to send them."""
+        for call in job.coming:
+            if self._is_late(job.end_s):
+                job.out_of_time = True
+                return
+            yield call
 
     async def _within(self, end_s: float, doing: str, work: Awaitable[T]) -> T:
         """Wait for work as long as the timeout allows and the invocation has, less the answer."""
@@ -236,8 +257,11 @@ class Link:
 
     def _check_time(self, end_s: float) -> None:
         """Make sure there is time to send; raise OutOfTime where there is not."""
-        if (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN:
+        if self._is_late(end_s):
             raise OutOfTime
+
+    def _is_late(self, end_s: float) -> bool:
+        return (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN
 
     def close(self) -> None:
         """Throw the connection away; the next use opens a new one."""
@@ -267,9 +291,3 @@ def may_send_again(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
 def digest_of(script: bytes) -> bytes:
     """Return what EVALSHA names a script by."""
     return sha1(script, usedforsecurity=False).hexdigest().encode()
-
-
-def _command(call: Call | None, command: bytes, script: bytes) -> tuple[bytes, ...]:
-    if call is None:
-        return (b"ASKING",)
-    return (command, script, *call.arguments) if call.fenced else call.arguments

@@ -8,7 +8,8 @@ caller holds the deadline and cancels.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,6 +26,9 @@ Connect: TypeAlias = Callable[[Server], Awaitable[Streams]]
 Password: TypeAlias = Callable[[], str]
 
 _READ_BYTES = 65_536
+
+# What is packed goes out in pieces of this much or more: small commands share a system call.
+_WRITE_BYTES = 65_536
 _REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")
 
 # Where they say it in words: a script's command that is not the user's to run (Redis 7, then
@@ -56,24 +60,49 @@ class Wire:
         )
 
     async def exchange(
-        self, commands: Sequence[tuple[bytes | str, ...]], settle: Callable[[object], None]
+        self, commands: Iterable[tuple[bytes | str, ...]], settle: Callable[[object], None]
     ) -> None:
-        """Send commands in one write and hand over each reply, in order, as it comes.
+        """Send commands and hand over each reply, in order, as it comes.
 
         Raises StoreUnavailable as soon as the connection is of no use.
         """
-        try:
-            # hiredis's stub knows tuples of one element only.
-            packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
-            self._writer.write(b"".join(packed))
-            for _ in commands:
+        await self.receive(await self.send(commands), settle)
+
+    async def send(self, commands: Iterable[tuple[bytes | str, ...]]) -> int:
+        """Send commands and return how many; waits for nobody.
+
+        What has been packed is on its way while later commands are still being made.
+        Raises StoreUnavailable as soon as the connection is of no use.
+        """
+        count = size = 0
+        packed: list[bytes] = []
+        with _told():
+            for command in commands:
+                count += 1
+                # hiredis's stub knows tuples of one element only.
+                packed.append(hiredis.pack_command(command))  # type: ignore[arg-type]
+                size += len(packed[-1])
+                if size >= _WRITE_BYTES:
+                    self._write(packed)
+                    packed, size = [], 0
+                    await asyncio.sleep(0)  # one turn of the loop, for what did not go out at once
+            if packed:
+                self._write(packed)
+        return count
+
+    def _write(self, packed: list[bytes]) -> None:
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError
+        self._writer.write(b"".join(packed))
+
+    async def receive(self, count: int, settle: Callable[[object], None]) -> None:
+        """Hand over so many replies, in order, each as it comes.
+
+        Raises StoreUnavailable as soon as the connection is of no use.
+        """
+        with _told():
+            for _ in range(count):
                 settle(await self._reply())
-        except OSError as exc:
-            raise StoreUnavailable(type(exc).__name__, "the connection broke") from exc
-        except ProtocolError as exc:
-            raise StoreUnavailable(
-                "ProtocolError", "the server does not speak Redis's protocol"
-            ) from exc
 
     async def _reply(self) -> object:
         reply: object = self._parser.gets()
@@ -89,6 +118,17 @@ class Wire:
         """Throw the socket away; what is unsent in it is dropped."""
         if not self._loop.is_closed():
             self._writer.transport.abort()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StoreUnavailable(type(exc).__name__, "the connection broke") from exc
+    except ProtocolError as exc:
+        reason = "the server does not speak Redis's protocol"
+        raise StoreUnavailable("ProtocolError", reason) from exc
 
 
 async def open_wire(server: Server, connect: Connect, password: Password) -> Wire:

@@ -43,7 +43,9 @@ from asyncsync.operate.entries import entries_of, key_of
 from asyncsync.operate.filling import Filler, Tally
 from asyncsync.operate.items import Answer, image_of, scan_page
 from asyncsync.operate.mirrors import make_mirror
-from bench_core import Image, image, spread, timed_rounds
+from bench_core import timed_rounds
+from spread import ratios, spread
+from stream_events import Image, image
 
 FILL_TARGET = 0.6
 TABLE_TARGET = 0.8
@@ -264,14 +266,10 @@ def _printed(
 ) -> int:
     for name in (ours, theirs):
         rate = spread([items / ms * 1_000 for ms in times_ms[name]])
-        print(f"{name:10} {rate.middle:,.0f} items/s ({rate.low:,.0f} to {rate.high:,.0f})")
-    pairs = zip(times_ms[theirs], times_ms[ours], strict=True)
-    ratio = spread([base / ms for base, ms in pairs])
+        print(f"{name:10} {rate:,.0f} items/s")
+    ratio = ratios(times_ms[theirs], times_ms[ours])
     missed = ratio.middle < target
-    print(
-        f"{'':10} {ratio.middle:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) of {theirs}, "
-        f"target {target}{'  MISSED' if missed else ''}"
-    )
+    print(f"{'':10} {ratio:.2f} of {theirs}, target {target}{'  MISSED' if missed else ''}")
     return int(missed)
 
 

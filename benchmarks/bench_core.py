@@ -23,11 +23,9 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from importlib.metadata import version
 from operator import attrgetter
-from statistics import median, quantiles
 from typing import Any
 
 import orjson
@@ -39,92 +37,14 @@ from asyncsync.decode import decode
 from asyncsync.encode import Rules, encode
 from asyncsync.model import Call, Encoded
 from asyncsync.plan import plan
+from spread import spread
+from stream_events import Image, event_of, image, modified
 
 TARGETS = {"json": 4.0, "dynamodb-json": 10.0}
 TARGET_VIEW = "NEW_AND_OLD_IMAGES"
 VIEWS = (TARGET_VIEW, "NEW_IMAGE")
 BASELINE = "json + boto3"
-ARN = "arn:aws:dynamodb:us-east-1:111122223333:table/Players/stream/2026-01-01T00:00:00.000"
 NOW_MS = 1_767_225_600_000
-WORDS = ["amber", "basalt", "cedar", "dune", "ember", "fjord", "garnet", "köln", "東京", "naïve"]
-
-Image = dict[str, dict[str, Any]]
-
-
-# --- the event --------------------------------------------------------------------------------
-
-
-def image(number: int, chance: random.Random) -> Image:
-    """Make a new image of about 1 KB that holds every attribute type."""
-
-    def words(count: int) -> str:
-        return " ".join(chance.choices(WORDS, k=count))
-
-    def digits() -> str:
-        # At most 15 digits, so that the float json.dumps writes is the number that came.
-        return str(chance.choice((chance.randrange(10**12), chance.randrange(10**9) / 1000)))
-
-    def binary(size: int) -> str:
-        return b64encode(chance.randbytes(size)).decode()
-
-    return {
-        "Number": {"N": str(number)},
-        "Name": {"S": words(2)},
-        "Email": {"S": f"player{number}@example.org"},
-        "Biography": {"S": words(60)},
-        "Score": {"N": digits()},
-        "Joined": {"N": str(1_700_000_000 + chance.randrange(10**8))},
-        "Balance": {"N": f"{chance.randrange(10**8)}.25"},
-        "Active": {"BOOL": chance.random() < 0.5},
-        "Retired": {"NULL": True},
-        "Avatar": {"B": binary(48)},
-        "Tags": {"SS": sorted(set(chance.sample(WORDS, 4)))},
-        "Levels": {"NS": [str(n) for n in chance.sample(range(1000), 4)]},
-        "Tokens": {"BS": [binary(12) for _ in range(2)]},
-        "History": {"L": [{"N": digits()}, {"S": words(1)}, {"BOOL": False}]},
-        "Address": {
-            "M": {
-                "City": {"S": words(1)},
-                "Code": {"N": str(chance.randrange(10**5))},
-                "Lines": {"L": [{"S": words(2)}, {"NULL": True}]},
-            }
-        },
-    }
-
-
-def event_of(
-    images: Sequence[Image], chance: random.Random, view_type: str = TARGET_VIEW
-) -> bytes:
-    """Wrap images as Lambda delivers them from a stream, one record each.
-
-    An old image is the new one of another record but for the key.
-    """
-    sequence_number = 6200000000002513011398
-    records = []
-    for at, each in enumerate(images):
-        sequence_number += chance.randrange(1, 10**9)
-        change = {
-            "ApproximateCreationDateTime": 1_767_225_599.0,
-            "Keys": {"Number": each["Number"]},
-            "NewImage": each,
-            "SequenceNumber": str(sequence_number),
-            "SizeBytes": 700,
-            "StreamViewType": view_type,
-        }
-        if view_type == "NEW_AND_OLD_IMAGES":
-            change["OldImage"] = {**images[at - 1], "Number": each["Number"]}
-        records.append(
-            {
-                "eventID": f"{chance.getrandbits(128):032x}",
-                "eventName": "MODIFY",
-                "eventVersion": "1.1",
-                "eventSource": "aws:dynamodb",
-                "awsRegion": "us-east-1",
-                "dynamodb": change,
-                "eventSourceARN": ARN,
-            }
-        )
-    return orjson.dumps({"Records": records})
 
 
 # --- ours -------------------------------------------------------------------------------------
@@ -135,8 +55,9 @@ def core(event: bytes, rules: Rules) -> tuple[Encoded, list[Call]]:
     decoded = decode(event)
     assert decoded.stream is not None, "the event has records"
     collapsed = collapse(decoded.records)
-    encoded = encode(collapsed.latest, decoded.stream, rules, NOW_MS)
-    return encoded, plan(encoded.entries, rules.config)
+    encoding = encode(collapsed.latest, decoded.stream, rules, NOW_MS)
+    calls = list(plan(encoding, rules.config))
+    return encoding.finished(), calls
 
 
 # --- the other side ---------------------------------------------------------------------------
@@ -203,21 +124,6 @@ def _numbers(value: bytes | str) -> Any:
 # --- rounds -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A median with the 10th and the 90th percentile."""
-
-    low: float
-    middle: float
-    high: float
-
-
-def spread(samples: Sequence[float]) -> Spread:
-    """Summarise samples, of which there must be two or more."""
-    tenths = quantiles(samples, n=10, method="inclusive")
-    return Spread(tenths[0], median(samples), tenths[-1])
-
-
 def timed_rounds(
     contestants: Mapping[str, Callable[[], object]], rounds: int, chance: random.Random
 ) -> dict[str, list[float]]:
@@ -251,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     missed = False
     for view_type in VIEWS:
-        event = event_of(images, chance, view_type)
+        event = event_of(modified(images), chance, view_type)
         rules: dict[str, Rules] = {
             "json": Rules(Config(redis_url="redis://unused", value="json")),
             "dynamodb-json": Rules(Config(redis_url="redis://unused", value="dynamodb-json")),
@@ -284,12 +190,12 @@ def _printed(
     missed = False
     for name, taken_ms in times_ms.items():
         per_1000 = spread([ms * 1_000 / records for ms in taken_ms])
-        line = f"  {name:16}{_shown(per_1000):>24}"
+        line = f"  {name:16}{f'{per_1000:.1f}':>24}"
         if name != BASELINE:
             faster = spread(
                 [base / ms for base, ms in zip(times_ms[BASELINE], taken_ms, strict=True)]
             )
-            line += _shown(faster).rjust(24)
+            line += f"{faster:.1f}".rjust(24)
             target = targets.get(name)
             if target is not None:
                 is_missed = faster.middle < target
@@ -297,10 +203,6 @@ def _printed(
                 line += f"{target:>9.1f}{'  MISSED' if is_missed else ''}"
         print(line)
     return missed
-
-
-def _shown(each: Spread) -> str:
-    return f"{each.middle:.1f} ({each.low:.1f} to {each.high:.1f})"
 
 
 if __name__ == "__main__":

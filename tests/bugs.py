@@ -157,8 +157,8 @@ BUGS = (
         "loss",
         "a key's value stays where its record cannot be encoded",
         "encode.py",
-        "            rank = RANK_REJECT\n",
-        "            continue\n",
+        "                rank = RANK_REJECT\n",
+        "                name, fence, rank = b'x', b'{x}!f', RANK_REJECT\n",
     ),
     bug(
         "loss",
@@ -190,8 +190,8 @@ BUGS = (
         "deadline",
         "a write is sent however little time is left",
         "store.py",
-        "        if (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN:\n",
-        "        if False:\n",
+        "return (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN",
+        "return False",
     ),
     bug(
         "deadline",

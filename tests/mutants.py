@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant(
         "two items on one Redis key raise",
         "encode.py",
-        "    _refuse_shared_names(entries)\n",
+        "    _refuse_shared_names(named)\n",
         "",
     ),
     # --- the fence ----------------------------------------------------------------------------
@@ -230,6 +230,27 @@ MUTANTS = (
         "store.py",
         'word == "NOSCRIPT" and command == b"EVALSHA"',
         "False",
+        "test_store.py",
+    ),
+    Mutant(
+        "a call that was made too late is not sent",
+        "store.py",
+        "                job.out_of_time = True\n                return\n",
+        "                pass\n",
+        "test_store.py",
+    ),
+    Mutant(
+        "what was not sent for want of time fails",
+        "store.py",
+        "                if job.out_of_time:\n                    raise OutOfTime\n",
+        "",
+        "test_store.py",
+    ),
+    Mutant(
+        "a call goes out before the next is made",
+        "wire.py",
+        "if size >= _WRITE_BYTES:",
+        "if False:",
         "test_store.py",
     ),
     Mutant(
@@ -358,8 +379,8 @@ MUTANTS = (
     Mutant(
         "ASKING stands before a call that is asked for",
         "store.py",
-        "((None, c) if c.asking else (c,))",
-        "(c,)",
+        "                if call.asking:\n",
+        "                if False:\n",
         RULES,
     ),
     Mutant(

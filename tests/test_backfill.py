@@ -23,6 +23,7 @@ import redis.asyncio
 from aiohttp import ClientSession, web
 
 from asyncsync import Config, Mirror
+from asyncsync.lab.cluster_servers import Cluster
 from asyncsync.lab.faults import proxy_to
 from asyncsync.lab.mapping import EventSourceMapping, MappingSettings
 from asyncsync.lab.servers import ServerProcess, dynamodb_process
@@ -195,6 +196,25 @@ async def test_a_mirror_of_ones_own_names_and_makes_the_values(
     assert copy_of(real_client) == {
         f"mine:{number}": b'{"half":%d}' % (number // 2) for number in range(2, 61, 2)
     }
+
+
+async def test_a_clusters_copy_is_filled_and_repaired(
+    clients: Dynamo, endpoint: str, table: str, cluster: Cluster
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(200))
+    mirror = mirror_of(cluster.url, redis_cluster=True)
+    arn = f"arn:aws:dynamodb:us-east-1:111122223333:table/{table}/stream/2026-01-01T00:00:00.000"
+    removed = [record(at, FIRST + at, removed=True, stream_arn=arn) for at in range(1, 21)]
+    await mirror.handle(event(removed), None)
+
+    counts = await Runs(table, endpoint, mirror).counts(segments=2)
+
+    assert (counts["filled"], counts["repaired"]) == (180, 20)
+    found = cluster.read([f"{table}:{at}".encode() for at in range(1, 201)])
+    assert None not in found.values()  # the table holds them all
+    mirror._store.close()
+    await anyio.lowlevel.checkpoint()
 
 
 # --- beside a stream --------------------------------------------------------------------------

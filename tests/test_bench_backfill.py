@@ -11,7 +11,7 @@ import bench_backfill
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.operate.items import image_of
 from bench_backfill import _printed, fill_ratios, pages_of, sdk_item
-from bench_core import image
+from stream_events import image
 
 
 def test_an_item_of_the_sdks_has_the_image_it_was_made_from() -> None:

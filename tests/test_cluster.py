@@ -68,11 +68,11 @@ class Writing:
     def counts(self) -> dict[str, Any]:
         return [line for line in self.printed if "_aws" in line][-1]
 
-    def writes(self) -> dict[int, int]:
-        """Count what was written to each node's socket, and begin again."""
-        found = {port: meter.writes for port, meter in self.meters.items() if meter.writes}
+    def turns(self) -> dict[int, int]:
+        """Count the round trips to each node, at its socket, and begin again."""
+        found = {port: meter.turns for port, meter in self.meters.items() if meter.turns}
         for meter in self.meters.values():
-            meter.writes = meter.commands = 0
+            meter.turns = meter.commands = 0
         return found
 
 
@@ -131,11 +131,11 @@ async def test_writes_land_in_one_round_trip_a_node(
     write = writing()
     assert await write(*records(1)) == []  # connects, learns, brings the script
     ports = {node.port for node in cluster.holders()}
-    write.writes()
+    write.turns()
 
     assert await write(*records(2)) == []
 
-    assert write.writes() == dict.fromkeys(ports, 1)
+    assert write.turns() == dict.fromkeys(ports, 1)
     assert all_have(cluster, 2)
     assert cluster.holder(name(7)).client.exists(settle(name(7))[1])
     assert write.counts["Applied"] == 300
@@ -162,13 +162,13 @@ async def test_one_tag_puts_many_keys_into_a_call(
     write = writing(key="{{players}}:{Number}")
     items = range(500)
     await write(*records(1, items))
-    write.writes()
+    write.turns()
 
     assert await write(*records(2, items)) == []
 
     holder = cluster.holder(b"{players}:0")
     assert write.meters[holder.port].commands == 3  # 180, 180 and 140 keys
-    assert write.writes() == {holder.port: 1}
+    assert write.turns() == {holder.port: 1}
     assert len(cluster.read([b"{players}:%d" % at for at in items])) == 500
 
 
@@ -209,12 +209,12 @@ def one_node(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 async def test_an_endpoint_that_holds_all_slots_gets_one_round_trip(one_node: Cluster) -> None:
     write = Writing(one_node.url)
     await write(*records(1))
-    write.writes()
+    write.turns()
 
     assert await write(*records(2)) == []
 
     assert write.meters[one_node.nodes[0].port].commands == len({slot(name(at)) for at in SOME})
-    assert write.writes() == {one_node.nodes[0].port: 1}
+    assert write.turns() == {one_node.nodes[0].port: 1}
     assert all_have(one_node, 2)
     write.mirror.close()
 
@@ -255,9 +255,9 @@ async def test_a_stale_topology_is_mended_by_the_first_moved(
     assert await write(*records(2)) == []
     assert all_have(cluster, 2)
 
-    write.writes()
+    write.turns()
     assert await write(*records(3)) == []
-    assert write.writes() == {node.port: 1 for node in cluster.holders()}
+    assert write.turns() == {node.port: 1 for node in cluster.holders()}
     cluster.move(slot(name(1)), source)
 
 
@@ -479,11 +479,11 @@ async def test_a_script_cache_emptied_on_one_node_costs_nothing(
     await write(*records(1))
     holder = cluster.holder(name(1))
     holder.client.script_flush()
-    write.writes()
+    write.turns()
 
     assert await write(*records(2)) == []
 
-    assert write.writes() == {n.port: 1 + (n is holder) for n in cluster.holders()}
+    assert write.turns() == {n.port: 1 + (n is holder) for n in cluster.holders()}
     assert all_have(cluster, 2)
 
 

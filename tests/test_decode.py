@@ -257,7 +257,7 @@ REJECTS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "empty": ({}, "Keys has 0 attributes, a primary key has one or two", ()),
     "three": ({n: {"S": n} for n in "abc"}, "Keys has 3 attributes", ()),
     "no tag": ({"Number": {}}, NOT_ONE, ("Number",)),
-    "null text": ({"Number": {"S": None}}, "a key attribute is empty", ("Number",)),
+    "null text": ({"Number": {"S": None}}, NOT_ONE, ("Number",)),
     "all null": ({"Number": {"S": None, "N": None}}, NOT_ONE, ("Number",)),
     "two tags": ({"Number": {"S": "a", "N": "1"}}, NOT_ONE, ("Number",)),
     "unknown tag": ({"Number": {"X": "a"}}, NOT_ONE, ("Number",)),
@@ -432,11 +432,13 @@ def test_an_event_of_another_kind_is_refused(body: bytes, message: str) -> None:
         decode(body)
 
 
-def test_a_sequence_number_that_is_not_utf_8_makes_no_json() -> None:
-    body = event([record(1, "HERE")]).replace(b'"HERE"', b'"\xff"')
+def test_a_sequence_number_that_is_not_utf_8_cannot_be_named_and_spoils_only_itself() -> None:
+    body = event([record(1, "HERE"), record(2, FIRST)]).replace(b'"HERE"', b'"\xff"')
 
-    with pytest.raises(EventError, match="the event is not JSON"):
-        decode(body)
+    decoded = decode(body)
+
+    assert decoded.unnamed == ["a record has no SequenceNumber text"]
+    assert [each.item_identifier for each in decoded.records] == [str(FIRST)]
 
 
 @pytest.mark.parametrize("parsed", [{"a": {1}}, {"Records": [object()]}, {(1,): 2}])

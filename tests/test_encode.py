@@ -35,7 +35,7 @@ def encoded(*records: Record, by: Rules | None = None) -> Encoded:
     decoded = decode(event(records))
     assert decoded.stream is not None
     latest = collapse(decoded.records).latest
-    return encode(latest, decoded.stream, by or rules(), NOW_MS)
+    return encode(latest, decoded.stream, by or rules(), NOW_MS).finished()
 
 
 def only(made: Encoded) -> Entry:
@@ -82,7 +82,7 @@ def test_the_bytes_of_a_version_are_pinned() -> None:
 
 
 def test_the_longest_fence_is_57_bytes() -> None:
-    made = encode(decode(event([record(1, "9" * 40)])).records, STREAM, rules(), NOW_MS)
+    made = encode(decode(event([record(1, "9" * 40)])).records, STREAM, rules(), NOW_MS).finished()
 
     assert len(only(made).version) == 1 + 13 + 2 + 40 + 1 == 57
 
@@ -139,7 +139,7 @@ def test_dynamodb_json_is_the_images_bytes_as_they_came() -> None:
     body = event([record(7, FIRST, image={"x": "HERE"})]).replace(b'"HERE"', b'{ "N" :"1.50"} ')
     decoded = decode(body)
 
-    made = encode(decoded.records, STREAM, rules(value="dynamodb-json"), NOW_MS)
+    made = encode(decoded.records, STREAM, rules(value="dynamodb-json"), NOW_MS).finished()
 
     assert only(made).value == b'{"x":{ "N" :"1.50"} }'
 
@@ -209,7 +209,7 @@ def test_every_survivor_is_one_entry_as_the_obvious_loop_has_it(
             obvious[number] = (at, kind)
 
     decoded = decode(event(records))
-    made = encode(collapse(decoded.records).latest, STREAM, rules(), NOW_MS)
+    made = encode(collapse(decoded.records).latest, STREAM, rules(), NOW_MS).finished()
 
     assert {
         int(entry.name.removeprefix(b"Players:")): (
@@ -367,7 +367,7 @@ def test_a_table_of_two_key_attributes_is_named_by_both() -> None:
 
 
 def test_nothing_in_gives_nothing_out() -> None:
-    made = encode([], STREAM, rules(), NOW_MS)
+    made = encode([], STREAM, rules(), NOW_MS).finished()
 
     assert (made.entries, made.rejects) == ([], [])
 
@@ -377,10 +377,10 @@ def test_a_batch_gets_the_same_values_before_and_after_its_shape_is_known() -> N
     decoded = decode(body)
     known = rules()
 
-    first, again = [encode(decoded.records, STREAM, known, NOW_MS) for _ in range(2)]
+    first, again = [encode(decoded.records, STREAM, known, NOW_MS).finished() for _ in range(2)]
 
     assert known.shapes.json_of(bytes(decoded.records[0].image)) is not None
-    assert first == again == encode(decoded.records, STREAM, rules(), NOW_MS)
+    assert first == again == encode(decoded.records, STREAM, rules(), NOW_MS).finished()
     assert [entry.value for entry in first.entries] == [
         to_json(item(number)) for number in range(150)
     ]
@@ -396,3 +396,25 @@ def test_a_record_with_other_key_attributes_is_rejected_alone(template: str, odd
     (reject,) = made.rejects
     assert reject.reason == "its key attributes are not those of the batch's first record"
     assert only(made).sequence_number == FIRST
+
+
+def test_a_value_is_made_when_its_entry_is_taken_and_only_once() -> None:
+    asked: list[object] = []
+
+    def transform(item: dict[str, object]) -> dict[str, object]:
+        asked.append(item["Number"])
+        return item
+
+    decoded = decode(event([record(number, FIRST + number) for number in range(3)]))
+    assert decoded.stream is not None
+    encoding = encode(decoded.records, decoded.stream, rules(transform=transform), NOW_MS)
+    coming = iter(encoding)
+
+    assert (len(encoding), asked) == (3, [])
+    first = next(coming)
+    assert asked == [0]
+    made = encoding.finished()  # what a store did not take is made for the report
+    assert asked == [0, 1, 2]
+    assert made.entries[0] is first
+    assert encoding.finished() is made
+    assert len(made.entries) == 3

@@ -121,7 +121,8 @@ def through(event: bytes) -> tuple[Encoded, int]:
     assert (decoded.rejects, decoded.unnamed) == ([], [])
     collapsed = collapse(decoded.records)
     rules = Rules(Config(redis_url="redis://h"))
-    return encode(collapsed.latest, decoded.stream, rules, NOW_MS), collapsed.superseded
+    encoded = encode(collapsed.latest, decoded.stream, rules, NOW_MS).finished()
+    return encoded, collapsed.superseded
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from asyncsync.config import Config
 from asyncsync.keys import settle, slot
 from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
 from asyncsync.model import Call, Entry, SequenceNumber
-from asyncsync.plan import plan
+from asyncsync.plan import plan as coming
 
 VERSION = b"11767225600000031111"
 
@@ -28,6 +29,10 @@ def entry(name: bytes, value: bytes | None = b"v", expires_at_ms: int = 0) -> En
 
 def entries(count: int, value: bytes | None = b"v") -> list[Entry]:
     return [entry(b"%05d" % at, value) for at in range(count)]
+
+
+def plan(entries: Sequence[Entry], config: Config) -> list[Call]:
+    return list(coming(entries, config))
 
 
 def sent(call: Call) -> int:
@@ -262,3 +267,19 @@ def test_for_a_cluster_without_the_fence_the_commands_are_the_same() -> None:
         Call((b"SET", b"a", b"v"), (0,), fenced=False, slot=slot(b"a")),
         Call((b"DEL", b"b"), (1,), fenced=False, slot=slot(b"b")),
     ]
+
+
+def test_a_call_is_there_as_soon_as_its_last_entry_is() -> None:
+    made: list[Entry] = []
+
+    def one_by_one() -> Iterator[Entry]:
+        for each in entries(181):
+            made.append(each)
+            yield each
+
+    calls = coming(one_by_one(), config())
+
+    assert not made
+    assert len(next(calls).entries) == CALL_KEYS_MAX
+    assert len(made) == CALL_KEYS_MAX + 1  # the one that did not fit
+    assert [len(call.entries) for call in calls] == [1]

@@ -24,11 +24,12 @@ from asyncsync.encode import version
 from asyncsync.errors import StoreRefused
 from asyncsync.keys import settle
 from asyncsync.lab.faults import proxy_to
+from asyncsync.lab.meter import Meter, metered
 from asyncsync.lab.servers import ServerProcess, redis_process
-from asyncsync.model import Entry, Outcome, SequenceNumber
+from asyncsync.model import Call, Entry, Outcome, SequenceNumber
 from asyncsync.plan import plan
 from asyncsync.store import RedisStore
-from asyncsync.wire import connect
+from asyncsync.wire import Connect, connect
 
 LABEL_MS = 1_767_225_600_000
 NEVER = float("inf")
@@ -50,10 +51,16 @@ def entry(
 class Writer:
     """A store with its settings: writes entries and returns the kinds of their outcomes."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        connect: Connect = connect,
+        clock: Callable[[], float] = time.monotonic,
+        **options: Any,
+    ) -> None:
         self.config = Config(redis_url=url, **options)
         server = self.config.server
-        self.store = RedisStore(server, 2_000, connect, time.monotonic, lambda: server.password)
+        self.store = RedisStore(server, 2_000, connect, clock, lambda: server.password)
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
         written = await self.store.apply(plan(entries, self.config), len(entries), NEVER)
@@ -246,17 +253,79 @@ async def test_without_the_fence_refresh_and_expiry_still_hold(
 
 
 async def test_a_batch_is_one_round_trip_counted_at_the_socket(real_server: ServerProcess) -> None:
-    """1 000 keys are six script calls, sent in one write, answered in one read."""
-    async with proxy_to(real_server.host, real_server.port) as proxy:
-        write = Writer(f"redis://127.0.0.1:{proxy.port}")
-        await write(entry(b"first", 1))  # connects, and brings the script
-        before = proxy.turns
+    """1 000 keys of 1 KB are six script calls: six writes, and no wait for an answer between."""
+    meter = Meter()
+    write = Writer(real_server.url, connect=metered(connect, meter))
+    await write(entry(b"first", 1))  # connects, and brings the script
+    meter.turns = meter.commands = 0
 
-        await write(*(entry(b"k%d" % at, 2) for at in range(1_000)))
+    await write(*(entry(b"k%d" % at, 2, b"x" * 1_000) for at in range(1_000)))
 
-        assert proxy.turns - before == 1
-        assert proxy.connections == 1
-        write.store.close()
+    assert (meter.turns, meter.commands) == (1, 6)
+    write.store.close()
+
+
+async def test_a_call_is_on_its_way_before_the_next_is_made(real_server: ServerProcess) -> None:
+    """The server can write the first while the values of later ones are still being encoded."""
+    meter = Meter()
+    write = Writer(real_server.url, connect=metered(connect, meter))
+    await write(entry(b"first", 1))
+    meter.commands = 0
+    seen = []
+
+    def slowly() -> Iterator[Call]:
+        made = [entry(b"k%d" % at, 2, b"x" * 1_000) for at in range(500)]
+        for call in plan(made, write.config):
+            seen.append(meter.commands)
+            yield call
+
+    written = await write.store.apply(slowly(), 500, NEVER)
+
+    assert seen == [0, 1, 2]
+    assert {outcome.kind for outcome in written.outcomes} == {"applied"}
+    write.store.close()
+
+
+async def test_calls_that_are_made_too_late_are_not_sent_and_the_connection_lives_on(
+    real_server: ServerProcess, real_client: redis.Redis
+) -> None:
+    """Making values took so long that 500 ms are left after the first call."""
+    now_s = 0.0
+    write = Writer(real_server.url, clock=lambda: now_s)
+
+    def slowly() -> Iterator[Call]:
+        nonlocal now_s
+        for call in plan([entry(b"k%d" % at, 2) for at in range(361)], write.config):
+            yield call
+            now_s = 9.501
+
+    written = await write.store.apply(slowly(), 361, 10.0)
+
+    kinds = [(outcome.kind, outcome.error) for outcome in written.outcomes]
+    assert kinds == [("applied", "")] * 180 + [("failed", "Deadline")] * 181
+    assert written.out_of_time
+    assert real_client.dbsize() == 360  # values and fences of what was sent
+    now_s = 0.0
+    assert await write(entry(b"k0", 3)) == ["applied"]
+    write.store.close()
+
+
+async def test_calls_that_are_made_in_time_to_the_last_are_not_late(
+    real_server: ServerProcess,
+) -> None:
+    now_s = 0.0
+    write = Writer(real_server.url, clock=lambda: now_s)
+
+    def slowly() -> Iterator[Call]:
+        nonlocal now_s
+        yield from plan([entry(b"a", 2)], write.config)
+        now_s = 9.501
+
+    written = await write.store.apply(slowly(), 1, 10.0)
+
+    assert [outcome.kind for outcome in written.outcomes] == ["applied"]
+    assert not written.out_of_time
+    write.store.close()
 
 
 async def test_connecting_without_password_or_database_is_no_round_trip(

@@ -14,7 +14,7 @@ from asyncsync.wire import Connect, Streams
 class Meter:
     """Counts since it was made."""
 
-    writes: int = 0  # each exchange of asyncsync's own wire is one
+    turns: int = 0  # bytes that went out after a wait for an answer, or at first: a round trip
     commands: int = 0
 
 
@@ -23,17 +23,27 @@ def metered(connect: Connect, meter: Meter) -> Connect:
 
     async def connect_metered(server: Server) -> Streams:
         reader, writer = await connect(server)
-        write = writer.write
+        read, write = reader.read, writer.write
         requests = hiredis.Reader()  # a request is an array, as some replies are
+        has_waited = True
 
         def count(data: bytes | bytearray | memoryview) -> None:
-            meter.writes += bool(data)  # signing in with no password writes nothing
+            nonlocal has_waited
+            meter.turns += has_waited
+            has_waited = False
             requests.feed(bytes(data))
             while requests.gets() is not False:
                 meter.commands += 1
             write(data)
 
-        writer.write = count  # type: ignore[method-assign] # a subclass needs private parts
+        async def wait(n: int = -1) -> bytes:
+            nonlocal has_waited
+            has_waited = True
+            return await read(n)
+
+        # A subclass would need private parts.
+        writer.write = count  # type: ignore[method-assign]
+        reader.read = wait  # type: ignore[method-assign]
         return reader, writer
 
     return connect_metered

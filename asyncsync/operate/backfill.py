@@ -239,9 +239,14 @@ def _head(run: Run, parts: int, todo: int) -> Sequence[str]:
 
 
 async def _show_progress(run: Run, say: Say) -> None:
+    """Say once a second how far it is, where that has changed."""
+    shown: object = None
     while not run.options.as_json:
         await anyio.sleep(PROGRESS_INTERVAL_S)
-        _show(run, say, _progress(run))
+        now = run.tally.read, run.tally.paused, run.pace.throttled
+        if now != shown:
+            shown = now
+            _show(run, say, _progress(run))
 
 
 def _show(run: Run, say: Say, text: str) -> None:

@@ -36,7 +36,7 @@ def entries_of(
         StreamRecord(key, none, str(at), image is None, Raw(image or b""))
         for at, (key, image) in enumerate(found)
     ]
-    return encode(records, Stream("", table, 0), rules, now_ms)
+    return encode(records, Stream("", table, 0), rules, now_ms).finished()
 
 
 def key_of(attributes: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Key:

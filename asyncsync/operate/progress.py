@@ -46,7 +46,7 @@ def progress_line(progress: Progress, mapping: EventSourceMapping, meter: Meter 
     """Write how far the copy is."""
     oldest_ms = mapping.oldest_ms
     lag = "caught up" if oldest_ms is None else f"lag {(wall_ms() - oldest_ms) / 1_000:.1f} s"
-    trips = "" if meter is None else f", {meter.writes:,} round trips"
+    trips = "" if meter is None else f", {meter.turns:,} round trips"
     fenced = f", {progress.fenced:,} fenced" if progress.fenced else ""
     return (
         f"{progress.records:,} records in {progress.batches:,} batches{trips}, "

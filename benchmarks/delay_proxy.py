@@ -1,0 +1,115 @@
+"""A TCP proxy that makes a round trip as long as one between two hosts of a zone.
+
+A program of its own: `python delay_proxy.py PORT ONE_WAY_US` listens on a port that it prints.
+One thread, select with a timeout in microseconds: asyncio's timers are of a millisecond.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+RTT_US = 500  # what the benchmark aims at: a cache in the function's own zone
+
+_READ_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 22
+_PR_SET_TIMERSLACK = 29
+
+
+def serve(port: int, one_way_s: float) -> None:
+    """Pass bytes on to a port of loopback, each way so much later, until killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # sleep to the nanosecond, not 50 us
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    print(listener.getsockname()[1], flush=True)
+    other: dict[socket.socket, socket.socket] = {}
+    late: deque[tuple[float, socket.socket, bytes]] = deque()  # all wait alike, so in order
+    while True:
+        wait_s = max(0.0, late[0][0] - time.perf_counter()) if late else None
+        readable, _, _ = select.select([listener, *other], [], [], wait_s)
+        now_s = time.perf_counter()
+        for source in readable:
+            if source is listener:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", port))
+                for each in (near, far):
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+                other[near], other[far] = far, near
+            elif source in other:
+                late.append((now_s + one_way_s, source, _received(source)))
+        while late and late[0][0] <= time.perf_counter():
+            _, source, data = late.popleft()
+            if source in other:
+                _pass_on(other, source, data)
+
+
+def _received(source: socket.socket) -> bytes:
+    try:
+        return source.recv(_READ_BYTES)
+    except OSError:
+        return b""
+
+
+def _pass_on(
+    other: dict[socket.socket, socket.socket], source: socket.socket, data: bytes
+) -> None:
+    target = other[source]
+    try:
+        if data:
+            target.sendall(data)
+            return
+    except OSError:
+        pass
+    for each in (source, target):
+        other.pop(each, None)
+        each.close()
+
+
+# --- from outside -----------------------------------------------------------------------------
+
+
+@contextmanager
+def proxy(port: int, one_way_us: float) -> Iterator[int]:
+    """Run a proxy to a port until the block ends; gives its own port."""
+    command = [sys.executable, __file__, str(port), str(one_way_us)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ping_us(port: int, count: int = 400) -> float:
+    """Measure the median round trip of a PING, in microseconds."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        taken_us = []
+        for _ in range(count):
+            began_s = time.perf_counter()
+            connection.sendall(b"PING\r\n")
+            assert connection.recv(64) == b"+PONG\r\n"
+            taken_us.append((time.perf_counter() - began_s) * 1e6)
+    return median(taken_us)
+
+
+def one_way_us_for(port: int, rtt_us: float = RTT_US) -> float:
+    """Return the delay each way that makes a PING through a proxy take rtt_us."""
+    one_way_us = 0.0
+    for _ in range(3):  # waking up late is part of it, so it is tried and corrected
+        with proxy(port, one_way_us) as delayed:
+            one_way_us = max(0.0, one_way_us + (rtt_us - ping_us(delayed)) / 2)
+    return one_way_us
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), float(sys.argv[2]) / 1e6)
