@@ -2,6 +2,8 @@
 # Everything is installed into $(VENV) from pinned, hashed requirements. Deleting it is safe.
 
 VENV ?= .venv
+# What the template is checked with, which is half a GB and no part of the others.
+TEMPLATE_VENV ?= .venv-template
 # Which Python makes the environment; empty: the first of these that runs.
 PYTHON ?=
 PYTHONS := python3.13 python3.12 python3.11 python3
@@ -17,7 +19,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist build package simulate scope soak bugs mutants failover bench bench-full bench-core bench-backfill requirements clean
+.PHONY: help demo test check format dist build package deploy template simulate scope soak bugs mutants failover bench bench-full bench-core bench-backfill requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -46,6 +48,13 @@ build: $(VENV)/.dev ## build the function's bundles, arm64 and x86_64, into dist
 
 package: $(VENV)/.dev ## the same as zips with SHA-256, for Terraform, CDK and the console
 	$(BIN)/python -m asyncsync.operate.bundle --zip
+
+deploy: package $(TEMPLATE_VENV)/.template ## sam deploy, with the parameters in samconfig.toml (docs/deploy.md)
+	$(TEMPLATE_VENV)/bin/sam deploy --template-file template.yaml $(ARGS)
+
+template: $(VENV)/.dev $(TEMPLATE_VENV)/.template ## check template.yaml as CloudFormation will get it
+	$(BIN)/python -m pytest tests/test_template.py tests/test_template_runs.py tests/test_template_cache.py \
+	    tests/test_emulator.py tests/test_docs_deploy.py
 
 simulate: $(VENV)/.dev ## try to break the order: 500 seeds of simulated runs (ARGS="--seed 7 --trace" tells one)
 	$(BIN)/python -m asyncsync simulate $(ARGS)
@@ -77,16 +86,17 @@ bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
 bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idle scan, and weigh it
 	$(BIN)/python benchmarks/bench_backfill.py $(ARGS)
 
-requirements: ## pin every dependency again (needs uv); dev first, so that all three agree
+requirements: ## pin every dependency again (needs uv); dev first, so that those that meet agree
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
 	$(COMPILE) --upgrade pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	$(COMPILE) --upgrade --group lambda -c requirements/dev.txt -o requirements/lambda.txt
 	for each in bench contestant-runtime contestant-redis contestant-powertools; do \
 	    $(COMPILE) --upgrade --group $$each -c requirements/dev.txt -o requirements/$$each.txt || exit; \
 	done
+	$(COMPILE) --upgrade --group template -o requirements/template.txt
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(TEMPLATE_VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 	find asyncsync tests benchmarks -name __pycache__ -exec rm -rf {} +
 
 # --- the environment --------------------------------------------------------------------------
@@ -108,14 +118,20 @@ $(VENV)/.bench: requirements/bench.txt | $(VENV)/.dev
 	@$(PINNED) -r requirements/bench.txt
 	@touch $@
 
+$(TEMPLATE_VENV)/.template: requirements/template.txt | $(TEMPLATE_VENV)/.made
+	@echo "installing requirements/template.txt into $(TEMPLATE_VENV)"
+	@$(TEMPLATE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --require-hashes --only-binary :all: --no-deps -r requirements/template.txt
+	@touch $@
+
 # A python3.x on PATH may be a version manager's shim that cannot run: so each is run.
-$(VENV)/.made:
+$(VENV)/.made $(TEMPLATE_VENV)/.made:
 	@for python in $(or $(PYTHON),$(PYTHONS)); do \
 	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
 	    found=$$python; \
 	    "$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
-	    echo "making $(VENV) with $$("$$python" --version)"; \
-	    "$$python" -m venv $(VENV) && touch $@; \
+	    echo "making $(@D) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(@D) && touch $@; \
 	    exit; \
 	done; \
 	if [ -n "$$found" ]; then \

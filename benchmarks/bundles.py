@@ -110,12 +110,12 @@ def node_client(folder: Path) -> Path:
 
 
 def _tag() -> str:
-    return f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return f"python{'.'.join(map(str, sys.version_info[:3]))}"
 
 
 def _made_of(folder: Path, sources: Sequence[Path], make: Callable[[Path], None]) -> None:
     """Make a folder anew where what it is made of has changed, or it never was finished."""
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256(str(folder).encode())  # which names the Python, where there is one
     for source in sources:
         digest.update(source.read_bytes())
     stamp = folder.with_name(f"{folder.name}.made")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from asyncsync.lab.cluster_servers import Cluster, redis_cluster
 from asyncsync.lab.servers import ServerProcess, binaries, fake_redis, redis_process
+from cloudformation import ROOT, TOOLS, translate
 from stream import SEED
 from tls import make_authority
 
@@ -135,3 +138,13 @@ def cluster(running_cluster: Cluster) -> Cluster:
     running_cluster.wait_until_ready()
     running_cluster.flush()
     return running_cluster
+
+
+@pytest.fixture(scope="session")
+def translated() -> Any:
+    """The template as CloudFormation is given it; without its tools CI fails."""
+    if not TOOLS.exists() and not os.environ.get("CI"):
+        pytest.skip("`make template` installs what the template is checked with")
+    ended = translate(ROOT / "template.yaml")
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)

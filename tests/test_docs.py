@@ -327,11 +327,8 @@ def _spaced(number: int) -> str:
 
 
 def test_no_command_is_named_that_is_not_there() -> None:
-    later = {"check"}
-    now = {"demo", "tail", "get", "backfill", "audit", "redrive", "simulate"}
+    commands = {"demo", "tail", "check", "get", "backfill", "audit", "redrive", "simulate"}
 
-    assert (
-        set(re.findall(r"asyncsync (demo|tail|get|backfill|audit|redrive|simulate)\b", README))
-        == now
-    )
-    assert not set(re.findall(r"asyncsync (\w+)", README)) & later
+    # Behind the name stands a command, or a word of a sentence.
+    found = set(re.findall(r"asyncsync (\w+)", README))
+    assert found - {"does", "import", "is", "keeps", "0"} == commands

@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_tail(commands)
+    _add_check(commands)
     _add_get(commands)
     _add_backfill(commands)
     _add_audit(commands)
@@ -89,6 +90,15 @@ def _add_tail(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     _add_servers(tail)
     tail.set_defaults(command=_tail)
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "say of everything that must be right whether it is, and what to change"
+    check = commands.add_parser("check", help=about, description=f"{about.capitalize()}.")
+    check.add_argument("--function", metavar="NAME", help="the function, with its mapping")
+    check.add_argument("--table", help="the table's name")
+    _add_servers(check)
+    check.set_defaults(command=_check)
 
 
 def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -338,6 +348,25 @@ def _redrive(arguments: argparse.Namespace) -> int:
     mirror = mirror_of(arguments)
     with interruptible():
         return 0 if anyio.run(redrive, options, mirror, os.environ, _say) else LEFT_WORK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    if arguments.function is not None or arguments.table is not None:
+        require("check", "tools", ("aioboto3",))
+    import asyncio
+    import secrets
+
+    from asyncsync.operate.check import CheckOptions, check
+
+    options = CheckOptions(
+        function=arguments.function,
+        table=arguments.table,
+        endpoint_url=arguments.endpoint_url,
+        redis_url=arguments.redis_url,
+        nonces=(secrets.token_hex(8), secrets.token_hex(8)),
+    )
+    is_right = asyncio.run(check(options, os.environ, lambda verdict: _say(str(verdict))))
+    return 0 if is_right else LEFT_WORK
 
 
 def _get(arguments: argparse.Namespace) -> int:
