@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -60,6 +61,7 @@ class World:
         self.clients, self.endpoint, self.table, self.mirror = clients, endpoint, table, mirror
         self.keys = keys or {"Number": "N"}
         self.said: list[str] = []
+        self.progress: list[str] = []
         self.queue: deque[tuple[Any, Any]] = deque()  # the key, its record
         self.held: deque[Any] = deque()
         self.hold: Any = None  # the key whose records wait
@@ -110,7 +112,13 @@ class World:
         self.said.clear()
         given = {"settle_s": 0.01, **options}
         wanted = AuditOptions(table=self.table, endpoint_url=self.endpoint, **given)
-        return await audit_with(self.clients, wanted, self.mirror, self.said.append)
+        return await audit_with(self.clients, wanted, self.mirror, self._say)
+
+    def _say(self, line: str) -> None:
+        if re.match(r" *[0-9.]+ s  ", line):
+            self.progress.append(line)  # how many there are is the machine's to say
+        else:
+            self.said.append(line)
 
     async def found(self, **options: Any) -> dict[str, str]:
         """Audit; return the findings by key."""
@@ -192,6 +200,22 @@ async def test_a_copy_that_is_exact_has_no_finding(make: Callable[..., Any]) -> 
         "  60 names of the copy; 0 foreign, left alone",
         "  0 differed when first looked at, 0 of them not any more when looked at again",
     ]
+
+
+async def test_progress_is_told_with_rate_and_what_is_left(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncsync.operate.ledger.PROGRESS_INTERVAL_S", 0.0)
+    world = await filled(make)
+
+    assert await world.audit()
+
+    form = r" +[0-9.]+ s  [0-9]+ keys, [0-9,]+/s(, about [0-9]+ s left)?, 0 findings"
+    assert all(re.fullmatch(form, line) for line in world.progress)
+    assert world.progress[-1].endswith("/s, 0 findings")
+    world.progress.clear()
+    assert await world.found() == {}
+    assert world.progress == []
 
 
 async def test_what_was_planted_is_found_and_nothing_else(

@@ -491,6 +491,7 @@ async def test_where_redis_is_away_nothing_is_moved(make: Callable[..., Any]) ->
         await bench.redrive()
 
     assert bench.files() == ["a"]
+    assert bench.said == []
 
 
 async def test_a_key_that_is_not_confirmed_leaves_its_object_alone(
@@ -511,6 +512,7 @@ async def test_a_place_that_is_not_there_is_refused(bench: Bench) -> None:
     for place in (str(bench.folder / "none"), "s3://", "s3://bucket/redriven/aws/lambda"):
         with pytest.raises(CommandRefused, match=r"neither a file|is not s3://bucket/prefix"):
             await bench.redrive(place)
+        assert bench.said == []
 
 
 # --- S3 ---------------------------------------------------------------------------------------

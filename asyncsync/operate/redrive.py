@@ -91,15 +91,18 @@ async def redrive_with(clients: Dynamo, options: RedriveOptions, mirror: Mirror,
     repairer = Repairer(mirror, table.name, read, dry_run=options.dry_run)
     redriver = Redriver(repairer, table, tally, dry_run=options.dry_run)
     said = _Said(say, tally, options)
+    ended = False
     try:
         with first_error():
             for place in options.places:
                 async with open_objects(place, clients) as objects:
                     async for names in _groups(objects):
                         said.left(await redriver.few(objects, names))
+        ended = True
     finally:
         repairer.close()
-        said.end()
+        if ended or tally.objects:  # what was done is said however it ends
+            said.end()
     return not tally.left
 
 
