@@ -254,6 +254,33 @@ def server_side_of(run: Run, rounds: int) -> None:
         )
 
 
+def where_the_time_goes(run: Run, rounds: int) -> None:
+    """Time the stages of an invocation, Redis half a millisecond away, one processor."""
+    run.teller.says("where the time goes")
+    found: dict[str, dict[str, list[float]]] = {}
+    for (_, _, view), given in run.batches.items():
+        if view != BOTH_IMAGES:
+            continue
+        with ExitStack() as stack:
+            chosen = [roster.named(roster.OWN_TRACED)]
+            running, absent = measure.start(chosen, run.networks[ZONE], stack)
+            if absent:
+                run.result.absent.update(absent)
+                return
+            [traced] = running.values()
+            measure.timed([traced], given, WARM_UPS, random.Random(0), pausing=False)
+            taken = measure.timed([traced], given, 3 * rounds, run.chance, pausing=False)
+            lines = [line for line in traced.function.printed() if "stages_ms" in line]
+        stages: dict[str, list[float]] = {}
+        for ms, line in zip(taken[roster.OWN_TRACED], lines[WARM_UPS:], strict=True):
+            own_ms = {**line["stages_ms"], "the runtime and its client": ms - line["all_ms"]}
+            for stage, each in own_ms.items():
+                stages.setdefault(stage, []).append(round(each, 3))
+        found[given.name] = stages
+    run.result.server["stages_ms"] = found
+    run.teller.step()
+
+
 def cluster_of_six(run: Run, rounds: int, binary: str) -> None:
     """Time 1 000 distinct records through a real cluster, beside one server, on loopback."""
     run.teller.says("a cluster of six nodes")
@@ -390,7 +417,7 @@ def measured(arguments: argparse.Namespace, binary: str) -> Result:
     absent, main = taking_part(arguments.full, arguments.only)
     leave_one_free()
     with (
-        Teller(sum(lap.rounds for lap in plan) + 3 * rounds) as teller,
+        Teller(sum(lap.rounds for lap in plan) + 3 * rounds + 1) as teller,
         servers(list(batches.values()), binary) as networks,
     ):
         for name, each in networks.items():
@@ -407,6 +434,7 @@ def measured(arguments: argparse.Namespace, binary: str) -> Result:
             warm(run, lap, main)
         cold(run, rounds, main)
         server_side_of(run, rounds)
+        where_the_time_goes(run, rounds)
         cluster_of_six(run, rounds, binary)
     result.made["seconds"] = round(time.monotonic() - began_s)
     return result

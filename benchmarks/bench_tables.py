@@ -42,6 +42,8 @@ def report(result: Result) -> str:
         parts.append(f"{title}\n\n{warm_table(warms)}")
     parts.append("## Cold start, ms\n\n" + cold_table(result))
     parts.append("## The server's side\n\n" + server_table(result))
+    if "stages_ms" in result.server:
+        parts.append("## Where the time goes, median ms\n\n" + stages_table(result))
     parts.append(
         f"## Cost, dollars per million changes (prices of {PRICES_DATED})\n\n" + costs(result)
     )
@@ -138,6 +140,20 @@ def server_table(result: Result) -> str:
         where = "six nodes" if name == roster.OWN_CLUSTER else "one server beside them"
         rows.append([f"1 000 distinct, loopback, {where}: {name}", f"{spread(samples):.1f} ms"])
     return table(["what", "median (10th to 90th percentile)"], rows)
+
+
+def stages_table(result: Result) -> str:
+    """Write the median of each stage of our invocation, by batch."""
+    found = result.server["stages_ms"]
+    stages = dict.fromkeys(stage for each in found.values() for stage in each)
+    rows = [
+        [
+            stage,
+            *(f"{median(each[stage]):.2f}" if stage in each else "-" for each in found.values()),
+        ]
+        for stage in stages
+    ]
+    return table(["stage", *found], rows)
 
 
 def costs(result: Result) -> str:

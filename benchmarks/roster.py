@@ -55,6 +55,7 @@ OWN_PARSED = "asyncsync, event parsed by the runtime"
 OWN_CLUSTER = "asyncsync, one call per slot"
 OWN_ONE_CALL = "asyncsync, one call for all keys"
 OWN_REDIS_PY = "asyncsync and redis-py imported"
+OWN_TRACED = "asyncsync, traced"
 LIMIT = "limit"
 EMPTY = "empty"
 EMPTY_NODE = "empty, Node"
@@ -97,10 +98,14 @@ CONTESTANTS = (
         OWN_REDIS_PY, "asyncsync_redis_py.lambda_handler", "dynamodb-json", bundles.OWN, PASSED,
         "only for its INIT",
     ),
+    Contestant(
+        OWN_TRACED, "asyncsync_traced.lambda_handler", "dynamodb-json", bundles.OWN, PASSED,
+        "fenced",
+    ),
 )  # fmt: skip
 
 # Not in the main tables: each answers one question of its own.
-ASIDE = (OWN_ONE_CALL, OWN_REDIS_PY)
+ASIDE = (OWN_ONE_CALL, OWN_REDIS_PY, OWN_TRACED)
 
 # Answers before it has written: shown, never ranked.
 UNRANKED = (EMPTY, EMPTY_NODE, SEED_PUBLISHED, LIMIT)

@@ -21,6 +21,7 @@ from asyncsync.limits import FENCE_TTL_S_MIN
 from asyncsync.operate.bundle import LAMBDA_PYTHON
 from asyncsync.report import METRICS
 from cloudformation import PSEUDO, Resolver, pair_cover, tool, translate
+from roster import KEEPS_MEMORY
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "template.yaml"
@@ -269,6 +270,8 @@ def test_its_settings_are_accepted_and_lead_to_the_cache(made: dict[str, Any]) -
         env = environment(resources)
         assert all(isinstance(value, str) for value in env.values())
         config = Config.from_env(env)
+        assert KEEPS_MEMORY.items() <= env.items()  # what the benchmark runs with
+        assert {name for name in env if not name.startswith("ASYNCSYNC_")} == {*KEEPS_MEMORY}
         assert (config.mode, config.fence, config.on_failure) == ("mirror", "on", "report")
         assert config.key == "Players:{@key}"
         assert config.server.tls
