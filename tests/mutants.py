@@ -15,6 +15,8 @@ from patched import Patch, PatchLost, applied, copy, suite_passes
 RULES = "test_cluster_rules.py"
 FILL = "test_fill.py"
 REPAIR = "test_repair.py"
+REDRIVE = "test_redrive.py"
+AUDIT, LOOKS, NAMES = "test_audit.py", "test_looks.py", "test_names.py"
 
 
 @dataclass(frozen=True)
@@ -573,6 +575,205 @@ MUTANTS = (
         'if fence[:1] != b"1" or',
         "if",
         FILL,
+    ),
+    # --- redrive ------------------------------------------------------------------------------
+    Mutant(
+        "redrive takes the highest record of a key",
+        "operate/discarded.py",
+        "target.version > held.version",
+        "target.version < held.version",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive leaves the fence at the record's version",
+        "operate/discarded.py",
+        "Target(record.key, version(label_ms, record.sequence_number))",
+        "Target(record.key)",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive keeps an object of which a key is not confirmed",
+        "operate/redrive.py",
+        "            if not reasons:\n",
+        "            if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive keeps an object of which a record has no key",
+        "operate/redrive.py",
+        '[Left(name, "unreadable", b"", fault) for fault in found.faults]',
+        "[]",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive moves nothing in a dry run",
+        "operate/redrive.py",
+        "        if not self._dry_run:\n",
+        "        if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive writes nothing in a dry run",
+        "operate/repair.py",
+        "        if not self._dry_run:\n",
+        "        if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive ends where Redis is away",
+        "operate/redrive.py",
+        "if answers and all(",
+        "if False and all(",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive copies an object before it is removed",
+        "operate/objects.py",
+        'with dynamo_errors(f"copying {name}", "S3"):',
+        'with dynamo_errors(f"copying {name}", "S3"):\n'
+        "                await self._client.delete_object(**source)",
+        REDRIVE,
+    ),
+    # --- audit --------------------------------------------------------------------------------
+    Mutant(
+        "audit counts no key whose fence or value has changed between looks",
+        "operate/looks.py",
+        "if each.witness == before[key].witness]",
+        "]",
+        LOOKS,
+    ),
+    Mutant(
+        "audit takes the fence into what has changed",
+        "operate/looks.py",
+        "(digest, seen.fence)",
+        "(digest, None)",
+        AUDIT,
+    ),
+    Mutant(
+        "audit lets the pipeline have its time",
+        "operate/looks.py",
+        "        await wait()\n",
+        "",
+        AUDIT,
+    ),
+    Mutant(
+        "audit's first look is a read of its own, consistent",
+        "operate/looks.py",
+        "for each in await look(keys) if each.kind in kinds}\n    first",
+        "for each in () if each.kind in kinds}\n    first",
+        AUDIT,
+    ),
+    Mutant(
+        "audit calls no expired value missing",
+        "operate/looks.py",
+        "config.ttl_s is None and not may_have_expired",
+        "True",
+        LOOKS,
+    ),
+    Mutant(
+        "audit calls a key missing in mirror alone",
+        "operate/looks.py",
+        'is_due = config.mode == "mirror" and ',
+        "is_due = ",
+        LOOKS,
+    ),
+    Mutant(
+        "audit says that an item cannot be encoded",
+        "operate/looks.py",
+        'if reason and kind is None and config.mode == "mirror":',
+        "if False:",
+        AUDIT,
+    ),
+    Mutant(
+        "audit takes a number for ours only as DynamoDB writes it",
+        "operate/names.py",
+        "or not _NUMBER.fullmatch(text)",
+        "",
+        NAMES,
+    ),
+    Mutant(
+        "audit takes no number for ours that DynamoDB would refuse",
+        "operate/names.py",
+        "return digits <= _DIGITS_MAX and",
+        "return",
+        NAMES,
+    ),
+    Mutant(
+        "audit takes no name for ours of which another is made",
+        "operate/names.py",
+        "return key if self.name_of(key) == name else None",
+        "return key",
+        NAMES,
+    ),
+    Mutant(
+        "audit counts a key of another type as foreign",
+        "operate/orphans.py",
+        "held not in (_STRING, _GONE)",
+        "held is None",
+        AUDIT,
+    ),
+    Mutant(
+        "audit passes fences over",
+        "operate/orphans.py",
+        "if not is_fence(name)]",
+        "]",
+        AUDIT,
+    ),
+    Mutant(
+        "audit scans every node's names",
+        "operate/copy.py",
+        "        for node in nodes:\n",
+        "        for node in nodes[:1]:\n",
+        AUDIT,
+    ),
+    Mutant(
+        "audit draws its parts at random",
+        "operate/audit.py",
+        "chance.sample(range(segments), count)",
+        "[*range(count)]",
+        AUDIT,
+    ),
+    Mutant(
+        "audit ends well only where every finding was repaired",
+        "operate/ledger.py",
+        "return self.tally.findings == self.tally.repaired",
+        "return True",
+        AUDIT,
+    ),
+    Mutant(
+        "audit shows contents only where that is asked for",
+        "operate/ledger.py",
+        "        if self._show:\n            lines +=",
+        "        if True:\n            lines +=",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes no name that is in use",
+        "operate/retire.py",
+        "if key is None]\n    keys",
+        "]\n    keys",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes only what has a new name",
+        "operate/retire.py",
+        "if successor in there]",
+        "]",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes strings alone",
+        "operate/retire.py",
+        "if held == _STRING]\n    in_use",
+        "]\n    in_use",
+        AUDIT,
+    ),
+    Mutant(
+        "audit takes nothing for the same that seemed to differ and was not looked at again",
+        "operate/ledger.py",
+        " - self.unsettled - self.waiting)",
+        " - self.unsettled)",
+        AUDIT,
     ),
 )
 

@@ -15,7 +15,7 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.operate import cli
 from asyncsync.operate.cli import main
 
-COMMANDS = {"demo", "tail", "check", "get", "backfill"}
+COMMANDS = {"demo", "tail", "check", "get", "backfill", "audit", "redrive"}
 
 
 def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -39,7 +39,7 @@ def test_help_offers_the_commands_that_exist_and_no_other(
 
     assert code == 0
     listed = said.split("commands:")[1].split()
-    assert {word for word in listed if word in COMMANDS | {"audit", "redrive"}} == COMMANDS
+    assert {word for word in listed if word in COMMANDS} == COMMANDS
     for command in COMMANDS:
         assert ended(capsys, command, "--help")[0] == 0
 
@@ -55,6 +55,10 @@ def test_help_offers_the_commands_that_exist_and_no_other(
         ["demo", "--changes", "many"],
         ["tail", "--table", "T", "--idle", "0"],
         ["backfill", "--table", "T", "--rcu", "0"],
+        ["redrive", "--table", "T"],
+        ["audit"],
+        ["audit", "--table", "T", "--sample", "0"],
+        ["redrive", "objects/"],
     ],
 )
 def test_wrong_arguments_are_exit_2(
@@ -172,6 +176,6 @@ def test_an_interrupt_is_one_line(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_config", interrupt)
+    monkeypatch.setattr(cli, "config_of", interrupt)
 
     assert ended(capsys, "get", "a") == (1, "", "asyncsync: interrupted\n")

@@ -23,6 +23,7 @@ from asyncsync.keys import escape, parse_template
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.lab.simulation import scope
 from asyncsync.lab.simulation.play import MODES
+from asyncsync.operate.share import bound_percent, percent
 from asyncsync.report import METRICS
 from asyncsync.values import to_json
 from asyncsync.wire import _REFUSAL_WORDS
@@ -52,9 +53,9 @@ LIMITS = {
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
-    """Language and text of each fenced block; what the demo printed is not a block to run."""
+    """Language and text of each fenced block; what a command printed is not a block to run."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    text = re.sub(r"<!-- demo -->.*?<!-- /demo -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!-- (demo|output) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
     return re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -136,6 +137,25 @@ def test_a_shell_line_is_a_command_that_is_there(name: str, line: str) -> None:
     else:
         assert words[0] == "asyncsync"
         assert_parses(words[1:])
+
+
+def test_the_commands_of_the_operations_are_there() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ *(asyncsync .+)$", text, re.MULTILINE)
+
+    assert len(lines) >= 8
+    for line in lines:
+        assert_parses(shlex.split(line)[1:])
+
+
+def test_the_operations_say_what_a_sample_is_worth() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+    assert "A hundred thousand keys with no difference" in text
+    assert bound_percent(100_000, 100_000).startswith("99.997")
+    assert "at least 99.997 %" in text
+    one_differs = percent(99_999, 100_000), bound_percent(99_999, 100_000)
+    assert "{} of 100,000 keys, at least {} with".format(*one_differs) in README
 
 
 def assert_parses(arguments: list[str]) -> None:
@@ -307,8 +327,8 @@ def _spaced(number: int) -> str:
 
 
 def test_no_command_is_named_that_is_not_there() -> None:
-    later = {"audit", "redrive"}
-    now = {"demo", "tail", "check", "get", "backfill", "simulate"}
+    commands = {"demo", "tail", "check", "get", "backfill", "audit", "redrive", "simulate"}
 
-    assert set(re.findall(r"asyncsync (demo|tail|check|get|backfill|simulate)\b", README)) == now
-    assert not set(re.findall(r"asyncsync (\w+)", README)) & later
+    # Behind the name stands a command, or a word of a sentence.
+    found = set(re.findall(r"asyncsync (\w+)", README))
+    assert found - {"does", "import", "is", "keeps", "0"} == commands

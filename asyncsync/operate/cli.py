@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
-from asyncsync.config import Config
 from asyncsync.errors import AsyncsyncError, ConfigError
+from asyncsync.operate.arguments import count, more_than_0, records, whole
 from asyncsync.operate.errors import (
     LEFT_WORK,
     WRONG_ARGUMENTS,
@@ -22,6 +21,7 @@ from asyncsync.operate.errors import (
     CommandRefused,
     require,
 )
+from asyncsync.operate.running import config_of, has_own_mirror, interruptible, mirror_of
 from asyncsync.version import __version__
 
 
@@ -62,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_get(commands)
     _add_backfill(commands)
+    _add_audit(commands)
+    _add_redrive(commands)
     _add_simulate(commands)
     return made
 
@@ -69,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "see it work, and the usual loop beside it, on servers of its own"
     demo = commands.add_parser("demo", help=about, description=f"{about.capitalize()}.")
-    demo.add_argument("--items", type=_count, default=300, help="items in the table (300)")
-    demo.add_argument("--changes", type=_count, default=3_000, help="changes to them (3000)")
+    demo.add_argument("--items", type=count, default=300, help="items in the table (300)")
+    demo.add_argument("--changes", type=count, default=3_000, help="changes to them (3000)")
     demo.add_argument("--seed", type=int, help="repeat the changes of an earlier run")
     demo.add_argument("--keep", action="store_true", help="leave all up until Ctrl-C, to look")
     _add_servers(demo)
@@ -82,9 +84,9 @@ def _add_tail(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     tail = commands.add_parser("tail", help=about, description=f"{about.capitalize()}.")
     tail.add_argument("--table", required=True, help="the table's name")
     tail.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
-    tail.add_argument("--batch-size", type=_count, default=100, help="records a batch (100)")
+    tail.add_argument("--batch-size", type=count, default=100, help="records a batch (100)")
     tail.add_argument(
-        "--idle", type=_more_than_0, metavar="S", help="end after S s without a record"
+        "--idle", type=more_than_0, metavar="S", help="end after S s without a record"
     )
     _add_servers(tail)
     tail.set_defaults(command=_tail)
@@ -114,13 +116,13 @@ def _add_backfill(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     backfill.add_argument("--table", required=True, help="the table's name")
     backfill.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
     backfill.add_argument(
-        "--segments", type=_count, metavar="N", help="parts to scan side by side (by its size)"
+        "--segments", type=count, metavar="N", help="parts to scan side by side (by its size)"
     )
     backfill.add_argument(
-        "--page-items", type=_count, metavar="N", help="items a page at most (1 MB of them)"
+        "--page-items", type=count, metavar="N", help="items a page at most (1 MB of them)"
     )
     backfill.add_argument(
-        "--rcu", type=_more_than_0, metavar="N", help="read capacity units a second to use at most"
+        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
     )
     backfill.add_argument(
         "--state", metavar="PLACE", help="where it left off: a file, or s3://bucket/prefix"
@@ -138,20 +140,70 @@ def _add_backfill(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     backfill.set_defaults(command=_backfill)
 
 
+def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "compare a table with its copy, key by key, while both change"
+    audit = commands.add_parser("audit", help=about, description=f"{about.capitalize()}.")
+    audit.add_argument("--table", required=True, help="the table's name")
+    audit.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
+    audit.add_argument("--sample", type=count, metavar="N", help="about N keys, drawn at random")
+    audit.add_argument(
+        "--settle",
+        type=more_than_0,
+        default=10.0,
+        metavar="S",
+        help="a difference must outlive S seconds (10)",
+    )
+    audit.add_argument(
+        "--orphans",
+        action=argparse.BooleanOptionalAction,
+        help="scan the copy's names (where they have a prefix and the table is read whole)",
+    )
+    audit.add_argument("--repair", action="store_true", help="repair each finding")
+    audit.add_argument(
+        "--retire",
+        metavar="TEMPLATE",
+        help="in place of that, remove an old template's names whose items have new ones",
+    )
+    audit.add_argument("--show", action="store_true", help="show what item and copy hold")
+    audit.add_argument(
+        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
+    )
+    audit.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
+    _add_servers(audit)
+    audit.set_defaults(command=_audit)
+
+
+def _add_redrive(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "bring the keys of discarded batches up to date"
+    redrive = commands.add_parser("redrive", help=about, description=f"{about.capitalize()}.")
+    redrive.add_argument(
+        "places",
+        nargs="+",
+        metavar="PLACE",
+        help="on-failure objects: s3://bucket/prefix, a folder or a file",
+    )
+    redrive.add_argument("--table", required=True, help="the table's name")
+    redrive.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
+    redrive.add_argument("--dry-run", action="store_true", help="write and move nothing")
+    redrive.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
+    _add_servers(redrive)
+    redrive.set_defaults(command=_redrive)
+
+
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "try to break the order: simulated runs under faults, each from a seed"
     simulate = commands.add_parser("simulate", help=about, description=f"{about.capitalize()}.")
-    simulate.add_argument("--seeds", type=_count, default=500, help="how many runs (500)")
-    simulate.add_argument("--first", type=_whole, default=0, help="the first run's seed (0)")
-    simulate.add_argument("--seed", type=_whole, help="one run alone")
+    simulate.add_argument("--seeds", type=count, default=500, help="how many runs (500)")
+    simulate.add_argument("--first", type=whole, default=0, help="the first run's seed (0)")
+    simulate.add_argument("--seed", type=whole, help="one run alone")
     simulate.add_argument("--trace", action="store_true", help="with --seed: tell its story")
     simulate.add_argument(
-        "--violations", type=_count, default=10, metavar="N", help="end after so many (10)"
+        "--violations", type=count, default=10, metavar="N", help="end after so many (10)"
     )
-    simulate.add_argument("--jobs", type=_count, help="processes (one for each core)")
+    simulate.add_argument("--jobs", type=count, help="processes (one for each core)")
     simulate.add_argument(
         "--scope",
-        type=_records,
+        type=records,
         metavar="N",
         help="play every history of up to N records of two items, with one fault (1 to 4)",
     )
@@ -165,34 +217,6 @@ def _add_servers(command: argparse.ArgumentParser) -> None:
 
 def _add_redis(command: argparse.ArgumentParser) -> None:
     command.add_argument("--redis-url", metavar="URL", help="a Redis of your own")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return number
-
-
-def _records(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 4:
-        raise argparse.ArgumentTypeError("must be 1 to 4: with 5 there are a million")
-    return number
-
-
-def _more_than_0(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return number
 
 
 def _say(line: str) -> None:
@@ -220,7 +244,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         endpoint_url=arguments.endpoint_url,
         program=_program(),
     )
-    with _interruptible():
+    with interruptible():
         return 0 if demo(options, os.environ, _say) else LEFT_WORK
 
 
@@ -237,20 +261,10 @@ def _tail(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         idle_s=arguments.idle,
     )
-    config = None if _has_own_mirror(arguments) else _config(arguments)
-    with _interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+    config = None if has_own_mirror(arguments) else config_of(arguments)
+    with interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
         anyio.run(tail, options, config, os.environ, _say)
     return 0
-
-
-def _has_own_mirror(arguments: argparse.Namespace) -> bool:
-    """Whether a command works for a mirror of the user's own, whose module is then in reach."""
-    if arguments.mirror is None:
-        return False
-    if arguments.redis_url is not None:
-        raise CommandRefused("--mirror brings its own Redis: leave --redis-url out")
-    sys.path.insert(0, os.getcwd())  # as python -m does
-    return True
 
 
 def _backfill(arguments: argparse.Namespace) -> int:
@@ -258,7 +272,6 @@ def _backfill(arguments: argparse.Namespace) -> int:
     import anyio
 
     from asyncsync.operate.backfill import BackfillOptions, backfill
-    from asyncsync.operate.mirrors import load_mirror, make_mirror
 
     options = BackfillOptions(
         table=arguments.table,
@@ -271,27 +284,70 @@ def _backfill(arguments: argparse.Namespace) -> int:
         assume_following=arguments.assume_following,
         as_json=arguments.json,
     )
-    if _has_own_mirror(arguments):
-        mirror = load_mirror(arguments.mirror)
-    else:
-        mirror = make_mirror(_config(arguments), os.environ)
-    with _interruptible():
+    mirror = mirror_of(arguments)
+    with interruptible():
         return 0 if anyio.run(backfill, options, mirror, os.environ, _say) else LEFT_WORK
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Take a SIGTERM for a Ctrl-C, so that what was started is taken down."""
-    handlers = {
-        signal.SIGINT: signal.default_int_handler,  # a shell's background job ignores it
-        signal.SIGTERM: lambda *_: signal.raise_signal(signal.SIGINT),
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _audit(arguments: argparse.Namespace) -> int:
+    require("audit", "tools", ("aioboto3", "anyio"))
+    if arguments.retire is not None:
+        return _retire(arguments)
+    import anyio
+
+    from asyncsync.operate.audit import AuditOptions, audit
+
+    options = AuditOptions(
+        table=arguments.table,
+        endpoint_url=arguments.endpoint_url,
+        sample=arguments.sample,
+        settle_s=arguments.settle,
+        orphans=arguments.orphans,
+        repair=arguments.repair,
+        show=arguments.show,
+        rcu=arguments.rcu,
+        as_json=arguments.json,
+    )
+    mirror = mirror_of(arguments)
+    with interruptible():
+        return 0 if anyio.run(audit, options, mirror, os.environ, _say) else LEFT_WORK
+
+
+def _retire(arguments: argparse.Namespace) -> int:
+    if arguments.repair or arguments.sample or arguments.show:
+        raise CommandRefused("--retire removes old names and nothing else: give it by itself")
+    import anyio
+
+    from asyncsync.operate.retire import RetireOptions, retire
+
+    options = RetireOptions(
+        table=arguments.table,
+        template=arguments.retire,
+        endpoint_url=arguments.endpoint_url,
+        orphans=bool(arguments.orphans),
+        as_json=arguments.json,
+    )
+    mirror = mirror_of(arguments)
+    with interruptible():
+        return 0 if anyio.run(retire, options, mirror, os.environ, _say) else LEFT_WORK
+
+
+def _redrive(arguments: argparse.Namespace) -> int:
+    require("redrive", "tools", ("aioboto3", "anyio"))
+    import anyio
+
+    from asyncsync.operate.redrive import RedriveOptions, redrive
+
+    options = RedriveOptions(
+        table=arguments.table,
+        places=arguments.places,
+        endpoint_url=arguments.endpoint_url,
+        dry_run=arguments.dry_run,
+        as_json=arguments.json,
+    )
+    mirror = mirror_of(arguments)
+    with interruptible():
+        return 0 if anyio.run(redrive, options, mirror, os.environ, _say) else LEFT_WORK
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -316,7 +372,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _get(arguments: argparse.Namespace) -> int:
     from asyncsync.operate.get import get
 
-    config = _config(arguments)
+    config = config_of(arguments)
     is_there = get(arguments.key, config, os.environ, as_json=arguments.json, say=_say)
     return 0 if is_there else LEFT_WORK
 
@@ -328,7 +384,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         require("simulate --scope", "demo", ("fakeredis", "lupa"))
     from asyncsync.operate.simulate import SimulateOptions, is_good, simulate, tell, whole_scope
 
-    with _interruptible():
+    with interruptible():
         if arguments.scope is not None:
             return 0 if whole_scope(arguments.scope, arguments.violations, _say) else LEFT_WORK
         if arguments.seed is not None:
@@ -342,9 +398,3 @@ def _simulate(arguments: argparse.Namespace) -> int:
             program=_program(),
         )
         return 0 if is_good(simulate(options, _say)) else LEFT_WORK
-
-
-def _config(arguments: argparse.Namespace) -> Config:
-    """Read the settings from the environment; a URL on the command line wins."""
-    given = {"ASYNCSYNC_REDIS_URL": arguments.redis_url} if arguments.redis_url else {}
-    return Config.from_env({**os.environ, **given})

@@ -13,7 +13,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,6 +31,7 @@ _THROTTLED = (
     "SlowDown",
 )
 _ITERATOR_GONE = ("ExpiredIteratorException", "TrimmedDataAccessException")
+_OBJECT_GONE = ("NoSuchKey", "404")
 
 Attributes: TypeAlias = dict[str, dict[str, Any]]  # an item in DynamoDB JSON, B as base64 text
 
@@ -45,6 +46,10 @@ _CONNECTIONS_MAX = 32
 
 class IteratorGone(CommandFailed):
     """A shard iterator is older than 15 minutes, or what it points to than 24 hours."""
+
+
+class ObjectGone(CommandFailed):
+    """An object of S3 is not there, or no longer."""
 
 
 class Throttled(CommandFailed):
@@ -69,6 +74,7 @@ class Table:
     stream_arn: str | None
     view_type: str | None
     arn: str = ""
+    types: Mapping[str, str] = field(default_factory=dict)  # of the key attributes: S, N or B
     items: int = 0  # about: DynamoDB counts every six hours
     size_bytes: int = 0
 
@@ -120,7 +126,7 @@ async def dynamo(endpoint_url: str | None, env: Mapping[str, str]) -> AsyncItera
 def dynamo_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
     """Turn a foreign error into one line that says what was being done.
 
-    Raises CommandFailed, or its children IteratorGone and Throttled.
+    Raises CommandFailed, or its children IteratorGone, ObjectGone and Throttled.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -132,6 +138,7 @@ def dynamo_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
         said = f"{code}: {error.get('Message', '')}".rstrip(": ")
         failed = IteratorGone if code in _ITERATOR_GONE else CommandFailed
         failed = Throttled if code in _THROTTLED else failed
+        failed = ObjectGone if code in _OBJECT_GONE else failed
         raise failed(f"{service} refused {doing}: {said}") from exc
     except (BotoCoreError, ValueError) as exc:
         said = " ".join(str(exc).split())
@@ -150,6 +157,7 @@ async def describe_table(dynamo: Dynamo, name: str) -> Table:
         table.get("LatestStreamArn") if stream.get("StreamEnabled") else None,
         stream.get("StreamViewType"),
         table.get("TableArn", ""),
+        {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]},
         table.get("ItemCount", 0),
         table.get("TableSizeBytes", 0),
     )

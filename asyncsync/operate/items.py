@@ -7,7 +7,7 @@ encode makes the rest.
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -52,9 +52,11 @@ async def scan_page(
     return Answer(answer["Items"], answer.get("LastEvaluatedKey"), units)
 
 
-async def read_keys(dynamo: Dynamo, table: str, keys: Sequence[Any]) -> Answer:
-    """Read up to 100 items consistently by their keys in the SDK's shape."""
-    wanted: Any = {table: {"Keys": keys, "ConsistentRead": True}}
+async def read_keys(
+    dynamo: Dynamo, table: str, keys: Sequence[Any], *, consistent: bool = True
+) -> Answer:
+    """Read up to 100 items by their keys in the SDK's shape."""
+    wanted: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
     with dynamo_errors(f"reading items of table {table}"):
         answer = await dynamo.items.batch_get_item(
             RequestItems=wanted, ReturnConsumedCapacity="TOTAL"
@@ -70,12 +72,20 @@ def consistent_reads(dynamo: Dynamo, table: str, pace: Pace) -> ReadItems:
 
     The function raises CommandFailed where one cannot be read.
     """
+    return _reads(partial(read_keys, dynamo, table), pace)
 
+
+def eventual_reads(dynamo: Dynamo, table: str, pace: Pace) -> ReadItems:
+    """Read items by key at half the price; a write of the last second may be missed."""
+    return _reads(partial(read_keys, dynamo, table, consistent=False), pace)
+
+
+def _reads(ask: Callable[[Sequence[Any]], Awaitable[Answer]], pace: Pace) -> ReadItems:
     async def read(keys: Sequence[Key]) -> list[bytes | None]:
         items: list[Mapping[str, Any]] = []
         wanted: Sequence[Any] = [sdk_key(key) for key in keys]
         while wanted:
-            answer = await pace.take(partial(read_keys, dynamo, table, wanted))
+            answer = await pace.take(partial(ask, wanted))
             items += answer.items
             wanted = answer.rest
             if wanted:

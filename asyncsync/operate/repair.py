@@ -14,10 +14,21 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Literal, TypeAlias
 
+from asyncsync.config import Config
 from asyncsync.keys import slot
 from asyncsync.mirror import Mirror
-from asyncsync.model import RANK_RECORD, RANK_REPAIR, Call, Encoded, Entry, Key, Outcome
+from asyncsync.model import (
+    APPLIED,
+    RANK_RECORD,
+    RANK_REPAIR,
+    Call,
+    Encoded,
+    Entry,
+    Key,
+    Outcome,
+)
 from asyncsync.operate.entries import entries_of, refuse_without_fence, version_in
+from asyncsync.store import Store
 
 SCRIPT = Path(__file__).with_name("repair.lua").read_bytes()
 
@@ -78,14 +89,40 @@ class Seen:
 _NOTHING = Seen(None, None)
 
 
+async def look(
+    store: Store, named: Sequence[Entry], config: Config, end_s: float = float("inf")
+) -> list[Seen]:
+    """Read value and fence of each entry's names, both at one moment, before end_s.
+
+    Raises StoreRefused.
+    """
+    calls = [
+        Call((b"MGET", each.name, each.fence), (at,), fenced=False, slot=_slot(each, config))
+        for at, each in enumerate(named)
+    ]
+    written = await store.apply(calls, len(named), end_s)
+    return [_seen(outcome) for outcome in written.outcomes]
+
+
+def _slot(entry: Entry, config: Config) -> int | None:
+    return slot(entry.name) if config.redis_cluster else None
+
+
 class Repairer:
     """Repairs keys of one table's copy, on a connection of its own; one call at a time.
 
-    Raises CommandRefused where the fence is off.
+    A dry run answers what would be repaired and writes nothing. Raises CommandRefused where
+    the fence is off.
     """
 
     def __init__(
-        self, mirror: Mirror, table: str, read: ReadItems, chance: Random | None = None
+        self,
+        mirror: Mirror,
+        table: str,
+        read: ReadItems,
+        chance: Random | None = None,
+        *,
+        dry_run: bool = False,
     ) -> None:
         refuse_without_fence(mirror.config)
         self._mirror = mirror
@@ -93,6 +130,7 @@ class Repairer:
         self._table = table
         self._read = read
         self._chance = chance or SystemRandom()
+        self._dry_run = dry_run
         self._store = mirror.new_store(SCRIPT)
 
     async def repair(self, targets: Sequence[Target]) -> list[Repaired]:
@@ -111,12 +149,7 @@ class Repairer:
 
         Raises StoreRefused.
         """
-        calls = [
-            Call((b"MGET", each.name, each.fence), (at,), fenced=False, slot=self._slot(each))
-            for at, each in enumerate(named)
-        ]
-        written = await self._store.apply(calls, len(named), end_s)
-        return [_seen(outcome) for outcome in written.outcomes]
+        return await look(self._store, named, self._config, end_s)
 
     def close(self) -> None:
         """Throw the connection away."""
@@ -173,11 +206,13 @@ class Repairer:
         return answers + await self._write(open_, mirror.clock() + left_s)
 
     async def _write(self, open_: Sequence[_Wanted], end_s: float) -> list[_Answered]:
-        calls = [self._write_call(at, each) for at, each in enumerate(open_)]
-        written = await self._store.apply(calls, len(calls), end_s)
+        outcomes: Sequence[Outcome] = [APPLIED] * len(open_)
+        if not self._dry_run:
+            calls = [self._write_call(at, each) for at, each in enumerate(open_)]
+            outcomes = (await self._store.apply(calls, len(calls), end_s)).outcomes
         return [
             _Answered(each.named, _answer(each, outcome))
-            for each, outcome in zip(open_, written.outcomes, strict=True)
+            for each, outcome in zip(open_, outcomes, strict=True)
             if outcome.kind != "fenced"
         ]
 
@@ -200,7 +235,7 @@ class Repairer:
             b"-" if entry.value is None else expiry,
             entry.value or b"",
         )
-        return Call(arguments, (at,), fenced=True, slot=self._slot(named))
+        return Call(arguments, (at,), fenced=True, slot=_slot(named, self._config))
 
     def _fence(self, wanted: _Wanted) -> bytes:
         """Return the fence to leave.
@@ -215,9 +250,6 @@ class Repairer:
             kept, rank = max(kept, wanted.target.version), RANK_REPAIR
         nonce = self._chance.randrange(10**NONCE_DIGITS)
         return b"%b%b%0*d" % (kept, rank, NONCE_DIGITS, nonce)
-
-    def _slot(self, entry: Entry) -> int | None:
-        return slot(entry.name) if self._config.redis_cluster else None
 
     def _entries(self, found: Sequence[tuple[Key, bytes | None]]) -> Encoded:
         now_ms = int(self._mirror.wall_clock() * 1_000)
