@@ -77,7 +77,7 @@ failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100 000 record
 bench: $(VENV)/.bench ## billed duration beside what people use today (three minutes)
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
-bench-full: $(VENV)/.bench ## all of it, written to benchmarks/results and the README (25 minutes; ARGS="--seed 2")
+bench-full: $(VENV)/.bench ## all of it, written to benchmarks/results and the README (15 minutes; ARGS="--seed 2")
 	@$(BIN)/python benchmarks/bench.py --full $(ARGS)
 
 bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer

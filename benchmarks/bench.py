@@ -1,7 +1,7 @@
 """The benchmark: billed duration of asyncsync and of what people use today, in one run.
 
 `make bench` shows the main rows in three minutes; `make bench-full` measures everything in
-about twenty and writes benchmarks/results/full.json, from which the tables, the charts and
+about fifteen and writes benchmarks/results/full.json, from which the tables, the charts and
 the README's numbers are made. What could not be measured here is said, never left out.
 """
 
@@ -88,19 +88,19 @@ def quick_laps() -> Iterator[Lap]:
 def full_laps() -> Iterator[Lap]:
     """Name everything that is timed, in the order it is timed in."""
     for size in SIZES:
-        yield Lap(ZONE, ONE_VCPU_MB, BOTH_IMAGES, *size, rounds=25)
-    for size in SIZES[:-1]:
-        yield Lap(ZONE, ONE_VCPU_MB, "NEW_IMAGE", *size, rounds=11)
-        yield Lap(LOOPBACK, ONE_VCPU_MB, BOTH_IMAGES, *size, rounds=11)
+        yield Lap(ZONE, ONE_VCPU_MB, BOTH_IMAGES, *size, rounds=15)
+    for size in SIZES[1:-1]:
+        yield Lap(ZONE, ONE_VCPU_MB, "NEW_IMAGE", *size, rounds=7)
+        yield Lap(LOOPBACK, ONE_VCPU_MB, BOTH_IMAGES, *size, rounds=7)
     # At the smallest share the slowest take seconds: fewer rounds of the largest batch.
-    yield Lap(ZONE, 128, BOTH_IMAGES, 10, "distinct", 11)
-    yield Lap(ZONE, 128, BOTH_IMAGES, 100, "hot", 11)
-    yield Lap(ZONE, 128, BOTH_IMAGES, 1_000, "hot", 5)
+    yield Lap(ZONE, 128, BOTH_IMAGES, 10, "distinct", 9)
+    yield Lap(ZONE, 128, BOTH_IMAGES, 100, "hot", 9)
+    yield Lap(ZONE, 128, BOTH_IMAGES, 1_000, "hot", 3)
     done = {(128, 10, "distinct"), (128, 100, "hot"), (128, 1_000, "hot")}
     for memory_mb in (128, 256, 512, 1_024):
         for size in SIZES[:-1]:
             if (memory_mb, *size) not in done:
-                yield Lap(ZONE, memory_mb, BOTH_IMAGES, *size, 7, SHARES_OF)
+                yield Lap(ZONE, memory_mb, BOTH_IMAGES, *size, 5, SHARES_OF)
 
 
 class Teller:
@@ -375,7 +375,7 @@ def taking_part(full: bool, only: str | None) -> tuple[dict[str, str], list[Cont
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write the result, print the tables; return the exit code."""
     parser = argparse.ArgumentParser(description="Measure billed duration beside the peers.")
-    parser.add_argument("--full", action="store_true", help="everything, in about 25 minutes")
+    parser.add_argument("--full", action="store_true", help="everything, in about 15 minutes")
     parser.add_argument(
         "--read", type=Path, metavar="FILE", help="print a result, measure nothing"
     )
@@ -410,7 +410,7 @@ def measured(arguments: argparse.Namespace, binary: str) -> Result:
         lap if arguments.rounds is None else replace(lap, rounds=arguments.rounds)
         for lap in (full_laps() if arguments.full else quick_laps())
     ]
-    rounds = arguments.rounds or (15 if arguments.full else 5)
+    rounds = arguments.rounds or (11 if arguments.full else 5)
     views = {(lap.records, lap.keys, lap.view) for lap in plan}
     batches = {key: batch(*key, arguments.seed) for key in sorted(views)}
     print("making the bundles", file=sys.stderr)

@@ -193,6 +193,8 @@ def timed(
                 if pausing:
                     time.sleep(chance.uniform(*_PAUSE_S))
                 answer = each.function.invoke(batch.event)
+                # It may still be freeing what it parsed, on the processor that is the next one's.
+                each.function.settle()
                 samples_ms[each.contestant.name].append(round(answer.ms, 3))
         finally:
             gc.enable()

@@ -117,6 +117,10 @@ class Function:
             raise FunctionFailed(f"the function answered at {path}: {_shown(body)}")
         return Answer(kind, body, ms)
 
+    def settle(self) -> None:
+        """Wait until it asks for its next event: what it still does before, nobody waits for."""
+        self._wait_until_it_asks()
+
     def thaw(self) -> None:
         """Let a frozen process go on."""
         self.process.send_signal(signal.SIGCONT)
