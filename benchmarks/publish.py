@@ -112,7 +112,7 @@ def sentences(result: Result) -> str:
         batch; `asyncsync` is fenced and in `dynamodb-json`. Nothing ran on AWS.
         At 1 000 items it takes {empty} of the time of an empty Python handler, because it skips
         the runtime's own parse of the event. The algorithm of 2017 as it was published is not in
-        the table: it answers first, and of 1 000 items {lost}.
+        the table: it answers before it writes; of 1 000 items' values {lost}.
         A million changes cost {usd} dollars in batches of 10, 100 and 1 000 at {best} MB, the
         best memory size (plain `json`, arm64, us-east-1, prices of {PRICES_DATED}; time, requests
         and the metrics line). {met.count(True)} of {len(met)} targets are met: see

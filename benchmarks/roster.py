@@ -131,7 +131,7 @@ class Place:
     commands: Path
 
 
-def command(contestant: Contestant) -> tuple[list[str], dict[str, str], Path | None]:
+def command(contestant: Contestant) -> tuple[list[str], dict[str, str], Path]:
     """Return what starts a contestant under AWS's client: command, environment, folder.
 
     Raises CannotBuild.
@@ -153,7 +153,9 @@ def command(contestant: Contestant) -> tuple[list[str], dict[str, str], Path | N
         "PYTHONDONTWRITEBYTECODE": "1",  # Lambda's code folder is read-only
         **KEEPS_MEMORY,
     }
-    return [str(bundles.python()), "-m", "awslambdaric", contestant.handler], base, None
+    # -m looks in the working folder first: not the source tree's, whose bytecode is not made.
+    started = [str(bundles.python()), "-m", "awslambdaric", contestant.handler]
+    return started, base, bundles.handlers()
 
 
 def environment(contestant: Contestant, place: Place) -> dict[str, str]:
