@@ -27,9 +27,12 @@ from asyncsync.lab.servers import ServerProcess
 from bench_tables import report
 from grounds import write_commands
 from measure import Network, Running, is_plain, verdict
-from result import load
+from publish import full_document, with_lines
+from result import Result, Warm, billed_ms, load
 from roster import Contestant, Place
+from spread import Spread
 from stream_events import Batch, batch, image
+from targets import shown, targets
 
 ROOT = Path(__file__).parent.parent
 HOT: Batch = batch(100, "hot", "NEW_AND_OLD_IMAGES", 1)
@@ -72,6 +75,18 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         yield Network("loopback", 0.0, place, place)
 
 
+def test_a_function_runs_its_bundle_and_not_the_source_tree() -> None:
+    command, env, folder = roster.command(roster.named(roster.OWN))
+    program = "import asyncsync; print(asyncsync.__cached__)"
+    done = subprocess.run(
+        [command[0], "-c", program], env=env, cwd=folder, capture_output=True, text=True
+    )
+
+    bytecode = Path(done.stdout.strip())
+    assert bytecode.is_relative_to(bundles.BUILT), done.stderr
+    assert bytecode.exists()
+
+
 def run(
     contestant: Contestant, network: Network, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> Running:
@@ -92,7 +107,7 @@ def run(
     ("source", "said"),
     [
         (RIGHT, r"right"),
-        (LATE, r"loses writes: \d of \d+ were done when it answered"),
+        (LATE, r"loses writes: \d of \d+ were there when it answered"),
         (BACKWARDS, r"wrong: \d+ of \d+ keys differ"),
         (FAILING, r"fails: ValueError: no"),
     ],
@@ -252,3 +267,63 @@ def test_a_batch_is_as_full_as_rate_and_window_make_it(
 @pytest.mark.parametrize(("records", "ms"), [(1, 2), (5.5, 3), (10, 4), (55, 9), (2_000, 14)])
 def test_a_time_between_two_batches_is_on_the_line_between_them(records: float, ms: float) -> None:
     assert cost.billed_for(records, [(1, 2), (10, 4), (100, 14)]) == pytest.approx(ms)
+
+
+# --- what is published --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published() -> Result:
+    return load(bench.FULL)
+
+
+def test_the_readmes_numbers_are_those_of_the_committed_run(published: Result) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert with_lines(readme, published) == readme
+    assert published.made["command"] == "make bench-full"
+    assert not published.made["commit"].endswith("+")  # of a commit as it stands
+
+
+def test_the_tables_are_those_of_the_committed_run(published: Result) -> None:
+    written = bench.FULL.with_suffix(".md").read_text(encoding="utf-8")
+
+    assert written == full_document(published)
+
+
+def test_the_charts_show_the_committed_run(published: Result) -> None:
+    chart = bench.FULL.with_name("billed.svg").read_text(encoding="utf-8")
+    warm = published.find("1 000 distinct", "0.5 ms", cpu_share.ONE_VCPU_MB)
+    assert warm is not None
+
+    for name in warm.samples_ms:
+        assert f">{name}" in chart
+        assert f">{billed_ms(warm, name):g}<" in chart
+
+
+def test_the_committed_run_took_every_contestant_and_found_us_right(published: Result) -> None:
+    for warm in published.warm:
+        ours = {name: said for name, said in warm.verdicts.items() if name.startswith("asyncsync")}
+        assert set(ours.values()) == {"right"}
+    measured = {name for warm in published.warm for name in warm.samples_ms}
+    assert measured >= {each.name for each in roster.CONTESTANTS} - {*roster.ASIDE}
+    assert published.warm[0].verdicts[roster.SEED_PUBLISHED].startswith("loses writes: 0 of")
+
+
+def test_a_ratio_is_written_as_people_say_it() -> None:
+    assert shown(Spread(1.5, 2.0, 2.5)) == "2.00x (1.50 to 2.50)"
+    assert shown(Spread(0.1, 0.2, 0.5)) == "1/5.0 (1/2.0 to 1/10.0)"
+
+
+def test_a_target_is_met_at_its_bound_and_says_where_it_was_not_measured() -> None:
+    names = (roster.OWN, roster.LIMIT, roster.EMPTY)
+    warm = Warm(
+        "0.5 ms", cpu_share.ONE_VCPU_MB, "NEW_AND_OLD_IMAGES", "1 000 distinct", 1_000, 1_000, 1,
+        dict.fromkeys(names, "right"),
+        {roster.OWN: [2.2, 2.2], roster.LIMIT: [1.0, 1.0], roster.EMPTY: [8.0, 8.0]},
+    )  # fmt: skip
+    found = list(targets(Result({}, {}, {}, {}, [warm])))
+
+    assert [each.met for each in found[:3]] == [True, False, None]
+    assert found[1].reached == "1/3.6 (1/3.6 to 1/3.6)"
+    assert all(each.met is None for each in found[3:])
