@@ -45,6 +45,7 @@ _ARN_EXAMPLE = (
 )
 
 
+# Some SDKs write every type tag and leave all but one null.
 class _KeyAttribute(Struct, gc=False, forbid_unknown_fields=True):
     S: str | None = None
     N: str | None = None
@@ -181,7 +182,7 @@ def _loose(raw: Raw) -> _Record:
 
 
 def _loose_keys(raw: Raw) -> dict[str, _KeyAttribute] | None:
-    """Read keys whose attributes may have other type tags too: one that counts is none of ours."""
+    """Read keys whose attributes may have type tags that no key has; such a one is empty."""
     try:
         attributes = _KEYS.decode(raw)
     except _UNREADABLE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ import pytest
 import redis
 
 from asyncsync.lab.cluster_servers import Cluster, redis_cluster
-from asyncsync.lab.servers import ServerProcess, binaries, fake_redis, redis_process
+from asyncsync.lab.servers import (
+    ServerProcess,
+    binaries,
+    dynamodb_process,
+    fake_redis,
+    redis_process,
+)
+from asyncsync.operate.dynamo import Dynamo, dynamo
 from cloudformation import ROOT, TOOLS, translate
 from stream import SEED
 from tls import make_authority
@@ -148,3 +155,16 @@ def translated() -> Any:
     ended = translate(ROOT / "template.yaml")
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """DynamoDB and what else of AWS moto has, one server for a module's tests."""
+    with dynamodb_process() as url:
+        yield url
+
+
+@pytest.fixture
+async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
+    async with dynamo(endpoint, {}) as opened:
+        yield opened

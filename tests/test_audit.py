@@ -20,29 +20,17 @@ from asyncsync.errors import StoreRefused
 from asyncsync.lab.changes import make_changes
 from asyncsync.lab.cluster_servers import Cluster
 from asyncsync.lab.compare import from_json, plain_item
-from asyncsync.lab.servers import ServerProcess, dynamodb_process, free_port
+from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.operate import audit as audit_module
 from asyncsync.operate.audit import AuditOptions, audit_with, draw_parts
 from asyncsync.operate.copy import PAUSES_S, Copy
-from asyncsync.operate.dynamo import Dynamo, dynamo, json_attributes
+from asyncsync.operate.dynamo import Dynamo, json_attributes
 from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.items import scan_page
 from asyncsync.operate.ledger import Ledger
 from asyncsync.operate.retire import RetireOptions, retire_with
 from stream import FIRST, arn, event, record
 from tables import Item, load, make_table, numbered, until
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with dynamodb_process() as url:
-        yield url
-
-
-@pytest.fixture
-async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
-    async with dynamo(endpoint, {}) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,10 +26,10 @@ from asyncsync import Config, Mirror
 from asyncsync.lab.cluster_servers import Cluster
 from asyncsync.lab.faults import proxy_to
 from asyncsync.lab.mapping import EventSourceMapping, MappingSettings
-from asyncsync.lab.servers import ServerProcess, dynamodb_process
+from asyncsync.lab.servers import ServerProcess
 from asyncsync.operate import backfill as command_module
 from asyncsync.operate.backfill import BackfillOptions, backfill
-from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo, stream_of
+from asyncsync.operate.dynamo import Dynamo, describe_table, stream_of
 from asyncsync.operate.entries import NO_VERSION, version_in
 from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.filling import LASTING_ASKED_MAX, Filler, Tally, TooLate, _lasts
@@ -38,18 +38,6 @@ from asyncsync.operate.mirrors import make_mirror
 from asyncsync.operate.poll import Consumer, Poller, function_of
 from stream import FIRST, event, item, record
 from tables import begin_stream, differences, load, make_table, numbered, until
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with dynamodb_process() as url:
-        yield url
-
-
-@pytest.fixture
-async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
-    async with dynamo(endpoint, {}) as opened:
-        yield opened
 
 
 @pytest.fixture

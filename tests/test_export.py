@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
 from typing import Any
@@ -14,9 +14,9 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.lab.servers import ServerProcess, dynamodb_process
+from asyncsync.lab.servers import ServerProcess
 from asyncsync.operate.backfill import BackfillOptions, backfill
-from asyncsync.operate.dynamo import Dynamo, dynamo
+from asyncsync.operate.dynamo import Dynamo
 from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.filling import TooLate
 from asyncsync.operate.mirrors import make_mirror
@@ -24,18 +24,6 @@ from tables import make_table
 
 BUCKET = "exports"
 FOLDER = "daily/AWSDynamoDB/01234567890123-abcdef01"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with dynamodb_process() as url:
-        yield url
-
-
-@pytest.fixture
-async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
-    async with dynamo(endpoint, {}) as opened:
-        yield opened
 
 
 def part_of(numbers: range) -> bytes:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from asyncsync.lab.servers import dynamodb_process
-from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo
+from asyncsync.operate.dynamo import Dynamo, describe_table
 from asyncsync.operate.errors import CommandRefused
 from asyncsync.operate.following import (
     BEHIND_MS_MAX,
@@ -68,18 +67,6 @@ def test_before_an_export_it_must_have_been_as_it_is() -> None:
 
 
 # --- as AWS's own calls have it ---------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with dynamodb_process() as url:
-        yield url
-
-
-@pytest.fixture
-async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
-    async with dynamo(endpoint, {}) as opened:
-        yield opened
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -11,24 +10,11 @@ import anyio
 import orjson
 import pytest
 
-from asyncsync.lab.servers import dynamodb_process
 from asyncsync.operate import items as items_module
-from asyncsync.operate.dynamo import Dynamo, Throttled, dynamo
+from asyncsync.operate.dynamo import Dynamo, Throttled
 from asyncsync.operate.errors import CommandFailed
 from asyncsync.operate.items import Answer, consistent_reads, in_order, scan_page, sdk_key
 from asyncsync.operate.pace import BACKOFF_FIRST_S, BACKOFF_LAST_S, Pace
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with dynamodb_process() as url:
-        yield url
-
-
-@pytest.fixture
-async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
-    async with dynamo(endpoint, {}) as opened:
-        yield opened
 
 
 async def make_table(clients: Dynamo, name: str) -> None:

@@ -18,10 +18,10 @@ from asyncsync import Config, Mirror
 from asyncsync.encode import version
 from asyncsync.lab.mapping import Batch, shard_record
 from asyncsync.lab.on_failure import on_failure
-from asyncsync.lab.servers import ServerProcess, dynamodb_process, free_port
+from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.model import SequenceNumber
 from asyncsync.operate.discarded import Discarded, fitting, highest, read_discarded
-from asyncsync.operate.dynamo import Dynamo, dynamo
+from asyncsync.operate.dynamo import Dynamo
 from asyncsync.operate.entries import version_in
 from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.objects import Bucket
@@ -178,18 +178,6 @@ def test_of_many_objects_the_highest_record_of_a_key_is_taken_a_new_streams_abov
 
 
 # --- the command ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with dynamodb_process() as url:
-        yield url
-
-
-@pytest.fixture
-async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
-    async with dynamo(endpoint, {}) as opened:
-        yield opened
 
 
 class Bench:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import redis
 from asyncsync import Config
 from asyncsync.lab.answers import Answer, FunctionError, Returned
 from asyncsync.lab.mapping import Batch, Decision, EventSourceMapping, MappingSettings
-from asyncsync.lab.servers import ServerProcess, dynamodb_process, free_port
+from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.operate import poll
 from asyncsync.operate.cli import main
 from asyncsync.operate.dynamo import (
@@ -26,7 +25,6 @@ from asyncsync.operate.dynamo import (
     Page,
     Shard,
     describe_table,
-    dynamo,
     get_item,
     lambda_record,
     read_page,
@@ -39,18 +37,6 @@ from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.poll import Consumer, Poller
 from asyncsync.operate.tail import TailOptions, tail
 from stream import FIRST, arn, record
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with dynamodb_process() as url:
-        yield url
-
-
-@pytest.fixture
-async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
-    async with dynamo(endpoint, {}) as opened:
-        yield opened
 
 
 async def make_table(clients: Dynamo, name: str, view: str | None = "NEW_AND_OLD_IMAGES") -> None:
