@@ -89,7 +89,9 @@ bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idl
 requirements: ## pin every dependency again (needs uv); dev first, so that those that meet agree
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
 	$(COMPILE) --upgrade pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
-	$(COMPILE) --upgrade --group lambda -c requirements/dev.txt -o requirements/lambda.txt
+	for each in lambda operations; do \
+	    $(COMPILE) --upgrade --group $$each -c requirements/dev.txt -o requirements/$$each.txt || exit; \
+	done
 	for each in bench contestant-runtime contestant-redis contestant-powertools; do \
 	    $(COMPILE) --upgrade --group $$each -c requirements/dev.txt -o requirements/$$each.txt || exit; \
 	done

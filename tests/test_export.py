@@ -63,22 +63,24 @@ class Exported:
             **summary,
         }
 
-    async def put(self) -> str:
-        """Put it into S3; gives its address."""
-        lines = b"\n".join(orjson.dumps(each) for each in self.files)
+    async def put(self, bucket: str = BUCKET, above: str = "") -> str:
+        """Put it into S3, in a bucket that is made where it is not there; gives its address."""
+        files = [
+            {**each, "dataFileS3Key": f"{above}{each['dataFileS3Key']}"} for each in self.files
+        ]
         objects = {
             f"{FOLDER}/manifest-summary.json": orjson.dumps(self.summary),
-            f"{FOLDER}/manifest-files.json": lines,
+            f"{FOLDER}/manifest-files.json": b"\n".join(orjson.dumps(each) for each in files),
         }
         objects |= {
             str(each["dataFileS3Key"]): held
             for each, held in zip(self.files, self.parts, strict=True)
         }
         async with self.clients.open("s3") as s3:
-            await s3.create_bucket(Bucket=BUCKET)
+            await s3.create_bucket(Bucket=bucket)
             for key, held in objects.items():
-                await s3.put_object(Bucket=BUCKET, Key=key, Body=held)
-        return f"s3://{BUCKET}/{FOLDER}/"
+                await s3.put_object(Bucket=bucket, Key=f"{above}{key}", Body=held)
+        return f"s3://{bucket}/{above}{FOLDER}/"
 
 
 class Runs:

@@ -366,7 +366,10 @@ async def test_names_are_scanned_anew_where_the_server_is_another(
             break
     (server,) = documents["progress"]["names"]["servers"]
     assert server.split()[1] == real_client.info("server")["run_id"]
-    documents["progress"]["names"]["servers"] = ["None 0123456789abcdef"]
+    documents["progress"]["names"] = {
+        "servers": ["None 0123456789abcdef"],
+        "trail": {"next": 1, "open": [], "tally": {}},  # all done, and nothing found
+    }
     await anyio.Path(state).write_bytes(orjson.dumps(documents))
     said: list[str] = []
     assert not await run(said.append, Ticks(10**6))

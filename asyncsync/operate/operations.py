@@ -170,7 +170,8 @@ class Said:
 
     def __call__(self, line: str) -> None:
         """Take a line; how far it is stands there once, as the latest."""
-        line = line.encode()[:SAID_LINE_BYTES_MAX].decode(errors="ignore")
+        held = line.encode(errors="backslashreplace")[:SAID_LINE_BYTES_MAX]
+        line = held.decode(errors="ignore")
         if is_progress(line):
             self._log_progress(line)
             if self._lines and is_progress(self._lines[-1]):
