@@ -241,8 +241,11 @@ def test_the_template_runs_the_python_whose_bytecode_it_is() -> None:
 
 
 @pytest.fixture(scope="module")
-def tools_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tools_here(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The operations function's bundle for this machine and this Python."""
+    if sys.version_info[:2] == bundle.LAMBDA_PYTHON:
+        into, _ = request.getfixturevalue("made")
+        return Path(into) / f"operations-{HERE}"
     folder = tmp_path_factory.mktemp("bundle") / "operations"
     bundle.build(folder, kind=bundle.OPERATIONS)
     return folder

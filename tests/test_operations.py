@@ -14,12 +14,15 @@ import anyio
 import pytest
 import redis
 
-from asyncsync import ConfigError
+from asyncsync import Config, ConfigError, Mirror
 from asyncsync.errors import StoreRefused
-from asyncsync.lab.servers import ServerProcess, free_port, redis_process
+from asyncsync.lab.faults import proxy_to
+from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.operate import audit as audit_module
 from asyncsync.operate import copy as copy_module
 from asyncsync.operate import operations
+from asyncsync.operate.audit import AuditOptions, audit_with
+from asyncsync.operate.backfill import BackfillOptions, backfill
 from asyncsync.operate.dynamo import Dynamo
 from asyncsync.operate.errors import CommandFailed
 from asyncsync.operate.items import scan_page
@@ -31,6 +34,7 @@ from asyncsync.operate.operations import (
     Said,
     lambda_handler,
 )
+from asyncsync.operate.retire import RetireOptions, retire_with
 from cloudformation import PSEUDO, Resolver
 from conftest import FOUND
 from machine import Failed, Walk
@@ -38,8 +42,9 @@ from stream import FIRST, arn, record
 from tables import begin_stream, load, make_table, numbered
 from test_export import Exported, parts
 from test_following import function
-from test_redrive import discarded
+from test_redrive import at_version, discarded
 from test_slices import ITEMS, plant, result
+from test_template_cache import access, set_user
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
@@ -224,18 +229,17 @@ async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lo
     await make_table(clients, table)
     await load(clients, table, numbered(20))
     args = ["backfill", "--endpoint-url", endpoint, "--assume-following"]
-    settings.setenv("ASYNCSYNC_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
-    settings.setattr(operations, "ANSWER_S", 898.0)  # of the 900 s that there are
-
-    cut = await invoked({"args": args}, Deadline(10**6))
+    async with proxy_to(real_server.host, real_server.port) as proxy:
+        settings.setenv("ASYNCSYNC_REDIS_URL", f"redis://127.0.0.1:{proxy.port}")
+        proxy.cut()
+        with settings.context() as patched:
+            patched.setattr(operations, "ANSWER_S", 898.0)  # of the 900 s that there are
+            cut = await invoked({"args": args}, Deadline(10**6))
+        proxy.heal()
+        (done,) = await until_done(cut["next"], 10**6)
 
     assert (cut["done"], cut["exit_code"]) == (False, 1)
     assert cut["said"][-1] == "time is up in the middle of something, which is done again"
-    settings.undo()
-    settings.setenv(operations.TABLE, table)
-    settings.setenv(operations.STATE, STATE)
-    settings.setenv("ASYNCSYNC_REDIS_URL", real_server.url)
-    (done,) = await until_done({"args": args}, 10**6)
     assert done["exit_code"] == 0
     assert real_client.dbsize() == 20
 
@@ -527,6 +531,64 @@ async def _everything(
         key = f"aws/lambda/{name}"
         await bucket.put_object(Bucket=BUCKET, Key=key, Body=discarded([made], table=table))
     assert (await until_done({"args": ["redrive", *at]}, 1))[-1]["exit_code"] == 0
+
+
+# --- what it asks of the cache -----------------------------------------------------------------
+
+COMMANDS = "evalsha eval exists mget get set del type scan info"
+
+
+async def _on_the_cache(
+    clients: Dynamo, endpoint: str, table: str, state: str, url: str, client: redis.Redis
+) -> bool:
+    """Fill, repair in slices, retire; whether all went well."""
+    client.flushall()
+    client.script_flush()
+    for name in ("Players:v0:1", "Players:1", "Players:999"):
+        client.set(name, "{}")
+    client.set("{Players:2}!f", at_version(FIRST) + b"1")  # removed, and there again
+    client.hset("Players:7000", "not", "ours")
+    client.set("Players:" + "!" + "0" * 64, '{"Number":998}')  # a hash of nobody's
+    mirror = Mirror(Config(redis_url=url, key="Players:{Number}"), emit=lambda _: None)
+    filled = BackfillOptions(table=table, endpoint_url=endpoint, assume_following=True)
+    audited = AuditOptions(
+        table=table, endpoint_url=endpoint, settle_s=0.001, repair=True, state=state
+    )
+    retired = RetireOptions(table=table, endpoint_url=endpoint, template="Players:v0:{Number}")
+    return (
+        await backfill(filled, mirror, {}, print)
+        and await audit_with(clients, audited, mirror, print)
+        and await retire_with(clients, retired, mirror, print)
+        and client.exists("Players:1", "Players:2", "Players:3") == 3
+        and not client.exists("Players:999", "Players:v0:1")
+    )
+
+
+async def test_the_caches_user_may_do_what_the_commands_send_and_nothing_less_will_do(
+    translated: Any,
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    tmp_path: Path,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(3))
+    rules = access(translated, "OperationsUser", Cache="node")
+    url = f"redis://operator:any@127.0.0.1:{real_server.port}"
+    assert {rule[1:] for rule in rules if rule.startswith("+")} == set(COMMANDS.split())
+
+    for without in ("", *COMMANDS.split()):
+        set_user(real_client, "operator", [each for each in rules if each != f"+{without}"])
+        state = str(tmp_path / f"{without}.json")
+        try:
+            went_well = await _on_the_cache(clients, endpoint, table, state, url, real_client)
+        except (StoreRefused, CommandFailed):
+            went_well = False
+        assert went_well == (not without), without
+    real_client.acl_deluser("operator")
+    await asyncio.sleep(0)
 
 
 # --- many segments at once ----------------------------------------------------------------------

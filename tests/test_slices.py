@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
+from asyncsync.lab.cluster_servers import Cluster
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.operate import audit as audit_module
 from asyncsync.operate import copy as copy_module
@@ -338,6 +341,65 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
     findings, summary = result(said)
     assert findings == planted
     assert (summary["keys"], summary["names"]) == (ITEMS, ITEMS)
+
+
+async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    state: Path,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(ITEMS))
+    planted = plant(real_client, table)
+    program = [sys.executable, "-m", "asyncsync", "audit", "--table", table, "--no-orphans"]
+    program += ["--endpoint-url", endpoint, "--redis-url", real_server.url, "--state", str(state)]
+
+    process = await anyio.open_process([*program, "--settle", "3600"])
+    async with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        await until(lambda: names_below(state.parent, state.name))
+        process.send_signal(signal.SIGINT)
+        said = "".join([each.decode() async for each in process.stdout])
+        errors = "".join([each.decode() async for each in process.stderr])
+    assert (process.returncode, errors) == (1, "asyncsync: interrupted\n")
+    assert f"goes on with the same arguments, --state {state} included" in said
+    seed = documents_in(state)["parts"]["seed"]
+    ended = await anyio.run_process([*program, "--settle", "0.01", "--json"], check=False)
+
+    findings, summary = result(ended.stdout.decode().splitlines())
+    assert findings == {key: how for key, how in planted.items() if how != "orphan"}
+    assert (summary["keys"], ended.returncode) == (ITEMS, 1)
+    assert isinstance(seed, int)
+    assert not names_below(state.parent, state.name)
+
+
+async def test_on_a_cluster_every_nodes_names_are_scanned_in_slices(
+    clients: Dynamo, endpoint: str, table: str, state: Path, cluster: Cluster
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(5))
+    planted = {f"{table}:{number}": "orphan" for number in range(100, 400)}
+    with redis.RedisCluster.from_url(cluster.url) as opened:
+        for name in planted:
+            opened.set(name, "{}")
+    mirror = mirror_of(cluster.url, redis_cluster=True)
+    options = AuditOptions(
+        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+    )
+
+    _, said = await in_slices(partial(audit_with, clients, options, mirror), 3)
+
+    assert len(said) >= 5
+    summary = result(said[-1])[1]
+    assert (summary["names"], summary["orphans"], summary["missing"]) == (300, 300, 5)
+    found: dict[str, str] = {}
+    for lines in said:
+        found |= result(lines)[0]
+    assert {key for key, how in found.items() if how == "orphan"} == set(planted)
 
 
 async def test_names_are_scanned_anew_where_the_server_is_another(

@@ -1,9 +1,10 @@
 """The functions' bundles: a folder, or a zip of it, with what Lambda runs and nothing else.
 
 One is the mirror's, one the operations function's. The same source and pins give the same
-bytes. Dependencies are wheels with the hashes of requirements/; no container and no compiler. Each module's bytecode is in it and is
-taken without a look at its source (PEP 552, unchecked-hash), so a cold start compiles nothing:
-Lambda mounts the code read-only and could not keep what it had compiled.
+bytes. Dependencies are wheels with the hashes of requirements/; no container and no compiler.
+Each module's bytecode is in it and is taken without a look at its source (PEP 552,
+unchecked-hash), so a cold start compiles nothing: Lambda mounts the code read-only and could
+not keep what it had compiled.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def build(folder: Path, platform: str | None = None, kind: Kind = MIRROR) -> Non
         for path in folder.rglob(pattern):
             path.unlink()
     _leave_other_services_out(folder / _DATA)
-    _run("compileall", "-qf", "--invalidation-mode", "unchecked-hash",
+    _run("compileall", "-qfj0", "--invalidation-mode", "unchecked-hash",
          "-s", str(folder), "-p", _LAMBDA_FOLDER, str(folder))  # fmt: skip
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # Lambda runs it as another user
