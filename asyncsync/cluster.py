@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field, structs
 
 from asyncsync.config import Server
 from asyncsync.errors import StoreRefused, StoreUnavailable
@@ -155,7 +156,7 @@ class ClusterStore:
             if reply.word == "MOVED":
                 assert call.slot is not None, "a plan for a cluster knows its slots"
                 self._holders[call.slot] = target
-            shares.setdefault(target, []).append(replace(call, asking=reply.word == "ASK"))
+            shares.setdefault(target, []).append(structs.replace(call, asking=reply.word == "ASK"))
         return shares
 
     def _send_again(self, broken: _Attempt, shares: dict[Server, list[Call]], run: _Run) -> None:
@@ -169,7 +170,7 @@ class ClusterStore:
                 run.fail([call], broken.error)
             else:
                 run.sent_again = True
-                shares.setdefault(holder, []).append(replace(call, asking=False))
+                shares.setdefault(holder, []).append(structs.replace(call, asking=False))
 
     # --- the topology --------------------------------------------------------------------------
 
@@ -218,8 +219,7 @@ class ClusterStore:
         self._links, self._known, self._holders = {}, [], []
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """One apply under way."""
 
     end_s: float
@@ -237,8 +237,7 @@ class _Run:
         Job(self.end_s, [], self.outcomes).fail(calls, error.error, error.reason)
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
+class _Attempt(Struct, eq=False):
     """One node's share of one round: what it was, and why it could not be done."""
 
     node: Server
@@ -268,7 +267,7 @@ def _named(host: str, port: int, by: Server) -> Server:
     """
     if not 0 < port <= PORT_MAX:
         raise ValueError("no port")
-    return replace(by, host=host or by.host, port=port)
+    return structs.replace(by, host=host or by.host, port=port)
 
 
 def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], set[Server], list[Server]]:

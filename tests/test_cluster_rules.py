@@ -7,11 +7,12 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import hiredis
 import pytest
+from msgspec.structs import replace
 
 from asyncsync.cluster import ClusterStore
 from asyncsync.config import Config, Server
