@@ -9,7 +9,7 @@ slots and no others, and no topology outlives an invocation in which anything fa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,28 +19,16 @@ from asyncsync.config import Server
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Call, Outcome, Written
-from asyncsync.store import SCRIPT, UNSENT, Clock, Job, Link, OutOfTime, may_send_again
-from asyncsync.wire import Connect, Password, ReplyError, refuse
+from asyncsync.store import UNSENT, Job, Link, OutOfTime, may_send_again
+from asyncsync.wire import ReplyError, refuse
 
 
 class ClusterStore:
     """The nodes of a cluster, each behind one connection."""
 
-    def __init__(
-        self,
-        server: Server,
-        timeout_ms: int,
-        connect: Connect,
-        clock: Clock,
-        password: Password,
-        script: bytes = SCRIPT,
-    ) -> None:
+    def __init__(self, server: Server, link_of: Callable[[Server], Link]) -> None:
         self._entrance = server  # a node, or a name that leads to one
-        self._timeout_ms = timeout_ms
-        self._connect = connect
-        self._clock = clock
-        self._password = password
-        self._script = script
+        self._link_of = link_of
         self._links: dict[Server, Link] = {}
         self._known: list[Server] = []  # nodes, replicas too; the one asked last is the last
         self._holders: list[Server | None] = []  # by slot; empty where they are not known
@@ -116,14 +104,7 @@ class ClusterStore:
 
     def _link(self, node: Server) -> Link:
         if node not in self._links:
-            self._links[node] = Link(
-                node,
-                self._timeout_ms,
-                self._connect,
-                self._clock,
-                self._password,
-                self._script,
-            )
+            self._links[node] = self._link_of(node)
         return self._links[node]
 
     # --- what is sent on, and what is sent again -----------------------------------------------

@@ -54,16 +54,8 @@ class Store(Protocol):
 class RedisStore:
     """One server behind one connection."""
 
-    def __init__(
-        self,
-        server: Server,
-        timeout_ms: int,
-        connect: Connect,
-        clock: Clock,
-        password: Password,
-        script: bytes = SCRIPT,
-    ) -> None:
-        self._link = Link(server, timeout_ms, connect, clock, password, script)
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
         """Write a plan before end_s, on this store's clock; say what became of each entry.

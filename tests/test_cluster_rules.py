@@ -21,6 +21,7 @@ from asyncsync.keys import slot
 from asyncsync.limits import REDIRECTIONS_MAX, SEND_LEFT_MS_MIN, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Entry, Outcome, Written
 from asyncsync.plan import plan
+from asyncsync.store import Link
 from asyncsync.wire import Connect, Streams, connect
 from test_store import entry
 
@@ -113,7 +114,8 @@ class Writer:
             redis_url=f"redis://127.0.0.1:{entrance.port}", redis_cluster=True, **options
         )
         self.store = ClusterStore(
-            self.config.server, self.config.timeout_ms, connect, clock, lambda: ""
+            self.config.server,
+            lambda server: Link(server, self.config.timeout_ms, connect, clock, lambda: ""),
         )
 
     async def written(self, *entries: Entry, end_s: float = NEVER) -> Written:

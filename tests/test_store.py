@@ -29,7 +29,7 @@ from asyncsync.lab.meter import Meter, metered
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
 from asyncsync.plan import plan
-from asyncsync.store import SCRIPT, RedisStore, digest_of
+from asyncsync.store import SCRIPT, Link, RedisStore, digest_of
 from asyncsync.wire import Connect, connect
 
 LABEL_MS = 1_767_225_600_000
@@ -61,7 +61,7 @@ class Writer:
     ) -> None:
         self.config = Config(redis_url=url, **options)
         server = self.config.server
-        self.store = RedisStore(server, 2_000, connect, clock, lambda: server.password)
+        self.store = RedisStore(Link(server, 2_000, connect, clock, lambda: server.password))
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
         written = await self.store.apply(plan(entries, self.config), len(entries), NEVER)
