@@ -29,7 +29,7 @@ from asyncsync.errors import AsyncsyncError
 from asyncsync.lab.answers import Answer, FunctionError
 from asyncsync.lab.compare import from_json, plain_item
 from asyncsync.lab.mapping import Batch, Decision, EventSourceMapping, MappingSettings
-from asyncsync.lab.servers import binaries, dynamodb_process, redis_process
+from asyncsync.lab.servers import binaries, redis_process
 from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo, get_item, scan, stream_of
 from asyncsync.operate.errors import first_error
 from asyncsync.operate.poll import Consumer, Poller, function_of, wall_ms
@@ -37,6 +37,7 @@ from asyncsync.operate.poll import Consumer, Poller, function_of, wall_ms
 sys.path.insert(0, str(Path(__file__).parent))  # where it is run as a script
 
 from foreign import Foreign, look, plant_foreign
+from quick_moto import quick_dynamodb
 from stream import SEED, TABLE
 from tables import begin_stream, load, make_table, numbered, until
 
@@ -491,7 +492,7 @@ def main() -> int:
     )
     say(f"{options.binary} and moto, {scale.items:,} items, seed {scale.seed}")
     try:
-        with dynamodb_process() as endpoint, redis_process(options.binary) as server:
+        with quick_dynamodb() as endpoint, redis_process(options.binary) as server:
             asyncio.run(drill(scale, endpoint, server.url, say))
     except AsyncsyncError as exc:
         say(f"NOT SO: {exc}")

@@ -37,7 +37,7 @@ from asyncsync.operate.items import Answer, scan_page
 from asyncsync.operate.mirrors import make_mirror
 from asyncsync.operate.poll import Consumer, Poller, function_of
 from stream import FIRST, event, item, record
-from tables import begin_stream, differences, load, make_table, numbered, until
+from tables import begin_stream, differences, load, make_table, numbered, only_moto, until
 
 
 @pytest.fixture
@@ -440,13 +440,12 @@ async def test_killed_and_started_again_it_goes_on_where_it_was(
     async with process:
         await until(lambda: real_client.dbsize() >= 100)
         process.send_signal(signal.SIGKILL)
-    saved = int(orjson.loads(state.read_bytes())["segment-000000"]["after"]["Number"]["N"])
+    assert orjson.loads(state.read_bytes())["segment-000000"]["after"]
     filled = real_client.dbsize()
     ended = await anyio.run_process(again)
     counts = orjson.loads(ended.stdout)
 
-    assert filled - 10 <= saved <= filled  # at most one page is done again
-    assert counts["read"] == 400 - saved
+    assert 400 - filled <= counts["read"] <= 410 - filled  # at most one page is done again
     assert 390 - filled <= counts["filled"] <= 400 - filled  # one was on its way
     assert real_client.dbsize() == 400
     assert not state.exists()
@@ -498,6 +497,7 @@ async def test_a_state_of_another_run_is_refused(
         await runs(state="s3://bucket")
 
 
+@only_moto
 async def test_a_state_can_be_kept_in_s3(
     clients: Dynamo,
     endpoint: str,

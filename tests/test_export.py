@@ -20,7 +20,7 @@ from asyncsync.operate.dynamo import Dynamo
 from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.filling import TooLate
 from asyncsync.operate.mirrors import make_mirror
-from tables import make_table
+from tables import make_table, only_moto
 
 BUCKET = "exports"
 FOLDER = "daily/AWSDynamoDB/01234567890123-abcdef01"
@@ -106,6 +106,7 @@ def parts(count: int = 3) -> list[bytes]:
     return [part_of(range(at * 100, at * 100 + 100)) for at in range(count)]
 
 
+@only_moto
 async def test_every_part_is_filled_and_no_capacity_is_read(
     clients: Dynamo, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
@@ -143,6 +144,7 @@ def _no_gzip(_: bytes) -> bytes:
     return b"not gzip"
 
 
+@only_moto
 @pytest.mark.parametrize(
     ("broken", "has_checksum", "said"),
     [
@@ -190,6 +192,7 @@ async def test_a_broken_part_is_named_the_rest_is_done_and_then_it_alone(
         assert " 100 read, " in runs.said[-1] or " 50 read, " in runs.said[-1]
 
 
+@only_moto
 async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
     clients: Dynamo, endpoint: str, fake_server: ServerProcess
 ) -> None:
@@ -203,6 +206,7 @@ async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
         await Runs("Gone", endpoint, fake_server)(from_export=url)
 
 
+@only_moto
 @pytest.mark.parametrize(
     ("summary", "said"),
     [
@@ -226,6 +230,7 @@ async def test_what_is_no_full_export_of_the_table_is_refused(
         await Runs("Refused", endpoint, fake_server)(from_export=url)
 
 
+@only_moto
 async def test_an_export_that_is_older_than_a_fill_may_be_is_not_filled(
     clients: Dynamo, endpoint: str, fake_server: ServerProcess
 ) -> None:

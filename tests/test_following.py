@@ -18,7 +18,7 @@ from asyncsync.operate.following import (
     refuse_unless_followed,
     why_not_followed,
 )
-from tables import begin_stream, make_table
+from tables import begin_stream, make_table, only_moto
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ARN = "arn:aws:lambda:us-east-1:111122223333:function:mirror"
@@ -88,6 +88,7 @@ async def function(clients: Dynamo) -> AsyncIterator[Any]:
         yield functions
 
 
+@only_moto
 async def test_lambda_and_cloudwatch_are_asked(clients: Dynamo) -> None:
     await make_table(clients, "Followed")
     await begin_stream(clients, "Followed")

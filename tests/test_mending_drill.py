@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
+from asyncsync.lab.changes import make_changes
 from asyncsync.lab.servers import binaries, dynamodb_process, redis_process
+from asyncsync.operate.dynamo import dynamo
+from asyncsync.operate.items import read_keys, scan_page
 from mending_drill import MARK, PROGRAM, Drill, NotSo, Scale, drill, name_of, staged
+from quick_moto import quick_dynamodb
 from stream import SEED
+from tables import load, make_table, numbered
 
 SMALL = Scale(items=300, planted=30, settle_s=2.0, seed=SEED)
 
@@ -32,7 +37,7 @@ async def test_a_copy_is_filled_proven_mended_and_redriven_while_its_table_chang
     said: list[str] = []
     scale = Scale(items=5_000, planted=100, settle_s=4.0, seed=SEED)
 
-    with dynamodb_process() as endpoint, redis_process(binaries()[0]) as server:
+    with quick_dynamodb() as endpoint, redis_process(binaries()[0]) as server:
         await drill(scale, endpoint, server.url, said.append)
 
     print("\n".join(said))  # how long each part took, where it fails on a busy machine
@@ -44,7 +49,7 @@ async def test_a_copy_is_filled_proven_mended_and_redriven_while_its_table_chang
 @asynccontextmanager
 async def filled(program: Sequence[str] = PROGRAM) -> AsyncIterator[Drill]:
     """A small drill after its backfill, on servers of its own; from then on another program."""
-    with dynamodb_process() as endpoint, redis_process(binaries()[0]) as server:
+    with quick_dynamodb() as endpoint, redis_process(binaries()[0]) as server:
         async with staged(SMALL, endpoint, server.url, PROGRAM, print) as made:
             await made.backfill()
             made.program = program
@@ -107,3 +112,27 @@ async def test_it_ends_where_a_foreign_key_was_touched_or_a_key_differs_at_rest(
         made.copy.delete(name_of(min(made.table.versions.keys() - made.table.absent - {MARK})))
         with pytest.raises(NotSo, match="1 keys differ at rest"):
             await made.at_rest()
+
+
+async def test_the_quick_moto_answers_as_moto_does() -> None:
+    items = numbered(40)
+    for at, change in enumerate(make_changes(20, 20, SEED)):
+        items[at] |= change.item or {}
+        items[at]["Number"] = {"N": str(at + 1)}
+    said: list[Any] = []
+    with dynamodb_process() as one, quick_dynamodb() as other:
+        for url in (one, other):
+            async with dynamo(url, {}) as clients:
+                await make_table(clients, "T")
+                await load(clients, "T", items)
+                after: Any = None
+                for _ in range(4):
+                    page = await scan_page(clients, "T", 0, 1, after, 10)
+                    after = page.rest
+                    said += [(page.items, after)]
+                keys: Any = [{"Number": each["Number"]} for each in items]
+                said += [await read_keys(clients, "T", keys)]
+
+    half = len(said) // 2
+    assert said[:half] == said[half:]
+    assert [len(found) for found, _ in said[:4]] == [10] * 4
