@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
 from typing import Any
 
+import anyio
 import orjson
 import pytest
 import redis
@@ -190,6 +192,27 @@ async def test_a_broken_part_is_named_the_rest_is_done_and_then_it_alone(
         assert client.dbsize() == 300
         assert ", 3 parts of an export, 2 of them done before" in runs.last
         assert " 100 read, " in runs.said[-1] or " 50 read, " in runs.said[-1]
+
+
+@only_moto
+async def test_the_command_line_ends_with_1_where_a_part_is_broken(
+    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+) -> None:
+    await make_table(clients, "Ends")
+    export = Exported(clients, "Ends", parts())
+    export.parts[0] = _another_checksum(export.parts[0])
+    url = await export.put()
+    program = [sys.executable, "-m", "asyncsync", "backfill", "--table", "Ends", "--json"]
+    program += ["--endpoint-url", endpoint, "--redis-url", fake_server.url]
+
+    ended = await anyio.run_process(
+        [*program, "--assume-following", "--from-export", url], check=False
+    )
+
+    said = orjson.loads(ended.stdout)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert (said["how"], said["read"], said["filled"]) == ("done", 200, 200)
+    assert said["broken"] == [f"{FOLDER}/data/part0.json.gz: its checksum is not the manifest's"]
 
 
 @only_moto
