@@ -1,8 +1,9 @@
-"""moto's server, with two short cuts for tables of many items; what it answers is the same.
+"""moto's server, with short cuts for tables of many items; what it answers is the same.
 
 moto looks for each of an attribute value's ten members under every name that it may have, which
-is nine tenths of a scan, and sorts the table again for each page, making both numbers anew at
-each comparison. Run as `python tests/quick_moto.py`, with the arguments of moto.server.
+is nine tenths of a scan; it sorts the table again for each page, making both numbers anew at each
+comparison; and it counts the items one by one, at which another's write is an error. Run as
+`python tests/quick_moto.py`, with the arguments of moto.server.
 """
 
 from __future__ import annotations
@@ -43,8 +44,12 @@ def cut_short() -> None:
             return all_items(self)
         return sorted(self.items.values(), key=lambda item: item.hash_key.cast_value)
 
+    def count(self: Any) -> int:
+        return sum(map(len, list(self.items.values()))) if self.has_range_key else len(self.items)
+
     BaseJSONSerializer.get_value = get_value_of  # type: ignore[method-assign]
     Table.all_items = sorted_items  # type: ignore[method-assign]
+    Table.__len__ = count  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

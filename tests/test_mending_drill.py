@@ -11,8 +11,8 @@ import pytest
 
 from asyncsync.lab.changes import make_changes
 from asyncsync.lab.servers import binaries, dynamodb_process, redis_process
-from asyncsync.operate.dynamo import dynamo
-from asyncsync.operate.items import read_keys, scan_page
+from asyncsync.operate.dynamo import describe_table, dynamo
+from asyncsync.operate.items import image_of, read_keys, scan_page
 from mending_drill import MARK, PROGRAM, Drill, NotSo, Scale, drill, name_of, staged
 from quick_moto import quick_dynamodb
 from stream import SEED
@@ -119,7 +119,7 @@ async def test_the_quick_moto_answers_as_moto_does() -> None:
     for at, change in enumerate(make_changes(20, 20, SEED)):
         items[at] |= change.item or {}
         items[at]["Number"] = {"N": str(at + 1)}
-    said: list[Any] = []
+    said: list[Any] = []  # what each of them answered
     with dynamodb_process() as one, quick_dynamodb() as other:
         for url in (one, other):
             async with dynamo(url, {}) as clients:
@@ -129,10 +129,14 @@ async def test_the_quick_moto_answers_as_moto_does() -> None:
                 for _ in range(4):
                     page = await scan_page(clients, "T", 0, 1, after, 10)
                     after = page.rest
-                    said += [(page.items, after)]
+                    said += [(list(map(image_of, page.items)), after)]
+                await clients.items.delete_item(TableName="T", Key={"Number": {"N": "7"}})
+                said += [((await describe_table(clients, "T")).items, None)]
                 keys: Any = [{"Number": each["Number"]} for each in items]
-                said += [await read_keys(clients, "T", keys)]
+                answer = await read_keys(clients, "T", keys)
+                said += [(list(map(image_of, answer.items)), answer.rest)]
 
     half = len(said) // 2
     assert said[:half] == said[half:]
     assert [len(found) for found, _ in said[:4]] == [10] * 4
+    assert said[4] == (39, None)
