@@ -19,7 +19,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format dist build package deploy template simulate scope soak bugs mutants failover bench bench-full bench-core bench-backfill requirements clean
+.PHONY: help demo test check format dist build package deploy template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -73,6 +73,9 @@ mutants: $(VENV)/.dev ## take each rule out of a copy of the package and see its
 
 failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100 000 records (two minutes)
 	$(BIN)/python tests/failover_drill.py $(ARGS)
+
+drill: $(VENV)/.dev ## backfill, audit, mend and redrive a table of 200 000 items while it changes (ARGS="--items 5000")
+	$(BIN)/python tests/mending_drill.py $(ARGS)
 
 bench: $(VENV)/.bench ## billed duration beside what people use today (three minutes)
 	@$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -1,13 +1,12 @@
 """How fast a backfill is, and how much memory it takes, beside the least that could be done.
 
-fill: from pages of a scan that are in memory already, as the SDK gives them, to confirmed
+fill: from pages of a scan that are in memory already, as DynamoDB sends them, to confirmed
 fills; beside it redis-py's pipelined SET of the very same values, a pipeline a page, which
 encodes nothing and asks nothing. Both in rounds of random order against one server, emptied
 before each; the values are compared first.
 
 table: a whole backfill from moto's server; beside it the same parallel scan through aioboto3,
-whose items are looked at by nobody. moto is the slower side by far, so this says only that the
-fill keeps up with it.
+which parses the items and at which nobody looks. moto is the slower side by far.
 
 memory: the peak of a process that backfills 20 000 items, and of one that does 200 000, their
 pages made as they are asked for.
@@ -41,8 +40,9 @@ from asyncsync.operate.backfill import WORKERS_MAX, BackfillOptions, backfill
 from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo
 from asyncsync.operate.entries import entries_of, key_of
 from asyncsync.operate.filling import Filler, Tally
-from asyncsync.operate.items import Answer, image_of, scan_page
+from asyncsync.operate.items import Answer, image_of
 from asyncsync.operate.mirrors import make_mirror
+from asyncsync.operate.raw import without_items
 from bench_core import timed_rounds
 from spread import ratios, spread
 from stream_events import Image, image
@@ -71,24 +71,30 @@ def pages_of(items: int, chance: random.Random) -> list[list[dict[str, Any]]]:
     return [made[first : first + a_page] for first in range(0, items, a_page)]
 
 
-async def fill_pages(mirror: Mirror, pages: Sequence[Sequence[dict[str, Any]]]) -> Tally:
+def body_of(page: Sequence[dict[str, Any]]) -> bytes:
+    """Write a page as DynamoDB answers a scan."""
+    return b'{"Count":%d,"Items":[%b]}' % (len(page), b",".join(map(image_of, page)))
+
+
+async def fill_pages(mirror: Mirror, bodies: Sequence[bytes]) -> Tally:
     """Fill pages that are in memory, by as many workers as a backfill has."""
     tally = Tally()
-    left = iter(pages)
+    left = iter(bodies)
 
     async def nothing(_: object) -> list[bytes | None]:
         raise AssertionError("no fence stands")
 
     async def worker() -> None:
         filler = Filler(mirror, TABLE, nothing, tally)
-        for page in left:
-            found = [(key_of(item, NAMES), image_of(item)) for item in page]
+        for body in left:
+            _, _, items = without_items("Scan", body)
+            found = [(key_of(item, NAMES), image_of(item)) for item in items]
             await filler.page(found, mirror.wall_clock())
         filler.close()
         await asyncio.sleep(0)  # lets the socket go
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(min(WORKERS_MAX, len(pages))):
+        for _ in range(min(WORKERS_MAX, len(bodies))):
             tasks.start_soon(worker)
     return tally
 
@@ -122,17 +128,18 @@ def fill_ratios(server: ServerProcess, items: int, rounds: int, chance: random.R
     mirror = make_mirror(Config(redis_url=server.url), {})
     pages = pages_of(items, chance)
     values = values_of(mirror, pages)
+    bodies = [body_of(page) for page in pages]
     gc.freeze()  # what is the benchmark's own is no contestant's garbage to look through
     with redis.Redis(port=server.port) as client:
         client.flushall()
-        tally = anyio.run(fill_pages, mirror, pages)
+        tally = anyio.run(fill_pages, mirror, bodies)
         assert tally.filled == items, "all are filled"
         for page in values:
             held: Any = client.mget([name for name, _ in page])
             assert held == [value for _, value in page], "the values are the same"
 
         def filled() -> None:
-            anyio.run(fill_pages, mirror, pages)
+            anyio.run(fill_pages, mirror, bodies)
 
         def emptied(work: Callable[[], None]) -> Callable[[], None]:
             def run() -> None:
@@ -194,12 +201,12 @@ async def _idle_scan(url: str) -> None:
         await describe_table(clients, TABLE)
 
         async def segment(number: int) -> None:
-            after: Any = None
+            segments: Any = {"Segment": number, "TotalSegments": command.SEGMENTS_MIN}
             while True:
-                page = await scan_page(clients, TABLE, number, command.SEGMENTS_MIN, after)
-                after = page.rest
-                if not after:
+                page = await clients.items.scan(TableName=TABLE, **segments)
+                if "LastEvaluatedKey" not in page:
                     return
+                segments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
         async with anyio.create_task_group() as tasks:
             for number in range(command.SEGMENTS_MIN):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -22,11 +23,15 @@ from asyncsync.lab.servers import (
 from asyncsync.operate.dynamo import Dynamo, dynamo
 from cloudformation import ROOT, TOOLS, translate
 from stream import SEED
+from tables import drop_tables, table_names
 from tls import make_authority
 
 FOUND = binaries()
 _RECOVERIES = pytest.StashKey[list[str]]()
 WANTED = ("redis-server", "valkey-server")
+
+# A DynamoDB of one's own beside moto's, such as AWS's DynamoDB Local.
+GIVEN_DYNAMODB = os.environ.get("ASYNCSYNC_TEST_DYNAMODB_URL", "")
 
 
 def pytest_report_header() -> list[str]:
@@ -36,6 +41,7 @@ def pytest_report_header() -> list[str]:
         pytest.exit(f"CI needs {' and '.join(missing)} on PATH", returncode=1)
     absent = f"; not found: {', '.join(missing)}" if missing else ""
     servers = f"servers: {', '.join(['fakeredis', *FOUND])}{absent}"
+    servers += f"; DynamoDB: moto{', and ' + GIVEN_DYNAMODB if GIVEN_DYNAMODB else ''}"
     return [servers, f"seed of the random histories: {SEED} (ASYNCSYNC_TEST_SEED)"]
 
 
@@ -157,11 +163,19 @@ def translated() -> Any:
     return json.loads(ended.stdout)
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """DynamoDB and what else of AWS moto has, one server for a module's tests."""
-    with dynamodb_process() as url:
-        yield url
+@pytest.fixture(scope="module", params=["moto", *(["given"] if GIVEN_DYNAMODB else [])])
+def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A DynamoDB for a module's tests: moto's, and where one is given, that one too.
+
+    What is on a given one stays there; what the tests put there is taken away again.
+    """
+    if request.param == "moto":
+        with dynamodb_process() as url:
+            yield url
+        return
+    before = asyncio.run(table_names(GIVEN_DYNAMODB))
+    yield GIVEN_DYNAMODB
+    asyncio.run(drop_tables(GIVEN_DYNAMODB, but=before))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tables on moto's server for the tests of the tools: made, loaded, read back."""
+"""Tables for the tests of the tools: made, loaded, read back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio
+import pytest
 
 from asyncsync.lab.compare import from_json, plain_item
-from asyncsync.operate.dynamo import Dynamo, scan
+from asyncsync.operate.dynamo import Dynamo, dynamo, scan
 
 Item = dict[str, dict[str, Any]]
+
+# For a test of what moto alone has: S3, Lambda, one stream for each table.
+only_moto = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
+
+
+async def table_names(url: str) -> set[str]:
+    """Name the tables of a DynamoDB."""
+    async with dynamo(url, {}) as clients:
+        pages = clients.items.get_paginator("list_tables").paginate()
+        return {name async for page in pages for name in page["TableNames"]}
+
+
+async def drop_tables(url: str, but: set[str]) -> None:
+    """Remove every table but those."""
+    async with dynamo(url, {}) as clients:
+        for name in await table_names(url) - but:
+            await clients.items.delete_table(TableName=name)
 
 
 async def make_table(clients: Dynamo, name: str, **keys: str) -> None:

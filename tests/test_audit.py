@@ -29,6 +29,7 @@ from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.items import scan_page
 from asyncsync.operate.ledger import Ledger
 from asyncsync.operate.retire import RetireOptions, retire_with
+from foreign import TYPES, look, plant_foreign
 from stream import FIRST, arn, event, record
 from tables import Item, load, make_table, numbered, until
 
@@ -280,7 +281,12 @@ class Busy:
 
     def __init__(self, world: World, writes: int, items: int) -> None:
         self.world = world
-        self.changes = make_changes(items, writes, seed=11)
+        # An older DynamoDB Local takes no empty text.
+        self.changes = [
+            each
+            for each in make_changes(items, writes, seed=11)
+            if not each.item or each.item["Odd"] != {"S": ""}
+        ]
         self.done = 0
 
     async def write(self) -> None:
@@ -401,56 +407,19 @@ async def test_a_repair_mends_every_finding(make: Callable[..., Any], client: re
     assert world.said[-1] == "  0 repaired, 0 left"
 
 
-KINDS: dict[str, Callable[[redis.Redis, str], Any]] = {
-    "string": lambda client, name: client.set(name, "not ours"),
-    "list": lambda client, name: client.rpush(name, "not ours"),
-    "set": lambda client, name: client.sadd(name, "not ours"),
-    "zset": lambda client, name: client.zadd(name, {"not ours": 1}),
-    "hash": lambda client, name: client.hset(name, "not", "ours"),
-    "stream": lambda client, name: client.xadd(name, {"not": "ours"}, id="1-1"),
-    "bitmap": lambda client, name: client.setbit(name, 7, 1),
-    "hyperloglog": lambda client, name: client.pfadd(name, "not ours"),
-    "geo": lambda client, name: client.geoadd(name, (1.0, 2.0, "not ours")),
-}
-NAMES = (
-    "Players:index:{n}",
-    "Players:ada-{n}",
-    "Players:0{n}",
-    "Players:{n}.0",
-    "Players:{n}:lock",
-    "Players:{n} ",
-    "Players:%{n}",
-    "Players:lock!{n}",
-    "Players:" + "f" * 40 + "{n}",
-    "Players:{n}e1",
-)
-
-
 async def test_foreign_keys_of_every_type_survive_a_repair(
     real_server: ServerProcess, real_client: redis.Redis, make: Callable[..., Any]
 ) -> None:
     world = await filled(make, 20, redis_url=real_server.url)
-    names = [each.format(n=n) for n in range(100, 120) for each in NAMES]
-    kinds = list(KINDS.values())
-    for at, name in enumerate(names):
-        kinds[at % len(kinds)](real_client, name)
-    # The handler writes strings alone: a name of ours that holds anything else is not ours.
-    for at, make_other in enumerate(each for kind, each in KINDS.items() if kind != "string"):
-        if at in (5, 6):  # what Redis calls a string too
-            continue
-        make_other(real_client, f"Players:{7_000 + at}")
-        names.append(f"Players:{7_000 + at}")
-    before = {name: (real_client.type(name), real_client.dump(name)) for name in names}
-    assert len(names) > 200
-    assert {kind for kind, _ in before.values()} == {
-        *(b"string", b"list", b"set", b"zset", b"hash", b"stream")
-    }
+    before = plant_foreign(real_client, first_free=7_000)
+    assert len(before) > 200
+    assert {kind for kind, _ in before.values()} == TYPES
     real_client.set("Players:61", "an orphan")
 
     assert await world.found(repair=True) == {"Players:61": "orphan"}
 
-    assert {name: (real_client.type(name), real_client.dump(name)) for name in names} == before
-    assert (world.summary["foreign"], world.summary["names"]) == (len(names), 21)
+    assert look(real_client, before) == before
+    assert (world.summary["foreign"], world.summary["names"]) == (len(before), 21)
 
 
 async def test_an_item_that_cannot_be_encoded_is_missing_with_its_reason_and_left(

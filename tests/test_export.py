@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
 from typing import Any
 
+import anyio
 import orjson
 import pytest
 import redis
@@ -20,7 +22,7 @@ from asyncsync.operate.dynamo import Dynamo
 from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.filling import TooLate
 from asyncsync.operate.mirrors import make_mirror
-from tables import make_table
+from tables import make_table, only_moto
 
 BUCKET = "exports"
 FOLDER = "daily/AWSDynamoDB/01234567890123-abcdef01"
@@ -108,6 +110,7 @@ def parts(count: int = 3) -> list[bytes]:
     return [part_of(range(at * 100, at * 100 + 100)) for at in range(count)]
 
 
+@only_moto
 async def test_every_part_is_filled_and_no_capacity_is_read(
     clients: Dynamo, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
@@ -145,6 +148,7 @@ def _no_gzip(_: bytes) -> bytes:
     return b"not gzip"
 
 
+@only_moto
 @pytest.mark.parametrize(
     ("broken", "has_checksum", "said"),
     [
@@ -192,6 +196,28 @@ async def test_a_broken_part_is_named_the_rest_is_done_and_then_it_alone(
         assert "done: 300 read, 300 filled; " in runs.said[-1]  # both runs together
 
 
+@only_moto
+async def test_the_command_line_ends_with_1_where_a_part_is_broken(
+    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+) -> None:
+    await make_table(clients, "Ends")
+    export = Exported(clients, "Ends", parts())
+    export.parts[0] = _another_checksum(export.parts[0])
+    url = await export.put()
+    program = [sys.executable, "-m", "asyncsync", "backfill", "--table", "Ends", "--json"]
+    program += ["--endpoint-url", endpoint, "--redis-url", fake_server.url]
+
+    ended = await anyio.run_process(
+        [*program, "--assume-following", "--from-export", url], check=False
+    )
+
+    said = orjson.loads(ended.stdout)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert (said["how"], said["read"], said["filled"]) == ("done", 200, 200)
+    assert said["broken"] == [f"{FOLDER}/data/part0.json.gz: its checksum is not the manifest's"]
+
+
+@only_moto
 async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
     clients: Dynamo, endpoint: str, fake_server: ServerProcess
 ) -> None:
@@ -205,6 +231,7 @@ async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
         await Runs("Gone", endpoint, fake_server)(from_export=url)
 
 
+@only_moto
 @pytest.mark.parametrize(
     ("summary", "said"),
     [
@@ -228,6 +255,7 @@ async def test_what_is_no_full_export_of_the_table_is_refused(
         await Runs("Refused", endpoint, fake_server)(from_export=url)
 
 
+@only_moto
 async def test_an_export_that_is_older_than_a_fill_may_be_is_not_filled(
     clients: Dynamo, endpoint: str, fake_server: ServerProcess
 ) -> None:

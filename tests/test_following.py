@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import pytest
+import redis
 
-from asyncsync.operate.dynamo import Dynamo, describe_table
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.operate.dynamo import Dynamo, describe_table, stream_of
 from asyncsync.operate.errors import CommandRefused
 from asyncsync.operate.following import (
     BEHIND_MS_MAX,
     refuse_unless_followed,
     why_not_followed,
 )
-from tables import begin_stream, make_table
+from tables import begin_stream, load, make_table, numbered, only_moto
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ARN = "arn:aws:lambda:us-east-1:111122223333:function:mirror"
@@ -70,16 +74,16 @@ def test_before_an_export_it_must_have_been_as_it_is() -> None:
 
 
 @asynccontextmanager
-async def function(clients: Dynamo) -> AsyncIterator[Any]:
-    """A function named mirror, which nothing invokes; gives Lambda's client."""
+async def function(clients: Dynamo, name: str = "mirror") -> AsyncIterator[Any]:
+    """A function that nothing invokes; gives Lambda's client."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as written:
         written.writestr("app.py", "def handler(event, context): pass\n")
     trust = '{"Version": "2012-10-17", "Statement": []}'
     async with clients.open("iam") as iam, clients.open("lambda") as functions:
-        role = await iam.create_role(RoleName="mirror", AssumeRolePolicyDocument=trust)
+        role = await iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
         await functions.create_function(
-            FunctionName="mirror",
+            FunctionName=name,
             Runtime="python3.13",
             Role=role["Role"]["Arn"],
             Handler="app.handler",
@@ -88,6 +92,7 @@ async def function(clients: Dynamo) -> AsyncIterator[Any]:
         yield functions
 
 
+@only_moto
 async def test_lambda_and_cloudwatch_are_asked(clients: Dynamo) -> None:
     await make_table(clients, "Followed")
     await begin_stream(clients, "Followed")
@@ -118,6 +123,32 @@ async def test_lambda_and_cloudwatch_are_asked(clients: Dynamo) -> None:
             )
         with pytest.raises(CommandRefused, match="not caught up: it is 120 s behind; mend that"):
             await refuse_unless_followed(clients, table, now)
+
+
+@only_moto
+async def test_the_command_fills_nothing_until_a_mapping_follows(
+    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+) -> None:
+    await make_table(clients, "Waits")
+    await load(clients, "Waits", numbered(3))
+    await begin_stream(clients, "Waits")
+    stream_arn = stream_of(await describe_table(clients, "Waits"))
+    program = [sys.executable, "-m", "asyncsync", "backfill", "--table", "Waits"]
+    program += ["--endpoint-url", endpoint, "--redis-url", fake_server.url]
+    with redis.Redis(port=fake_server.port) as client:
+        client.flushall()
+
+        ended = await anyio.run_process(program, check=False)
+        assert (ended.returncode, ended.stdout, client.dbsize()) == (2, b"", 0)
+        assert ended.stderr.startswith(b"asyncsync: nothing may be filled yet: no event source")
+        assert ended.stderr.count(b"\n") == 1
+
+        async with function(clients, "waits") as functions:
+            await functions.create_event_source_mapping(
+                EventSourceArn=stream_arn, FunctionName="waits", StartingPosition="TRIM_HORIZON"
+            )
+        ended = await anyio.run_process(program, check=False)
+        assert (ended.returncode, ended.stderr, client.dbsize()) == (0, b"", 3)
 
 
 async def test_a_table_without_a_stream_is_refused(clients: Dynamo) -> None:

@@ -9,12 +9,24 @@ from typing import Any
 import anyio
 import orjson
 import pytest
+from msgspec import DecodeError, Raw
 
 from asyncsync.operate import items as items_module
+from asyncsync.operate import raw
 from asyncsync.operate.dynamo import Dynamo, Throttled
+from asyncsync.operate.entries import key_of
 from asyncsync.operate.errors import CommandFailed
-from asyncsync.operate.items import Answer, consistent_reads, in_order, scan_page, sdk_key
+from asyncsync.operate.items import (
+    Answer,
+    consistent_reads,
+    image_of,
+    in_order,
+    read_keys,
+    scan_page,
+    sdk_key,
+)
 from asyncsync.operate.pace import BACKOFF_FIRST_S, BACKOFF_LAST_S, Pace
+from asyncsync.operate.raw import without_items
 
 
 async def make_table(clients: Dynamo, name: str) -> None:
@@ -79,7 +91,7 @@ async def test_what_was_not_read_at_once_is_asked_for_again(
 
 
 def test_an_item_that_was_not_asked_for_is_an_error_not_an_absent_one() -> None:
-    item = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
+    item: Any = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
 
     with pytest.raises(CommandFailed, match="not asked for"):
         in_order([key("1")], [item])
@@ -102,12 +114,82 @@ async def test_the_pages_of_all_segments_are_the_table(clients: Dynamo, segments
         while True:
             page = await scan_page(clients, table, segment, segments, after, limit=2)
             assert len(page.items) <= 2
-            seen += [each["At"]["N"] for each in page.items]
+            seen += [key_of(each, ["At"])[0][2] for each in page.items]
             after = page.rest
             if not after:
                 break
 
     assert sorted(map(int, seen)) == list(range(20))
+
+
+ODD: Any = {
+    "Who": {"B": b"\xff\x00"},
+    "At": {"N": "-1.5"},
+    "Odd, name": {"SS": ["b", "ü", '"quoted"']},
+    "Deep": {"M": {"L": {"L": [{"BS": [b"\x01", b"\x00"]}, {"NULL": True}, {"BOOL": False}]}}},
+}
+
+
+async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for(
+    clients: Dynamo,
+) -> None:
+    await make_table(clients, "Sent")
+    await clients.items.put_item(TableName="Sent", Item=ODD)
+    names = ["At", "Who"]
+
+    page = await scan_page(clients, "Sent", 0, 1, None)
+    answer = await read_keys(clients, "Sent", [sdk_key(key_of(ODD, names))])
+    parsed: Any = await clients.items.scan(TableName="Sent")
+
+    assert page.units > 0
+    for found in (page.items, answer.items):
+        assert all(isinstance(each, Raw) for each in found)
+    assert all(isinstance(each, dict) for each in parsed["Items"])
+    assert {key_of(each, names): orjson.loads(image_of(each)) for each in page.items} == {
+        key_of(each, names): orjson.loads(image_of(each)) for each in parsed["Items"]
+    }
+    assert len(page.items) == 11
+    (one,) = answer.items
+    assert key_of(one, names) == (("At", "N", "-1.5"), ("Who", "B", "/wA="))
+    by_the_sdk = {"BS": set(orjson.loads(image_of(one))["Deep"]["M"]["L"]["L"][0]["BS"])}
+    assert by_the_sdk == {"BS": {"AQ==", "AA=="}}
+
+
+def test_an_answer_is_taken_apart_and_put_together_by_nobody_who_does_not_know_it() -> None:
+    body = b'{"Count":1,"Items":[{"A":{"S":"\xc3\xa9\\n"}}],"LastEvaluatedKey":{"A":{"S":"x"}}}'
+
+    rest, member, items = without_items("Scan", body)
+
+    assert orjson.loads(rest) == {"Count": 1, "LastEvaluatedKey": {"A": {"S": "x"}}}
+    assert (member, [bytes(each) for each in items]) == ("Items", [b'{"A":{"S":"\xc3\xa9\\n"}}'])
+    for other in (b"", b"\xa1", b"[]", b'{"Count":0}', b'{"Items":7}'):
+        with pytest.raises((DecodeError, KeyError)):
+            without_items("Scan", other)
+
+
+async def test_where_an_answer_is_not_known_the_sdk_parses_it(
+    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_table(clients, "Unknown")
+    scanned = await scan_page(clients, "Unknown", 0, 1, None)
+
+    def unknown(_operation: str, _body: bytes) -> Any:
+        raise DecodeError
+
+    monkeypatch.setattr(raw, "without_items", unknown)
+    parsed = await scan_page(clients, "Unknown", 0, 1, None)
+
+    assert {type(each) for each in parsed.items} == {dict}
+    assert [orjson.loads(image_of(each)) for each in parsed.items] == [
+        orjson.loads(image_of(each)) for each in scanned.items
+    ]
+
+
+@pytest.mark.parametrize("name", ["a", "a-b", "1x", "def", 'q"\\', "ü", "a.b:c {d}"])
+def test_a_key_is_read_out_of_text_whatever_its_attribute_is_called(name: str) -> None:
+    image = Raw(orjson.dumps({"Other": {"L": []}, name: {"S": "x"}, "B": {"B": "/w=="}}))
+
+    assert key_of(image, ["B", name]) == (("B", "B", "/w=="), (name, "S", "x"))
 
 
 def test_a_key_is_written_as_the_sdk_takes_it() -> None:

@@ -23,7 +23,7 @@ from asyncsync.model import Key
 from asyncsync.operate.copy import Copy
 from asyncsync.operate.counting import add, counts
 from asyncsync.operate.dynamo import Dynamo, Table, describe_table, dynamo, json_attributes
-from asyncsync.operate.entries import key_of
+from asyncsync.operate.entries import Item, key_of
 from asyncsync.operate.errors import first_error
 from asyncsync.operate.items import (
     consistent_reads,
@@ -285,7 +285,7 @@ class Auditor:
                     break
 
     async def _compare(
-        self, items: Sequence[Mapping[str, Any]], phase: Phase, step: Step[Tally], tasks: TaskGroup
+        self, items: Sequence[Item], phase: Phase, step: Step[Tally], tasks: TaskGroup
     ) -> None:
         key_names = sorted(self._table.keys)
         found = [(key_of(item, key_names), image_of(item)) for item in items]

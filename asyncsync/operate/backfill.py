@@ -315,10 +315,14 @@ def _progress(run: Run) -> str:
         f"{tally.repaired:,} repaired",
         rate_and_left(tally.read - run.before, run.expected - run.before, took_s),
         f"{left:,} LEFT" if left else "",
-        f"throttled {run.pace.throttled:,} times" if run.pace.throttled else "",
+        _throttled(run),
         f"paused: {tally.paused}" if tally.paused else "",
     ]
     return ", ".join(each for each in parts if each)
+
+
+def _throttled(run: Run) -> str:
+    return f"throttled {run.pace.throttled:,} times" if run.pace.throttled else ""
 
 
 def _say_end(run: Run, say: Say, how: str) -> None:
@@ -328,13 +332,17 @@ def _say_end(run: Run, say: Say, how: str) -> None:
     if run.options.as_json:
         said = {"table": run.table.name, "how": how, **numbers, "broken": [*run.broken.values()]}
         said |= {"named": tally.named, "units": run.pace.units, "seconds": round(took_s, 3)}
+        said["throttled"] = run.pace.throttled
         say(orjson.dumps(said).decode())
         return
-    told = ", ".join(
-        f"{count:,} {name.replace('_', ' ')}" for name, count in numbers.items() if count
-    )
+    told = [f"{count:,} {name.replace('_', ' ')}" for name, count in numbers.items() if count]
+    told += filter(None, [_throttled(run)])
     rate = rate_and_left(tally.read - run.before, 0, took_s)
-    _show(run, say, f"{how}: {told or 'nothing read'}; {rate}, {run.pace.units:,.1f} units")
+    _show(
+        run,
+        say,
+        f"{how}: {', '.join(told) or 'nothing read'}; {rate}, {run.pace.units:,.1f} units",
+    )
     for what in [*run.broken.values(), *tally.named]:
         say(f"  left: {what}")
     if run.options.state and (how != "done" or run.broken):

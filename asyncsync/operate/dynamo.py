@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncsync.operate.errors import CommandFailed, CommandRefused
+from asyncsync.operate.raw import leave_items
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -122,6 +123,7 @@ async def dynamo(endpoint_url: str | None, env: Mapping[str, str]) -> AsyncItera
             session = aioboto3.Session(**(_LOCAL if own else {}))  # type: ignore[arg-type]
             open_ = partial(session.client, endpoint_url=endpoint_url, config=config)
             items = await clients.enter_async_context(open_("dynamodb"))
+            leave_items(items.meta.events)
             streams = await clients.enter_async_context(open_("dynamodbstreams"))
         yield Dynamo(items, streams, open_)
 

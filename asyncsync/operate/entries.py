@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import msgspec
 from msgspec import Raw
 
 from asyncsync.config import Config
 from asyncsync.encode import Rules, encode, version
 from asyncsync.model import Encoded, Key, SequenceNumber, Stream, StreamRecord
 from asyncsync.operate.errors import CommandRefused
+
+# An item that was read: in the SDK's shape, or the text that DynamoDB sent.
+Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
+
+_FIELDS = msgspec.json.Decoder(dict[str, Raw])
+_ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
 
 # The version of a key that no record is known of; lower than any record's.
 NO_VERSION = version(0, SequenceNumber(0))
@@ -39,9 +46,12 @@ def entries_of(
     return encode(records, Stream("", table, 0), rules, now_ms).finished()
 
 
-def key_of(attributes: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Key:
+def key_of(item: Item, names: Sequence[str]) -> Key:
     """Take the key out of an item; bytes, as the SDK has them, become their base64 text."""
-    return tuple([_key_attribute(name, attributes[name]) for name in names])
+    if isinstance(item, Raw):
+        fields = _FIELDS.decode(item)
+        item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
+    return tuple([_key_attribute(name, item[name]) for name in names])
 
 
 def _key_attribute(name: str, attribute: Mapping[str, Any]) -> tuple[str, str, str]:

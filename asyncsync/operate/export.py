@@ -140,8 +140,9 @@ def pages(
                 count += 1
                 if count <= skip:
                     continue
-                image = bytes(_LINE.decode(line).Item)
-                page.append((key_of(orjson.loads(image), names), image))
+                item = _LINE.decode(line).Item
+                image = bytes(item)
+                page.append((key_of(item, names), image))
                 size += len(image)
                 if len(page) == PAGE_ITEMS_MAX or size >= PAGE_BYTES_MAX:
                     yield page

@@ -14,20 +14,22 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from asyncsync.model import Key
 from asyncsync.operate.dynamo import Dynamo, dynamo_errors
-from asyncsync.operate.entries import key_of
+from asyncsync.operate.entries import Item, key_of
 from asyncsync.operate.errors import CommandFailed
 from asyncsync.operate.pace import Pace
+from asyncsync.operate.raw import raw_items
 from asyncsync.operate.repair import ReadItems
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Items in the SDK's shape, what is still to be asked for, and what reading them consumed."""
+    """Items, what is still to be asked for, and what reading them consumed."""
 
-    items: Sequence[Mapping[str, Any]]
+    items: Sequence[Item]
     rest: Any  # where to go on, or the keys that were not read; falsy where all is done
     units: float
 
@@ -46,10 +48,11 @@ async def scan_page(
         request["ExclusiveStartKey"] = after
     if limit:
         request["Limit"] = limit
-    with dynamo_errors(f"scanning table {table}"):
+    with dynamo_errors(f"scanning table {table}"), raw_items():
         answer = await dynamo.items.scan(**request)
     units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
-    return Answer(answer["Items"], answer.get("LastEvaluatedKey"), units)
+    items: Any = answer["Items"]
+    return Answer(items, answer.get("LastEvaluatedKey"), units)
 
 
 async def read_keys(
@@ -57,13 +60,13 @@ async def read_keys(
 ) -> Answer:
     """Read up to 100 items by their keys in the SDK's shape."""
     wanted: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
-    with dynamo_errors(f"reading items of table {table}"):
+    with dynamo_errors(f"reading items of table {table}"), raw_items():
         answer = await dynamo.items.batch_get_item(
             RequestItems=wanted, ReturnConsumedCapacity="TOTAL"
         )
     unread: Any = answer.get("UnprocessedKeys", {})
     units = sum(each.get("CapacityUnits", 0.0) for each in answer.get("ConsumedCapacity", []))
-    items = answer.get("Responses", {}).get(table, [])
+    items: Any = answer.get("Responses", {}).get(table, [])
     return Answer(items, unread.get(table, {}).get("Keys", []), units)
 
 
@@ -82,7 +85,7 @@ def eventual_reads(dynamo: Dynamo, table: str, pace: Pace) -> ReadItems:
 
 def _reads(ask: Callable[[Sequence[Any]], Awaitable[Answer]], pace: Pace) -> ReadItems:
     async def read(keys: Sequence[Key]) -> list[bytes | None]:
-        items: list[Mapping[str, Any]] = []
+        items: list[Item] = []
         wanted: Sequence[Any] = [sdk_key(key) for key in keys]
         while wanted:
             answer = await pace.take(partial(ask, wanted))
@@ -95,7 +98,7 @@ def _reads(ask: Callable[[Sequence[Any]], Awaitable[Answer]], pace: Pace) -> Rea
     return read
 
 
-def in_order(keys: Sequence[Key], items: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
+def in_order(keys: Sequence[Key], items: Sequence[Item]) -> list[bytes | None]:
     """Give each key its item's image; None where there is none.
 
     Keys are the same where DynamoDB says so: numbers by value. Raises CommandFailed where an
@@ -124,9 +127,9 @@ def sdk_attributes(attributes: Mapping[str, Mapping[str, str]]) -> dict[str, dic
     return sdk_key(key_of(attributes, sorted(attributes)))
 
 
-def image_of(item: Mapping[str, Any]) -> bytes:
-    """Write an item in the SDK's shape as the image that a stream record would have."""
-    return _encode(item)
+def image_of(item: Item) -> bytes:
+    """Return an item as the image that a stream record would have."""
+    return bytes(item) if isinstance(item, Raw) else _encode(item)
 
 
 # Bytes become base64 text, as in DynamoDB's own JSON: 3 us an item where orjson, which asks a

@@ -8,10 +8,11 @@ item is there. What is left over is counted, and stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import orjson
+from msgspec import structs
 
 from asyncsync.encode import Rules
 from asyncsync.errors import RecordError
@@ -80,7 +81,7 @@ async def retire_with(
     if mirror.rules.key is None and options.template == config.key:
         raise CommandRefused(f"--retire {options.template}: that is the template in use")
     table = await describe_table(clients, options.table)
-    rules = Rules(replace(config, key=options.template))
+    rules = Rules(structs.replace(config, key=options.template))
     old = Names(table.name, table.keys, table.types, rules)
     present = Names(table.name, table.keys, table.types, mirror.rules)
     if not old.prefix and not options.orphans:

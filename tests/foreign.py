@@ -1,0 +1,58 @@
+"""Keys of somebody else under a copy's prefix: every type of Redis, names nearly ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+from typing import Any
+
+import redis
+
+KINDS: dict[str, Callable[[redis.Redis, str], Any]] = {
+    "string": lambda client, name: client.set(name, "not ours"),
+    "list": lambda client, name: client.rpush(name, "not ours"),
+    "set": lambda client, name: client.sadd(name, "not ours"),
+    "zset": lambda client, name: client.zadd(name, {"not ours": 1}),
+    "hash": lambda client, name: client.hset(name, "not", "ours"),
+    "stream": lambda client, name: client.xadd(name, {"not": "ours"}, id="1-1"),
+    "bitmap": lambda client, name: client.setbit(name, 7, 1),
+    "hyperloglog": lambda client, name: client.pfadd(name, "not ours"),
+    "geo": lambda client, name: client.geoadd(name, (1.0, 2.0, "not ours")),
+}
+TYPES = {b"string", b"list", b"set", b"zset", b"hash", b"stream"}  # what Redis calls them
+
+# Each stands for an item only in the eye of who looks no further than the prefix.
+NAMES = (
+    "Players:index:{n}",
+    "Players:ada-{n}",
+    "Players:0{n}",
+    "Players:{n}.0",
+    "Players:{n}:lock",
+    "Players:{n} ",
+    "Players:%{n}",
+    "Players:lock!{n}",
+    "Players:" + "f" * 40 + "{n}",
+    "Players:{n}e1",
+)
+
+# Names that an item could have; the handler writes strings alone, so what holds anything else
+# is not ours.
+OF_OTHER_TYPES = ("list", "set", "zset", "hash", "stream", "geo")
+
+Foreign = dict[str, tuple[Any, Any]]  # type and content by name
+
+
+def plant_foreign(client: redis.Redis, first_free: int) -> Foreign:
+    """Make some two hundred of them; items are numbered below the first free number."""
+    names = [each.format(n=n) for n in range(100, 120) for each in NAMES]
+    for name, make in zip(names, cycle(KINDS.values()), strict=False):
+        make(client, name)
+    for number, kind in enumerate(OF_OTHER_TYPES, first_free):
+        names.append(f"Players:{number}")
+        KINDS[kind](client, names[-1])
+    return look(client, names)
+
+
+def look(client: redis.Redis, names: list[str] | Foreign) -> Foreign:
+    """What they hold now."""
+    return {name: (client.type(name), client.dump(name)) for name in names}
