@@ -17,7 +17,7 @@ import redis
 from asyncsync import Config, ConfigError, Mirror
 from asyncsync.errors import StoreRefused
 from asyncsync.lab.faults import proxy_to
-from asyncsync.lab.servers import ServerProcess, redis_process
+from asyncsync.lab.servers import ServerProcess, dynamodb_process, redis_process
 from asyncsync.operate import audit as audit_module
 from asyncsync.operate import copy as copy_module
 from asyncsync.operate import operations
@@ -39,14 +39,12 @@ from cloudformation import PSEUDO, Resolver
 from conftest import FOUND
 from machine import Failed, Walk
 from stream import FIRST, arn, record
-from tables import begin_stream, load, make_table, numbered, only_moto
+from tables import begin_stream, load, make_table, numbered
 from test_export import Exported, parts
 from test_following import function
 from test_redrive import at_version, discarded
 from test_slices import ITEMS, plant, result
 from test_template_cache import access, set_user
-
-pytestmark = only_moto
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
@@ -70,6 +68,13 @@ class Deadline:
     def get_remaining_time_in_millis(self) -> int:
         self._looks -= 1
         return 900_000 if self._looks > 0 else 59_000
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """Moto's alone, which has S3, too."""
+    with dynamodb_process() as url:
+        yield url
 
 
 @pytest.fixture(scope="module", params=FOUND[:1])
