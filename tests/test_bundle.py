@@ -10,15 +10,19 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
+import boto3
 import pytest
 
-from asyncsync.operate import bundle
+from asyncsync.lab.servers import dynamodb_process, redis_process
+from asyncsync.operate import bundle, operations
 from asyncsync.operate.errors import CommandFailed, CommandRefused
+from conftest import FOUND
 from test_tidy import HOT
 
 ROOT = Path(__file__).parent.parent
@@ -309,6 +313,62 @@ def test_the_operations_function_answers_from_it_in_an_interpreter_with_nothing_
     assert "required: --table" in answers[1]["said"][0]
     assert all(file.startswith(str(tools_here)) for file in files)
     assert contents(tools_here) == before  # nothing was left to compile
+
+
+@pytest.fixture
+def players() -> Iterator[str]:
+    """A DynamoDB with a table of 30 players and a bucket; gives its address."""
+    sign_in = {"aws_access_key_id": "a", "aws_secret_access_key": "a", "region_name": "us-east-1"}
+    with dynamodb_process() as url:
+        table = boto3.client("dynamodb", endpoint_url=url, **sign_in)
+        table.create_table(
+            TableName="Players",
+            KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
+            BillingMode="PAY_PER_REQUEST",
+            StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
+        )
+        for number in range(30):
+            table.put_item(TableName="Players", Item={"Number": {"N": str(number)}})
+        bucket = boto3.client("s3", endpoint_url=url, **sign_in)
+        bucket.create_bucket(Bucket="operated")
+        table.close()
+        bucket.close()
+        yield url
+
+
+@pytest.mark.parametrize("binary", FOUND[:1])
+def test_it_works_on_a_table_and_a_copy_with_what_it_holds_and_nothing_else(
+    tools_here: Path, players: str, binary: str
+) -> None:
+    """A client of every service is made; Lambda is asked for a mapping that is not there."""
+    program = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]);"
+        "from asyncsync.operate.operations import lambda_handler as h;"
+        "answers = [h({'args': [*each, '--endpoint-url', sys.argv[2]]}) for each in "
+        "(['backfill'], ['backfill', '--assume-following'], ['audit', '--settle', '0.01'],"
+        " ['redrive'])];"
+        "print(json.dumps(answers))"
+    )
+    with redis_process(binary) as server:
+        ended = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", program, str(tools_here), players],
+            env={
+                operations.TABLE: "Players",
+                operations.PLACE: "s3://operated/aws/lambda/",
+                operations.STATE: "s3://operated/operations",
+                "ASYNCSYNC_REDIS_URL": server.url,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert ended.returncode == 0, ended.stderr
+    unfollowed, *done = json.loads(ended.stdout.splitlines()[-1])
+    assert "no event source mapping reads the table's stream" in unfollowed["said"][0]
+    assert [each["exit_code"] for each in done] == [0, 0, 0]
+    assert "30 of 30 keys are the same in table and copy" in done[1]["said"]
 
 
 # --- refused ----------------------------------------------------------------------------------
