@@ -794,8 +794,8 @@ MUTANTS = (
     Mutant(
         "an audit in slices keeps the parts that it has drawn",
         "operate/audit.py",
-        '        await kept.save("parts", held)\n',
-        "",
+        "how = held or {",
+        "how = {",
         SLICES,
     ),
     Mutant(

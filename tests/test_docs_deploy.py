@@ -302,6 +302,9 @@ def test_the_bill_counts_what_the_template_makes(translated: Any) -> None:
     gigabytes = resources["OperationsFunction"]["Properties"]["MemorySize"] / 1_024
     an_hour = gigabytes * 3_600 * 0.0000133334
     assert f"costs {an_hour:.2f} an hour while it works" in TEXTS["deploy"]
+    timeout_s = resources["OperationsFunction"]["Properties"]["Timeout"]
+    a_slice_s = timeout_s - operations.MARGIN_S
+    assert f"works for {a_slice_s / 60:g} minutes at most" in TEXTS["deploy"]
 
 
 def test_a_metrics_line_is_as_long_as_the_bill_says(

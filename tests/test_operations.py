@@ -251,6 +251,10 @@ async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lo
     assert real_client.dbsize() == 20
 
 
+def test_its_name_is_what_it_is_called_by() -> None:
+    assert f"{lambda_handler.__module__}.{lambda_handler.__name__}" == operations.ENTRY_POINT
+
+
 # --- what it refuses --------------------------------------------------------------------------
 
 
@@ -519,7 +523,7 @@ async def _everything(
             FunctionName="mirror",
             StartingPosition="TRIM_HORIZON",
         )
-        for looks in (2, 10**6):
+        for looks in (6, 10**6):
             await until_done({"args": ["backfill", *at, "--page-items", "5"]}, looks)
     export = Exported(clients, table, parts())
     del export.summary["manifestFilesS3Key"]

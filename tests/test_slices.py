@@ -460,6 +460,34 @@ async def test_a_server_that_does_not_say_who_it_is_gets_no_slices(
     await asyncio.sleep(0)
 
 
+async def test_a_sample_of_other_parts_is_not_gone_on_with(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    state: Path,
+    fake_server: ServerProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another Python may draw otherwise from the same seed."""
+    await make_table(clients, table)
+    await load(clients, table, numbered(ITEMS))
+    mirror = mirror_of(fake_server.url)
+    options = AuditOptions(
+        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), sample=100
+    )
+    run = partial(audit_with, clients, options, mirror)
+    with pytest.raises(OutOfTime):
+        await run(print, Ticks(1))
+    draw = audit_module.draw_parts
+    monkeypatch.setattr(
+        audit_module, "draw_parts", lambda items, sample, _: draw(items, sample, Random(1))
+    )
+
+    with pytest.raises(CommandRefused, match="other parts are drawn"):
+        await run(print, Ticks(10**6))
+    await asyncio.sleep(0)
+
+
 async def test_what_was_found_before_is_said_again_to_people(
     clients: Dynamo,
     endpoint: str,

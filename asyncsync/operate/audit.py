@@ -14,6 +14,7 @@ from functools import partial
 from math import ceil
 from random import Random, SystemRandom
 from typing import Any, TypeAlias
+from zlib import crc32
 
 import anyio
 from anyio.abc import TaskGroup
@@ -24,7 +25,7 @@ from asyncsync.operate.copy import Copy
 from asyncsync.operate.counting import add, counts
 from asyncsync.operate.dynamo import Dynamo, Table, describe_table, dynamo, json_attributes
 from asyncsync.operate.entries import Item, key_of
-from asyncsync.operate.errors import first_error
+from asyncsync.operate.errors import CommandRefused, first_error
 from asyncsync.operate.items import (
     consistent_reads,
     eventual_reads,
@@ -188,12 +189,19 @@ def draw_parts(items: int, sample: int | None, chance: Random) -> Parts:
 
 
 async def _parts(kept: Kept, table: Table, options: AuditOptions) -> Parts:
-    """Return the parts that were drawn before, or draw them and keep how."""
+    """Return the parts that were drawn before, or draw them and keep how.
+
+    Raises CommandRefused where they cannot be drawn again: by another Python, or version.
+    """
     held = kept.document("parts")
+    how = held or {"items": table.items, "seed": options.chance.getrandbits(64)}
+    parts = draw_parts(how["items"], options.sample, Random(how["seed"]))
+    check = crc32(repr((parts.segments, *parts.drawn)).encode())
     if not held:
-        held = {"items": table.items, "seed": options.chance.getrandbits(64)}
-        await kept.save("parts", held)
-    return draw_parts(held["items"], options.sample, Random(held["seed"]))
+        await kept.save("parts", {**how, "check": check})
+    elif held["check"] != check:
+        raise CommandRefused("--state was kept where other parts are drawn: begin with another")
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
