@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# States that one walk may enter: a definition that never ends is found out.
+STATES_MAX = 1_000
+
 # What a Task's resource does, from its parameters to its result; raises what Lambda would say.
 Resource = Callable[[Any], Any]
 
@@ -50,6 +53,8 @@ class Walk:
             if unknown:
                 raise LookupError(f"{name}: {unknown} of {state['Type']}")
             self.seen.append(name)
+            if len(self.seen) > STATES_MAX:
+                raise LookupError("it goes round and round")
             value, following = getattr(self, "_" + state["Type"].lower())(state, value, context)
             if following is None:
                 return value

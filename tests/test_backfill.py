@@ -640,12 +640,13 @@ async def test_a_table_that_throttles_is_read_all_the_same(
     [(0, 4), (4 * SEGMENT_BYTES, 4), (9 * SEGMENT_BYTES, 9), (2**60, 1_000)],
 )
 def test_segments_are_as_many_as_the_table_is_large(size_bytes: int, segments: int) -> None:
-    options, table = BackfillOptions(table="T"), Table("T", (), None, None, size_bytes=size_bytes)
-    earlier = {"run": {"segments": 7}}
+    options = BackfillOptions(table="T")
+    table = Table("T", (), None, None, size_bytes=size_bytes)
 
     assert _segments(options, table, {}) == segments
-    assert _segments(options, table, earlier) == 7  # whatever the table has become
-    assert _segments(replace(options, segments=3), table, earlier) == 3
+    before = {"run": {"segments": 7}}
+    assert _segments(options, table, before) == 7  # whatever the table has become
+    assert _segments(replace(options, segments=3), table, before) == 3
 
 
 # --- one page ---------------------------------------------------------------------------------

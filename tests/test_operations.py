@@ -39,12 +39,14 @@ from cloudformation import PSEUDO, Resolver
 from conftest import FOUND
 from machine import Failed, Walk
 from stream import FIRST, arn, record
-from tables import begin_stream, load, make_table, numbered
+from tables import begin_stream, load, make_table, numbered, only_moto
 from test_export import Exported, parts
 from test_following import function
 from test_redrive import at_version, discarded
 from test_slices import ITEMS, plant, result
 from test_template_cache import access, set_user
+
+pytestmark = only_moto
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"

@@ -34,10 +34,12 @@ from asyncsync.operate.retire import RetireOptions, retire_with
 from asyncsync.operate.slices import OutOfTime
 from asyncsync.operate.state import FORMAT, FileState, keep
 from stream import FIRST, arn, record
-from tables import load, make_table, numbered, until
+from tables import load, make_table, numbered, only_moto, until
 from test_redrive import discarded
 
 ITEMS = 240
+
+pytestmark = only_moto  # how many items a segment has is moto's
 
 
 @pytest.fixture

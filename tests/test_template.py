@@ -10,12 +10,12 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from asyncsync import Config
 from asyncsync.iam import is_serverless
@@ -633,10 +633,10 @@ def test_it_works_on_the_copy_that_the_mirror_keeps(made: dict[str, Any]) -> Non
         }
         theirs, ours = Config.from_env(mirrors), Config.from_env(env)
         user = "asyncsync-operations-51af3dc0" if new else theirs.server.username
-        assert ours.server == replace(theirs.server, username=user)
-        for name in fields(Config):
-            if name.init and name.name not in ("redis_url", "rejects"):
-                assert getattr(ours, name.name) == getattr(theirs, name.name), name.name
+        assert ours.server == structs.replace(theirs.server, username=user)
+        for each in structs.fields(Config):
+            if each.name not in ("redis_url", "rejects"):
+                assert getattr(ours, each.name) == getattr(theirs, each.name), each.name
 
 
 def test_the_operations_role_may_do_this_and_nothing_else(made: dict[str, Any]) -> None:

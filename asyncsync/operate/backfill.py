@@ -338,8 +338,11 @@ def _say_end(run: Run, say: Say, how: str) -> None:
     told = [f"{count:,} {name.replace('_', ' ')}" for name, count in numbers.items() if count]
     told += filter(None, [_throttled(run)])
     rate = rate_and_left(tally.read - run.before, 0, took_s)
-    units = f"{run.pace.units:,.1f} units"
-    _show(run, say, f"{how}: {', '.join(told) or 'nothing read'}; {rate}, {units}")
+    _show(
+        run,
+        say,
+        f"{how}: {', '.join(told) or 'nothing read'}; {rate}, {run.pace.units:,.1f} units",
+    )
     for what in [*run.broken.values(), *tally.named]:
         say(f"  left: {what}")
     if run.options.state and (how != "done" or run.broken):
