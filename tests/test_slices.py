@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,6 +20,7 @@ import redis
 from asyncsync import Config, Mirror
 from asyncsync.lab.cluster_servers import Cluster
 from asyncsync.lab.servers import ServerProcess, dynamodb_process
+from asyncsync.model import Call
 from asyncsync.operate import audit as audit_module
 from asyncsync.operate import copy as copy_module
 from asyncsync.operate.audit import AuditOptions, audit_with
@@ -448,16 +448,49 @@ async def test_names_are_scanned_anew_where_the_server_is_another(
     assert summary["orphans"] == sum(kind == "orphan" for kind in planted.values())
 
 
-async def test_a_server_that_does_not_say_who_it_is_gets_no_slices(
-    real_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("says", ["nothing", "another", "an error"])
+async def test_names_of_a_server_that_does_not_say_who_it_is_are_scanned_in_one_slice_or_given_up(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    state: Path,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    says: str,
 ) -> None:
-    copy = Copy(mirror_of(real_server.url))
-    monkeypatch.setattr(copy_module, "_RUN_ID", re.compile(b"no such line"))
+    await make_table(clients, table)
+    await load(clients, table, numbered(ITEMS))
+    planted = plant(real_client, table)
+    starts = iter(range(10**6))
 
-    with pytest.raises(CommandFailed, match="does not say who it is"):
-        await copy.servers([None])
-    copy.close()
-    await asyncio.sleep(0)
+    async def servers(_: Copy, nodes: Any) -> list[str]:
+        return [f"None {next(starts)}" if says == "another" else "" for _ in nodes]
+
+    if says == "an error":
+        monkeypatch.setattr(copy_module, "Call", _asking_for_what_is_not_there)
+    else:
+        monkeypatch.setattr(Copy, "servers", servers)
+    mirror = mirror_of(real_server.url)
+    options = AuditOptions(
+        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+    )
+    run = partial(audit_with, clients, options, mirror)
+
+    with pytest.raises(CommandFailed, match="never to their end"):
+        await in_slices(run, 9)
+    seen = documents_in(state)["progress"]["items"]["tally"]["keys"]
+    assert seen == ITEMS  # what could be gone on with was
+    await FileState(state).remove()
+    _, said = await in_slices(run, 60)
+    assert len(said) > 1
+    summary = result(said[-1])[1]
+    assert (summary["keys"], summary["names"]) == (ITEMS, ITEMS)
+    assert summary["missing"] + summary["stale"] + summary["orphans"] == len(planted)
+
+
+def _asking_for_what_is_not_there(arguments: Any, *rest: Any, **more: Any) -> Call:
+    return Call((b"INFORM",) if arguments[0] == b"INFO" else arguments, *rest, **more)
 
 
 async def test_a_sample_of_other_parts_is_not_gone_on_with(

@@ -7,7 +7,7 @@ audit in. Where Redis is away it is asked again, for a minute.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import groupby
 from typing import TypeVar
 
@@ -69,23 +69,19 @@ class Copy:
         return [next(iter(slots))[1] for _, slots in groupby(held, key=lambda each: each[0])]
 
     async def servers(self, nodes: Sequence[int | None]) -> list[str]:
-        """Say which server each node is now: where it is started anew, its cursors mean nothing.
+        """Say which server each node is, and of which start; nothing where it does not say.
 
-        Raises what see raises, and CommandFailed where one does not say.
+        Raises what see raises.
         """
         calls = [
             Call((b"INFO", b"server"), (at,), fenced=False, slot=node)
             for at, node in enumerate(nodes)
         ]
-        said = [each.reply for each in await self._ask(calls)]
+        said = [each.reply for each in await self._ask(calls, but=("ERR",))]
         found = [_RUN_ID.search(each if isinstance(each, bytes) else b"") for each in said]
-        if not all(found):
-            raise CommandFailed(
-                f"Redis at {self._config.server.address} does not say who it is (run_id of INFO): "
-                "names cannot be scanned in slices there; leave --state out"
-            )
         return [
-            f"{node} {each[1].decode()}" for node, each in zip(nodes, found, strict=True) if each
+            f"{node} {each[1].decode()}" if each else ""
+            for node, each in zip(nodes, found, strict=True)
         ]
 
     async def names(
@@ -123,13 +119,17 @@ class Copy:
         number = slot(arguments[1]) if self._config.redis_cluster else None
         return Call(arguments, (at,), fenced=False, slot=number)
 
-    async def _ask(self, calls: Sequence[Call]) -> Sequence[Outcome]:
+    async def _ask(
+        self, calls: Sequence[Call], but: Collection[str] = (_OF_ANOTHER_TYPE,)
+    ) -> Sequence[Outcome]:
+        """Ask until each is answered, if with an error that is one of these."""
+
         async def ask() -> tuple[Sequence[Outcome], str]:
             written = await self._store.apply(calls, len(calls), float("inf"))
             failed = [
                 each
                 for each in written.outcomes
-                if each.kind == "failed" and each.error != _OF_ANOTHER_TYPE
+                if each.kind == "failed" and each.error not in but
             ]
             return written.outcomes, f"{failed[0].error}: {failed[0].reason}" if failed else ""
 

@@ -1,7 +1,8 @@
 """The copy's names, node by node, so that a slice can end between any two answers of SCAN.
 
 A cursor is of one server, from when it was started: another would leave names out. So what was
-scanned before counts only while every node is the server that it was; else all begins anew.
+scanned before counts only while every node says that it is the server that it was; else all
+begins anew, and is given up where that goes on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
+# A server that does not say who it is, or another each time, would be scanned for ever: so often
+# may a scan begin that did not end in its slice. Failovers are rarer.
+BEGINNINGS_MAX = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Naming(Generic[T]):
@@ -28,21 +33,33 @@ class Naming(Generic[T]):
     nodes: Sequence[int | None]
     servers: Sequence[str]  # none where nothing is kept
     trail: Trail[T]
+    beginnings: int = 0  # that came to no end
 
     def document(self) -> dict[str, Any]:
         """Write down what can be gone on from."""
-        return {"servers": self.servers, "trail": self.trail.document()}
+        made = {"servers": self.servers, "trail": self.trail.document()}
+        return made | {"beginnings": self.beginnings}
 
 
 async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -> Naming[T]:
     """Begin to scan names, or go on where the servers are those that they were.
 
-    Raises what asking the copy raises.
+    Raises what asking the copy raises, and CommandFailed where it began too often.
     """
     nodes = await copy.nodes()
     servers = await copy.servers(nodes) if kept else []
-    same = held.get("trail") if held.get("servers") == servers else None
-    return Naming(nodes, servers, Trail(len(nodes), tally, same))
+    before = held.get("trail", {})
+    goes_on = all(servers) and held.get("servers") == servers
+    was_begun = before.get("next", 0) > 0
+    beginnings = held.get("beginnings", 0) + (was_begun and not goes_on)
+    if beginnings >= BEGINNINGS_MAX:
+        raise CommandFailed(
+            f"the copy's names were scanned {beginnings} times and never to their end: the server "
+            "says each time that it is another one (run_id of INFO), or does not say; give the "
+            "scan more time, or leave it out with --no-orphans"
+        )
+    trail = Trail(len(nodes), tally, before if goes_on else None)
+    return Naming(nodes, servers, trail, beginnings)
 
 
 async def names_of(
