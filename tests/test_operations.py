@@ -675,6 +675,38 @@ async def test_the_machine_runs_every_segment_until_none_has_work_left(
     assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
 
 
+async def test_started_again_the_machine_goes_on_with_the_segment_that_was_under_way(
+    definition: Any,
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_client: redis.Redis,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(60))
+    function = Lambda(endpoint, looks=3)
+    args = ["backfill", "--endpoint-url", endpoint, "--page-items", "5", "--json"]
+    given = {"args": args, "segments": 1}
+    invoke = function.invoke
+
+    def until_it_is_away(event: Any) -> Any:
+        function.fails = 100 if len(function.events) >= 2 else 0
+        return invoke(event)
+
+    first = Walk({**function.resources(), "lambda:invoke": until_it_is_away})
+    with pytest.raises(CommandFailed):
+        await asyncio.to_thread(first.run, definition, given)
+    filled = real_client.dbsize()
+    assert 0 < filled < 60
+
+    function.fails, function.events = 0, []
+    await asyncio.to_thread(Walk(function.resources()).run, definition, given)
+    assert real_client.dbsize() == 60
+    assert len(function.events) <= 4  # of six slices two were done
+
+
 async def test_the_machine_says_what_is_left_what_is_wrong_and_what_does_not_follow(
     definition: Any,
     clients: Dynamo,
