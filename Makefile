@@ -43,7 +43,7 @@ format: $(VENV)/.dev ## let ruff write what it would otherwise complain about
 dist: $(VENV)/.dev ## build wheel and sdist into dist/, without network
 	$(BIN)/python -m build --no-isolation
 
-build: $(VENV)/.dev ## build the function's bundles, arm64 and x86_64, into dist/ (Python 3.13, no Docker)
+build: $(VENV)/.dev ## build both functions' bundles, arm64 and x86_64, into dist/ (Python 3.13, no Docker)
 	$(BIN)/python -m asyncsync.operate.bundle
 
 package: $(VENV)/.dev ## the same as zips with SHA-256, for Terraform, CDK and the console
@@ -54,7 +54,7 @@ deploy: package $(TEMPLATE_VENV)/.template ## sam deploy, with the parameters in
 
 template: $(VENV)/.dev $(TEMPLATE_VENV)/.template ## check template.yaml as CloudFormation will get it
 	$(BIN)/python -m pytest tests/test_template.py tests/test_template_runs.py tests/test_template_cache.py \
-	    tests/test_emulator.py tests/test_docs_deploy.py
+	    tests/test_emulator.py tests/test_docs_deploy.py tests/test_operations.py
 
 simulate: $(VENV)/.dev ## try to break the order: 500 seeds of simulated runs (ARGS="--seed 7 --trace" tells one)
 	$(BIN)/python -m asyncsync simulate $(ARGS)
@@ -92,7 +92,9 @@ bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idl
 requirements: ## pin every dependency again (needs uv); dev first, so that those that meet agree
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
 	$(COMPILE) --upgrade pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
-	$(COMPILE) --upgrade --group lambda -c requirements/dev.txt -o requirements/lambda.txt
+	for each in lambda operations; do \
+	    $(COMPILE) --upgrade --group $$each -c requirements/dev.txt -o requirements/$$each.txt || exit; \
+	done
 	for each in bench contestant-runtime contestant-redis contestant-powertools; do \
 	    $(COMPILE) --upgrade --group $$each -c requirements/dev.txt -o requirements/$$each.txt || exit; \
 	done

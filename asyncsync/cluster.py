@@ -9,37 +9,26 @@ slots and no others, and no topology outlives an invocation in which anything fa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field, structs
 
 from asyncsync.config import Server
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Call, Outcome, Written
-from asyncsync.store import SCRIPT, UNSENT, Clock, Job, Link, OutOfTime, may_send_again
-from asyncsync.wire import Connect, Password, ReplyError, refuse
+from asyncsync.store import UNSENT, Job, Link, OutOfTime, may_send_again
+from asyncsync.wire import ReplyError, refuse
 
 
 class ClusterStore:
     """The nodes of a cluster, each behind one connection."""
 
-    def __init__(
-        self,
-        server: Server,
-        timeout_ms: int,
-        connect: Connect,
-        clock: Clock,
-        password: Password,
-        script: bytes = SCRIPT,
-    ) -> None:
+    def __init__(self, server: Server, link_of: Callable[[Server], Link]) -> None:
         self._entrance = server  # a node, or a name that leads to one
-        self._timeout_ms = timeout_ms
-        self._connect = connect
-        self._clock = clock
-        self._password = password
-        self._script = script
+        self._link_of = link_of
         self._links: dict[Server, Link] = {}
         self._known: list[Server] = []  # nodes, replicas too; the one asked last is the last
         self._holders: list[Server | None] = []  # by slot; empty where they are not known
@@ -115,14 +104,7 @@ class ClusterStore:
 
     def _link(self, node: Server) -> Link:
         if node not in self._links:
-            self._links[node] = Link(
-                node,
-                self._timeout_ms,
-                self._connect,
-                self._clock,
-                self._password,
-                self._script,
-            )
+            self._links[node] = self._link_of(node)
         return self._links[node]
 
     # --- what is sent on, and what is sent again -----------------------------------------------
@@ -155,7 +137,7 @@ class ClusterStore:
             if reply.word == "MOVED":
                 assert call.slot is not None, "a plan for a cluster knows its slots"
                 self._holders[call.slot] = target
-            shares.setdefault(target, []).append(replace(call, asking=reply.word == "ASK"))
+            shares.setdefault(target, []).append(structs.replace(call, asking=reply.word == "ASK"))
         return shares
 
     def _send_again(self, broken: _Attempt, shares: dict[Server, list[Call]], run: _Run) -> None:
@@ -169,7 +151,7 @@ class ClusterStore:
                 run.fail([call], broken.error)
             else:
                 run.sent_again = True
-                shares.setdefault(holder, []).append(replace(call, asking=False))
+                shares.setdefault(holder, []).append(structs.replace(call, asking=False))
 
     # --- the topology --------------------------------------------------------------------------
 
@@ -218,8 +200,7 @@ class ClusterStore:
         self._links, self._known, self._holders = {}, [], []
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """One apply under way."""
 
     end_s: float
@@ -237,8 +218,7 @@ class _Run:
         Job(self.end_s, [], self.outcomes).fail(calls, error.error, error.reason)
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
+class _Attempt(Struct, eq=False):
     """One node's share of one round: what it was, and why it could not be done."""
 
     node: Server
@@ -268,7 +248,7 @@ def _named(host: str, port: int, by: Server) -> Server:
     """
     if not 0 < port <= PORT_MAX:
         raise ValueError("no port")
-    return replace(by, host=host or by.host, port=port)
+    return structs.replace(by, host=host or by.host, port=port)
 
 
 def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], set[Server], list[Server]]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import orjson
@@ -75,6 +75,8 @@ class _RawEvent(Struct):
     Records: list[Raw]
 
 
+_number = cast("Callable[[str], SequenceNumber]", int)  # 0.1 us less than a call of both
+
 _NULL = Raw(b"null")
 _ABSENT = Raw()
 _NO_MAP = {"": _KeyAttribute()}  # Keys that are something else
@@ -127,7 +129,7 @@ def decode(event: bytes) -> Decoded:
         if not (text.isdigit() and text.isascii() and len(text) <= SEQUENCE_NUMBER_DIGITS_MAX):
             unnamed.append(_sequence_number_fault(text))
             continue
-        number = SequenceNumber(int(text))
+        number = _number(text)
         try:
             key = _key(change.Keys)
         except RecordError as exc:
@@ -229,8 +231,8 @@ def _key(attributes: Mapping[str, _KeyAttribute] | None) -> Key:
     if attributes is _NO_MAP:
         raise RecordError("Keys is not a map of key attributes of type S, N or B")
     if len(attributes) == 1:
-        [(name, attribute)] = attributes.items()
-        return (_key_attribute(name, attribute),)
+        for name, attribute in attributes.items():
+            return (_key_attribute(name, attribute),)
     if len(attributes) != 2:
         raise RecordError(f"Keys has {len(attributes)} attributes, a primary key has one or two")
     return tuple([_key_attribute(name, attributes[name]) for name in sorted(attributes)])
@@ -248,7 +250,9 @@ def _key_attribute(name: str, attribute: _KeyAttribute) -> KeyAttribute:
         raise RecordError("a key attribute is not one value of type S, N or B", name)
     if not text:
         raise RecordError("a key attribute is empty", name)
-    if tag == "N" and not NUMBER.fullmatch(text):
+    # Most are whole numbers, which is seen sooner than matched (0.1 and 0.4 us).
+    is_whole = text.isdigit() and text.isascii() and text[0] != "0"
+    if tag == "N" and not is_whole and not NUMBER.fullmatch(text):
         raise RecordError("a key attribute of type N is not a number", name)
     return name, tag, text
 

@@ -10,9 +10,10 @@ read an old value) and a reject; one whose name cannot be made is only a reject.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError, RecordError
@@ -50,14 +51,13 @@ from asyncsync.values import (
 FENCE_FORMAT = b"1"
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """What the user chose about names and values, and the shapes of images met so far."""
 
     config: Config
     key: KeyFunction | None = None
     transform: Transform | None = None
-    shapes: Shapes = field(default_factory=Shapes, compare=False, repr=False)
+    shapes: Shapes = field(default_factory=Shapes)
 
 
 def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms: int) -> Encoding:

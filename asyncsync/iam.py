@@ -11,10 +11,11 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from asyncsync.config import Config, Server
 from asyncsync.errors import ConfigError
@@ -25,14 +26,19 @@ _SERVICE = "elasticache"
 _SERVERLESS = re.compile(r".+\.serverless\.[a-z0-9-]+\.cache\.amazonaws\.com(?:\.cn)?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwsCredentials:
+class AwsCredentials(Struct, frozen=True, kw_only=True):
     """Who signs, and in which Region the cache is; only that is ever shown."""
 
-    access_key_id: str = field(repr=False)
-    secret_access_key: str = field(repr=False)
-    session_token: str = field(default="", repr=False)  # a role's has one, a user's has none
+    access_key_id: str
+    secret_access_key: str
+    session_token: str = ""  # a role's has one, a user's has none
     region: str
+
+    def __repr__(self) -> str:
+        return f"AwsCredentials(region={self.region!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # Struct's own shows every field
+        return [("region", self.region)]
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> AwsCredentials:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from binascii import crc_hqx
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from itertools import pairwise
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from asyncsync.errors import ConfigError, RecordError
 from asyncsync.limits import NAME_BYTES_MAX, SLOTS
@@ -27,22 +27,21 @@ TABLE = "@table"
 ALL_KEYS = "@key"
 
 FENCE_SUFFIX = b"!f"
-_HASHED_SUFFIX = re.compile(rb"![0-9a-f]{64}$")
+_HASHED_SUFFIX = rb"![0-9a-f]{64}$"
 _HASHED_SUFFIX_BYTES = 65
 
 _RESERVED = re.compile(r"[%:{}!]")
 _ESCAPES = {ord(c): f"%{ord(c):02X}" for c in "%:{}!"}
 _UNESCAPES = {f"%{ord(c):02X}": c for c in "%:{}!"}
-_ESCAPE = re.compile("|".join(_UNESCAPES))
+_ESCAPE = "|".join(_UNESCAPES)
 _VALUE = rf"((?:[^%:{{}}!]|{'|'.join(_UNESCAPES)})+)"
 
 # What keeps two neighbours apart: a character no value holds. A lone % is none, because the
 # value after it may begin like an escape: x + "25%" and "x%" + 25 would both be x%25%25.
-_SEPARATOR = re.compile(r"[:{}]|%[^237]")
+_SEPARATOR = r"[:{}]|%[^237]"
 
 
-@dataclass(frozen=True, slots=True)
-class Placeholder:
+class Placeholder(Struct, frozen=True):
     """A part of a template that stands for @table, @key or one key attribute."""
 
     name: str
@@ -100,7 +99,7 @@ def _refuse_ambiguous(text: str, parts: list[str | Placeholder]) -> None:
     for left, right in pairwise(keys):
         # A table's name has none of the characters; "2" lets it end no lone % either.
         between = "".join(p if isinstance(p, str) else "2" for p in parts[left + 1 : right])
-        if not _SEPARATOR.search(between):
+        if not re.search(_SEPARATOR, between):
             raise _template_error(
                 text,
                 "between two key attributes stands no literal with one of : { } "
@@ -180,7 +179,7 @@ def parse_name(bound: Template, name: bytes) -> dict[str, str] | None:
     texts: dict[str, str] = {}
     placeholders = [part for part in bound if isinstance(part, Placeholder)]
     for part, encoded in zip(placeholders, found.groups(), strict=True):
-        value = _ESCAPE.sub(lambda escaped: _UNESCAPES[escaped[0]], encoded)
+        value = re.sub(_ESCAPE, lambda escaped: _UNESCAPES[escaped[0]], encoded)
         if texts.setdefault(part.name, value) != value:
             return None
     return texts
@@ -226,7 +225,7 @@ def settle(name: bytes) -> tuple[bytes, bytes]:
     if (
         len(name) > NAME_BYTES_MAX
         or name.endswith(FENCE_SUFFIX)
-        or _HASHED_SUFFIX.search(name)
+        or re.search(_HASHED_SUFFIX, name)
         or (tag is None and b"}" in name)
         or (
             tag is not None and name == b"{%b}" % tag
@@ -255,5 +254,7 @@ def _hashed(name: bytes, tag: bytes | None) -> bytes:
     if tag is None or hash_tag(kept) != tag:
         # Without a whole tag a brace that is left would make a wrong one.
         kept = re.split(rb"[{}]", kept, maxsplit=1)[0]
+    from hashlib import sha256  # 4 ms of a cold start that few names pay
+
     readable = kept.decode(errors="ignore").encode()
     return b"%b!%b" % (readable, sha256(name).hexdigest().encode())

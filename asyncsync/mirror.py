@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncsync.collapse import collapse
-from asyncsync.config import Config
+from asyncsync.config import Config, Server
 from asyncsync.decode import decode, to_bytes
 from asyncsync.encode import Rules, encode
 from asyncsync.errors import ConfigError
@@ -22,7 +22,7 @@ from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
 from asyncsync.runtime import take_raw_events
-from asyncsync.store import SCRIPT, Clock, RedisStore, Store
+from asyncsync.store import SCRIPT, Clock, Link, RedisStore, Store
 from asyncsync.values import Transform
 from asyncsync.wire import Connect, Password, connect
 
@@ -156,11 +156,14 @@ def _password_of(config: Config, credentials: Credentials | None, wall_clock: Cl
 def _store_of(
     config: Config, connect: Connect, clock: Clock, password: Password, script: bytes
 ) -> Store:
+    def link_of(server: Server) -> Link:
+        return Link(server, config.timeout_ms, connect, clock, password, script)
+
     if not config.redis_cluster:
-        return RedisStore(config.server, config.timeout_ms, connect, clock, password, script)
+        return RedisStore(link_of(config.server))
     from asyncsync.cluster import ClusterStore  # 3 ms that only a cluster pays
 
-    return ClusterStore(config.server, config.timeout_ms, connect, clock, password, script)
+    return ClusterStore(config.server, link_of)
 
 
 def _wait_for(loop: asyncio.AbstractEventLoop, answer: Awaitable[Response]) -> Response:

@@ -7,10 +7,10 @@ every bug on this page is data loss. It fails closed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TypedDict
 
 import orjson
+from msgspec import Struct
 
 from asyncsync.config import Config
 from asyncsync.errors import AsyncsyncError, BatchFailed, EventError
@@ -31,8 +31,7 @@ class Response(TypedDict):
     batchItemFailures: list[BatchItemFailure]
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(Struct, frozen=True):
     """What is true of one invocation and not of its records."""
 
     request_id: str
@@ -41,8 +40,7 @@ class Invocation:
     raw_event: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """What to answer, what to print, and whether to fail the invocation after that."""
 
     response: Response
@@ -50,8 +48,7 @@ class Report:
     lines: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tally:
+class _Tally(Struct, frozen=True):
     """A batch's counts and its failures, gathered once for answer, metrics and log."""
 
     decoded: Decoded
@@ -59,13 +56,8 @@ class _Tally:
     rejects: Sequence[Reject]
     failed: Sequence[tuple[Entry, Outcome]]
     written: Written
-    applied: int = field(init=False)
-    fenced: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        kinds = [outcome.kind for outcome in self.written.outcomes]
-        object.__setattr__(self, "applied", kinds.count("applied"))
-        object.__setattr__(self, "fenced", kinds.count("fenced"))
+    applied: int
+    fenced: int
 
 
 def report(
@@ -85,7 +77,9 @@ def report(
         if outcome.kind == "failed"
     ]
     rejects = [*decoded.rejects, *encoded.rejects]
-    tally = _Tally(decoded, collapsed, rejects, failed, written)
+    kinds = [outcome.kind for outcome in written.outcomes]
+    applied, fenced = kinds.count("applied"), kinds.count("fenced")
+    tally = _Tally(decoded, collapsed, rejects, failed, written, applied, fenced)
     reported = [(entry.sequence_number, entry.item_identifier) for entry, _ in failed]
     if config.rejects == "report":
         reported += [(reject.sequence_number, reject.item_identifier) for reject in rejects]

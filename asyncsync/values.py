@@ -28,7 +28,7 @@ Transform: TypeAlias = Callable[[Item], "dict[str, object] | bytes | None"]
 
 _number = NUMBER.fullmatch
 _Fragment = orjson.Fragment
-_TAG = re.compile("[A-Z]{1,4}")
+_TAG = "[A-Z]{1,4}"
 _TOP = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -101,7 +101,7 @@ def _reader(tag: str) -> Callable[[Any], object]:
     reader = _PLAIN.get(tag)
     if reader is None:
         # What is no tag may be an item's content, and a reason reaches a log.
-        named = f"{tag!r} " if _TAG.fullmatch(str(tag)) else ""
+        named = f"{tag!r} " if re.fullmatch(_TAG, str(tag)) else ""
         raise RecordError(_WRONG.get(tag, f"attribute type {named}is unknown"))
     return reader
 

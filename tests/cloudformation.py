@@ -38,6 +38,8 @@ EXAMPLES = {
     "NodeCache.PrimaryEndPoint.Port": "6379",
     "MirrorUser": "asyncsync-51af3dc0",
     "MirrorUser.Arn": "arn:aws:elasticache:us-east-1:111122223333:user:asyncsync-51af3dc0",
+    "OperationsUser": "asyncsync-operations-51af3dc0",
+    "OperationsUser.Arn": f"arn:aws:elasticache:{_ACCOUNT}:user:asyncsync-operations-51af3dc0",
     "LookUser": "asyncsync-look-51af3dc0",
     "LookUser.Arn": "arn:aws:elasticache:us-east-1:111122223333:user:asyncsync-look-51af3dc0",
     "Players": "players-Players-X1",

@@ -17,6 +17,7 @@ FILL = "test_fill.py"
 REPAIR = "test_repair.py"
 REDRIVE = "test_redrive.py"
 AUDIT, LOOKS, NAMES = "test_audit.py", "test_looks.py", "test_names.py"
+SLICES, TRAIL = "test_slices.py", "test_trail.py"
 
 
 @dataclass(frozen=True)
@@ -722,8 +723,8 @@ MUTANTS = (
     Mutant(
         "audit scans every node's names",
         "operate/copy.py",
-        "        for node in nodes:\n",
-        "        for node in nodes[:1]:\n",
+        "for _, slots in groupby(held, key=lambda each: each[0])]",
+        "for _, slots in groupby(held, key=lambda each: each[0])][:1]",
         AUDIT,
     ),
     Mutant(
@@ -743,7 +744,7 @@ MUTANTS = (
     Mutant(
         "audit shows contents only where that is asked for",
         "operate/ledger.py",
-        "        if self._show:\n            lines +=",
+        "        if show:\n            lines +=",
         "        if True:\n            lines +=",
         AUDIT,
     ),
@@ -774,6 +775,63 @@ MUTANTS = (
         " - self.unsettled - self.waiting)",
         " - self.unsettled)",
         AUDIT,
+    ),
+    # --- slices -------------------------------------------------------------------------------
+    Mutant(
+        "a place moves only past what has settled",
+        "operate/trail.py",
+        "while steps and not steps[0].waits_for:",
+        "while steps:",
+        TRAIL,
+    ),
+    Mutant(
+        "what an earlier slice has filled and left counts at the end",
+        "operate/backfill.py",
+        '"tally": tally.document()}\n        await',
+        '"tally": {}}\n        await',
+        SLICES,
+    ),
+    Mutant(
+        "an audit in slices keeps the parts that it has drawn",
+        "operate/audit.py",
+        '        await kept.save("parts", held)\n',
+        "",
+        SLICES,
+    ),
+    Mutant(
+        "an audit's slice ends with what it holds settled",
+        "operate/audit.py",
+        "        step.waits_for += 1\n",
+        "",
+        SLICES,
+    ),
+    Mutant(
+        "a cursor of another server is not gone on from",
+        "operate/naming.py",
+        'if held.get("servers") == servers else None',
+        "",
+        SLICES,
+    ),
+    Mutant(
+        "documents of another mark are passed over",
+        "operate/state.py",
+        'if each.get("mark") == mark}',
+        "}",
+        SLICES,
+    ),
+    Mutant(
+        "what a redrive's earlier slice has left counts at the end",
+        "operate/redrive.py",
+        '    said.go_on(held.get("tally", {}), held.get("named", ()))\n',
+        "",
+        SLICES,
+    ),
+    Mutant(
+        "a dry redrive goes on after the last name",
+        "operate/redrive.py",
+        'held.get("place", 0), held.get("after", "")',
+        '0, ""',
+        SLICES,
     ),
 )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import cast
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 import bench_core
 from asyncsync import Config

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from dataclasses import replace
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -159,17 +161,14 @@ def test_a_zip_is_sorted_without_times_and_holds_what_the_folder_holds(
     assert {m.external_attr >> 16 for m in members} == {0o100644}
 
 
-def test_a_zip_may_have_so_many_bytes_and_not_one_more(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zip_may_have_so_many_bytes_and_not_one_more(here: Path, tmp_path: Path) -> None:
     bundle.pack(here, tmp_path / "a.zip")
     size_bytes = (tmp_path / "a.zip").stat().st_size
 
-    monkeypatch.setattr(bundle, "ARCHIVE_BYTES_MAX", size_bytes)
-    bundle.pack(here, tmp_path / "b.zip")
-    monkeypatch.setattr(bundle, "ARCHIVE_BYTES_MAX", size_bytes - 1)
+    bundle.pack(here, tmp_path / "b.zip", replace(bundle.MIRROR, archive_bytes_max=size_bytes))
+    less = replace(bundle.MIRROR, archive_bytes_max=size_bytes - 1)
     with pytest.raises(CommandFailed, match="are allowed"):
-        bundle.pack(here, tmp_path / "c.zip")
+        bundle.pack(here, tmp_path / "c.zip", less)
     assert not (tmp_path / "c.zip").exists()
 
 
@@ -182,32 +181,33 @@ def test_make_package_makes_a_zip_for_each_architecture_and_names_its_sha_256(
 ) -> None:
     into, said = made
 
-    for architecture in bundle.PLATFORMS:
-        archive = into / f"asyncsync-lambda-{architecture}.zip"
+    for kind, architecture in product(bundle.KINDS, bundle.PLATFORMS):
+        archive = into / f"asyncsync-{kind.name}-{architecture}.zip"
         digest = sha256(archive.read_bytes()).hexdigest()
         noted = archive.with_suffix(".zip.sha256").read_text()
         assert noted == f"{digest}  {archive.name}\n"
         assert any(str(archive) in line and line.endswith(digest) for line in said)
-        assert archive.stat().st_size <= bundle.ARCHIVE_BYTES_MAX
+        assert archive.stat().st_size <= kind.archive_bytes_max
 
 
 @lambdas_python
+@pytest.mark.parametrize("kind", bundle.KINDS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("architecture", bundle.PLATFORMS)
 def test_each_architecture_gets_its_own_machine_code_and_all_else_alike(
-    made: tuple[Path, list[str]], architecture: str
+    made: tuple[Path, list[str]], architecture: str, kind: bundle.Kind
 ) -> None:
     mine, other = (
-        contents(made[0] / f"lambda-{each}")
+        contents(made[0] / f"{kind.name}-{each}")
         for each in (architecture, *({*bundle.PLATFORMS} - {architecture}))
     )
     extensions = {name: content for name, content in mine.items() if name.endswith(".so")}
 
-    assert {name.split("/")[0] for name in extensions} == EXTENSIONS
+    assert {name.split("/")[0] for name in extensions} >= EXTENSIONS
     for content in extensions.values():
         assert content[:4] == b"\x7fELF"
         assert int.from_bytes(content[18:20], "little") == ELF_MACHINES[architecture]
     for name in mine.keys() - extensions.keys():
-        assert ".dist-info/" in name or mine[name] == other[name]
+        assert ".dist-info/" in name or mine[name] == other[name], name
 
 
 @lambdas_python
@@ -235,6 +235,80 @@ def test_the_template_runs_the_python_whose_bytecode_it_is() -> None:
     text = (ROOT / "template.yaml").read_text()
 
     assert f"Runtime: python{'.'.join(map(str, bundle.LAMBDA_PYTHON))}\n" in text
+
+
+# --- the operations function's ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tools_here(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The operations function's bundle for this machine and this Python."""
+    if sys.version_info[:2] == bundle.LAMBDA_PYTHON:
+        into, _ = request.getfixturevalue("made")
+        return Path(into) / f"operations-{HERE}"
+    folder = tmp_path_factory.mktemp("bundle") / "operations"
+    bundle.build(folder, kind=bundle.OPERATIONS)
+    return folder
+
+
+def test_the_operations_bundle_holds_the_tools_and_neither_lab_nor_other_services(
+    tools_here: Path,
+) -> None:
+    names = set(contents(tools_here))
+    ours = {name for name in names if name.startswith("asyncsync/") and "__pycache__" not in name}
+    tools = {path.name for path in (ROOT / "asyncsync" / "operate").iterdir()} - {"__pycache__"}
+    services = {path.name for path in (tools_here / "botocore/data").iterdir() if path.is_dir()}
+
+    assert ours == {
+        *(f"asyncsync/{name}.py" for name in (*HOT, "__init__")),
+        "asyncsync/fence.lua",
+        *(f"asyncsync/operate/{name}" for name in tools - {"bundle.py"}),
+    }
+    assert services == set(bundle.SERVICES)
+
+
+def test_every_service_that_the_tools_open_is_in_it() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "asyncsync/operate").glob("*.py"))
+
+    assert set(re.findall(r'open_?\("(\w+)"\)', text)) == set(bundle.SERVICES)
+
+
+def test_what_it_holds_is_the_tools_extra_and_what_the_mirror_has() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tools = declared["project"]["optional-dependencies"]["tools"]
+    group = declared["dependency-groups"]
+
+    assert set(group["operations"]) == {*group["lambda"], *tools} - {"rich>=13"}
+    assert not list((ROOT / "asyncsync").rglob("rich"))
+
+
+def test_the_operations_function_answers_from_it_in_an_interpreter_with_nothing_else(
+    tools_here: Path,
+) -> None:
+    before = contents(tools_here)
+    program = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]);"
+        "from asyncsync.operate.operations import lambda_handler as h;"
+        "print(json.dumps([h({'args': ['tail']}, None), h({'args': ['audit']}, None)]));"
+        "import asyncsync.operate.audit, asyncsync.operate.backfill, asyncsync.operate.export,"
+        " asyncsync.operate.following, asyncsync.operate.redrive, asyncsync.operate.retire;"
+        "ours = [m.__file__ for m in sys.modules.values() if 'asyncsync' in m.__name__];"
+        "print(json.dumps(ours))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, str(tools_here)],
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    answers, files = (json.loads(line) for line in ended.stdout.splitlines()[-2:])
+    assert [each["exit_code"] for each in answers] == [2, 2]
+    assert "required: --table" in answers[1]["said"][0]
+    assert all(file.startswith(str(tools_here)) for file in files)
+    assert contents(tools_here) == before  # nothing was left to compile
 
 
 # --- refused ----------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import hiredis
 import pytest
+from msgspec.structs import replace
 
 from asyncsync.cluster import ClusterStore
 from asyncsync.config import Config, Server
@@ -20,6 +21,7 @@ from asyncsync.keys import slot
 from asyncsync.limits import REDIRECTIONS_MAX, SEND_LEFT_MS_MIN, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Entry, Outcome, Written
 from asyncsync.plan import plan
+from asyncsync.store import Link
 from asyncsync.wire import Connect, Streams, connect
 from test_store import entry
 
@@ -112,7 +114,8 @@ class Writer:
             redis_url=f"redis://127.0.0.1:{entrance.port}", redis_cluster=True, **options
         )
         self.store = ClusterStore(
-            self.config.server, self.config.timeout_ms, connect, clock, lambda: ""
+            self.config.server,
+            lambda server: Link(server, self.config.timeout_ms, connect, clock, lambda: ""),
         )
 
     async def written(self, *entries: Entry, end_s: float = NEVER) -> Written:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from msgspec import NODEFAULT
+from msgspec.structs import fields
 
 from asyncsync import Config, ConfigError, limits, plan
 from asyncsync.config import PREFIX
@@ -199,15 +200,14 @@ def test_the_settings_are_those_of_config_with_their_defaults() -> None:
     documented = {row[0].strip("`"): row[1].strip("`") for row in rows("Settings")}
     real = {}
     for field in fields(Config):
-        if field.init:
-            name = PREFIX + field.name.upper()
-            default = field.default
-            if default is MISSING:
-                real[name] = "required"
-            elif default is None:
-                real[name] = "none"
-            else:
-                real[name] = str(default).lower() if isinstance(default, bool) else str(default)
+        name = PREFIX + field.name.upper()
+        default = field.default
+        if default is NODEFAULT:
+            real[name] = "required"
+        elif default is None:
+            real[name] = "none"
+        else:
+            real[name] = str(default).lower() if isinstance(default, bool) else str(default)
 
     assert documented == real
     assert [row[0].strip("`") for row in rows("Settings")] == list(real)

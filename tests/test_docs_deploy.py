@@ -19,7 +19,9 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.lab.servers import ServerProcess
+from asyncsync.operate import operations
 from asyncsync.operate.bundle import PLATFORMS
+from asyncsync.operate.work import work_of
 from asyncsync.report import METRICS
 from cloudformation import ROOT, TOOLS, Resolver
 from stream import FIRST, event, record
@@ -29,7 +31,8 @@ from test_template_cache import set_user, write
 
 PAGES = ("deploy", "operations", "reading")
 TEXTS = {page: (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES}
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block that is part of a list is indented.
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -38,12 +41,17 @@ def blocks(page: str, language: str) -> list[str]:
 
 def shell_lines() -> list[str]:
     return [
-        line for page in PAGES for text in blocks(page, "sh") for line in text.splitlines() if line
+        line.strip()
+        for page in PAGES
+        for text in blocks(page, "sh")
+        for line in text.splitlines()
+        if line
     ]
 
 
 def words(line: str) -> list[str]:
     """A line's words as a shell would pass them, its own substitutions made by examples."""
+    line = line.replace("$(output MappingId)", "UUID")
     line = re.sub(r"\$\(output \w+\)", "players", line)
     line = re.sub(r"\$\(date [^)]*\)", "2026-01-01T00:00:00Z", line)
     return shlex.split(line.replace("UUID", "51af3dc0-da77-11e4-872e-1234567db123"))
@@ -55,13 +63,17 @@ def words(line: str) -> list[str]:
 def test_every_line_is_one_of_a_command_that_is_tried() -> None:
     kinds = {shlex.split(line)[0] for line in shell_lines()}
 
-    assert kinds == {"make", "output()", "output", "aws", "sam", "pip", "asyncsync"}
+    functions = {"output()", "output", "operate()", "operate"}
+    assert kinds == functions | {"make", "aws", "sam", "pip", "asyncsync"}
 
 
 def test_aws_and_sam_take_every_command_line(translated: Any, tmp_path: Path) -> None:
     lines = [line for line in shell_lines() if line.startswith(("aws ", "sam "))]
     (function,) = [line for line in shell_lines() if line.startswith("output()")]
     lines.append(function.split("{ ")[1].split(";")[0].replace("$1", "TableName"))
+    (loop,) = [line for line in shell_lines() if line.startswith("operate()")]
+    invoked = loop.split("until ")[1].split(" && ")[0]
+    lines.append(invoked.replace("$1", "{}").replace("$answer", "answer.json"))
     commands = [words(line) for line in lines]
     stream = "arn:aws:dynamodb:us-east-1:111122223333:table/T/stream/2026-01-01T00:00:00.000"
     commands = [[stream if word == "STREAM" else word for word in each] for each in commands]
@@ -103,7 +115,7 @@ def test_an_output_that_is_looked_up_is_one_of_the_stack(translated: Any) -> Non
     named |= {line.split()[1] for line in shell_lines() if line.startswith("output ")}
 
     assert {"TableName", "LookFunction", "DashboardUrl"} <= named
-    assert named <= set(Resolver(translated, {}, known=True).outputs())
+    assert named <= set(Resolver(translated, {"OperationsMap": "true"}, known=True).outputs())
     assert "CacheSecurityGroupId" in translated["Outputs"]
     assert "CacheUserGroup" in translated["Outputs"]
 
@@ -121,7 +133,10 @@ def test_a_parameter_that_is_named_is_one_of_the_template_and_takes_the_value(
     for name, value in given:
         assert value in parameters[name]["AllowedValues"]
     known = set(parameters) | set(METRICS) | set(translated["Outputs"])
-    assert named <= known | {"UseNumber", "ConcurrentExecutions"}
+    of_aws = {"UseNumber", "ConcurrentExecutions", "Enabled"}
+    machine = Resolver(translated, {"OperationsMap": "true"}, known=True).resources()
+    states = machine["OperationsMachine"]["Properties"]["Definition"]["States"]
+    assert named <= known | of_aws | set(states) | {"WrongArguments"}
 
 
 def test_samconfig_gives_options_of_sam_and_parameters_of_the_template(translated: Any) -> None:
@@ -157,22 +172,28 @@ def test_who_deploys_may_make_every_kind_of_resource(translated: Any) -> None:
         "AWS::CloudWatch::Alarm": "cloudwatch:PutMetricAlarm",
         "AWS::CloudWatch::Dashboard": "cloudwatch:PutDashboard",
         "AWS::DynamoDB::Table": "dynamodb:CreateTable",
+        "AWS::EC2::RouteTable": "ec2:CreateRouteTable",
         "AWS::EC2::SecurityGroup": "ec2:CreateSecurityGroup",
         "AWS::EC2::SecurityGroupIngress": "ec2:AuthorizeSecurityGroupIngress",
         "AWS::EC2::Subnet": "ec2:CreateSubnet",
+        "AWS::EC2::SubnetRouteTableAssociation": "ec2:AssociateRouteTable",
         "AWS::EC2::VPC": "ec2:CreateVpc",
+        "AWS::EC2::VPCEndpoint": "ec2:CreateVpcEndpoint",
         "AWS::ElastiCache::ParameterGroup": "elasticache:CreateCacheParameterGroup",
         "AWS::ElastiCache::ReplicationGroup": "elasticache:CreateReplicationGroup",
         "AWS::ElastiCache::ServerlessCache": "elasticache:CreateServerlessCache",
         "AWS::ElastiCache::SubnetGroup": "elasticache:CreateCacheSubnetGroup",
         "AWS::ElastiCache::User": "elasticache:CreateUser",
         "AWS::ElastiCache::UserGroup": "elasticache:CreateUserGroup",
+        "AWS::IAM::Policy": "iam:PutRolePolicy",
         "AWS::IAM::Role": "iam:CreateRole",
+        "AWS::Lambda::EventInvokeConfig": "lambda:PutFunctionEventInvokeConfig",
         "AWS::Lambda::EventSourceMapping": "lambda:CreateEventSourceMapping",
         "AWS::Lambda::Function": "lambda:CreateFunction",
         "AWS::Logs::LogGroup": "logs:CreateLogGroup",
         "AWS::S3::Bucket": "s3:CreateBucket",
         "AWS::S3::BucketPolicy": "s3:PutBucketPolicy",
+        "AWS::StepFunctions::StateMachine": "states:CreateStateMachine",
     }
 
     assert {body["Type"] for body in translated["Resources"].values()} == set(needed)
@@ -193,6 +214,31 @@ def test_the_access_string_is_the_templates(translated: Any) -> None:
     assert text.strip() == node
     more = serverless["MirrorUser"]["Properties"]["AccessString"].removeprefix(node).strip()
     assert f"`{more}`" in TEXTS["deploy"]
+
+
+def test_the_operators_user_is_the_templates(translated: Any) -> None:
+    (text,) = blocks("operations", "text")
+    resources = Resolver(translated, {"Cache": "node"}, known=True).resources()
+
+    assert text.strip() == resources["OperationsUser"]["Properties"]["AccessString"]
+
+
+def test_an_event_of_the_operations_function_is_one_that_it_takes() -> None:
+    lines = [line for line in shell_lines() if line.startswith("operate ")]
+    env = {
+        operations.TABLE: "Players",
+        operations.PLACE: "s3://players/aws/lambda/",
+        operations.STATE: "s3://players/operations",
+        operations.SEES_MAPPING: "false",
+    }
+
+    assert len(lines) >= 6
+    for line in lines:
+        event = json.loads(shlex.split(line)[1])
+        work_of(operations.arguments_of(event, env))
+    (started,) = [line for line in shell_lines() if "start-execution" in line]
+    given = json.loads(shlex.split(started)[-1])
+    operations.arguments_of({"args": [*given["args"], "--assume-following"]}, env)
 
 
 def test_the_fragments_are_the_template_property_for_property(translated: Any) -> None:
@@ -252,6 +298,10 @@ def test_the_bill_counts_what_the_template_makes(translated: Any) -> None:
     assert f"{memory} MB on arm64: 5 ms a call" in TEXTS["deploy"]
     usd = 1_000_000 * 0.005 * memory / 1_024 * 0.0000133334  # per GB-second
     assert f"14 ms a batch | {usd:.2f} |" in TEXTS["deploy"]
+    resources = Resolver(translated, {}, known=True).resources()
+    gigabytes = resources["OperationsFunction"]["Properties"]["MemorySize"] / 1_024
+    an_hour = gigabytes * 3_600 * 0.0000133334
+    assert f"costs {an_hour:.2f} an hour while it works" in TEXTS["deploy"]
 
 
 def test_a_metrics_line_is_as_long_as_the_bill_says(

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from botocore.model import ServiceId
 from botocore.signers import RequestSigner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from asyncsync import Config, ConfigError, Mirror, StoreRefused
 from asyncsync.config import Server, parse_url

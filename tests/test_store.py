@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from hashlib import sha1
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from asyncsync.lab.meter import Meter, metered
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
 from asyncsync.plan import plan
-from asyncsync.store import RedisStore
+from asyncsync.store import SCRIPT, Link, RedisStore, digest_of
 from asyncsync.wire import Connect, connect
 
 LABEL_MS = 1_767_225_600_000
@@ -60,7 +61,7 @@ class Writer:
     ) -> None:
         self.config = Config(redis_url=url, **options)
         server = self.config.server
-        self.store = RedisStore(server, 2_000, connect, clock, lambda: server.password)
+        self.store = RedisStore(Link(server, 2_000, connect, clock, lambda: server.password))
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
         written = await self.store.apply(plan(entries, self.config), len(entries), NEVER)
@@ -383,6 +384,11 @@ async def test_a_user_without_permission_is_named_and_its_password_is_not(
 
     assert "hush" not in str(caught.value)
     real_client.acl_deluser("mirror")
+
+
+def test_the_scripts_digest_is_the_one_that_is_written_down() -> None:
+    assert digest_of(SCRIPT) == sha1(SCRIPT).hexdigest().encode()
+    assert digest_of(SCRIPT + b"\n") == sha1(SCRIPT + b"\n").hexdigest().encode()
 
 
 async def test_a_fence_takes_at_most_190_bytes(real_server: ServerProcess) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from asyncsync import Config
 from asyncsync.iam import is_serverless
 from asyncsync.limits import FENCE_TTL_S_MIN
+from asyncsync.operate import bundle, operations, state
 from asyncsync.operate.bundle import LAMBDA_PYTHON
 from asyncsync.report import METRICS
 from cloudformation import PSEUDO, Resolver, pair_cover, tool, translate
@@ -83,6 +86,9 @@ _FURTHER: dict[str, dict[str, str]] = {
     ", topic": {"AlarmTopicArn": TOPIC},
     ", key": {"EnvironmentKeyArn": KEY},
     ", topic, key": {"AlarmTopicArn": TOPIC, "EnvironmentKeyArn": KEY},
+    ", no operations": {"Operations": "false", "OperationsMap": "true"},
+    ", map": {"OperationsMap": "true"},
+    ", map, key": {"OperationsMap": "true", "EnvironmentKeyArn": KEY},
 }
 CASES = {
     f"{table}, {place}{further}": {**_TABLES[table], **_PLACES[place], **_FURTHER[further]}
@@ -197,10 +203,16 @@ def test_nothing_has_a_fixed_name_so_two_stacks_fit_in_one_account(translated: A
     taken = {n for n, value in names.items() if '"Ref"' in value and n not in own}
 
     assert own == {
-        f"{user}User.{name}" for user in ("Mirror", "Look") for name in ("UserId", "UserName")
+        f"{user}User.{name}"
+        for user in ("Mirror", "Look", "Operations")
+        for name in ("UserId", "UserName")
     } | {"CacheUsers.UserGroupId", "ServerlessCache.ServerlessCacheName"}
+    # A policy's name is its role's own; an endpoint's service is AWS's.
     assert {n for n in names if n not in own | taken} == {
         f"{alarm}.MetricName" for alarm in PROMISES
+    } | {
+        *("OperationsMachineItself.PolicyName", "DynamoGateway.ServiceName"),
+        "S3Gateway.ServiceName",
     }
 
 
@@ -249,7 +261,8 @@ def test_the_function_is_the_packages_handler_on_the_bundles_python(made: dict[s
             "SystemLogLevel": "WARN",
         }
         assert function.get("KmsKeyArn") == (KEY if ", key" in case else None)
-    assert "CodeUri: dist/asyncsync-lambda-arm64.zip" in TEMPLATE.read_text()
+    for kind in bundle.KINDS:
+        assert f"CodeUri: dist/asyncsync-{kind.name}-arm64.zip" in TEMPLATE.read_text()
 
 
 def test_it_is_in_the_network_that_was_asked_for(made: dict[str, Any]) -> None:
@@ -449,7 +462,10 @@ def assert_role(role: Any, statements: list[dict[str, Any]]) -> None:
 def test_no_other_role_is_made(made: dict[str, Any]) -> None:
     for resources in made.values():
         roles = {n for n, body in resources.items() if body["Type"].startswith("AWS::IAM::")}
-        assert roles <= {"MirrorRole", "LookRole"}
+        assert roles <= {
+            *("MirrorRole", "LookRole", "OperationsRole"),
+            *("OperationsMachineRole", "OperationsMachineItself"),
+        }
 
 
 # --- what was given up on ---------------------------------------------------------------------
@@ -463,8 +479,10 @@ def test_the_bucket_is_private_encrypted_bounded_and_for_tls_alone(made: dict[st
         blocked = bucket["PublicAccessBlockConfiguration"]
         assert len(blocked) == 4
         assert all(value is True for value in blocked.values())
-        (expiry,) = bucket["LifecycleConfiguration"]["Rules"]
-        assert (expiry["Status"], expiry["ExpirationInDays"]) == ("Enabled", 90)
+        given_up, state = bucket["LifecycleConfiguration"]["Rules"]
+        assert (given_up["Status"], given_up["ExpirationInDays"]) == ("Enabled", 90)
+        assert (state["Status"], state["ExpirationInDays"]) == ("Enabled", 30)
+        assert state["Prefix"] == "operations/"
         policy = resources["GivenUpPolicy"]["Properties"]
         (statement,) = policy["PolicyDocument"]["Statement"]
         assert statement["Effect"] == "Deny"
@@ -521,6 +539,12 @@ def test_the_users_may_touch_the_copy_and_its_fences_alone(made: dict[str, Any])
             )
         if "LookUser" in resources:
             assert resources["LookUser"]["Properties"]["AccessString"] == f"{keys} +get"
+        if "OperationsUser" in resources:
+            cluster = " +cluster|slots +asking" if "serverless" in case else ""
+            commands = "+evalsha +eval +exists +mget +get +set +del +type +scan +info"
+            assert resources["OperationsUser"]["Properties"]["AccessString"] == (
+                f"{keys} {commands}{cluster}"
+            )
 
 
 def test_a_new_network_leads_from_the_function_to_the_cache_and_nowhere_else(
@@ -532,7 +556,12 @@ def test_a_new_network_leads_from_the_function_to_the_cache_and_nowhere_else(
         if "new network" not in case:
             assert not there
             continue
-        assert there == network | {"CacheFromMirror"}
+        operations = {
+            *("OperationsSecurityGroup", "CacheFromOperations", "Routes"),
+            *("RoutesOfSubnetA", "RoutesOfSubnetB", "DynamoGateway", "S3Gateway"),
+        }
+        more = set() if "no operations" in case else operations
+        assert there == network | {"CacheFromMirror"} | more
         (out,) = resources["MirrorSecurityGroup"]["Properties"]["SecurityGroupEgress"]
         assert out["DestinationSecurityGroupId"] == "${CacheSecurityGroup.GroupId}"
         assert (out["FromPort"], out["ToPort"]) == (6379, 6380)
@@ -540,6 +569,150 @@ def test_a_new_network_leads_from_the_function_to_the_cache_and_nowhere_else(
         assert nothing["CidrIp"] == "127.0.0.1/32"
         way_in = resources["CacheFromMirror"]["Properties"]
         assert way_in["SourceSecurityGroupId"] == "${MirrorSecurityGroup.GroupId}"
+
+
+# --- operating it -----------------------------------------------------------------------------
+
+
+def table_arn(case: str) -> str:
+    return (STREAM if "stream" in case else resources_stream()).split("/stream/")[0]
+
+
+def operated(made: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for case, resources in made.items():
+        if "no operations" not in case:
+            yield case, resources
+
+
+def test_without_operations_nothing_of_them_is_made(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        there = {name for name in resources if re.search("Operations|Gateway|Routes", name)}
+        assert ("no operations" in case) == (not there)
+        assert ("OperationsMachine" in there) == (", map" in case)
+
+
+def test_the_operations_function_is_the_other_bundles_entry_point(made: dict[str, Any]) -> None:
+    for case, resources in operated(made):
+        function = resources["OperationsFunction"]["Properties"]
+        assert function["Handler"] == operations.ENTRY_POINT
+        assert function["Runtime"] == "python" + ".".join(map(str, LAMBDA_PYTHON))
+        assert function["Architectures"] == ["arm64"]
+        assert (function["MemorySize"], function["Timeout"]) == (1769, 900)
+        assert function["Role"] == "${OperationsRole.Arn}"
+        assert function["LoggingConfig"]["LogGroup"] == "${OperationsLogs}"
+        assert resources["OperationsLogs"]["Properties"] == {"RetentionInDays": 30}
+        assert function.get("KmsKeyArn") == (KEY if ", key" in case else None)
+        config = function.get("VpcConfig")
+        if "no network" in case:
+            assert config is None
+        elif "your network" in case:
+            assert config == resources["Mirror"]["Properties"]["VpcConfig"]
+        else:
+            assert config["SubnetIds"] == ["${SubnetA}", "${SubnetB}"]
+            assert config["SecurityGroupIds"] == ["${OperationsSecurityGroup.GroupId}"]
+
+
+def test_it_has_time_for_a_margin_and_more(made: dict[str, Any]) -> None:
+    timeout_s = made[DEFAULT]["OperationsFunction"]["Properties"]["Timeout"]
+
+    assert timeout_s > 10 * operations.MARGIN_S > 10 * operations.ANSWER_S
+    assert operations.ANSWER_S > state.KEEP_WITHIN_S
+
+
+def test_it_works_on_the_copy_that_the_mirror_keeps(made: dict[str, Any]) -> None:
+    for case, resources in operated(made):
+        env = resources["OperationsFunction"]["Properties"]["Environment"]["Variables"]
+        mirrors = environment(resources)
+        own = {name: value for name, value in env.items() if name.startswith("OPERATIONS_")}
+        new = "yours" not in case
+        assert own == {
+            operations.TABLE: "Games" if "stream" in case else "players-Players-X1",
+            operations.PLACE: "s3://${GivenUp}/aws/lambda/",
+            operations.STATE: "s3://${GivenUp}/operations",
+            operations.SEES_MAPPING: "false" if "new network" in case else "true",
+        }
+        theirs, ours = Config.from_env(mirrors), Config.from_env(env)
+        user = "asyncsync-operations-51af3dc0" if new else theirs.server.username
+        assert ours.server == structs.replace(theirs.server, username=user)
+        for each in structs.fields(Config):
+            if each.name not in ("redis_url", "rejects"):
+                assert getattr(ours, each.name) == getattr(theirs, each.name), each.name
+
+
+def test_the_operations_role_may_do_this_and_nothing_else(made: dict[str, Any]) -> None:
+    own = {"Condition": {"StringEquals": {"s3:ResourceAccount": PSEUDO["AWS::AccountId"]}}}
+    bucket = "${GivenUp.Arn}"
+    for case, resources in operated(made):
+        reads = [f"dynamodb:{each}" for each in ("DescribeTable", "Scan", "BatchGetItem")]
+        moves = ["s3:GetObject", "s3:DeleteObject"]
+        every = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+        logs = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        follows = ["lambda:ListEventSourceMappings", "cloudwatch:GetMetricStatistics"]
+        wanted = [
+            allow("Table", reads, table_arn(case)),
+            allow("List", "s3:ListBucket", bucket, **own),
+            allow("State", every, f"{bucket}/operations/*", **own),
+            allow("GivenUp", moves, f"{bucket}/aws/lambda/*", **own),
+            allow("Redriven", "s3:PutObject", f"{bucket}/redriven/aws/lambda/*", **own),
+            allow("Exports", "s3:GetObject", f"{bucket}/exports/*", **own),
+            allow("Logs", logs, "${OperationsLogs.Arn}"),
+        ]
+        if "new network" not in case:
+            wanted.append(allow("Following", follows, "*"))
+        if "yours" not in case or "with IAM" in case:
+            user = f"arn:aws:elasticache:{ACCOUNT}:user:"
+            user += "copy" if "yours" in case else "asyncsync-operations-51af3dc0"
+            wanted.append(allow("Connect", "elasticache:Connect", [cache_arn(case), user]))
+        if ", key" in case:
+            wanted.append(allow("Environment", "kms:Decrypt", KEY))
+        if "no network" not in case:
+            wanted += IN_NETWORK
+        assert_role(resources["OperationsRole"], wanted)
+
+
+def test_the_way_to_the_table_and_the_bucket_leads_nowhere_else(made: dict[str, Any]) -> None:
+    for case, resources in operated(made):
+        if "new network" not in case:
+            continue
+        cache, web = resources["OperationsSecurityGroup"]["Properties"]["SecurityGroupEgress"]
+        assert cache["DestinationSecurityGroupId"] == "${CacheSecurityGroup.GroupId}"
+        assert (web["FromPort"], web["ToPort"]) == (443, 443)
+        for name, service, reached in (
+            ("DynamoGateway", "dynamodb", table_arn(case)),
+            ("S3Gateway", "s3", ["${GivenUp.Arn}", "${GivenUp.Arn}/*"]),
+        ):
+            gateway = resources[name]["Properties"]
+            assert gateway["VpcEndpointType"] == "Gateway"  # which costs nothing
+            assert gateway["ServiceName"] == f"com.amazonaws.us-east-1.{service}"
+            assert gateway["RouteTableIds"] == ["${Routes}"]
+            (statement,) = gateway["PolicyDocument"]["Statement"]
+            assert statement["Resource"] == reached
+        subnets = [resources[f"RoutesOfSubnet{each}"]["Properties"] for each in "AB"]
+        assert [each["SubnetId"] for each in subnets] == ["${SubnetA}", "${SubnetB}"]
+        assert {each["RouteTableId"] for each in subnets} == {"${Routes}"}
+        assert not [n for n, body in resources.items() if body["Type"] == "AWS::EC2::Route"]
+
+
+def test_the_machines_role_may_do_this_and_nothing_else(made: dict[str, Any]) -> None:
+    for case, resources in operated(made):
+        if ", map" not in case:
+            continue
+        mapping = f"arn:aws:lambda:{ACCOUNT}:event-source-mapping:${{MirrorChanges}}"
+        (policy,) = resources["OperationsMachineRole"]["Properties"]["Policies"]
+        assert policy["PolicyDocument"]["Statement"] == [
+            allow("Invoke", "lambda:InvokeFunction", "${OperationsFunction.Arn}"),
+            allow("Mapping", "lambda:GetEventSourceMapping", mapping),
+            allow("Lag", "cloudwatch:DescribeAlarms", "${LateAlarm.Arn}"),
+        ]
+        itself = resources["OperationsMachineItself"]["Properties"]
+        assert itself["Roles"] == ["${OperationsMachineRole}"]
+        running = f"arn:aws:states:{ACCOUNT}:execution:${{OperationsMachine.Name}}/*"
+        assert itself["PolicyDocument"]["Statement"] == [
+            allow("Segments", "states:StartExecution", "${OperationsMachine}"),
+            allow(
+                "SegmentsThatRun", ["states:DescribeExecution", "states:StopExecution"], running
+            ),
+        ]
 
 
 # --- seeing it --------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ CORE_MAY_IMPORT = {
 }
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-HOT_LINES_MAX = 3_420  # grows only on purpose: what Lambda runs is read in an hour
+HOT_LINES_MAX = 3_470  # grows only on purpose: what Lambda runs is read in an hour
 
 BANNED_NAMES = re.compile(r"(?:^|_)(?:utils?|helpers?|managers?)(?:_|$)", re.IGNORECASE)
 
@@ -237,7 +237,8 @@ def test_what_is_pinned_in_two_files_is_pinned_alike() -> None:
         if path.name == "template.txt":
             continue  # an environment of its own, because it cannot be alike
         for name, rest in re.findall(r"^([\w.-]+)==(\S+ ?[^\\]*)", path.read_text(), re.MULTILINE):
-            pins.setdefault(f"{name} {path.name}", set()).add(rest.strip())
+            # What marks it (a Python, a system) is the file's own affair.
+            pins.setdefault(f"{name} {path.name}", set()).add(rest.split(";")[0].strip())
     by_name: dict[str, list[set[str]]] = {}
     for key, versions in pins.items():
         by_name.setdefault(key.split()[0], []).append(versions)

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,18 @@ def redis_process(
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
         command += ["--save", "", "--appendonly", "no", *options]
         with running(command, port, env=env) as process:
+            _wait_until_it_answers(port)
             yield ServerProcess(binary, "127.0.0.1", port, process)
+
+
+def _wait_until_it_answers(port: int) -> None:
+    """Wait for a first byte: a server accepts before it has opened its other listeners."""
+    with (
+        socket.create_connection(("127.0.0.1", port), STARTED_WITHIN_S) as probe,
+        suppress(ConnectionError),  # where it speaks TLS, it hangs up
+    ):
+        probe.sendall(b"PING\r\n")
+        probe.recv(1)
 
 
 @contextmanager

@@ -21,6 +21,15 @@ def whole(text: str) -> int:
     return number
 
 
+def some(text: str) -> range:
+    """Read one whole number, or the first and the last of some."""
+    first, _, last = text.partition("-")
+    numbers = range(whole(first), whole(last or first) + 1)
+    if not numbers:
+        raise argparse.ArgumentTypeError("must be a number, or the first and the last, as 0-7")
+    return numbers
+
+
 def records(text: str) -> int:
     """Read how many records a history of the small scope has."""
     number = int(text)

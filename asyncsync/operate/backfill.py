@@ -1,7 +1,8 @@
 """asyncsync backfill: what a table held before its stream, into the copy, while both change.
 
 Segments are scanned side by side; each page is filled before the segment's cursor moves past
-it, so a run that is killed repeats at most one page a segment.
+it, so a run that is killed repeats at most one page a segment. What became of the items is
+kept beside the cursor: what an earlier slice had to leave counts at the end.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import anyio
 import orjson
 
 from asyncsync.mirror import Mirror
+from asyncsync.operate.counting import counts
 from asyncsync.operate.dynamo import Dynamo, Table, describe_table, dynamo, json_attributes
 from asyncsync.operate.entries import key_of
-from asyncsync.operate.errors import first_error
+from asyncsync.operate.errors import CommandRefused, first_error
 from asyncsync.operate.export import BrokenPart, Export, open_part, pages, read_manifests
 from asyncsync.operate.filling import Filler, Tally, TooLate, refuse_to_fill
 from asyncsync.operate.following import refuse_unless_followed
 from asyncsync.operate.items import consistent_reads, image_of, scan_page, sdk_attributes
 from asyncsync.operate.pace import Pace
-from asyncsync.operate.progress import rate_and_left
-from asyncsync.operate.state import RUN, Document, State, open_state, refuse_another_run
+from asyncsync.operate.saying import progress, rate_and_left
+from asyncsync.operate.slices import LeftS, OutOfTime, no_end
+from asyncsync.operate.state import RUN, Document, Kept, keep, open_state
 
 # Segments worked on at once. One process encodes on one core: more only hold more pages.
 WORKERS_MAX = 16
@@ -48,6 +51,7 @@ class BackfillOptions:
     table: str
     endpoint_url: str | None = None
     segments: int | None = None  # None: from the table's size
+    only: range | None = None  # of the segments, or of an export's parts; None: all
     page_items: int | None = None  # items a page at most; None: as DynamoDB gives them
     rcu: float | None = None  # read capacity units a second; None: no budget
     state: str | None = None  # a path or s3:// prefix
@@ -64,29 +68,41 @@ class Run:
     mirror: Mirror
     clients: Dynamo
     table: Table
-    state: State
-    documents: dict[str, Document]  # of an earlier run
+    kept: Kept
+    parts: int
     pace: Pace
     expected: int  # items, about
+    left_s: LeftS
     began_s: float
     tally: Tally = field(default_factory=Tally)
-    broken: list[str] = field(default_factory=list)  # parts of an export
+    before: int = 0  # items that an earlier slice has read
+    broken: dict[int, str] = field(default_factory=dict)  # parts of an export
 
     @property
     def names(self) -> list[str]:
         """Return the key attributes as records have them: in order of their names."""
         return sorted(self.table.keys)
 
+    def todo(self) -> list[int]:
+        """Return the parts that are not done, as far as they are this run's."""
+        parts = self.options.only or range(self.parts)
+        return [part for part in parts if not self.kept.document(_name(part)).get("ended")]
+
 
 async def backfill(
-    options: BackfillOptions, mirror: Mirror, env: Mapping[str, str], say: Say
+    options: BackfillOptions,
+    mirror: Mirror,
+    env: Mapping[str, str],
+    say: Say,
+    left_s: LeftS = no_end,
 ) -> bool:
     """Fill the copy; return whether nothing was rejected or left.
 
     Raises CommandRefused where it may not begin, CommandFailed or StoreRefused where it cannot
-    go on.
+    go on, OutOfTime where no more is to be begun.
     """
     refuse_to_fill(mirror)
+    _refuse_some_of_unknown(options)
     with first_error():
         async with AsyncExitStack() as stack:
             clients = await stack.enter_async_context(dynamo(options.endpoint_url, env))
@@ -99,36 +115,88 @@ async def backfill(
                 made_at = None if export is None else export.made_at
                 await refuse_unless_followed(clients, table, datetime.now(UTC), made_at)
             state = await stack.enter_async_context(open_state(options.state, clients))
+            held = await state.load()
+            parts = _segments(options, table, held) if export is None else len(export.parts)
+            _refuse_beyond(options.only, parts)
             run = Run(
                 options=options,
                 mirror=mirror,
                 clients=clients,
                 table=table,
-                state=state,
-                documents=await state.load(),
+                kept=await keep(state, held, _identity(options, mirror, table, parts)),
+                parts=parts,
                 pace=Pace(options.rcu),
                 expected=table.items if export is None else export.items,
+                left_s=left_s,
                 began_s=time.monotonic(),
             )
-            if export is None:
-                return await _run(run, _segments(run), _scan, say)
-            return await _run(run, len(export.parts), _exported(s3, export), say)
+            return await _run(run, _scan if export is None else _exported(s3, export), say)
+
+
+def _refuse_some_of_unknown(options: BackfillOptions) -> None:
+    if options.only and options.segments is None and options.from_export is None:
+        raise CommandRefused("--only counts the segments of --segments: give both")
+
+
+def _refuse_beyond(only: range | None, parts: int) -> None:
+    if only and only[-1] >= parts:
+        raise CommandRefused(f"--only: there are {parts} parts, 0 to {parts - 1}")
+
+
+def _segments(options: BackfillOptions, table: Table, held: Mapping[str, Document]) -> int:
+    """Return how many segments: as asked, as before, or by the table's size."""
+    by_size = max(SEGMENTS_MIN, min(SEGMENTS_MAX, table.size_bytes // SEGMENT_BYTES))
+    return options.segments or held.get(RUN, {}).get("segments", by_size)
+
+
+def _identity(options: BackfillOptions, mirror: Mirror, table: Table, parts: int) -> Document:
+    """Return what a state belongs to: with anything else, its cursors would leave items out."""
+    return {
+        "command": "backfill",
+        "table": table.arn or table.name,
+        "stream": table.stream_arn,
+        "export": options.from_export,
+        "segments": parts,
+        "only": None if options.only is None else [options.only[0], options.only[-1]],
+        "redis": mirror.config.server.address,
+        "key": mirror.config.key,
+        "value": mirror.config.value,
+    }
 
 
 # --- the parts of a run -----------------------------------------------------------------------
 
-# Does one part from where its document says, saving a new one after each page.
-Work: TypeAlias = Callable[[Run, int, Document, Filler], Awaitable[None]]
+# Does one part from where its document says, saving a new one after each page, until it is
+# done or time is up.
+Work: TypeAlias = Callable[[Run, int, Filler], Awaitable[None]]
 
 
-async def _run(run: Run, parts: int, work: Work, say: Say) -> bool:
-    this = _identity(run, parts)
-    refuse_another_run(this, run.documents)
-    await run.state.save(RUN, this)
-    todo = [part for part in range(parts) if not _document(run, part).get("ended")]
+async def _run(run: Run, work: Work, say: Say) -> bool:
+    todo = run.todo()
+    for part in run.options.only or range(run.parts):
+        run.tally.add(run.kept.document(_name(part)).get("tally", {}))
+    run.before = run.tally.read
     if not run.options.as_json:
-        for line in _head(run, parts, len(todo)):
+        for line in _head(run, len(todo)):
             say(line)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_show_progress, run, say)
+            await _work(run, todo, work)
+            tasks.cancel_scope.cancel()
+        left = [part for part in run.todo() if part not in run.broken]
+        if left:
+            raise OutOfTime(f"time is up: {len(left):,} of {run.parts:,} parts are not done")
+    except BaseException:
+        _say_end(run, say, "cut short")
+        raise
+    if not run.broken:
+        await run.kept.remove()  # what was left is found by a new run, not behind a cursor
+    _say_end(run, say, "done")
+    return run.tally.is_whole and not run.broken
+
+
+async def _work(run: Run, todo: Sequence[int], work: Work) -> None:
     left = iter(todo)
 
     async def worker() -> None:
@@ -136,91 +204,73 @@ async def _run(run: Run, parts: int, work: Work, say: Say) -> bool:
         filler = Filler(run.mirror, run.table.name, reads, run.tally)
         try:
             for part in left:
-                await work(run, part, _document(run, part), filler)
+                await work(run, part, filler)
+                if run.left_s() <= 0:
+                    return
         finally:
             filler.close()
 
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_show_progress, run, say)
-            async with anyio.create_task_group() as workers:
-                for _ in range(min(WORKERS_MAX, len(todo))):
-                    workers.start_soon(worker)
-            tasks.cancel_scope.cancel()
-    except BaseException:
-        _say_end(run, say, "cut short")
-        raise
-    if not run.broken:
-        await run.state.remove()  # what was left is found by a new run, not behind a cursor
-    _say_end(run, say, "done")
-    return run.tally.is_whole and not run.broken
-
-
-def _identity(run: Run, parts: int) -> Document:
-    """Return what a state belongs to: with anything else, its cursors would leave items out."""
-    config = run.mirror.config
-    return {
-        "format": 1,
-        "command": "backfill",
-        "table": run.table.arn or run.table.name,
-        "stream": run.table.stream_arn,
-        "export": run.options.from_export,
-        "segments": parts,
-        "redis": config.server.address,
-        "key": config.key,
-        "value": config.value,
-    }
-
-
-def _segments(run: Run) -> int:
-    """Return how many segments: as asked, as before, or by the table's size."""
-    by_size = max(SEGMENTS_MIN, min(SEGMENTS_MAX, run.table.size_bytes // SEGMENT_BYTES))
-    return run.options.segments or run.documents.get(RUN, {}).get("segments", by_size)
-
-
-def _document(run: Run, part: int) -> Document:
-    return run.documents.get(_name(part), {})
+    async with anyio.create_task_group() as workers:
+        for _ in range(min(WORKERS_MAX, len(todo))):
+            workers.start_soon(worker)
 
 
 def _name(part: int) -> str:
     return f"segment-{part:06}"
 
 
-async def _scan(run: Run, segment: int, document: Document, filler: Filler) -> None:
+def _tally(document: Document) -> Tally:
+    tally = Tally()
+    tally.add(document.get("tally", {}))
+    return tally
+
+
+async def _scan(run: Run, segment: int, filler: Filler) -> None:
+    document = run.kept.document(_name(segment))
     after = sdk_attributes(document["after"]) if document.get("after") else None
-    segments, name = _segments(run), run.table.name
+    tally = _tally(document)
     while True:
         read_s = run.mirror.wall_clock()
-        ask = partial(scan_page, run.clients, name, segment, segments, after)
+        ask = partial(scan_page, run.clients, run.table.name, segment, run.parts, after)
         page = await run.pace.take(partial(ask, run.options.page_items))
         found = [(key_of(item, run.names), image_of(item)) for item in page.items]
         try:
-            await filler.page(found, read_s)
+            done = await filler.page(found, read_s)
         except TooLate:
             continue  # Redis was away for a day: what was read then is read anew
+        tally.add(done.document())
         after = page.rest
         held = json_attributes(after) if after else None
-        await run.state.save(_name(segment), {"after": held, "ended": not after})
-        if not after:
+        kept = {"after": held, "ended": not after, "tally": tally.document()}
+        await run.kept.save(_name(segment), kept)
+        if not after or run.left_s() <= 0:
             return
 
 
 def _exported(s3: Any, export: Export) -> Work:
     made_s = export.made_at.timestamp()
 
-    async def work(run: Run, part: int, document: Document, filler: Filler) -> None:
+    async def work(run: Run, part: int, filler: Filler) -> None:
         described = export.parts[part]
-        done = int(document.get("items", 0))
+        document = run.kept.document(_name(part))
+        done, tally = int(document.get("items", 0)), _tally(document)
+
+        async def save(*, ended: bool) -> None:
+            kept = {"items": done, "ended": ended, "tally": tally.document()}
+            await run.kept.save(_name(part), kept)
+
         try:
             async with open_part(s3, export.bucket, described) as file:
                 for page in pages(file, described, run.names, done):
-                    await filler.page(page, made_s)
+                    tally.add((await filler.page(page, made_s)).document())
                     done += len(page)
-                    await run.state.save(_name(part), {"items": done, "ended": False})
+                    await save(ended=False)
+                    if run.left_s() <= 0:
+                        return
         except BrokenPart as exc:
-            run.broken.append(str(exc))
+            run.broken[part] = str(exc)
             return
-        await run.state.save(_name(part), {"items": done, "ended": True})
+        await save(ended=True)
 
     return work
 
@@ -228,12 +278,14 @@ def _exported(s3: Any, export: Export) -> Work:
 # --- what it says -----------------------------------------------------------------------------
 
 
-def _head(run: Run, parts: int, todo: int) -> Sequence[str]:
-    config = run.mirror.config
+def _head(run: Run, todo: int) -> Sequence[str]:
+    config, only = run.mirror.config, run.options.only
     of = "parts of an export" if run.options.from_export else "segments"
-    goes_on = f", {parts - todo} of them done before" if run.documents else ""
+    here = "" if only is None else f", {only[0]} to {only[-1]} here"
+    goes_on = f", {len(only or range(run.parts)) - todo} of them done before"
+    of_them = f"{run.parts} {of}{here}{goes_on if run.kept.goes_on else ''}"
     return [
-        f"table   {run.table.name}, about {run.expected:,} items, {parts} {of}{goes_on}",
+        f"table   {run.table.name}, about {run.expected:,} items, {of_them}",
         f"redis   {config.server.address}, keys {config.key}",
     ]
 
@@ -250,7 +302,7 @@ async def _show_progress(run: Run, say: Say) -> None:
 
 
 def _show(run: Run, say: Say, text: str) -> None:
-    say(f"{time.monotonic() - run.began_s:7.1f} s  {text}")
+    say(progress(time.monotonic() - run.began_s, text))
 
 
 def _progress(run: Run) -> str:
@@ -261,29 +313,37 @@ def _progress(run: Run) -> str:
         f"{tally.read:,} read",
         f"{tally.filled:,} filled",
         f"{tally.repaired:,} repaired",
-        rate_and_left(tally.read, run.expected, took_s),
+        rate_and_left(tally.read - run.before, run.expected - run.before, took_s),
         f"{left:,} LEFT" if left else "",
-        f"throttled {run.pace.throttled:,} times" if run.pace.throttled else "",
+        _throttled(run),
         f"paused: {tally.paused}" if tally.paused else "",
     ]
     return ", ".join(each for each in parts if each)
 
 
+def _throttled(run: Run) -> str:
+    return f"throttled {run.pace.throttled:,} times" if run.pace.throttled else ""
+
+
 def _say_end(run: Run, say: Say, how: str) -> None:
     tally = run.tally
     took_s = time.monotonic() - run.began_s
-    counts = tally.counts()
+    numbers = counts(tally)
     if run.options.as_json:
-        said = {"table": run.table.name, "how": how, **counts, "broken": run.broken}
+        said = {"table": run.table.name, "how": how, **numbers, "broken": [*run.broken.values()]}
         said |= {"named": tally.named, "units": run.pace.units, "seconds": round(took_s, 3)}
+        said["throttled"] = run.pace.throttled
         say(orjson.dumps(said).decode())
         return
-    told = ", ".join(
-        f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count
+    told = [f"{count:,} {name.replace('_', ' ')}" for name, count in numbers.items() if count]
+    told += filter(None, [_throttled(run)])
+    rate = rate_and_left(tally.read - run.before, 0, took_s)
+    _show(
+        run,
+        say,
+        f"{how}: {', '.join(told) or 'nothing read'}; {rate}, {run.pace.units:,.1f} units",
     )
-    rate = rate_and_left(tally.read, 0, took_s)
-    _show(run, say, f"{how}: {told or 'nothing read'}; {rate}, {run.pace.units:,.1f} units")
-    for what in [*run.broken, *tally.named]:
+    for what in [*run.broken.values(), *tally.named]:
         say(f"  left: {what}")
     if run.options.state and (how != "done" or run.broken):
         say(f"  goes on with the same arguments, --state {run.options.state} included")

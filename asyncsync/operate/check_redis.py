@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asyncsync.cluster import ClusterStore
-from asyncsync.config import Config
+from asyncsync.config import Config, Server
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
 from asyncsync.model import Call
 from asyncsync.operate.verdict import Verdict
-from asyncsync.store import SCRIPT, RedisStore, Store, digest_of
+from asyncsync.store import SCRIPT, Link, RedisStore, Store, digest_of
 from asyncsync.wire import Password, ReplyError, Wire, connect, open_wire
 
 # Longer than both waits of a check, which nobody's invocation ends.
@@ -145,8 +145,12 @@ async def _asking(wire: Wire, config: Config) -> Verdict:
 
 async def _commands(config: Config, key: Scratch, password: Password) -> list[Verdict]:
     """Try each command that the mode needs by itself, on a scratch key, then a whole write."""
-    kind = ClusterStore if config.redis_cluster else RedisStore
-    store = kind(config.server, config.timeout_ms, connect, time.monotonic, password)
+
+    def link_of(server: Server) -> Link:
+        return Link(server, config.timeout_ms, connect, time.monotonic, password)
+
+    one = config.server
+    store = ClusterStore(one, link_of) if config.redis_cluster else RedisStore(link_of(one))
     try:
         verdicts = [await _try(store, name, call) for name, call in _singly(config, key)]
         if config.fence == "on" and all(each.state == "ok" for each in verdicts):

@@ -6,7 +6,8 @@ audit in. Where Redis is away it is asked again, for a minute.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from typing import TypeVar
 
@@ -26,6 +27,8 @@ PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
 SCAN_COUNT = 1_000
 
 _OF_ANOTHER_TYPE = "WRONGTYPE"
+
+_RUN_ID = re.compile(rb"^run_id:(\w+)\r?$", re.MULTILINE)
 
 T = TypeVar("T")
 
@@ -53,24 +56,50 @@ class Copy:
 
         return await self._patiently(ask)
 
-    async def names(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """Name every key that a pattern fits, some of them perhaps twice.
+    async def nodes(self) -> list[int | None]:
+        """Return a slot of each primary, by which a command is sent to it.
 
-        Raises what see raises, and CommandFailed where a cluster's slots moved meanwhile.
+        Raises what see raises.
         """
-        nodes = await self._nodes()
-        for node in nodes:
-            cursor = b"0"
-            while True:
-                scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % SCAN_COUNT)
-                (outcome,) = await self._ask([Call(scan, (0,), fenced=False, slot=node)])
-                assert isinstance(outcome.reply, list), "SCAN answers with a list"
-                cursor, found = outcome.reply
-                yield found
-                if cursor == b"0":
-                    break
-        if await self._nodes() != nodes:
-            raise CommandFailed("the cluster's slots moved while names were read: run it again")
+        if not self._config.redis_cluster:
+            return [None]
+        (outcome,) = await self._ask([Call((b"CLUSTER", b"SLOTS"), (0,), fenced=False, slot=0)])
+        assert isinstance(outcome.reply, list), "CLUSTER SLOTS answers with a list"
+        held = sorted((bytes(primary[2]), first) for first, _, primary, *_ in outcome.reply)
+        return [next(iter(slots))[1] for _, slots in groupby(held, key=lambda each: each[0])]
+
+    async def servers(self, nodes: Sequence[int | None]) -> list[str]:
+        """Say which server each node is now: where it is started anew, its cursors mean nothing.
+
+        Raises what see raises, and CommandFailed where one does not say.
+        """
+        calls = [
+            Call((b"INFO", b"server"), (at,), fenced=False, slot=node)
+            for at, node in enumerate(nodes)
+        ]
+        said = [each.reply for each in await self._ask(calls)]
+        found = [_RUN_ID.search(each if isinstance(each, bytes) else b"") for each in said]
+        if not all(found):
+            raise CommandFailed(
+                f"Redis at {self._config.server.address} does not say who it is (run_id of INFO): "
+                "names cannot be scanned in slices there; leave --state out"
+            )
+        return [
+            f"{node} {each[1].decode()}" for node, each in zip(nodes, found, strict=True) if each
+        ]
+
+    async def names(
+        self, pattern: bytes, node: int | None, cursor: str
+    ) -> tuple[list[bytes], str | None]:
+        """Name some keys that fit a pattern, perhaps not for the first time, and where to go on.
+
+        None is the end. Raises what see raises.
+        """
+        scan = (b"SCAN", cursor.encode(), b"MATCH", pattern, b"COUNT", b"%d" % SCAN_COUNT)
+        (outcome,) = await self._ask([Call(scan, (0,), fenced=False, slot=node)])
+        assert isinstance(outcome.reply, list), "SCAN answers with a list"
+        after, found = outcome.reply
+        return found, None if after == b"0" else after.decode()
 
     async def types(self, names: Sequence[bytes]) -> list[bytes]:
         """Return the type of each key: b"string" for what the handler writes, b"none"."""
@@ -89,15 +118,6 @@ class Copy:
     def close(self) -> None:
         """Throw the connection away."""
         self._store.close()
-
-    async def _nodes(self) -> list[int | None]:
-        """Return a slot of each primary, by which a command is sent to it."""
-        if not self._config.redis_cluster:
-            return [None]
-        (outcome,) = await self._ask([Call((b"CLUSTER", b"SLOTS"), (0,), fenced=False, slot=0)])
-        assert isinstance(outcome.reply, list), "CLUSTER SLOTS answers with a list"
-        held = sorted((bytes(primary[2]), first) for first, _, primary, *_ in outcome.reply)
-        return [next(iter(slots))[1] for _, slots in groupby(held, key=lambda each: each[0])]
 
     def _call(self, at: int, arguments: tuple[bytes, ...]) -> Call:
         number = slot(arguments[1]) if self._config.redis_cluster else None

@@ -44,6 +44,9 @@ _LOCAL = {
 }
 _CONNECTIONS_MAX = 32
 
+# To connect takes milliseconds; in a network without a way there it is found out, not waited for.
+_CONNECT_WITHIN_S = 10
+
 
 class IteratorGone(CommandFailed):
     """A shard iterator is older than 15 minutes, or what it points to than 24 hours."""
@@ -111,6 +114,7 @@ async def dynamo(endpoint_url: str | None, env: Mapping[str, str]) -> AsyncItera
     # A proxy for the web does not lead to an endpoint on this machine.
     config = AioConfig(
         max_pool_connections=_CONNECTIONS_MAX,
+        connect_timeout=_CONNECT_WITHIN_S,
         retries={"mode": "standard", "max_attempts": 3},
         proxies={} if own else None,
     )

@@ -7,14 +7,15 @@ filled, it is to be read anew.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
 from asyncsync.mirror import Mirror
 from asyncsync.model import APPLIED, STANDS, Encoded, Entry, Key
+from asyncsync.operate.counting import add, counts
 from asyncsync.operate.entries import entries_of, refuse_without_fence
 from asyncsync.operate.errors import CommandFailed, CommandRefused
 from asyncsync.operate.fill import SCRIPT, fill, fill_within_s
@@ -66,10 +67,15 @@ class Tally:
         if len(self.named) < NAMED_MAX:
             self.named.append(what)
 
-    def counts(self) -> dict[str, Any]:
-        """Return the counts by name."""
-        counts = asdict(self)
-        return {name: count for name, count in counts.items() if isinstance(count, int)}
+    def add(self, document: Mapping[str, Any]) -> None:
+        """Add what another tally has written down."""
+        add(self, document)
+        for what in document.get("named", []):
+            self.name(what)
+
+    def document(self) -> dict[str, Any]:
+        """Write down the counts by name, and what is named."""
+        return {**counts(self), "named": [*self.named]}
 
 
 class Filler:
@@ -94,15 +100,15 @@ class Filler:
         self._store = mirror.new_store(SCRIPT)
         self._repairer = Repairer(mirror, table, read)
 
-    async def page(self, found: Sequence[tuple[Key, bytes]], read_s: float) -> None:
-        """Fill what was read at read_s, on the mirror's wall clock, or later.
+    async def page(self, found: Sequence[tuple[Key, bytes]], read_s: float) -> Tally:
+        """Fill what was read at read_s, on the mirror's wall clock, or later; count it.
 
         Raises TooLate, StoreRefused, or what reading the items for a repair raises.
         """
         now_ms = int(self._mirror.wall_clock() * 1_000)
         made = entries_of(found, self._table, self._mirror.rules, now_ms)
         standing: list[Entry] = []
-        tally = Tally()
+        tally = Tally(read=len(found))
         wanted = [each for each in made.entries if each.value is not None]
         await self._fill(wanted, read_s, standing, tally)
         keys = [found[int(each.item_identifier)][0] for each in standing]
@@ -111,7 +117,9 @@ class Filler:
         tally.left_out = len(found) - len(wanted) - len(made.rejects)
         tally.rejected += len(made.rejects)
         _name_rejects(made, tally)
-        self._add(tally, len(found))
+        assert sum(counts(tally).values()) == 2 * tally.read, "the fate of every item is known"
+        self._tally.add(tally.document())
+        return tally
 
     def close(self) -> None:
         """Throw the connections away."""
@@ -175,15 +183,6 @@ class Filler:
         if left_s <= 0:
             raise TooLate(f"what was read {age_s:,.0f} s ago is too old to be filled")
         return left_s
-
-    def _add(self, page: Tally, read: int) -> None:
-        page.read = read
-        counts = page.counts()
-        assert sum(counts.values()) == 2 * read, "the fate of every item is known"
-        for name, count in counts.items():
-            setattr(self._tally, name, getattr(self._tally, name) + count)
-        for what in page.named:
-            self._tally.name(what)
 
 
 def refuse_to_fill(mirror: Mirror) -> None:

@@ -6,19 +6,23 @@ A finding is named by its Redis key. What the item or the copy holds is said onl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import orjson
 
+from asyncsync.operate.counting import add, counts
 from asyncsync.operate.looks import Difference, Settled
 from asyncsync.operate.orphans import Suspects
-from asyncsync.operate.progress import rate_and_left
 from asyncsync.operate.repair import Repaired
+from asyncsync.operate.saying import progress, rate_and_left
 from asyncsync.operate.share import CONFIDENCE, bound_percent, lower_bound, percent
 
 PROGRESS_INTERVAL_S = 5.0
+
+# Findings that are named once more where an audit goes on, beside their count.
+NAMED_MAX = 20
 
 Say: TypeAlias = Callable[[str], None]
 
@@ -65,6 +69,8 @@ class Ledger:
         self, say: Say, *, as_json: bool = False, show: bool = False, expected: int = 0
     ) -> None:
         self.tally = Tally()
+        self.named: list[str] = []  # the first findings, without what items hold
+        self._before = 0  # keys that an earlier slice has compared
         self._say = say
         self._as_json = as_json
         self._show = show
@@ -76,6 +82,19 @@ class Ledger:
         """Whether there is no finding, or each was repaired."""
         return self.tally.findings == self.tally.repaired
 
+    def go_on(self, tally: Mapping[str, int], named: Sequence[str]) -> None:
+        """Take what earlier slices have come to, and say their findings once more."""
+        add(self.tally, tally)
+        self._before = self.tally.keys
+        self.named = [*named]
+        if not self._as_json:
+            self._say(
+                f"goes on: {self.tally.keys:,} keys were compared before, "
+                f"{self.tally.findings:,} findings"
+            )
+        for line in named:
+            self._say(line)
+
     def count(self, keys: int) -> None:
         """Take keys that were compared."""
         self.tally.keys += keys
@@ -83,12 +102,12 @@ class Ledger:
         if self._as_json or now_s - self._said_s < PROGRESS_INTERVAL_S:
             return
         self._said_s, took_s = now_s, now_s - self._began_s
-        rate = rate_and_left(self.tally.keys, self._expected, took_s)
-        self._say(
-            f"{took_s:7.1f} s  {self.tally.keys:,} keys, {rate}, {self.tally.findings:,} findings"
-        )
+        done, expected = self.tally.keys - self._before, self._expected - self._before
+        rate = rate_and_left(done, expected, took_s)
+        text = f"{self.tally.keys:,} keys, {rate}, {self.tally.findings:,} findings"
+        self._say(progress(took_s, text))
 
-    def named(self, few: Suspects) -> None:
+    def names(self, few: Suspects) -> None:
         """Take names of the copy."""
         self.tally.names += few.ours
         self.tally.foreign += few.foreign
@@ -107,27 +126,34 @@ class Ledger:
         repaired: Sequence[Repaired] = (),
         *,
         of_names: bool = False,
-    ) -> None:
-        """Take what became of suspects, and say the findings."""
-        self.tally.seen += settled.seen
-        self.tally.dropped += settled.dropped
+    ) -> Tally:
+        """Take what became of suspects, say the findings, and return what was counted."""
+        more = Tally(seen=settled.seen, dropped=settled.dropped)
         if of_names:
-            self.tally.unsettled_names += settled.unsettled
+            more.unsettled_names = settled.unsettled
         else:
-            self.tally.unsettled += settled.unsettled
+            more.unsettled = settled.unsettled
         answers = {each.target.key: each for each in repaired}
         for each in findings:
-            setattr(self.tally, each.kind, getattr(self.tally, each.kind) + 1)
+            setattr(more, each.kind, getattr(more, each.kind) + 1)
             answer = answers.get(each.key)
             if answer is not None:
-                self.tally.repaired += answer.kind == "repaired"
-                self.tally.left += answer.kind != "repaired"
-            for line in self._lines(each, answer):
+                more.repaired += answer.kind == "repaired"
+                more.left += answer.kind != "repaired"
+            for line in self._lines(each, answer, show=self._show):
                 self._say(line)
+            self._name(self._lines(each, answer, show=False)[0])
+        add(self.tally, counts(more))
+        return more
 
-    def _lines(self, found: Difference, answer: Repaired | None) -> list[str]:
+    def _name(self, line: str) -> None:
+        """Name a finding, while there are few; a killed audit may come by one again."""
+        if len(self.named) < NAMED_MAX and line not in self.named:
+            self.named.append(line)
+
+    def _lines(self, found: Difference, answer: Repaired | None, *, show: bool) -> list[str]:
         if self._as_json:
-            return [orjson.dumps(self._shown(found, answer)).decode()]
+            return [orjson.dumps(_shown(found, answer, show=show)).decode()]
         lines = [f"{found.kind:<8} {_text(found.name) or 'an item without a name'}"]
         if found.reason:
             lines[0] += f": {found.reason}"
@@ -135,24 +161,9 @@ class Ledger:
             lines[0] += f": not repaired, {answer.reason or answer.kind}"
         elif answer is not None:
             lines[0] += ": repaired"
-        if self._show:
+        if show:
             lines += [f"  table  {_text(found.expected)}", f"  copy   {_text(found.held)}"]
         return lines
-
-    def _shown(self, found: Difference, answer: Repaired | None) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "finding": found.kind,
-            "key": _text(found.name),
-            "reason": found.reason,
-        }
-        if answer is not None:
-            shown |= {"repaired": answer.kind == "repaired", "repair": answer.reason}
-        if self._show:
-            shown |= {
-                "table": None if found.expected is None else _text(found.expected),
-                "copy": None if found.held is None else _text(found.held),
-            }
-        return shown
 
     def end(
         self,
@@ -173,6 +184,22 @@ class Ledger:
             lines.insert(0, "cut short; until then:")
         for line in lines:
             self._say(line)
+
+
+def _shown(found: Difference, answer: Repaired | None, *, show: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "finding": found.kind,
+        "key": _text(found.name),
+        "reason": found.reason,
+    }
+    if answer is not None:
+        shown |= {"repaired": answer.kind == "repaired", "repair": answer.reason}
+    if show:
+        shown |= {
+            "table": None if found.expected is None else _text(found.expected),
+            "copy": None if found.held is None else _text(found.held),
+        }
+    return shown
 
 
 def summary_lines(tally: Tally, *, is_whole: bool, names: bool) -> list[str]:

@@ -21,8 +21,8 @@ DONE = "redriven"
 class Objects(Protocol):
     """Objects of one place, by name."""
 
-    def names(self) -> AsyncIterator[str]:
-        """Name each object that is not done."""
+    def names(self, after: str = "") -> AsyncIterator[str]:
+        """Name each object that is not done and comes after a name, in the names' order."""
 
     async def read(self, name: str) -> bytes | None:
         """Return an object's content; None where it is gone."""
@@ -38,11 +38,12 @@ class Files:
         self._root = root
         self._folder = root if root.is_dir() else root.parent
 
-    async def names(self) -> AsyncIterator[str]:
-        """Name each file, in order."""
-        found = sorted(self._root.rglob("*")) if self._root.is_dir() else [self._root]
+    async def names(self, after: str = "") -> AsyncIterator[str]:
+        """Name each file after a name, in order."""
+        found = sorted(self._root.rglob("*"), key=str) if self._root.is_dir() else [self._root]
         for path in found:
-            if DONE not in path.relative_to(self._folder).parts and path.is_file():
+            is_done = DONE in path.relative_to(self._folder).parts
+            if str(path) > after and not is_done and path.is_file():
                 yield str(path)
 
     async def read(self, name: str) -> bytes | None:
@@ -87,12 +88,14 @@ class Bucket:
         self._bucket = bucket
         self._prefix = prefix
 
-    async def names(self) -> AsyncIterator[str]:
-        """Name each object, as S3 lists them.
+    async def names(self, after: str = "") -> AsyncIterator[str]:
+        """Name each object after a name, in order, as S3 lists them.
 
         Raises CommandFailed.
         """
         request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix}
+        if after:
+            request["StartAfter"] = self._key(after)
         while True:
             with dynamo_errors(f"listing {self._url(self._prefix)}", "S3"):
                 page = await self._client.list_objects_v2(**request)

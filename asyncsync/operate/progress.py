@@ -70,19 +70,3 @@ def failure_line(batch: Batch, answer: Answer, decision: Decision) -> str:
         "throttled": f"throttled, again in {decision.wait_ms} ms",
     }[decision.kind]
     return f"batch of {len(batch.records)} {reported}: {then}"
-
-
-def rate_and_left(done: int, of_about: int, took_s: float) -> str:
-    """Write how fast something is done and how long the rest may take; of_about 0: not known."""
-    rate = done / took_s if took_s > 0 else 0.0
-    if not rate or of_about <= done:
-        return f"{rate:,.0f}/s"
-    return f"{rate:,.0f}/s, about {_span((of_about - done) / rate)} left"
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

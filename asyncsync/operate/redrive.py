@@ -2,7 +2,8 @@
 
 For the highest record of each key: nothing where the fence is past it, else a repair that
 leaves the fence at that record's version. An image is never replayed. An object is moved only
-after every key of it is confirmed, so it is safe to run twice, and two at once.
+after every key of it is confirmed, so it is safe to run twice, and two at once. What is kept is
+the last name that was looked at: names that come before it later are for the next run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import orjson
 
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
+from asyncsync.operate.counting import add, counts
 from asyncsync.operate.discarded import Discarded, fitting, highest, read_discarded
 from asyncsync.operate.dynamo import Dynamo, Table, describe_table, dynamo
 from asyncsync.operate.errors import CommandFailed, first_error
@@ -24,12 +26,18 @@ from asyncsync.operate.items import consistent_reads
 from asyncsync.operate.objects import DONE, Objects, open_objects
 from asyncsync.operate.pace import Pace
 from asyncsync.operate.repair import Repaired, Repairer
+from asyncsync.operate.saying import progress
+from asyncsync.operate.slices import LeftS, OutOfTime, no_end
+from asyncsync.operate.state import Document, Kept, keep, open_state
 
 # Objects read side by side, whose keys are then repaired together: Lambda's events end at
 # 6 MB, so some 100 MB of them at most.
 OBJECTS_MAX = 16
 
 PROGRESS_INTERVAL_S = 5.0
+
+# What was left and is named once more where a run goes on, beside its count.
+NAMED_MAX = 20
 
 Say: TypeAlias = Callable[[str], None]
 
@@ -44,6 +52,7 @@ class RedriveOptions:
     places: Sequence[str]  # s3://bucket/prefix, folders, files
     endpoint_url: str | None = None
     dry_run: bool = False
+    state: str | None = None  # a path or s3:// prefix
     as_json: bool = False
 
 
@@ -70,17 +79,24 @@ class Left:
 
 
 async def redrive(
-    options: RedriveOptions, mirror: Mirror, env: Mapping[str, str], say: Say
+    options: RedriveOptions,
+    mirror: Mirror,
+    env: Mapping[str, str],
+    say: Say,
+    left_s: LeftS = no_end,
 ) -> bool:
     """Redrive every object of the places; return whether none was left.
 
-    Raises CommandFailed, ConfigError or StoreRefused where it cannot go on.
+    Raises CommandFailed, ConfigError or StoreRefused where it cannot go on, OutOfTime where no
+    more is to be begun.
     """
     async with dynamo(options.endpoint_url, env) as clients:
-        return await redrive_with(clients, options, mirror, say)
+        return await redrive_with(clients, options, mirror, say, left_s)
 
 
-async def redrive_with(clients: Dynamo, options: RedriveOptions, mirror: Mirror, say: Say) -> bool:
+async def redrive_with(
+    clients: Dynamo, options: RedriveOptions, mirror: Mirror, say: Say, left_s: LeftS = no_end
+) -> bool:
     """Redrive through clients that are open already.
 
     Raises what redrive raises.
@@ -93,11 +109,11 @@ async def redrive_with(clients: Dynamo, options: RedriveOptions, mirror: Mirror,
     said = _Said(say, tally, options)
     ended = False
     try:
-        with first_error():
-            for place in options.places:
-                async with open_objects(place, clients) as objects:
-                    async for names in _groups(objects):
-                        said.left(await redriver.few(objects, names))
+        async with open_state(options.state, clients) as state:
+            kept = await keep(state, await state.load(), _identity(options, mirror, table))
+            with first_error():
+                await _places(clients, options, kept, redriver, said, left_s)
+            await kept.remove()
         ended = True
     finally:
         repairer.close()
@@ -106,9 +122,46 @@ async def redrive_with(clients: Dynamo, options: RedriveOptions, mirror: Mirror,
     return not tally.left
 
 
-async def _groups(objects: Objects) -> AsyncIterator[list[str]]:
+def _identity(options: RedriveOptions, mirror: Mirror, table: Table) -> Document:
+    """Return what a state belongs to: with anything else, it would leave objects out."""
+    return {
+        "command": "redrive",
+        "table": table.arn or table.name,
+        "places": [*options.places],
+        "dry_run": options.dry_run,
+        "redis": mirror.config.server.address,
+        "key": mirror.config.key,
+    }
+
+
+async def _places(
+    clients: Dynamo,
+    options: RedriveOptions,
+    kept: Kept,
+    redriver: Redriver,
+    said: _Said,
+    left_s: LeftS,
+) -> None:
+    """Redrive place after place, from where it was, until all are or time is up."""
+    held = kept.document("progress")
+    at, after = held.get("place", 0), held.get("after", "")
+    said.go_on(held.get("tally", {}), held.get("named", ()))
+    worked = False
+    for number, place in enumerate(options.places[at:], at):
+        async with open_objects(place, clients) as objects:
+            async for names in _groups(objects, after):
+                if worked and left_s() <= 0:
+                    raise OutOfTime("time is up: not all objects were looked at")
+                said.left(await redriver.few(objects, names))
+                worked = True
+                far = {"place": number, "after": names[-1], "named": said.named}
+                await kept.save("progress", far | {"tally": counts(said.tally)})
+        after = ""
+
+
+async def _groups(objects: Objects, after: str) -> AsyncIterator[list[str]]:
     group: list[str] = []
-    async for name in objects.names():
+    async for name in objects.names(after):
         group.append(name)
         if len(group) == OBJECTS_MAX:
             yield group
@@ -200,23 +253,36 @@ class _Said:
     """Says what is left as it is found, how far the run is, and at its end what it has done."""
 
     def __init__(self, say: Say, tally: Tally, options: RedriveOptions) -> None:
+        self.tally = tally
+        self.named: list[str] = []  # the first that were left
         self._say = say
-        self._tally = tally
+        self._before = 0  # objects of an earlier slice
         self._options = options
         self._began_s = self._said_s = time.monotonic()
 
+    def go_on(self, tally: Mapping[str, int], named: Sequence[str]) -> None:
+        """Take what earlier slices have come to, and say once more what they left."""
+        add(self.tally, tally)
+        self._before = self.tally.objects
+        self.named = [*named]
+        for line in named:
+            self._say(line)
+
     def left(self, found: Sequence[Left]) -> None:
         for each in found:
-            self._say(_left_json(each) if self._options.as_json else _left_line(each))
+            line = _left_json(each) if self._options.as_json else _left_line(each)
+            self._say(line)
+            if len(self.named) < NAMED_MAX:
+                self.named.append(line)
         now_s = time.monotonic()
         if now_s - self._said_s > PROGRESS_INTERVAL_S and not self._options.as_json:
             self._said_s = now_s
-            done, took_s = self._tally.objects, now_s - self._began_s
-            self._say(f"{took_s:7.1f} s  {done:,} objects, {done / took_s:,.0f}/s")
+            done, took_s = self.tally.objects - self._before, now_s - self._began_s
+            self._say(progress(took_s, f"{self.tally.objects:,} objects, {done / took_s:,.0f}/s"))
 
     def end(self) -> None:
         summary = summary_json if self._options.as_json else summary_line
-        self._say(summary(self._tally, dry_run=self._options.dry_run))
+        self._say(summary(self.tally, dry_run=self._options.dry_run))
 
 
 def _left_line(left: Left) -> str:

@@ -8,20 +8,24 @@ item is there. What is left over is counted, and stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import orjson
+from msgspec import structs
 
 from asyncsync.encode import Rules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.operate.copy import Copy
-from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo
-from asyncsync.operate.errors import CommandRefused
+from asyncsync.operate.dynamo import Dynamo, Table, describe_table, dynamo
+from asyncsync.operate.errors import CommandRefused, first_error
 from asyncsync.operate.names import Names, is_fence
+from asyncsync.operate.naming import names_of, naming
 from asyncsync.operate.orphans import keys_of
+from asyncsync.operate.slices import LeftS, OutOfTime, no_end
+from asyncsync.operate.state import Document, keep, keeping, open_state
 
 _STRING = b"string"
 
@@ -36,6 +40,7 @@ class RetireOptions:
     template: str  # the old one
     endpoint_url: str | None = None
     orphans: bool = False  # also where the old template has no prefix of its own
+    state: str | None = None  # a path or s3:// prefix
     as_json: bool = False
 
 
@@ -49,17 +54,25 @@ class Tally:
     foreign: int = 0
 
 
-async def retire(options: RetireOptions, mirror: Mirror, env: Mapping[str, str], say: Say) -> bool:
+async def retire(
+    options: RetireOptions,
+    mirror: Mirror,
+    env: Mapping[str, str],
+    say: Say,
+    left_s: LeftS = no_end,
+) -> bool:
     """Remove old names; return whether each item of theirs has its new one.
 
     Raises CommandRefused or ConfigError where it may not begin, CommandFailed or StoreRefused
-    where it cannot go on.
+    where it cannot go on, OutOfTime where no more is to be begun.
     """
     async with dynamo(options.endpoint_url, env) as clients:
-        return await retire_with(clients, options, mirror, say)
+        return await retire_with(clients, options, mirror, say, left_s)
 
 
-async def retire_with(clients: Dynamo, options: RetireOptions, mirror: Mirror, say: Say) -> bool:
+async def retire_with(
+    clients: Dynamo, options: RetireOptions, mirror: Mirror, say: Say, left_s: LeftS = no_end
+) -> bool:
     """Retire through clients that are open already.
 
     Raises what retire raises.
@@ -68,7 +81,7 @@ async def retire_with(clients: Dynamo, options: RetireOptions, mirror: Mirror, s
     if mirror.rules.key is None and options.template == config.key:
         raise CommandRefused(f"--retire {options.template}: that is the template in use")
     table = await describe_table(clients, options.table)
-    rules = Rules(replace(config, key=options.template))
+    rules = Rules(structs.replace(config, key=options.template))
     old = Names(table.name, table.keys, table.types, rules)
     present = Names(table.name, table.keys, table.types, mirror.rules)
     if not old.prefix and not options.orphans:
@@ -76,15 +89,36 @@ async def retire_with(clients: Dynamo, options: RetireOptions, mirror: Mirror, s
             f"--retire {options.template}: its names begin with nothing of their own, so a key "
             "of somebody else's could be one; give --orphans where the server has none"
         )
-    tally = Tally()
     copy = Copy(mirror)
+    tally = Tally()
     try:
-        async for found in copy.names(old.pattern):
-            await _few(found, old, present, copy, tally)
+        async with open_state(options.state, clients) as state:
+            kept = await keep(state, await state.load(), _identity(options, mirror, table))
+            held = kept.document("progress")
+            found = await naming(copy, tally, held, kept=options.state is not None)
+            with first_error():
+                async with keeping(kept, "progress", found.document):
+                    async for some, step in names_of(copy, old.pattern, found, Tally, left_s):
+                        await _few(some, old, present, copy, step.tally)
+                        found.trail.settle(step)
+            if not found.trail.is_done:
+                raise OutOfTime("time is up: not all names were looked at")
+            await kept.remove()
     finally:
         copy.close()
         say(_summary_json(tally) if options.as_json else _summary(tally))
     return not tally.kept
+
+
+def _identity(options: RetireOptions, mirror: Mirror, table: Table) -> Document:
+    """Return what a state belongs to: with anything else, it would leave names in."""
+    return {
+        "command": "retire",
+        "table": table.arn or table.name,
+        "template": options.template,
+        "redis": mirror.config.server.address,
+        "key": mirror.config.key,
+    }
 
 
 async def _few(

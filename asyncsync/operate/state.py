@@ -1,23 +1,38 @@
 """What a command that was cut short goes on from: named JSON documents, in a file or in S3.
 
 A document is written whole or not at all. The first, "run", says what the others belong to; a
-state of another run is refused, because its cursors would leave keys out.
+state of another run is refused, because its cursors would leave keys out. It bears a mark, and
+so does each document: one of another mark was left by a run that has ended, or is written by
+one that began at the same moment, and is passed over. So two runs of the same arguments may
+do work twice, and never leave any out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol, TypeAlias
 
+import anyio
 import orjson
 
 from asyncsync.operate.dynamo import Dynamo, dynamo_errors
 from asyncsync.operate.errors import CommandRefused
 
 RUN = "run"
+
+# Raised where what the documents hold has another meaning.
+FORMAT = 2
+
+# How often a document is written that changes all the time: what a kill repeats, against a
+# request to S3 each time.
+KEEP_INTERVAL_S = 5.0
+
+# How long the last writing of it may hold up whoever has cut a command short.
+KEEP_WITHIN_S = 10.0
 
 Document: TypeAlias = dict[str, Any]
 
@@ -150,6 +165,75 @@ async def open_state(where: str | None, dynamo: Dynamo) -> AsyncIterator[State]:
         yield FileState(Path(where))
 
 
+class Kept:
+    """What one run has kept so far, and keeps."""
+
+    def __init__(self, state: State, mark: str, documents: Mapping[str, Document]) -> None:
+        self._state = state
+        self._mark = mark
+        self._documents = {n: each for n, each in documents.items() if each.get("mark") == mark}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether anything was kept."""
+        return bool(self._documents)
+
+    def document(self, name: str) -> Document:
+        """Return one document; an empty one where none was kept."""
+        return self._documents.get(name, {})
+
+    async def save(self, name: str, document: Document) -> None:
+        """Keep one document.
+
+        Raises CommandRefused or CommandFailed.
+        """
+        self._documents[name] = document
+        await self._state.save(name, {**document, "mark": self._mark})
+
+    async def remove(self) -> None:
+        """Forget all: the work is done."""
+        await self._state.remove()
+
+
+async def keep(
+    state: State,
+    documents: Mapping[str, Document],
+    run: Document,
+    make_mark: Callable[[], str] = lambda: token_hex(8),
+) -> Kept:
+    """Go on with the run that documents are of, or begin one, if they are of this one.
+
+    Raises CommandRefused where they are of another, or what saving raises.
+    """
+    this = {"format": FORMAT, **run}
+    held = dict(documents.get(RUN, {}))
+    mark = str(held.pop("mark", "")) or make_mark()
+    if held:
+        refuse_another_run(this, held)
+    await state.save(RUN, {**this, "mark": mark})
+    others = {name: document for name, document in documents.items() if name != RUN}
+    return Kept(state, mark, others)
+
+
+@asynccontextmanager
+async def keeping(kept: Kept, name: str, document: Callable[[], Document]) -> AsyncIterator[None]:
+    """Keep a document of the moment now and then, and at the end however that comes."""
+
+    async def now_and_then() -> None:
+        while True:
+            await anyio.sleep(KEEP_INTERVAL_S)
+            await kept.save(name, document())
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(now_and_then)
+            yield
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.move_on_after(KEEP_WITHIN_S, shield=True):
+            await kept.save(name, document())
+
+
 def s3_place(url: str) -> tuple[str, str]:
     """Return the bucket and the key or prefix of an s3:// URL.
 
@@ -161,13 +245,12 @@ def s3_place(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def refuse_another_run(run: Mapping[str, Any], documents: Mapping[str, Document]) -> None:
-    """Refuse documents of another run than this one.
+def refuse_another_run(run: Mapping[str, Any], held: Mapping[str, Any]) -> None:
+    """Refuse what was kept of another run than this one.
 
     Raises CommandRefused naming what differs.
     """
-    held = documents.get(RUN)
-    if held is None or held == run:
+    if held == run:
         return
     differ = [name for name in run if held.get(name) != run[name]] or ["its form"]
     raise CommandRefused(
