@@ -163,7 +163,15 @@ def translated() -> Any:
     return json.loads(ended.stdout)
 
 
-@pytest.fixture(scope="module", params=["moto", *(["given"] if GIVEN_DYNAMODB else [])])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of the tools on moto, and where one is given and it may, on that DynamoDB."""
+    if "endpoint" in metafunc.fixturenames:
+        alone = not GIVEN_DYNAMODB or metafunc.definition.get_closest_marker("only_moto")
+        servers = ["moto"] if alone else ["moto", "given"]
+        metafunc.parametrize("endpoint", servers, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
     """A DynamoDB for a module's tests: moto's, and where one is given, that one too.
 

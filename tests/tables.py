@@ -13,8 +13,8 @@ from asyncsync.operate.dynamo import Dynamo, dynamo, scan
 
 Item = dict[str, dict[str, Any]]
 
-# For a test of what moto alone has: S3, Lambda, one stream for each table.
-only_moto = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
+# For a test, or a module, of what moto alone has: S3, Lambda, one stream for each table.
+only_moto = pytest.mark.only_moto
 
 
 async def table_names(url: str) -> set[str]:

