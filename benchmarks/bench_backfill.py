@@ -8,6 +8,9 @@ before each; the values are compared first.
 table: a whole backfill from moto's server; beside it the same parallel scan through aioboto3,
 which parses the items and at which nobody looks. moto is the slower side by far.
 
+read: a scan's page from a server that answers at once, to keys and images; beside it the page as
+aioboto3 parses it, at which nobody looks. By this process's CPU, as the server has another.
+
 memory: the peak of a process that backfills 20 000 items, and of one that does 200 000, their
 pages made as they are asked for.
 
@@ -24,23 +27,34 @@ import random
 import resource
 import subprocess
 import sys
+import tempfile
+import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import anyio
 import redis
 
 from asyncsync.config import Config
-from asyncsync.lab.servers import ServerProcess, binaries, dynamodb_process, redis_process
+from asyncsync.lab.servers import (
+    ServerProcess,
+    binaries,
+    dynamodb_process,
+    free_port,
+    redis_process,
+    running,
+)
 from asyncsync.mirror import Mirror
 from asyncsync.operate import backfill as command
 from asyncsync.operate.backfill import WORKERS_MAX, BackfillOptions, backfill
 from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo
 from asyncsync.operate.entries import entries_of, key_of
 from asyncsync.operate.filling import Filler, Tally
-from asyncsync.operate.items import Answer, image_of
+from asyncsync.operate.items import Answer, image_of, scan_page
 from asyncsync.operate.mirrors import make_mirror
 from asyncsync.operate.raw import without_items
 from bench_core import timed_rounds
@@ -213,6 +227,69 @@ async def _idle_scan(url: str) -> None:
                 tasks.start_soon(segment, number)
 
 
+# --- reading ----------------------------------------------------------------------------------
+
+
+def read_ratios(items: int, rounds: int, chance: random.Random) -> int:
+    """Time the reading of a page beside its parsing; print, and return 0: it has no target."""
+    page = pages_of(items, chance)[0]
+    port = free_port()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(body_of(page))
+        file.flush()
+        serve = [sys.executable, __file__, "--answer-with", file.name, "--port", str(port)]
+        with running(serve, port):
+            times_us = anyio.run(_read, f"http://127.0.0.1:{port}", page, rounds)
+    for name, each in times_us.items():
+        print(f"{name:10} {spread(each):.1f} us of CPU an item")
+    print(f"{'':10} {ratios(times_us['parsed'], times_us['read']):.1f} times")
+    return 0
+
+
+async def _read(
+    url: str, page: Sequence[dict[str, Any]], rounds: int
+) -> Mapping[str, Sequence[float]]:
+    times_us: dict[str, list[float]] = {"read": [], "parsed": []}
+    async with dynamo(url, {}) as clients:
+
+        async def read() -> list[Any]:
+            answer = await scan_page(clients, TABLE, 0, 1, None)
+            return [(key_of(item, NAMES), image_of(item)) for item in answer.items]
+
+        async def parsed() -> list[Any]:
+            return (await clients.items.scan(TableName=TABLE))["Items"]
+
+        assert await read() == [(key_of(item, NAMES), image_of(item)) for item in page]
+        assert await parsed() == page, "both read the same"
+        for _ in range(rounds):
+            for name, work in (("read", read), ("parsed", parsed)):
+                gc.collect()
+                began_s = time.process_time()
+                await work()
+                times_us[name].append((time.process_time() - began_s) / len(page) * 1e6)
+    return times_us
+
+
+def _answer_with(body: bytes, port: int) -> None:
+    """Answer every request with a scan's page."""
+
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-amz-json-1.0")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    ThreadingHTTPServer(("127.0.0.1", port), Answers).serve_forever()
+
+
 # --- memory -----------------------------------------------------------------------------------
 
 
@@ -287,13 +364,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--table-items", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=("fill", "table", "memory"))
+    parser.add_argument("--only", choices=("fill", "table", "read", "memory"))
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--redis-url", help=argparse.SUPPRESS)
+    parser.add_argument("--answer-with", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.peak_of:
         anyio.run(_peak, arguments.peak_of, arguments.redis_url)
         return 0
+    if arguments.answer_with:
+        _answer_with(arguments.answer_with.read_bytes(), arguments.port)
 
     print(
         f"{platform.machine()}, Python {platform.python_version()}, redis-py {version('redis')}, "
@@ -307,6 +388,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.only in (None, "table"):
             rounds = max(2, arguments.rounds // 2)
             missed |= table_ratios(server, arguments.table_items, rounds, chance)
+        if arguments.only in (None, "read"):
+            missed |= read_ratios(arguments.items, arguments.rounds, chance)
         if arguments.only in (None, "memory"):
             missed |= memory_ratio(server)
     return missed

@@ -10,7 +10,7 @@ import pytest
 import bench_backfill
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.operate.items import image_of
-from bench_backfill import _printed, fill_ratios, pages_of, sdk_item
+from bench_backfill import _printed, fill_ratios, pages_of, read_ratios, sdk_item
 from stream_events import image
 
 
@@ -38,6 +38,14 @@ def test_fills_and_sets_leave_the_same_values(
     assert fill_ratios(real_server, 100, 2, random.Random(1)) == 0
 
     assert "of SET, target 0.0\n" in capsys.readouterr().out
+
+
+def test_a_page_is_read_and_parsed_to_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_ratios(100, 2, random.Random(1)) == 0
+
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[:2]] == ["read", "parsed"]
+    assert said[2].endswith(" times")
 
 
 def test_a_missed_target_is_said(capsys: pytest.CaptureFixture[str]) -> None:
