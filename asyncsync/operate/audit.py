@@ -83,7 +83,7 @@ async def audit_with(clients: Dynamo, options: AuditOptions, mirror: Mirror, say
     names = Names(table.name, table.keys, table.types, mirror.rules)
     looks_for_orphans = _looks_for_orphans(options, names)
     parts = draw_parts(table.items, options.sample, options.chance)
-    pace = Pace(options.rcu)
+    pace = Pace(options.rcu, chance=options.chance)
     repairer = None
     if options.repair:
         reads = consistent_reads(clients, table.name, pace)

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from random import Random, SystemRandom
 from typing import Any, TypeAlias
 
 import anyio
@@ -54,6 +55,7 @@ class BackfillOptions:
     from_export: str | None = None
     assume_following: bool = False
     as_json: bool = False
+    chance: Random = field(default_factory=SystemRandom, compare=False)
 
 
 @dataclass(slots=True)
@@ -87,9 +89,19 @@ async def backfill(
     go on.
     """
     refuse_to_fill(mirror)
+    async with dynamo(options.endpoint_url, env) as clients:
+        return await backfill_with(clients, options, mirror, say)
+
+
+async def backfill_with(
+    clients: Dynamo, options: BackfillOptions, mirror: Mirror, say: Say
+) -> bool:
+    """Fill the copy through clients that are open already.
+
+    Raises what backfill raises.
+    """
     with first_error():
         async with AsyncExitStack() as stack:
-            clients = await stack.enter_async_context(dynamo(options.endpoint_url, env))
             table = await describe_table(clients, options.table)
             export, s3 = None, None
             if options.from_export is not None:
@@ -106,7 +118,7 @@ async def backfill(
                 table=table,
                 state=state,
                 documents=await state.load(),
-                pace=Pace(options.rcu),
+                pace=Pace(options.rcu, chance=options.chance),
                 expected=table.items if export is None else export.items,
                 began_s=time.monotonic(),
             )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
 from typing import Any, TypeAlias
 
 import anyio
@@ -45,6 +46,7 @@ class RedriveOptions:
     endpoint_url: str | None = None
     dry_run: bool = False
     as_json: bool = False
+    chance: Random = field(default_factory=SystemRandom, compare=False)
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ async def redrive_with(clients: Dynamo, options: RedriveOptions, mirror: Mirror,
     """
     tally = Tally()
     table = await describe_table(clients, options.table)
-    read = consistent_reads(clients, table.name, Pace())
+    read = consistent_reads(clients, table.name, Pace(chance=options.chance))
     repairer = Repairer(mirror, table.name, read, dry_run=options.dry_run)
     redriver = Redriver(repairer, table, tally, dry_run=options.dry_run)
     said = _Said(say, tally, options)

@@ -24,7 +24,7 @@ Command: TypeAlias = Sequence[bytes]
 UNDO_COMMANDS_MAX = 64
 
 # To CLUSTER SLOTS: one endpoint that holds them all, as ElastiCache serverless answers.
-TOPOLOGY = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\nsimulated\r\n:6379\r\n"
+TOPOLOGY = b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\nsimulated\r\n:6379\r\n$2\r\nid\r\n"
 
 _OK = b"+OK\r\n"
 _NIL = b"$-1\r\n"
