@@ -38,8 +38,13 @@ FAILED = "failed"  # where the on-failure objects lie
 # A process is killed, or what was killed is begun again, within so many of the table's answers.
 KILLED_READS = 30
 AGAIN_READS = 60
-SLOW_S_MAX = 3.0
 AGAIN_MAX = 4  # and no more often: a quiet day would be full of it
+
+# A run makes many requests, one after another, and each one lost costs it a timeout.
+EXPOSURE = 0.4
+
+# About as many reads of a few items as each makes, so that each of them may be the one that waits.
+READS = {BACKFILL: 3, AUDIT: 13, REDRIVE: 2}
 
 # Runs that a calm system may need until nothing is left: one, and one more for what fell due
 # while the first was under way.
@@ -66,10 +71,14 @@ class Process:
         self.allowed: Mapping[bytes, object] | None = None  # any item's names
         self.kill_when_sent = False
         self.kill: Callable[[], object] = lambda: None
+        self.exposure = EXPOSURE
         self.sent = 0
         self.skew_s = self.slept_s = 0.0
+        self.reads = 0
+        self.waits_at = 0  # which of its reads waits until it is old; none
         self.since = 0  # the oracle's moment at which it began
         self._weather = weather
+        self._slow_s = scenario.tools.slow_s
         self._function = function
         self.mirror = Mirror(
             scenario.config,
@@ -89,7 +98,7 @@ class Process:
     def slow_s(self) -> float:
         """Return how much later than usual a request arrives, from wherever the tool runs."""
         is_slow = self._weather.strikes("a tool's request is slow")
-        return self._weather.chance.uniform(0, SLOW_S_MAX) if is_slow else 0.0
+        return self._weather.chance.uniform(0, self._slow_s) if is_slow else 0.0
 
 
 class Actors:
@@ -115,7 +124,7 @@ class Actors:
         self._oracle = oracle
         self._say = say
         self._discarded: dict[str, Sequence[tuple[int, Version]]] = {}
-        self._scan_since = self._brought_since = -1  # the oracle's moments
+        self._scan_since = self._brought_since = -2  # the oracle's moments; never
         self._begun: Counter[str] = Counter()
         self._running: dict[asyncio.Task[Said | None], str] = {}
         self._again: set[str] = set()  # what was cut short and is to be begun again
@@ -134,9 +143,9 @@ class Actors:
         return not self._running
 
     def begin(self) -> None:
-        """Begin some of the tools before anything has changed."""
+        """Begin some of the tools, before anything has changed or before a quiet day."""
         for what in self._tools.begin:
-            if self._chance.random() < 0.5:
+            if self._chance.random() < 0.7 and not self._is_under_way(what):
                 self._patience[what] = AGAIN_MAX
                 self._begin(what)
 
@@ -162,10 +171,14 @@ class Actors:
         name = f"{what.split()[1]} {self._begun[what]}"
         process = Process(name, self._scenario, self._weather, self._loop, self._function)
         process.since = self._oracle.now
+        is_to_come = self._scenario.quiet_day and not self._aws.is_old.is_set()
+        if is_to_come and self._weather.strikes("an answer of the table waits until it is old"):
+            process.waits_at = self._chance.randint(1, READS[what])
         task = self._loop.create_task(self._live(what, process))
         self._running[task] = what
         process.kill = task.cancel
-        if self._weather.strikes("a tool is killed"):
+        # One that waits is left alone until it is old.
+        if not process.waits_at and self._weather.strikes("a tool is killed"):
             after_s = self._chance.uniform(0, KILLED_READS * self._tools.read_s)
             self._loop.call_later(after_s, task.cancel)
         task.add_done_callback(self._ended)
@@ -302,7 +315,7 @@ class Actors:
     @property
     def _is_brought(self) -> bool:
         """Whether a backfill is done that began after the last damage."""
-        return self._brought_since > self._oracle.last_damage
+        return self._brought_since >= self._oracle.last_damage
 
     async def _whole(self, what: str) -> Said:
         said = await self._begin(what)

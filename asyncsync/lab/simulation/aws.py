@@ -42,6 +42,8 @@ class Caller(Protocol):
     name: str
     skew_s: float  # of its wall clock
     slept_s: float  # what its monotonic clock is ahead by
+    reads: int  # of the table, so far
+    waits_at: int  # which of them is to wait
 
 
 class Aws:
@@ -85,15 +87,14 @@ class Aws:
         if strikes("a tool's clock jumps"):
             caller.skew_s = chance.uniform(-SKEW_S_MAX, SKEW_S_MAX)
             caller.slept_s += chance.uniform(0, 3_600)
+        tools = self._scenario.tools
         is_slow = strikes("a read of the table is slow")
-        await asyncio.sleep(chance.uniform(0, 3.0 if is_slow else self._scenario.tools.read_s))
+        await asyncio.sleep(chance.uniform(0, tools.slow_s if is_slow else tools.read_s))
 
     async def grow_old(self, caller: Caller) -> None:
         """Let an answer wait, in a machine that sleeps or not, until fences have ended."""
-        is_to_come = self._scenario.quiet_day and not self.is_old.is_set()
-        if not is_to_come or not self.weather.strikes(
-            "an answer of the table waits until it is old"
-        ):
+        caller.reads += 1
+        if caller.reads != caller.waits_at:
             return
         self.say("  %s: an answer of the table waits", caller.name)
         began_s = self._loop.time()

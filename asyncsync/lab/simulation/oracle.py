@@ -219,7 +219,7 @@ class Oracle:
         """Check an object that was put to those that are done; its run began at `since`."""
         for item, version in records:
             highest = self._highest.get(item, (*BEFORE_STREAM, 0))
-            if highest < (*version, 1) and self._damaged.get(item, -1) < since:
+            if highest < (*version, 1) and self._damaged.get(item, -1) <= since:
                 raise Violation(
                     f"G2: {version} of item {item} is redriven, its fence is at {highest}"
                 )

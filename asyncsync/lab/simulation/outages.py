@@ -15,13 +15,6 @@ from asyncsync.lab.simulation.oracle import Oracle
 from asyncsync.lab.simulation.virtual import VirtualLoop
 from asyncsync.lab.simulation.weather import Weather
 
-# What destroys data or fences, and so ends the promises for those keys until a replay.
-DESTRUCTIVE = (
-    "the server restarts without its data",
-    "a failover loses the last writes",
-    "fences are evicted",
-)
-
 _FENCE_SUFFIX = b"}!f"
 _SCRIPTS = (b"EVALSHA", b"EVAL")
 
@@ -76,7 +69,8 @@ class Outages:
         connection.allowed = sandbox.allowed
         if sandbox.kill_when_sent:
             self._loop.call_soon(sandbox.kill)
-        fate = self._fate(len(data))
+        is_met = self._chance.random() < sandbox.exposure
+        fate = self._fate(len(data)) if is_met else Fate()
         if fate == Fate():
             fate = Fate(late_s=sandbox.slow_s())
         if fate != Fate():

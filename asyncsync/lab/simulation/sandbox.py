@@ -57,6 +57,7 @@ class Sandbox:
         self.allowed: Mapping[bytes, object] = {}
         self.kill_when_sent = False
         self.kill: Callable[[], object] = lambda: None
+        self.exposure = 1.0  # the share of its requests that the network's faults may meet
         self.sent = 0  # writes in this invocation
         self.opened = 0  # connections in this invocation
         self.calm_runs = 0

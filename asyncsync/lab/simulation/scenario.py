@@ -10,7 +10,7 @@ from random import Random
 
 from asyncsync.config import Config
 from asyncsync.lab.mapping import MappingSettings
-from asyncsync.lab.simulation.weather import PER_CHANGE, Weather
+from asyncsync.lab.simulation.weather import DESTRUCTIVE, PER_CHANGE, Weather
 
 NEVER_ENCODED, NOT_YET_ENCODED = PER_CHANGE
 BACKFILL, AUDIT, REDRIVE = "a backfill begins", "an audit begins", "a redrive begins"
@@ -25,6 +25,7 @@ class Tools:
 
     begin: tuple[str, ...]  # of BACKFILL, AUDIT, REDRIVE
     read_s: float  # until the table answers, on average
+    slow_s: float  # the same, and until a request of theirs arrives, at worst
     segments: int
     page_items: int | None
     settle_s: float
@@ -87,9 +88,13 @@ def draw(chance: Random, weather: Weather) -> Scenario:
         weather.odds.pop(NOT_YET_ENCODED, None)
     if mode != "mirror":  # there only what readers have asked for is in the copy
         weather.odds.pop(BACKFILL, None)
-    quiet_day = chance.random() < 0.3
+    quiet_day = chance.random() < 0.42
     wide = chance.random() < 0.01  # more keys than one script call carries
+    if quiet_day and chance.random() < 0.5:  # what is destroyed before it leaves no quiet day
+        for name in DESTRUCTIVE:
+            weather.odds.pop(name, None)
     before = mode != "mirror" or BACKFILL in weather.odds
+    gap_s = 0.001 if wide else chance.choice((0.02, 0.06, 0.2, 0.5))
     return Scenario(
         config,
         _mapping(config, weather, chance, quiet_day=quiet_day, wide=wide),
@@ -97,25 +102,24 @@ def draw(chance: Random, weather: Weather) -> Scenario:
         idle=chance.randint(0, 10) if before and not wide else 0,
         before=before,
         changes=1_200 if wide else chance.randint(45, 85),
-        gap_s=0.001 if wide else chance.choice((0.02, 0.06, 0.2)),
+        gap_s=gap_s,
         timeout_s=chance.choice((3.0, 10.0, 30.0)),
         transforms=transforms,
         quiet_day=quiet_day,
-        tools=_tools(config, weather, chance, wide=wide),
+        tools=_tools(config, weather, chance, gap_s, wide=wide),
     )
 
 
-def _tools(config: Config, weather: Weather, chance: Random, *, wide: bool) -> Tools:
+def _tools(config: Config, weather: Weather, chance: Random, gap_s: float, *, wide: bool) -> Tools:
     return Tools(
         begin=tuple(name for name in (BACKFILL, AUDIT, REDRIVE) if name in weather.odds),
-        read_s=chance.choice((0.002, 0.02, 0.1)),
+        read_s=gap_s * chance.choice((0.05, 0.3, 1.0)),
+        slow_s=gap_s * 10,
         segments=chance.choice((1, 2, 3)),
         page_items=None if wide else chance.choice((1, 2, 3, None)),
-        settle_s=chance.choice((0.0, 0.3, 3.0)),
+        settle_s=chance.choice((0.0, 0.0, 0.3, 3.0)),
         # An audit finds no stale value where readers write them in a form of their own.
-        audit_mends=AUDIT in weather.odds
-        and config.mode != "invalidate"
-        and chance.random() < 0.85,
+        audit_mends=AUDIT in weather.odds and config.mode != "invalidate",
     )
 
 

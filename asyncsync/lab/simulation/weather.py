@@ -44,15 +44,15 @@ PER_CHANGE = {
 # Of the tools (backfill, audit, redrive) and of what they read.
 PER_READ = {
     "a read of the table is throttled": 0.03,
-    "a read of the table is slow": 0.08,
+    "a read of the table is slow": 0.05,
     "a read of the table answers only in part": 0.06,
     "an eventual read misses the last writes": 0.1,
-    "an answer of the table waits until it is old": 0.3,
     "S3 fails": 0.03,
     "a tool's clock jumps": 0.03,
 }
 PER_TOOL = {
-    "a tool is killed": 0.3,
+    "a tool is killed": 0.25,
+    "an answer of the table waits until it is old": 0.9,
     "a tool is killed while it writes": 0.02,
     "a tool's request is slow": 0.1,
     "two redrives run at once": 0.5,
@@ -60,13 +60,13 @@ PER_TOOL = {
 # These come a few times in a run, at moments drawn before it begins: chance per opportunity.
 PER_MOMENT = {
     "the server restarts with its data": 0.12,
-    "the server restarts without its data": 0.04,
+    "the server restarts without its data": 0.05,
     "the script cache is emptied": 0.12,
-    "a failover loses the last writes": 0.06,
+    "a failover loses the last writes": 0.07,
     "some writes are refused with OOM": 0.08,
     "all commands are refused with LOADING": 0.08,
     "writes are refused with READONLY": 0.08,
-    "fences are evicted": 0.05,
+    "fences are evicted": 0.07,
     "a shard splits": 0.12,
     "the mapping is deleted and made again": 0.05,
     "a second mapping reads the stream": 0.05,
@@ -92,6 +92,13 @@ CONSEQUENCES = (
     "an audit mends what was destroyed",
     "an audit sees that nothing differs",
     "an object is redriven",
+)
+
+# What destroys data or fences, and so ends the promises for those keys until a replay.
+DESTRUCTIVE = (
+    "the server restarts without its data",
+    "a failover loses the last writes",
+    "fences are evicted",
 )
 
 _SCALES = (0.5, 1.0, 1.0, 3.0)  # eight times a restart would leave nothing to run in between

@@ -22,13 +22,13 @@ from asyncsync.lab.simulation.actors import Actors
 from asyncsync.lab.simulation.aws import Aws
 from asyncsync.lab.simulation.model_server import Held, ModelServer
 from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
-from asyncsync.lab.simulation.outages import DESTRUCTIVE, Outages
+from asyncsync.lab.simulation.outages import Outages
 from asyncsync.lab.simulation.reader import Reader, item_of
 from asyncsync.lab.simulation.sandbox import Function
 from asyncsync.lab.simulation.scenario import AUDIT, NEVER_ENCODED, NOT_YET_ENCODED, draw
 from asyncsync.lab.simulation.table import Change, Poison, Stream, Table
 from asyncsync.lab.simulation.virtual import Stuck, VirtualLoop
-from asyncsync.lab.simulation.weather import Weather
+from asyncsync.lab.simulation.weather import DESTRUCTIVE, Weather
 
 IDLE_SHARE = 0.05  # of the changes, which idle items get
 MOMENTS = 12  # at which something may befall the whole system, spread over the changes
@@ -194,7 +194,8 @@ class World:
         was_there = last.item is not None if last is not None else self.scenario.before
         item: dict[str, Any] | None = None
         poison: Poison = ""
-        if not was_there or self.chance.random() > 0.25:
+        is_idle = number > self.scenario.items
+        if not was_there or self.chance.random() > (0.6 if is_idle else 0.25):
             count = 1 if last is None else last.count + 1
             poison, extra = self._extra()
             item = item_image(number, count, extra)
@@ -233,9 +234,10 @@ class World:
 
     async def _quiet_day(self) -> None:
         """Let a day pass in which nothing changes; fences expire, the stream is trimmed."""
-        self.actors.moment()
+        self.actors.begin()
         await self._settle_for_a_while()
         if self.oracle.is_damaged or not all(each.is_idle for each in self.readers):
+            self.aws.is_old.set()  # in vain
             return  # a day would make it permanent
         self.say("a quiet day")
         await asyncio.sleep(QUIET_DAY_S)
