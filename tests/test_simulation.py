@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from asyncsync import Config
+from asyncsync.config import Server
 from asyncsync.lab.simulation import scope, world
+from asyncsync.lab.simulation.network import Connection, Fate, Network, streams
 from asyncsync.lab.simulation.oracle import Oracle, Violation, fence_of, item_image, name_of
 from asyncsync.lab.simulation.play import MODES, FakeRedis, play
 from asyncsync.lab.simulation.sandbox import Function
@@ -30,7 +32,10 @@ from asyncsync.lab.simulation.table import Table
 from asyncsync.lab.simulation.virtual import Stuck, VirtualLoop
 from asyncsync.lab.simulation.weather import FAULTS
 from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.model import Call
 from asyncsync.operate.cli import main
+from asyncsync.store import UNSENT, Job, Link
+from asyncsync.wire import Streams
 from bugs import BUGS
 from lua_server import LuaServer
 from patched import ROOT, Patch, PatchLost, patched
@@ -453,3 +458,30 @@ def test_a_run_that_does_not_come_to_rest_says_why(monkeypatch: pytest.MonkeyPat
 
     assert re.search(r"mapping \d holds \d+ records, \d in flight, next in \d+ ms", violation)
     assert "the transform raised ValueError" in violation
+
+
+# --- what seeds found -------------------------------------------------------------------------
+
+
+def test_what_a_broken_connection_kept_from_being_packed_is_pending_still() -> None:
+    """Seed 193678: a cluster's long batch on a dead connection; its end was not sent again."""
+    loop = VirtualLoop()
+
+    def choose(_: bytes, connection: Connection) -> Fate:
+        connection.writer.transport.abort()  # behind the first part of several
+        return Fate()
+
+    network = Network(loop, lambda *_: b"", choose)
+
+    async def connect(_: Server) -> Streams:
+        return streams(network.open(None))
+
+    calls = [Call((b"GET", b"%0*d" % (1_000, at)), (at,), fenced=False) for at in range(500)]
+    job = Job(float("inf"), list(calls), [UNSENT] * len(calls))
+    link = Link(Config(redis_url="redis://x").server, 2_000, connect, loop.time, lambda: "")
+
+    error = loop.run_until_complete(link.write(job))
+
+    assert error is not None
+    assert job.pending == calls
+    loop.close()
