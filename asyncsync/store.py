@@ -196,20 +196,21 @@ class Link:
                 self._settle(call, reply, job.outcomes)
 
         def commands() -> Iterator[tuple[bytes, ...]]:
-            for call in chain(pending, self._coming(job)):
+            for call in chain(waiting, self._coming(job)):
                 if call.asking:
                     sent.append(None)
                     yield (b"ASKING",)
                 sent.append(call)
                 yield (command, script, *call.arguments) if call.fenced else call.arguments
 
-        pending, job.pending = job.pending, []
+        waiting, job.pending = iter(job.pending), []
         began_s = self._clock()
         try:
             count = await wire.send(commands())
             await self._within(job.end_s, "waiting for the answer", wire.receive(count, settle))
         finally:
             job.pending += [call for call in unanswered if call is not None]
+            job.pending += waiting  # where the connection broke before they were packed
             job.round_trip_s = self._clock() - began_s
 
     def _coming(self, job: Job) -> Iterator[Call]:

@@ -1,13 +1,15 @@
 """Does it bite? Put one bug at a time into a copy of the package; the simulator must see it.
 
-Run by `make bugs`. The unit tests have no part in it: a bug is caught by random seeds, by the
-small scope, or by a suite on real servers, as its row says, within 2 000 seeds. A bug whose
+Run by `make bugs`. The unit tests have no part in it: a bug is caught by random seeds, by
+seeds whose server runs the scripts' own text in Lua, by the small scope, or by a suite on real
+servers, as its row says, within 2 000 seeds. A bug whose
 text is no longer in the source fails loudly, and so does one that its check lets live. The copy
 without any bug must pass every check first. docs/guarantees.md shows the table.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ from patched import Patch, PatchLost, applied, copy, run
 
 SEEDS = 2_000
 
-Area: TypeAlias = Literal["order", "loss", "deadline", "connection"]
+Area: TypeAlias = Literal["order", "loss", "deadline", "connection", "tools"]
 
-# A check is "seeds", "scope", or the suite of real servers that sees the bug.
+# A check is "seeds", "lua", "scope", or the suite of real servers that sees the bug.
 SEEDS_CHECK = "seeds"
+LUA_CHECK = "lua"
 SCOPE_CHECK = "scope"
 
 
@@ -258,6 +261,144 @@ BUGS = (
         'word == "NOSCRIPT" and command == b"EVALSHA"',
         "False",
     ),
+    # --- tools --------------------------------------------------------------------------------
+    bug(
+        "tools",
+        "a fill ignores the fence",
+        "operate/fill.lua",
+        "if held[i] and string.sub(held[i], 1, 1) ~= '0' then",
+        "if false then",
+        LUA_CHECK,
+        combination=True,
+    ),
+    Bug(
+        "tools",
+        "a fill writes where a value stands",
+        (
+            Patch(
+                "operate/fill.lua", "~= '0' then", "~= '0' and redis.call('EXISTS', key) == 0 then"
+            ),
+            Patch("operate/fill.lua", "value, 'NX')", "value)"),
+        ),
+        LUA_CHECK,
+        combination=True,
+    ),
+    bug(
+        "tools",
+        "what was read yesterday is filled",
+        "operate/filling.py",
+        "age_s = self._mirror.wall_clock() - read_s",
+        "age_s = 0.0",
+        combination=True,
+    ),
+    bug(
+        "tools",
+        "a backfill's cursor is saved before its page is filled",
+        "operate/backfill.py",
+        "            done = await filler.page(found, read_s)\n",
+        "            held = json_attributes(page.rest) if page.rest else None\n"
+        "            early = {'after': held, 'ended': not held, 'tally': tally.document()}\n"
+        "            await run.kept.save(_name(segment), early)\n"
+        "            done = await filler.page(found, read_s)\n",
+    ),
+    Bug(
+        "tools",
+        "a repair reads the item before the fence",
+        (
+            Patch(
+                "operate/repair.py",
+                "        seen = await self.look(",
+                "        early = await self._read([each.target.key for each in wanted])\n"
+                "        first = {e.target.key: i for e, i in zip(wanted, early)}\n"
+                "        seen = await self.look(",
+            ),
+            Patch(
+                "operate/repair.py",
+                "images = await self._read([each.target.key for each in open_])",
+                "images = [first[each.target.key] for each in open_]",
+            ),
+        ),
+    ),
+    bug(
+        "tools",
+        "a repair leaves the fence as it is",
+        "operate/repair.lua",
+        "done = redis.pcall('SET', KEYS[2], fence, 'EX', life)",
+        "done = 1",
+        LUA_CHECK,
+    ),
+    bug(
+        "tools",
+        "a repair writes whatever has changed meanwhile",
+        "operate/repair.lua",
+        "if (held[2] or '') ~= was or",
+        "if false and (held[2] or '') ~= was or false and",
+        LUA_CHECK,
+    ),
+    bug(
+        "tools",
+        "a repair compares the value alone",
+        "operate/repair.lua",
+        "(held[2] or '') ~= was or ",
+        "",
+        LUA_CHECK,
+        combination=True,
+    ),
+    bug(
+        "tools",
+        "an orphan is removed blindly",
+        "operate/audit.py",
+        "        repaired = await self._repair(findings)\n",
+        "        await self._copy.remove([e.name for e in findings if e.kind == 'orphan'])\n"
+        "        repaired = await self._repair(findings)\n",
+    ),
+    Bug(
+        "tools",
+        "a redrive replays an image",
+        (
+            Patch(
+                "operate/repair.py",
+                '    version: bytes = b""\n',
+                "    version: bytes = b''\n    image: bytes = b''\n",
+            ),
+            Patch(
+                "operate/repair.py",
+                "images = await self._read([each.target.key for each in open_])",
+                "images = [each.target.image or None for each in open_]\n"
+                "        if not open_[0].target.version:\n"
+                "            images = await self._read([each.target.key for each in open_])",
+            ),
+            Patch(
+                "operate/discarded.py",
+                "version(label_ms, record.sequence_number))\n",
+                "version(label_ms, record.sequence_number), bytes(record.image))\n",
+            ),
+        ),
+        combination=True,
+    ),
+    Bug(
+        "tools",
+        "a redrive pulls the fence back to its record",
+        (
+            Patch(
+                "operate/repair.py",
+                'if target.version and (seen.fence or b"") >= target.version + RANK_RECORD:',
+                "if False:",
+            ),
+            Patch(
+                "operate/repair.py",
+                "max(kept, wanted.target.version)",
+                "wanted.target.version or kept",
+            ),
+        ),
+    ),
+    bug(
+        "tools",
+        "a redrive moves an object before its writes are confirmed",
+        "operate/redrive.py",
+        "            if not reasons:\n",
+        "            if True:\n",
+    ),
 )
 
 
@@ -265,11 +406,17 @@ def look(folder: Path, name: str) -> tuple[bool, str]:
     """Run one check against the copy in a folder: whether it passed, else what it saw."""
     if name == SEEDS_CHECK:
         arguments = ["asyncsync", "simulate", "--seeds", str(SEEDS), "--violations", "1"]
+    elif name == LUA_CHECK:
+        done = run(folder, "tests/lua_server.py", str(SEEDS))
+        return _seen(done)
     elif name == SCOPE_CHECK:
         arguments = ["asyncsync", "simulate", "--scope", "3", "--violations", "1"]
     else:
         arguments = ["pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{name}"]
-    done = run(folder, "-m", *arguments)
+    return _seen(run(folder, "-m", *arguments))
+
+
+def _seen(done: subprocess.CompletedProcess[bytes]) -> tuple[bool, str]:
     lines = done.stdout.decode().splitlines()
     # An end of another kind is no proof: the bug may only have stopped the program.
     seen = [line for line in lines if line.startswith(("VIOLATION", "FAILED"))]

@@ -19,6 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.lab.simulation.model_server import ModelServer
+from asyncsync.operate.fill import SCRIPT as FILL
+from asyncsync.operate.repair import SCRIPT as REPAIR
 from asyncsync.store import SCRIPT, digest_of
 
 NAMES = (b"a", b"b", b"{t}c")
@@ -44,7 +46,7 @@ def plain(reply: object) -> object:
         return ("error", str(reply).split()[0])
     if isinstance(reply, list):
         # An error of one key comes as text inside the list.
-        return [each.split()[0] if isinstance(each, bytes) else each for each in reply]
+        return [each.split(b" ")[0] if isinstance(each, bytes) else each for each in reply]
     return reply
 
 
@@ -122,9 +124,76 @@ class Equal(RuleBasedStateMachine):
         self.both.equal(word, script, b"%d" % len(names), *names, life_s, only, *rest)
 
     @rule(
+        chosen=st.lists(
+            st.tuples(
+                st.integers(0, 2),
+                st.sampled_from([b"", b"", LATER_MS, b"1", b"0", b"-5"]),
+                st.sampled_from([b"filled", b""]),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        word=st.sampled_from([b"EVALSHA", b"EVAL", b"EVAL"]),
+    )
+    def fill(self, chosen: list[tuple[int, bytes, bytes]], word: bytes) -> None:
+        names = [part for at, *_ in chosen for part in (NAMES[at], FENCES[at])]
+        rest = [part for _, expiry, value in chosen for part in (b"no version", expiry, value)]
+        script = digest_of(FILL) if word == b"EVALSHA" else FILL
+        self.both.equal(word, script, b"%d" % len(names), *names, b"60", b"", *rest)
+
+    @rule(
+        at=st.integers(0, 2),
+        is_witness=st.booleans(),
+        was=st.sampled_from([b"", b"10", b"12"]),
+        before=st.sampled_from([(b"", b""), (b"1", b""), (b"1", b"x")]),
+        expiry=st.sampled_from([b"-", b"", b"", LATER_MS, b"1", b"0", b"-5"]),
+        only=st.sampled_from([b"", b"", b"XX"]),
+        word=st.sampled_from([b"EVALSHA", b"EVAL", b"EVAL"]),
+    )
+    def repair(
+        self,
+        at: int,
+        is_witness: bool,
+        was: bytes,
+        before: tuple[bytes, bytes],
+        expiry: bytes,
+        only: bytes,
+        word: bytes,
+    ) -> None:
+        """With what stands there as its witness, or with anything."""
+        if is_witness:
+            now_ms = int(time.time() * 1_000)
+            was = self.both.model.get(FENCES[at], now_ms) or b""
+            held = self.both.model.get(NAMES[at], now_ms)
+            before = (b"" if held is None else b"1", held or b"")
+        script = digest_of(REPAIR) if word == b"EVALSHA" else REPAIR
+        rest = (b"90000", only, was, *before, b"13", expiry, b"repaired")
+        self.both.equal(word, script, b"2", NAMES[at], FENCES[at], *rest)
+
+    @rule(at=st.integers(0, 2), fence=st.sampled_from([b"0123", b"10"]))
+    def a_reader_claims(self, at: int, fence: bytes) -> None:
+        """Or a fence stands without a value."""
+        self.both.equal(b"SET", FENCES[at], fence, b"EX", b"60")
+
+    @rule(at=st.integers(0, 2))
+    def read(self, at: int) -> None:
+        for word in (b"EXISTS", b"GET", b"TYPE"):
+            self.both.equal(word, NAMES[at])
+        self.both.equal(b"MGET", *NAMES, *FENCES)
+
+    @rule(pattern=st.sampled_from([b"*", b"a*", b"\\{*", b"{t}*", b"nothing*"]))
+    def name_the_keys(self, pattern: bytes) -> None:
+        scan = (b"SCAN", b"0", b"MATCH", pattern, b"COUNT", b"1000")
+        modelled: Any = read(self.both.model.execute(scan, int(time.time() * 1_000)))
+        real: Any = self.both.real(*scan)
+
+        assert real[0] == modelled[0] == b"0"
+        assert sorted(real[1]) == sorted(modelled[1])
+
+    @rule(
         at=st.integers(0, 2),
         expiry=st.sampled_from([(), (b"PXAT", LATER_MS), (b"PXAT", b"1"), (b"PXAT", b"-5")]),
-        only=st.sampled_from([(), (b"XX",)]),
+        only=st.sampled_from([(), (b"XX",), (b"NX",)]),
     )
     def set_plainly(self, at: int, expiry: tuple[bytes, ...], only: tuple[bytes, ...]) -> None:
         self.both.equal(b"SET", NAMES[at], b"plain", *expiry, *only)
@@ -173,7 +242,7 @@ def test_the_model_and_the_real_server_reply_alike(
         port = real_server.port
 
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
+        Machine, settings=settings(max_examples=80, stateful_step_count=25, deadline=None)
     )
 
 

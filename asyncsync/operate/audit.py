@@ -230,7 +230,7 @@ class Auditor:
         self._keeps = options.state is not None
         self._ledger = ledger
         self._left_s: LeftS = lambda: left_s() - SETTLES_LEFT * options.settle_s
-        self._pace = Pace(options.rcu)
+        self._pace = Pace(options.rcu, chance=options.chance)
         reads = consistent_reads(clients, table.name, self._pace)
         self._repairer = Repairer(mirror, table.name, reads) if options.repair else None
         self._turn = anyio.Lock()  # the repairer's: one call at a time

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from random import Random, SystemRandom
 from typing import Any, TypeAlias
 
 import anyio
@@ -58,6 +59,7 @@ class BackfillOptions:
     from_export: str | None = None
     assume_following: bool = False
     as_json: bool = False
+    chance: Random = field(default_factory=SystemRandom, compare=False)
 
 
 @dataclass(slots=True)
@@ -103,9 +105,19 @@ async def backfill(
     """
     refuse_to_fill(mirror)
     _refuse_some_of_unknown(options)
+    async with dynamo(options.endpoint_url, env) as clients:
+        return await backfill_with(clients, options, mirror, say, left_s)
+
+
+async def backfill_with(
+    clients: Dynamo, options: BackfillOptions, mirror: Mirror, say: Say, left_s: LeftS = no_end
+) -> bool:
+    """Fill the copy through clients that are open already.
+
+    Raises what backfill raises.
+    """
     with first_error():
         async with AsyncExitStack() as stack:
-            clients = await stack.enter_async_context(dynamo(options.endpoint_url, env))
             table = await describe_table(clients, options.table)
             export, s3 = None, None
             if options.from_export is not None:
@@ -125,7 +137,7 @@ async def backfill(
                 table=table,
                 kept=await keep(state, held, _identity(options, mirror, table, parts)),
                 parts=parts,
-                pace=Pace(options.rcu),
+                pace=Pace(options.rcu, chance=options.chance),
                 expected=table.items if export is None else export.items,
                 left_s=left_s,
                 began_s=time.monotonic(),

@@ -136,8 +136,8 @@ def _get(arguments: argparse.Namespace) -> int:
 def _simulate(arguments: argparse.Namespace) -> int:
     if arguments.trace and arguments.seed is None:
         raise CommandRefused("--trace tells one run's story: give it with --seed")
-    if arguments.scope is not None:
-        require("simulate --scope", "demo", ("fakeredis", "lupa"))
+    own = ("tools", ("aioboto3", "anyio")) if arguments.scope is None else ("demo", ("lupa",))
+    require("simulate", *own)
     from asyncsync.operate.simulate import SimulateOptions, is_good, simulate, tell, whole_scope
 
     with interruptible():

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
 from typing import Any, TypeAlias
 
 import anyio
@@ -54,6 +55,7 @@ class RedriveOptions:
     dry_run: bool = False
     state: str | None = None  # a path or s3:// prefix
     as_json: bool = False
+    chance: Random = field(default_factory=SystemRandom, compare=False)
 
 
 @dataclass(slots=True)
@@ -103,7 +105,7 @@ async def redrive_with(
     """
     tally = Tally()
     table = await describe_table(clients, options.table)
-    read = consistent_reads(clients, table.name, Pace())
+    read = consistent_reads(clients, table.name, Pace(chance=options.chance))
     repairer = Repairer(mirror, table.name, read, dry_run=options.dry_run)
     redriver = Redriver(repairer, table, tally, dry_run=options.dry_run)
     said = _Said(say, tally, options)

@@ -1,6 +1,6 @@
 """A model of Redis as asyncsync uses it: commands of bytes in, reply bytes out, no I/O.
 
-It knows the shipped script by what the script promises, not by running Lua, so it is a second
+It knows each shipped script by what the script promises, not by running Lua, so it is a second
 opinion on it; tests hold the two equal on Redis and Valkey. Time is an argument. States that a
 real server gets into (full, loading, a replica) are fields to be set.
 """
@@ -13,13 +13,18 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import TypeAlias
 
+from asyncsync.operate.fill import SCRIPT as FILL
+from asyncsync.operate.repair import SCRIPT as REPAIR
+from asyncsync.store import SCRIPT as FENCE
+from asyncsync.store import digest_of
+
 Command: TypeAlias = Sequence[bytes]
 
 # Enough for a failover that loses a few batches; older commands are on every replica.
 UNDO_COMMANDS_MAX = 64
 
 # To CLUSTER SLOTS: one endpoint that holds them all, as ElastiCache serverless answers.
-TOPOLOGY = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\nsimulated\r\n:6379\r\n"
+TOPOLOGY = b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\nsimulated\r\n:6379\r\n$2\r\nid\r\n"
 
 _OK = b"+OK\r\n"
 _NIL = b"$-1\r\n"
@@ -106,7 +111,26 @@ class ModelServer:
             return _NIL if self._set(arguments) is None else _OK
         if word == b"DEL":
             return b":%d\r\n" % self._delete(arguments[0])
+        return self._read(word, arguments)
+
+    def _read(self, word: bytes, arguments: Sequence[bytes]) -> bytes:
+        if word == b"MGET":
+            return _array([_bulk(self._value(name)) for name in arguments])
+        if word == b"SCAN":  # all names at once, which a server may do
+            assert arguments[1] == b"MATCH", "the tools scan by a pattern"
+            found = [each for each in self.keys if _fits(each, arguments[2])]
+            names = _array([_bulk(each) for each in found if self._live(each) is not None])
+            return _array([_bulk(b"0"), names])
+        held = self._value(arguments[0]) if arguments else None
+        if word == b"GET":
+            return _bulk(held)
+        if word == b"EXISTS":
+            return b":%d\r\n" % (held is not None)
+        if word == b"TYPE":  # all that it holds are strings
+            return b"+none\r\n" if held is None else b"+string\r\n"
         raise Refused(f"ERR unknown command '{word.decode()}'")
+
+    # --- scripts -------------------------------------------------------------------------------
 
     def _script(self, word: bytes, arguments: Sequence[bytes]) -> bytes:
         digest, key_count = arguments[0], int(arguments[1])
@@ -115,21 +139,64 @@ class ModelServer:
             self.scripts.add(digest)
         elif digest not in self.scripts:
             raise Refused("NOSCRIPT No matching script. Please use EVAL.")
-        names, rest = arguments[2 : 2 + key_count], arguments[2 + key_count :]
-        life_s, only, entries = int(rest[0]), rest[1], rest[2:]
+        return self.run_script(digest, arguments[2 : 2 + key_count], arguments[2 + key_count :])
+
+    def run_script(self, digest: bytes, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
+        """Do what a script promises; of the shipped ones, which are all that is modelled."""
+        if digest == _FENCE:
+            return self._fence(keys, argv)
+        if digest == _FILL:
+            return self._fill(keys, argv)
+        assert digest == _REPAIR, "a script that is not modelled"
+        return self._repair(keys, argv)
+
+    def _fence(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
+        life_s, only, entries = int(argv[0]), argv[1], argv[2:]
         # The script reads every fence before it writes any.
-        fences = [self._live(fence) for fence in names[1::2]]
+        fences = [self._live(fence) for fence in keys[1::2]]
         replies = []
-        for at, fence in enumerate(names[1::2]):
+        for at, fence in enumerate(keys[1::2]):
             version, expiry, value = entries[3 * at : 3 * at + 3]
             held = fences[at]
             if held is not None and version < held.value:
                 replies.append(b":0\r\n")
             else:
                 replies.append(
-                    self._fenced(names[2 * at], fence, (version, expiry, value), life_s, only)
+                    self._fenced(keys[2 * at], fence, (version, expiry, value), life_s, only)
                 )
-        return b"*%d\r\n%b" % (len(replies), b"".join(replies))
+        return _array(replies)
+
+    def _fill(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
+        fences = [self._live(fence) for fence in keys[1::2]]
+        return _array(
+            [
+                self._filled(keys[2 * at], fence, argv[3 * at + 3], argv[3 * at + 4])
+                for at, fence in enumerate(fences)
+            ]
+        )
+
+    def _filled(self, name: bytes, fence: Held | None, expiry: bytes, value: bytes) -> bytes:
+        """Write a value where there is none; a fence without a version is a reader's claim."""
+        if fence is not None and not fence.value.startswith(b"0"):
+            return b":2\r\n" if self._live(name) is None else b":0\r\n"
+        try:
+            done = self._set((name, value, *((b"PXAT", expiry) if expiry else ()), b"NX"))
+        except Refused as exc:
+            return _bulk(str(exc).encode())
+        return b":%d\r\n" % (done is not None)
+
+    def _repair(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
+        name, fence_name = keys
+        life, only, was, there, before, fence, expiry, value = argv
+        held = self._value(name)
+        unchanged = (
+            (self._value(fence_name) or b"") == was
+            and (held is not None) == (there == b"1")
+            and (held or b"") == before
+        )
+        if not unchanged:
+            return _array([b":0\r\n"])
+        return _array([self._fenced(name, fence_name, (fence, expiry, value), int(life), only)])
 
     def _fenced(
         self,
@@ -149,8 +216,7 @@ class ModelServer:
                 self._set((name, value, *options, *((b"XX",) if only == b"XX" else ())))
             self._set((fence, version, b"EX", b"%d" % life_s))
         except Refused as exc:
-            text = str(exc).encode()
-            return b"$%d\r\n%b\r\n" % (len(text), text)
+            return _bulk(str(exc).encode())
         return b":1\r\n"
 
     def _set(self, arguments: Sequence[bytes]) -> Held | None:
@@ -161,9 +227,10 @@ class ModelServer:
             expires_at_ms = int(options[options.index(b"PXAT") + 1])
         elif b"EX" in options:
             expires_at_ms = self._now_ms + int(options[options.index(b"EX") + 1]) * 1_000
-        if options and expires_at_ms <= 0 and options != [b"XX"]:
+        if expires_at_ms <= 0 and (b"PXAT" in options or b"EX" in options):
             raise Refused("ERR invalid expire time in 'set' command")
-        if b"XX" in options and self._live(name) is None:
+        is_there = self._live(name) is not None
+        if (b"XX" in options and not is_there) or (b"NX" in options and is_there):
             return None
         held = Held(value, expires_at_ms)
         self._write(name, held if expires_at_ms == 0 or expires_at_ms > self._now_ms else None)
@@ -189,6 +256,10 @@ class ModelServer:
         held = self.keys.get(name)
         return None if held is None or 0 < held.expires_at_ms <= self._now_ms else held
 
+    def _value(self, name: bytes) -> bytes | None:
+        held = self._live(name)
+        return None if held is None else held.value
+
     def _write(self, name: bytes, held: Held | None) -> None:
         self._before.append((name, self.keys.get(name)))
         self.changed.append(name)
@@ -199,6 +270,23 @@ class ModelServer:
             self.keys.pop(name, None)
         else:
             self.keys[name] = held
+
+
+_FENCE, _FILL, _REPAIR = digest_of(FENCE), digest_of(FILL), digest_of(REPAIR)
+
+
+def _fits(name: bytes, pattern: bytes) -> bool:
+    """Whether a name fits a pattern of a prefix, some of its bytes escaped, and a star."""
+    assert pattern.endswith(b"*"), "the tools look for a prefix"
+    return name.startswith(pattern[:-1].replace(b"\\", b""))
+
+
+def _bulk(value: bytes | None) -> bytes:
+    return _NIL if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def _array(replies: Sequence[bytes]) -> bytes:
+    return b"*%d\r\n%b" % (len(replies), b"".join(replies))
 
 
 def _never() -> bool:

@@ -43,6 +43,7 @@ class Connection:
     def __init__(self, loop: VirtualLoop, network: Network, owner: Any) -> None:
         self.owner = owner  # the sandbox that opened it
         self.allowed: Mapping[bytes, object] | None = None  # names its last request may touch
+        self.answered = True  # since it was written to: what is written now begins a round trip
         self.silent = False  # whatever is sent is lost, and nobody is told
         self.is_open = True  # at the server's end
         self._loop = loop
@@ -60,7 +61,9 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Take bytes from the client and let them meet their fate."""
         fate = self._network.choose(data, self)
-        if self.silent or not fate.arrives:
+        # What comes behind lost bytes is lost, too: a stream has no holes.
+        self.silent = self.silent or not fate.arrives
+        if self.silent:
             return
         if fate.cut_request is not None:
             self._arrive(data[: fate.cut_request], fate, breaks=True)
@@ -86,7 +89,9 @@ class Connection:
         while (command := self._requests.gets()) is not False:
             replies.append(self._network.execute(command, self))
         reply = b"".join(replies)
-        if reply and fate.answered and not self._is_mute:
+        if reply and not fate.answered:
+            self._is_mute = True
+        if reply and not self._is_mute:
             cut = fate.cut_reply
             self._is_mute = cut is not None  # nothing is heard behind the cut
             part = reply if cut is None else reply[: cut % len(reply)]
@@ -96,6 +101,7 @@ class Connection:
 
     def _heard(self, data: bytes, breaks: bool) -> None:
         """Let the client hear a reply; its end may have been given up on meanwhile."""
+        self.answered = True
         if not self._transport.is_closing():
             self.reader.feed_data(data)
         if breaks:

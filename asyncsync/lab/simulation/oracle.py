@@ -1,8 +1,9 @@
 """What must be true after every step of a simulation, and at its end; it only looks.
 
-It is told of each command a server ran, each record that was acknowledged or given up on, and
-each fault that destroyed data, and compares with the table's history. Written in the plainest
-way, and from the design's words, not from the code under test: fences are parsed here anew.
+It is told of each command a server ran, each record that was acknowledged, given up on or
+redriven, and each fault that destroyed data, and compares with the table's history. Written in
+the plainest way, and from the design's words, not from the code under test: fences are parsed
+here anew.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Oracle:
         table: Table,
         config: Config,
         read: Read,
-        preloaded: Iterable[int],
+        before: Iterable[int],
         now_ms: Callable[[], int],
     ) -> None:
         self._table = table
@@ -60,16 +61,20 @@ class Oracle:
         self._read = read
         self._item_of = {name_of(item): item for item in table.history}
         self._fenced_item_of = {fence_of(item): item for item in table.history}
-        self._preloaded = frozenset(preloaded)
+        self._before = frozenset(before)  # items that are older than the stream
         self._now_ms = now_ms
         self._fences: dict[int, Fence] = {}  # as last seen
         self._fenced_ms: dict[int, int] = {}  # when it was last written
+        self._highest: dict[int, Fence] = {}  # that ever stood, also where it has expired
+        # The newest change shown so far while the fence had the version beside it.
+        self._ahead: dict[int, tuple[Version, Version]] = {}
         # By mapping, the highest of each item, and the step at which its invocation began.
         self._acknowledged: dict[str, dict[int, tuple[Version, int]]] = {}
         self._given_up: dict[int, Version] = {}  # the highest of each item, and where it is kept
         self._damaged: dict[int, int] = {}  # item -> the step of the last fault that hit it
         self._step = 0
         self.steps = 0  # checks made
+        self.brought = False  # a backfill has brought what is older than the stream
 
     @property
     def now(self) -> int:
@@ -97,24 +102,46 @@ class Oracle:
     def _check_item(self, item: int) -> None:
         content = self._read(fence_of(item))
         before = self._fences.get(item)
+        value = self._read(name_of(item))
+        shown = self._shown(item, value)
         if content is None:
             if before is not None:
                 raise Violation(f"the fence of item {item} is gone, and no fault took it")
+            self._check_shown(item, BEFORE_STREAM, shown)
             return
         fence = self._fences[item] = parse_fence(content)
         if before is not None and fence < before:
             raise Violation(f"G1: the fence of item {item} went from {before} back to {fence}")
-        self._check_value(item, fence)
+        self._highest[item] = max(fence, self._highest.get(item, fence))
+        self._check_shown(item, fence[:2], shown)
+        self._check_fenced(item, fence, value, shown)
 
-    def _check_value(self, item: int, fence: Fence) -> None:
-        change = self._change_at(item, fence[:2])
-        value = self._read(name_of(item))
-        shown = self._shown(item, value)
-        if shown is not None and shown.version < fence[:2]:
+    def _check_shown(self, item: int, at: Version, shown: Change | None) -> None:
+        """Check that a value is not older than any fence was, nor than one seen under this one.
+
+        A fill or a repair may be ahead of the fence; the changes between then pass once more.
+        """
+        if shown is None:
+            return
+        highest = self._highest.get(item, (*BEFORE_STREAM, 0))[:2]
+        if shown.version < highest:
+            change = self._change_at(item, highest)
             kind = "deleted stays deleted" if change.item is None else "G1"
             raise Violation(
-                f"{kind}: item {item} shows change {shown.count}, its fence is at {change.count}"
+                f"{kind}: item {item} shows change {shown.count}, its fence was at {change.count}"
             )
+        held_at, newest = self._ahead.get(item, (at, shown.version))
+        if held_at == at and shown.version < newest and self._config.ttl_s is None:
+            raise Violation(
+                f"a repair is undone: item {item} shows change {shown.count}, and its fence has "
+                "not moved since it showed a newer one"
+            )
+        self._ahead[item] = (at, max(newest, shown.version) if held_at == at else shown.version)
+
+    def _check_fenced(
+        self, item: int, fence: Fence, value: bytes | None, shown: Change | None
+    ) -> None:
+        change = self._change_at(item, fence[:2])
         if fence[2] == 0 and shown is not None and shown.version == change.version:
             raise Violation(f"G6: item {item} shows a change that its fence says was rejected")
         if value is None and fence[2] > 0 and self._is_missed(item, change):
@@ -134,6 +161,8 @@ class Oracle:
         for change in reversed(self._table.history[item]):
             if change.version == version:
                 return change
+        if version == BEFORE_STREAM:  # of a repair where no fence stood
+            return self._oldest(item)
         raise Violation(f"the fence of item {item} is at {version}, which is no change of its")
 
     def _shown(self, item: int, value: bytes | None) -> Change | None:
@@ -141,8 +170,8 @@ class Oracle:
         if value is None:
             return None
         plain = (from_json if self._config.value == "json" else from_dynamodb_json)(value)
-        if plain == before_stream(item) and item in self._preloaded:
-            return Change(item, 0, *BEFORE_STREAM, {}, "", 0)
+        if plain == before_stream(item) and item in self._before:
+            return self._oldest(item)
         history = self._table.history[item]
         count = _count_of(plain)
         if 0 < count <= len(history):
@@ -150,6 +179,11 @@ class Oracle:
             if change.item is not None and plain == plain_item(change.item):
                 return change
         raise Violation(f"the value of item {item} is none that the item ever had")
+
+    def _oldest(self, item: int) -> Change:
+        """Return what an item was before the stream."""
+        image = item_image(item, 0, {}) if item in self._before else None
+        return Change(item, 0, *BEFORE_STREAM, image, "", 0)
 
     # --- after every answer --------------------------------------------------------------------
 
@@ -181,6 +215,17 @@ class Oracle:
         for item, version in records:
             self._given_up[item] = max(version, self._given_up.get(item, BEFORE_STREAM))
 
+    def redriven(self, records: Iterable[tuple[int, Version]], since: int) -> None:
+        """Check an object that was put to those that are done; its run began at `since`."""
+        for item, version in records:
+            highest = self._highest.get(item, (*BEFORE_STREAM, 0))
+            if highest < (*version, 1) and self._damaged.get(item, -1) <= since:
+                raise Violation(
+                    f"G2: {version} of item {item} is redriven, its fence is at {highest}"
+                )
+            if self._given_up.get(item, version) <= version:
+                self._given_up.pop(item, None)
+
     def damaged(self, names: Iterable[bytes]) -> int:
         """Note what a fault destroyed; count the items it hit."""
         self._step += 1
@@ -192,10 +237,10 @@ class Oracle:
         for item in hit:
             self._damaged[item] = self._step
             content = self._read(fence_of(item))
-            if content is None:
-                self._fences.pop(item, None)
-            else:
-                self._fences[item] = parse_fence(content)
+            for seen in (self._fences, self._highest, self._ahead):
+                seen.pop(item, None)
+            if content is not None:
+                self._fences[item] = self._highest[item] = parse_fence(content)
         return len(hit)
 
     def expire(self) -> int:
@@ -212,24 +257,53 @@ class Oracle:
         return len(expired)
 
     @property
+    def last_damage(self) -> int:
+        """Return the moment of the last damage; -1 where there was none."""
+        return max(self._damaged.values(), default=-1)
+
+    def is_poison(self, item: int) -> bool:
+        """Whether an item is such that nobody can encode it."""
+        last = self._table.current(item)
+        return last is not None and "Odd" in (last.item or {})
+
+    @property
     def is_damaged(self) -> bool:
         """Whether anything was destroyed, so that only a replay of the stream mends it."""
         return bool(self._damaged)
 
     # --- at the end ----------------------------------------------------------------------------
 
-    def differences(self) -> list[str]:
-        """Compare Redis with the table; name each item that differs and how."""
+    def differences(self, *, strict: bool = False) -> list[str]:
+        """Compare Redis with the table; name each item that differs and how.
+
+        Strictly, nothing is excused for what only the on-failure destination holds, what cannot
+        be encoded, or what nothing has brought.
+        """
         found = []
         for item in self._table.history:
-            last = self._table.current(item)
-            if last is None or self._only_given_up(item, last):
+            last = self._last(item)
+            if last is None:
+                if strict and item in self._before and self._config.mode == "mirror":
+                    found.append(f"item {item} is brought by nothing")
+                continue
+            if self._only_given_up(item, last):
+                if strict:
+                    found.append(f"item {item} is given up on")
+                continue
+            if strict and last.poison:
+                found.append(f"item {item} cannot be encoded, or could not")
                 continue
             shown = self._shown(item, self._read(name_of(item)))
             difference = self._difference(last, shown)
             if difference:
                 found.append(f"item {item} {difference}")
         return found
+
+    def _last(self, item: int) -> Change | None:
+        """Return what an item is; None where nothing has brought it."""
+        last = self._table.current(item)
+        is_brought = self.brought and item in self._before
+        return self._oldest(item) if last is None and is_brought else last
 
     def _only_given_up(self, item: int, last: Change) -> bool:
         if self._given_up.get(item) != last.version:
@@ -239,7 +313,9 @@ class Oracle:
 
     def _difference(self, last: Change, shown: Change | None) -> str:
         config = self._config
-        kept = last.item is not None and last.poison != "never" and config.mode != "invalidate"
+        # A repair takes from the table what its record has lost.
+        is_poison = last.poison == "never" and (shown is None or "Odd" in (last.item or {}))
+        kept = last.item is not None and not is_poison and config.mode != "invalidate"
         if shown is None:
             # What was skipped before a deployment could encode it is gone until it next changes.
             skipped = config.rejects == "skip" and bool(last.poison)

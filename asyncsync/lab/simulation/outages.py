@@ -15,13 +15,6 @@ from asyncsync.lab.simulation.oracle import Oracle
 from asyncsync.lab.simulation.virtual import VirtualLoop
 from asyncsync.lab.simulation.weather import Weather
 
-# What destroys data or fences, and so ends the promises for those keys until a replay.
-DESTRUCTIVE = (
-    "the server restarts without its data",
-    "a failover loses the last writes",
-    "fences are evicted",
-)
-
 _FENCE_SUFFIX = b"}!f"
 _SCRIPTS = (b"EVALSHA", b"EVAL")
 
@@ -29,8 +22,14 @@ _SCRIPTS = (b"EVALSHA", b"EVAL")
 class Outages:
     """One server, the connections to it, and what befalls them."""
 
-    def __init__(self, weather: Weather, loop: VirtualLoop, say: Callable[..., None]) -> None:
-        self.server = ModelServer()
+    def __init__(
+        self,
+        weather: Weather,
+        loop: VirtualLoop,
+        say: Callable[..., None],
+        server: ModelServer,
+    ) -> None:
+        self.server = server
         self.network = Network(loop, self._execute, self._choose)
         self.oracle: Oracle | None = None  # it reads from here, so it is made later
         self._weather = weather
@@ -64,12 +63,16 @@ class Outages:
 
     def _choose(self, data: bytes, connection: Connection) -> Fate:
         sandbox = connection.owner
-        sandbox.sent += 1
+        sandbox.sent += connection.answered  # a long request is written in parts
+        connection.answered = False
         sandbox.check_send()
         connection.allowed = sandbox.allowed
         if sandbox.kill_when_sent:
             self._loop.call_soon(sandbox.kill)
-        fate = self._fate(len(data))
+        is_met = self._chance.random() < sandbox.exposure
+        fate = self._fate(len(data)) if is_met else Fate()
+        if fate == Fate():
+            fate = Fate(late_s=sandbox.slow_s())
         if fate != Fate():
             self._say("    network: %s", fate)
         return fate
@@ -161,5 +164,12 @@ class Outages:
 
 
 def _short(reply: bytes) -> str:
-    text = reply.replace(b"\r\n", b" ").decode(errors="replace")
+    words = reply.decode(errors="replace").split("\r\n")
+    text = " ".join([_without_nonce(each) for each in words])
     return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _without_nonce(word: str) -> str:
+    """Leave out what a repair drew: it has no say in what happens, and differs each time."""
+    is_fence = len(word) > 17 and word.isdigit() and word[0] == "1"
+    return word[: 17 + int(word[14:16])] if is_fence else word

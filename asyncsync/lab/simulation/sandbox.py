@@ -57,6 +57,7 @@ class Sandbox:
         self.allowed: Mapping[bytes, object] = {}
         self.kill_when_sent = False
         self.kill: Callable[[], object] = lambda: None
+        self.exposure = 1.0  # the share of its requests that the network's faults may meet
         self.sent = 0  # writes in this invocation
         self.opened = 0  # connections in this invocation
         self.calm_runs = 0
@@ -81,6 +82,10 @@ class Sandbox:
         self.opened += 1
         self.connection = await self._function.connect(self)
         return streams(self.connection)
+
+    def slow_s(self) -> float:
+        """Return how much later than usual a request arrives: never, in the same zone."""
+        return 0.0
 
     def check_send(self) -> None:
         """Check that a request goes out only while there is time for it."""
@@ -129,15 +134,15 @@ class Function:
             if sandbox.connection is not None:
                 sandbox.connection.drop()
 
-    async def connect(self, sandbox: Sandbox) -> Connection:
-        """Open a connection, or not."""
+    async def connect(self, owner: object) -> Connection:
+        """Open a connection of a sandbox's or a tool's, or not."""
         if self._weather.strikes("connecting hangs"):
             await asyncio.sleep(3_600)
         is_slow = self._weather.strikes("connecting is slow")
         await asyncio.sleep(self._weather.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
         if not self._network.is_up or self._weather.strikes("the connection is refused"):
             raise ConnectionRefusedError
-        return self._network.open(sandbox)
+        return self._network.open(owner)
 
     async def invoke(self, batch: Batch, allowed: Mapping[bytes, object]) -> Answer:
         """Run the handler in a sandbox until it answers or is killed."""

@@ -10,12 +10,26 @@ from random import Random
 
 from asyncsync.config import Config
 from asyncsync.lab.mapping import MappingSettings
-from asyncsync.lab.simulation.weather import PER_CHANGE, Weather
+from asyncsync.lab.simulation.weather import DESTRUCTIVE, PER_CHANGE, Weather
 
 NEVER_ENCODED, NOT_YET_ENCODED = PER_CHANGE
+BACKFILL, AUDIT, REDRIVE = "a backfill begins", "an audit begins", "a redrive begins"
 
 # Under 24 h, as the template holds it: a fence must outlive every record.
 RECORD_AGE_MAX_S = 80_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What is run beside the mappings, and how."""
+
+    begin: tuple[str, ...]  # of BACKFILL, AUDIT, REDRIVE
+    read_s: float  # until the table answers, on average
+    slow_s: float  # the same, and until a request of theirs arrives, at worst
+    segments: int
+    page_items: int | None
+    settle_s: float
+    audit_mends: bool  # what is destroyed, in place of a replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +38,21 @@ class Scenario:
 
     config: Config
     mapping: MappingSettings
-    items: int
-    preloaded: bool  # keys hold values from before the stream
+    items: int  # that change
+    idle: int  # items that hardly ever do
+    before: bool  # the table has items from before the stream
     changes: int
     gap_s: float  # between two changes, on average
     timeout_s: float  # the function's
     transforms: bool  # through a user's transform
     quiet_day: bool  # a pause in the middle in which every fence expires
+    tools: Tools
 
     def __str__(self) -> str:
         config, mapping = self.config, self.mapping
         return (
-            f"{self.changes} changes to {self.items} items, mode {config.mode}, "
+            f"{self.changes} changes to {self.items} items and {self.idle} idle ones, "
+            f"mode {config.mode}, "
             f"value {config.value}, rejects {config.rejects}, on failure {config.on_failure}, "
             f"batch {mapping.batch_size}, factor {mapping.parallelization_factor}, "
             f"attempts {mapping.retry_attempts_max}, age {mapping.record_age_max_s} s, "
@@ -44,6 +61,7 @@ class Scenario:
             + (", through a transform" if self.transforms else "")
             + (f", values live {config.ttl_s} s" if config.ttl_s else "")
             + (", with a quiet day" if self.quiet_day else "")
+            + "".join(f", {name}" for name in self.tools.begin)
         )
 
 
@@ -68,18 +86,40 @@ def draw(chance: Random, weather: Weather) -> Scenario:
     transforms = mode != "invalidate" and value == "json" and chance.random() < 0.9
     if not transforms:
         weather.odds.pop(NOT_YET_ENCODED, None)
-    quiet_day = chance.random() < 0.25
+    if mode != "mirror":  # there only what readers have asked for is in the copy
+        weather.odds.pop(BACKFILL, None)
+    quiet_day = chance.random() < 0.42
     wide = chance.random() < 0.01  # more keys than one script call carries
+    if quiet_day and chance.random() < 0.5:  # what is destroyed before it leaves no quiet day
+        for name in DESTRUCTIVE:
+            weather.odds.pop(name, None)
+    before = mode != "mirror" or BACKFILL in weather.odds
+    gap_s = 0.001 if wide else chance.choice((0.02, 0.06, 0.2, 0.5))
     return Scenario(
         config,
         _mapping(config, weather, chance, quiet_day=quiet_day, wide=wide),
         items=600 if wide else chance.choice((1, 2, 3, 5, 8, 12)),
-        preloaded=mode != "mirror",
+        idle=chance.randint(0, 10) if before and not wide else 0,
+        before=before,
         changes=1_200 if wide else chance.randint(45, 85),
-        gap_s=0.001 if wide else chance.choice((0.02, 0.06, 0.2)),
+        gap_s=gap_s,
         timeout_s=chance.choice((3.0, 10.0, 30.0)),
         transforms=transforms,
         quiet_day=quiet_day,
+        tools=_tools(config, weather, chance, gap_s, wide=wide),
+    )
+
+
+def _tools(config: Config, weather: Weather, chance: Random, gap_s: float, *, wide: bool) -> Tools:
+    return Tools(
+        begin=tuple(name for name in (BACKFILL, AUDIT, REDRIVE) if name in weather.odds),
+        read_s=gap_s * chance.choice((0.05, 0.3, 1.0)),
+        slow_s=gap_s * 10,
+        segments=chance.choice((1, 2, 3)),
+        page_items=None if wide else chance.choice((1, 2, 3, None)),
+        settle_s=chance.choice((0.0, 0.0, 0.3, 3.0)),
+        # An audit finds no stale value where readers write them in a form of their own.
+        audit_mends=AUDIT in weather.odds and config.mode != "invalidate",
     )
 
 

@@ -34,7 +34,8 @@ class Change:
     sequence_number: int
     item: dict[str, Any] | None  # DynamoDB JSON; None is a removal
     poison: Poison
-    created_ms: int
+    created_ms: int  # as its record says it: rounded down to the second
+    made_ms: int = 0
 
     @property
     def version(self) -> tuple[int, int]:
@@ -126,6 +127,7 @@ class Table:
             item,
             poison,
             created_s * 1_000,
+            now_ms,
         )
         self.history[number].append(made)
         record = shard_record(_record(made, self.stream.arn, created_s))

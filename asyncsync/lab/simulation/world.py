@@ -1,8 +1,9 @@
-"""One simulated run: a table that changes, mappings, Lambda, a server, faults, and an oracle.
+"""One simulated run: a table that changes, mappings, Lambda, tools, a server, and an oracle.
 
 First phase: changes and faults, the oracle looks after every step. Second phase: the faults
-stop, and everything must come to rest with the copy equal to the table. The handler is the
-real one; clock, chance and connection are ours. One seed gives one run, step for step.
+stop, and everything must come to rest with the copy equal to the table. The handler and the
+tools are the real ones; clock, chance and connection are ours. One seed gives one run, step for
+step.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import orjson
 
 from asyncsync.lab.answers import Answer, Throttled
 from asyncsync.lab.mapping import Batch, Decision, MappingSettings
-from asyncsync.lab.simulation.model_server import Held
+from asyncsync.lab.simulation.actors import Actors
+from asyncsync.lab.simulation.aws import Aws
+from asyncsync.lab.simulation.model_server import Held, ModelServer
 from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
-from asyncsync.lab.simulation.outages import DESTRUCTIVE, Outages
+from asyncsync.lab.simulation.outages import Outages
 from asyncsync.lab.simulation.reader import Reader, item_of
 from asyncsync.lab.simulation.sandbox import Function
-from asyncsync.lab.simulation.scenario import NEVER_ENCODED, NOT_YET_ENCODED, draw
+from asyncsync.lab.simulation.scenario import AUDIT, NEVER_ENCODED, NOT_YET_ENCODED, draw
 from asyncsync.lab.simulation.table import Change, Poison, Stream, Table
 from asyncsync.lab.simulation.virtual import Stuck, VirtualLoop
-from asyncsync.lab.simulation.weather import Weather
+from asyncsync.lab.simulation.weather import DESTRUCTIVE, Weather
 
+IDLE_SHARE = 0.05  # of the changes, which idle items get
 MOMENTS = 12  # at which something may befall the whole system, spread over the changes
 QUIET_DAY_S = 93_600.0  # 26 h: longer than a fence lives, and than a stream keeps a record
 TRIMMED_AFTER_MS = 86_400_000
@@ -50,13 +54,15 @@ class Ended:
     fired: Mapping[str, int]  # faults by name
 
 
-def run(seed: int, tell: Tell | None = None) -> Ended:
+def run(
+    seed: int, tell: Tell | None = None, make_server: Callable[[], ModelServer] = ModelServer
+) -> Ended:
     """Run one seed to its end; `tell` is given the story line by line."""
     violation = ""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)
-        world = World(seed, loop, tell)
+        world = World(seed, loop, tell, make_server())
         try:
             runner.run(world.live())
         except (Violation, Stuck, AssertionError) as exc:
@@ -79,20 +85,27 @@ def run(seed: int, tell: Tell | None = None) -> Ended:
 class World:
     """Everything of one run; the callbacks of its parts meet here."""
 
-    def __init__(self, seed: int, loop: VirtualLoop, tell: Tell | None) -> None:
+    def __init__(
+        self, seed: int, loop: VirtualLoop, tell: Tell | None, server: ModelServer
+    ) -> None:
         self.loop = loop
         self.chance = chance = Random(seed)
         self.weather = Weather(chance)
         self.scenario = scenario = draw(chance, self.weather)
         self._tell = tell
-        self.outages = Outages(self.weather, loop, self.say)
-        self.table = Table(list(range(1, scenario.items + 1)), loop.wall_ms() - 60_000, chance)
+        self.outages = Outages(self.weather, loop, self.say, server)
+        numbers = list(range(1, scenario.items + scenario.idle + 1))
+        self.table = Table(numbers, loop.wall_ms() - 60_000, chance)
         self.function = Function(scenario, self.weather, loop, self.outages.network, self.say)
-        preloaded = self._preload() if scenario.preloaded else []
-        self.oracle = Oracle(
-            self.table, scenario.config, self.outages.read, preloaded, loop.wall_ms
-        )
+        if scenario.before:
+            self._preload(0.7 if scenario.config.mode != "mirror" else 0.1)
+        before = self.table.history if scenario.before else ()
+        self.oracle = Oracle(self.table, scenario.config, self.outages.read, before, loop.wall_ms)
         self.outages.oracle = self.oracle
+        aws = self.aws = Aws(self.table, scenario, self.weather, loop, self.say)
+        self.actors = Actors(
+            scenario, self.weather, loop, self.function, aws, self.oracle, self.say
+        )
         self.readers: list[Reader] = []
         self._failed: asyncio.Future[None] = loop.create_future()
         loop.set_exception_handler(self._callback_failed)
@@ -116,6 +129,7 @@ class World:
 
     async def _story(self) -> None:
         self.start_reader(self.table.stream)
+        self.actors.begin()
         moments = sorted(self.chance.choices(range(self.scenario.changes), k=MOMENTS))
         quiet_at = self.scenario.changes // 2 if self.scenario.quiet_day else -1
         for at in range(self.scenario.changes):
@@ -130,13 +144,17 @@ class World:
         self.outages.mend()
         self.function.mended = True
         self.function.freeze()
+        self.aws.is_old.set()
         await self._come_to_rest()
-        if self.oracle.is_damaged:
+        if self.oracle.is_damaged and not self.scenario.tools.audit_mends:
             await self._replay()
         self._take_given_up()
+        await self.actors.finish()
         differences = self.oracle.differences()
         if differences:
             raise Violation(f"G3: at rest, {'; '.join(differences)}")
+        if AUDIT in self.scenario.tools.begin and not self.oracle.differences(strict=True):
+            await self.actors.agree()
 
     async def _replay(self) -> None:
         """Deliver every stream again, as an operator does after data was destroyed."""
@@ -151,7 +169,9 @@ class World:
     async def _come_to_rest(self) -> None:
         gives_up_s = self.loop.time() + CALM_S_MAX
         while not (
-            self.outages.network.under_way == 0 and all(each.is_idle for each in self.readers)
+            self.outages.network.under_way == 0
+            and self.actors.is_idle
+            and all(each.is_idle for each in self.readers)
         ):
             self._take_given_up()
             if self.loop.time() > gives_up_s:
@@ -168,11 +188,14 @@ class World:
 
     def _change(self) -> None:
         number = self.chance.randint(1, self.scenario.items)
+        if self.scenario.idle and self.chance.random() < IDLE_SHARE:
+            number = self.scenario.items + self.chance.randint(1, self.scenario.idle)
         last = self.table.current(number)
-        was_there = last.item is not None if last is not None else self.scenario.preloaded
+        was_there = last.item is not None if last is not None else self.scenario.before
         item: dict[str, Any] | None = None
         poison: Poison = ""
-        if not was_there or self.chance.random() > 0.25:
+        is_idle = number > self.scenario.items
+        if not was_there or self.chance.random() > (0.6 if is_idle else 0.25):
             count = 1 if last is None else last.count + 1
             poison, extra = self._extra()
             item = item_image(number, count, extra)
@@ -199,23 +222,26 @@ class World:
             )
         )
 
-    def _preload(self) -> list[int]:
-        """Put values into Redis as a reader had them before the stream."""
-        items = [item for item in self.table.history if self.chance.random() < 0.7]
-        for item in items:
+    def _preload(self, share: float) -> None:
+        """Put values into Redis as a reader, or an earlier copy, had them before the stream."""
+        for item in self.table.history:
+            if self.chance.random() >= share:
+                continue
             image = {"Number": {"N": str(item)}, "Count": {"N": "0"}}
             is_json = self.scenario.config.value == "json"
             value = b'{"Number":%d,"Count":0}' % item if is_json else orjson.dumps(image)
             self.outages.server.keys[name_of(item)] = Held(value)
-        return items
 
     async def _quiet_day(self) -> None:
         """Let a day pass in which nothing changes; fences expire, the stream is trimmed."""
+        self.actors.begin()
         await self._settle_for_a_while()
         if self.oracle.is_damaged or not all(each.is_idle for each in self.readers):
+            self.aws.is_old.set()  # in vain
             return  # a day would make it permanent
         self.say("a quiet day")
         await asyncio.sleep(QUIET_DAY_S)
+        self.aws.is_old.set()
         self.weather.count("fences expire by the rules", self.oracle.expire())
         for name in DESTRUCTIVE:  # what the stream no longer has, no replay brings back
             self.weather.odds.pop(name, None)
@@ -280,13 +306,15 @@ class World:
             exhausted = condition == "RetryAttemptsExhausted"
             self.weather.count("retries are exhausted" if exhausted else "a record is too old")
             records = orjson.loads(given_up["payload"])["Records"]
-            self.oracle.given_up(
+            versions = [
                 (
                     int(each["dynamodb"]["Keys"]["Number"]["N"]),
                     (reader.stream.label_ms, int(each["dynamodb"]["SequenceNumber"])),
                 )
                 for each in records
-            )
+            ]
+            self.oracle.given_up(versions)
+            self.actors.give_up(given_up, versions)
             self.say("%s gives up on %d records, %s", reader.name, len(records), condition)
         reader.mapping.discarded.clear()
 
@@ -296,6 +324,8 @@ class World:
         """Give each fault of the system at large its chance."""
         strikes = self.weather.strikes
         self.outages.moment()
+        self._take_given_up()
+        self.actors.moment()
         if strikes("a shard splits") and self.table.split():
             self.say("STREAM  a shard splits")
         if strikes("the stream is made anew"):
