@@ -8,12 +8,12 @@ is kept of it is of one moment: places in table and copy, and what all before th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from random import Random, SystemRandom
-from typing import Any, TypeAlias
+from typing import Any
 from zlib import crc32
 
 import anyio
@@ -40,6 +40,7 @@ from asyncsync.operate.naming import Naming, names_of, naming
 from asyncsync.operate.orphans import suspects
 from asyncsync.operate.pace import Pace
 from asyncsync.operate.repair import Repaired, Repairer, Target
+from asyncsync.operate.saying import Say
 from asyncsync.operate.slices import LeftS, OutOfTime, no_end
 from asyncsync.operate.state import Document, Kept, keep, keeping, open_state
 from asyncsync.operate.trail import Step, Trail
@@ -60,8 +61,6 @@ CHUNKS_WAITING_MAX = 32
 
 # Before a slice ends, what differed last is given its time for a second look, and some more.
 SETTLES_LEFT = 2
-
-Say: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from asyncsync.operate.filling import Filler, Tally, TooLate, refuse_to_fill
 from asyncsync.operate.following import refuse_unless_followed
 from asyncsync.operate.items import consistent_reads, image_of, scan_page, sdk_attributes
 from asyncsync.operate.pace import Pace
-from asyncsync.operate.saying import progress, rate_and_left
+from asyncsync.operate.saying import Say, progress, rate_and_left
 from asyncsync.operate.slices import LeftS, OutOfTime, no_end
 from asyncsync.operate.state import RUN, Document, Kept, keep, open_state
 
@@ -41,8 +41,6 @@ SEGMENT_BYTES = 268_435_456
 SEGMENTS_MIN, SEGMENTS_MAX = 4, 1_000
 
 PROGRESS_INTERVAL_S = 1.0
-
-Say: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

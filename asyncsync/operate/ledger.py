@@ -6,9 +6,9 @@ A finding is named by its Redis key. What the item or the copy holds is said onl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
 
@@ -16,15 +16,13 @@ from asyncsync.operate.counting import add, counts
 from asyncsync.operate.looks import Difference, Settled
 from asyncsync.operate.orphans import Suspects
 from asyncsync.operate.repair import Repaired
-from asyncsync.operate.saying import progress, rate_and_left
+from asyncsync.operate.saying import Say, progress, rate_and_left
 from asyncsync.operate.share import CONFIDENCE, bound_percent, lower_bound, percent
 
 PROGRESS_INTERVAL_S = 5.0
 
 # Findings that are named once more where an audit goes on, beside their count.
 NAMED_MAX = 20
-
-Say: TypeAlias = Callable[[str], None]
 
 
 @dataclass(slots=True)

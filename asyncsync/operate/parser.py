@@ -54,8 +54,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_tail(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "mirror a table's stream from here, for development and small tables"
     tail = commands.add_parser("tail", help=about, description=f"{about.capitalize()}.")
-    tail.add_argument("--table", required=True, help="the table's name")
-    tail.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
+    _add_table(tail, NONE)
     tail.add_argument("--batch-size", type=count, default=100, help="records a batch (100)")
     tail.add_argument(
         "--idle", type=more_than_0, metavar="S", help="end after S s without a record"
@@ -97,9 +96,7 @@ def _add_backfill(
     backfill.add_argument(
         "--page-items", type=count, metavar="N", help="items a page at most (1 MB of them)"
     )
-    backfill.add_argument(
-        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
-    )
+    _add_rcu(backfill)
     _add_state(backfill)
     backfill.add_argument(
         "--from-export", metavar="URL", help="read an export, s3://bucket/prefix/AWSDynamoDB/id"
@@ -140,9 +137,7 @@ def _add_audit(
         help="in place of that, remove an old template's names whose items have new ones",
     )
     audit.add_argument("--show", action="store_true", help="show what item and copy hold")
-    audit.add_argument(
-        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
-    )
+    _add_rcu(audit)
     _add_state(audit)
     audit.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
     _add_servers(audit)
@@ -193,6 +188,12 @@ def _add_table(command: argparse.ArgumentParser, defaults: Defaults) -> None:
     known = defaults.table
     command.add_argument("--table", required=known is None, default=known, help="the table's name")
     command.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
+
+
+def _add_rcu(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
+    )
 
 
 def _add_state(command: argparse.ArgumentParser) -> None:

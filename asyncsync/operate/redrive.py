@@ -9,10 +9,10 @@ the last name that was looked at: names that come before it later are for the ne
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import orjson
@@ -27,7 +27,7 @@ from asyncsync.operate.items import consistent_reads
 from asyncsync.operate.objects import DONE, Objects, open_objects
 from asyncsync.operate.pace import Pace
 from asyncsync.operate.repair import Repaired, Repairer
-from asyncsync.operate.saying import progress
+from asyncsync.operate.saying import Say, progress
 from asyncsync.operate.slices import LeftS, OutOfTime, no_end
 from asyncsync.operate.state import Document, Kept, keep, open_state
 
@@ -40,7 +40,6 @@ PROGRESS_INTERVAL_S = 5.0
 # What was left and is named once more where a run goes on, beside its count.
 NAMED_MAX = 20
 
-Say: TypeAlias = Callable[[str], None]
 
 _DONE = ("repaired", "past")
 

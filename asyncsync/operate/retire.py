@@ -7,9 +7,8 @@ item is there. What is left over is counted, and stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeAlias
 
 import orjson
 from msgspec import structs
@@ -24,12 +23,11 @@ from asyncsync.operate.errors import CommandRefused, first_error
 from asyncsync.operate.names import Names, is_fence
 from asyncsync.operate.naming import names_of, naming
 from asyncsync.operate.orphans import keys_of
+from asyncsync.operate.saying import Say
 from asyncsync.operate.slices import LeftS, OutOfTime, no_end
 from asyncsync.operate.state import Document, keep, keeping, open_state
 
 _STRING = b"string"
-
-Say: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

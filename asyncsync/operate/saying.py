@@ -1,8 +1,13 @@
-"""How a long command says how far it is: one form, told from its findings by that form."""
+"""What commands say, and to whom: how far they are has one form, told from findings by it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TypeAlias
+
+# Who is told, line by line.
+Say: TypeAlias = Callable[[str], None]
 
 _FORM = re.compile(r" *[0-9]+\.[0-9] s  ")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from asyncsync.lab.simulation import scope
@@ -12,9 +11,8 @@ from asyncsync.lab.simulation.seeds import MEDIANS_MIN, Summary, run_seeds
 from asyncsync.lab.simulation.virtual import VirtualLoop
 from asyncsync.lab.simulation.weather import FAULTS
 from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.operate.saying import Say
 from asyncsync.version import __version__
-
-Say = Callable[[str], None]
 
 PROGRESS_INTERVAL_S = 5.0
 

@@ -6,7 +6,7 @@ For development and small tables. At scale the engine is Lambda's own event sour
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -21,13 +21,12 @@ from asyncsync.operate.errors import first_error
 from asyncsync.operate.mirrors import load_mirror, make_mirror
 from asyncsync.operate.poll import Consumer, Poller, function_of
 from asyncsync.operate.progress import Progress, failure_line, progress_line
+from asyncsync.operate.saying import Say
 from asyncsync.wire import connect
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:asyncsync-tail"
 INVOCATION_TIMEOUT_S = 30.0
 PROGRESS_INTERVAL_S = 1.0
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

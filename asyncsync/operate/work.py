@@ -13,8 +13,7 @@ from typing import Concatenate, TypeAlias
 
 from asyncsync.mirror import Mirror
 from asyncsync.operate.errors import CommandRefused
-
-Say: TypeAlias = Callable[[str], None]
+from asyncsync.operate.saying import Say
 
 # From a mirror, the environment and who is told, and until when it may begin anything, to
 # whether all went well.
