@@ -5,11 +5,9 @@ Everything but the store is pure. The store is the only await.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncsync.collapse import collapse
@@ -22,12 +20,16 @@ from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
 from asyncsync.runtime import take_raw_events
+from asyncsync.sockets import finished, open_socket
 from asyncsync.store import SCRIPT, Clock, Link, RedisStore, Store
 from asyncsync.values import Transform
-from asyncsync.wire import Connect, Password, connect
+from asyncsync.wire import Password, Reach
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from asyncsync.iam import Credentials
+    from asyncsync.streams import Connect
 
 
 class LambdaContext(Protocol):
@@ -62,7 +64,7 @@ class Mirror:
         key: KeyFunction | None = None,
         transform: Transform | None = None,
         raw_event: bool = False,
-        connect: Connect = connect,
+        connect: Connect | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
         credentials: Credentials | None = None,
@@ -80,18 +82,44 @@ class Mirror:
         self.clock = clock
         self.wall_clock = wall_clock
         self._emit = emit
-        password = _password_of(config, credentials, wall_clock)
-        # For tools: one more store of the same server, with a script of theirs.
-        self.new_store = partial(_store_of, config, connect, clock, password)
-        self._store = self.new_store(SCRIPT)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._password = _password_of(config, credentials, wall_clock)
+        self._connect = connect
+        self._loop: AbstractEventLoop | None = None
+        self._loops_store: Store | None = None
+        self._own_store: Store | None = None  # of lambda_handler, where no event loop is needed
+        if config.redis_cluster:
+            self._loops_store = self.new_store(SCRIPT)  # imported now: INIT has more processor
+        elif connect is None:
+            self._own_store = RedisStore(self._link(config.server, open_socket, SCRIPT))
         self._is_cold = True
 
-    async def run(self, event: bytes | Mapping[str, Any], end_s: float, request_id: str) -> Report:
-        """Mirror one event; end_s is when the invocation ends, on this object's clock.
+    def new_store(self, script: bytes) -> Store:
+        """Make one more store of the same server, on the running event loop, with that script."""
+        from asyncsync.streams import connect, over  # 25 ms that lambda_handler saves
 
-        Raises EventError, ConfigError or StoreRefused where no partial answer makes sense.
-        """
+        reach = over(self._connect or connect)
+
+        def link_of(server: Server) -> Link:
+            return self._link(server, reach, script)
+
+        if not self.config.redis_cluster:
+            return RedisStore(link_of(self.config.server))
+        from asyncsync.cluster import ClusterStore  # 3 ms that only a cluster pays
+
+        return ClusterStore(self.config.server, link_of)
+
+    def _link(self, server: Server, reach: Reach, script: bytes) -> Link:
+        timeout_ms = self.config.timeout_ms
+        return Link(server, timeout_ms, reach, self.clock, self._password, script)
+
+    def _store_of_loop(self) -> Store:
+        if self._loops_store is None:
+            self._loops_store = self.new_store(SCRIPT)
+        return self._loops_store
+
+    async def _run(
+        self, event: bytes | Mapping[str, Any], end_s: float, request_id: str, store: Store
+    ) -> Report:
         now_ms = int(self.wall_clock() * 1_000)
         invocation = Invocation(request_id, now_ms, self._is_cold, isinstance(event, bytes))
         self._is_cold = False
@@ -104,7 +132,7 @@ class Mirror:
         encoding = encode(collapsed.latest, decoded.stream, self.rules, now_ms)
         # Entries are made as the store takes calls: the server writes the first meanwhile.
         calls = plan(encoding, self.config)
-        written = await self._store.apply(calls, len(encoding), end_s)
+        written = await store.apply(calls, len(encoding), end_s)
         return report(decoded, collapsed, encoding.finished(), written, self.config, invocation)
 
     async def handle(
@@ -112,15 +140,21 @@ class Mirror:
     ) -> Response:
         """Mirror one event on the caller's own event loop and answer as Lambda expects.
 
-        One at a time: a mirror has one connection to a server. Raises what run raises, and
-        EventError or BatchFailed after the rest of the batch was written.
+        One at a time: a mirror has one connection to a server. Raises EventError, ConfigError
+        or StoreRefused where no partial answer makes sense, and EventError or BatchFailed after
+        the rest of the batch was written.
         """
+        return await self._answer(event, context, self._store_of_loop())
+
+    async def _answer(
+        self, event: bytes | Mapping[str, Any], context: LambdaContext | None, store: Store
+    ) -> Response:
         end_s = float("inf")
         if context is not None:
             end_s = self.clock() + context.get_remaining_time_in_millis() / 1_000
         request_id = context.aws_request_id if context is not None else ""
 
-        made = await self.run(event, end_s, request_id)
+        made = await self._run(event, end_s, request_id, store)
         for line in made.lines:
             self._emit(line)
         if made.error is not None:
@@ -130,16 +164,27 @@ class Mirror:
     def lambda_handler(
         self, event: bytes | Mapping[str, Any], context: LambdaContext | None = None
     ) -> Response:
-        """Answer Lambda, which cannot run a coroutine, on one loop for the life of the process."""
+        """Answer Lambda, which cannot run a coroutine; one connection for the process's life.
+
+        It blocks, as Lambda expects. Only a cluster, or a `connect` of one's own, needs an
+        event loop for it.
+        """
+        if self._own_store is not None:
+            return finished(self._answer(event, context, self._own_store))
+        import asyncio
+
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
         return _wait_for(self._loop, self.handle(event, context))
 
     def close(self) -> None:
-        """Give up the connection and the event loop; for tests and tools, Lambda never does."""
-        self._store.close()
+        """Give up the connections and the event loop; for tests and tools, Lambda never does."""
+        for store in (self._own_store, self._loops_store):
+            if store is not None:
+                store.close()
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.run_until_complete(asyncio.sleep(0))  # lets the socket go
+            self._loop.call_soon(self._loop.stop)
+            self._loop.run_forever()  # one turn, which lets the socket go
             self._loop.close()
         self._loop = None
 
@@ -153,22 +198,11 @@ def _password_of(config: Config, credentials: Credentials | None, wall_clock: Cl
     return token_password(config, credentials, wall_clock)
 
 
-def _store_of(
-    config: Config, connect: Connect, clock: Clock, password: Password, script: bytes
-) -> Store:
-    def link_of(server: Server) -> Link:
-        return Link(server, config.timeout_ms, connect, clock, password, script)
+def _wait_for(loop: AbstractEventLoop, answer: Awaitable[Response]) -> Response:
+    from asyncio import get_running_loop
 
-    if not config.redis_cluster:
-        return RedisStore(link_of(config.server))
-    from asyncsync.cluster import ClusterStore  # 3 ms that only a cluster pays
-
-    return ClusterStore(config.server, link_of)
-
-
-def _wait_for(loop: asyncio.AbstractEventLoop, answer: Awaitable[Response]) -> Response:
     try:
-        asyncio.get_running_loop()
+        get_running_loop()
     except RuntimeError:
         return loop.run_until_complete(answer)
     # A notebook runs a loop of its own in this thread; ours gets another thread meanwhile.

@@ -7,12 +7,11 @@ one server; a store decides what to do about what its links say.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from os.path import dirname, join
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from msgspec import Struct, field
 
@@ -20,7 +19,7 @@ from asyncsync.config import Server
 from asyncsync.errors import StoreUnavailable
 from asyncsync.limits import ANSWER_RESERVE_MS, SEND_LEFT_MS_MIN
 from asyncsync.model import APPLIED, FENCED, STANDS, Call, Outcome, Written
-from asyncsync.wire import Connect, Password, ReplyError, Wire, open_wire, refuse
+from asyncsync.wire import Left, Password, Reach, ReplyError, Wire, open_wire, refuse
 
 with open(join(dirname(__file__), "fence.lua"), "rb") as _file:
     SCRIPT = _file.read()
@@ -28,7 +27,6 @@ _SCRIPT_DIGEST = b"4d4f4f66d4bcd3fa387964d458d5bb772d22291d"  # a test has the r
 
 FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 
-T = TypeVar("T")
 Clock = Callable[[], float]  # seconds, never back
 
 REDIRECTIONS = ("MOVED", "ASK")
@@ -110,7 +108,7 @@ class Link:
         self,
         server: Server,
         timeout_ms: int,
-        connect: Connect,
+        reach: Reach,
         clock: Clock,
         password: Password,
         script: bytes = SCRIPT,
@@ -119,7 +117,7 @@ class Link:
         self._script, self._digest = script, digest_of(script)
         self._password = password
         self._timeout_s = timeout_ms / 1_000
-        self._connect = connect
+        self._reach = reach
         self._clock = clock
         self._wire: Wire | None = None
 
@@ -155,8 +153,8 @@ class Link:
         replies: list[object] = []
         with self._thrown_away_on_failure():
             wire = await self._opened(end_s)
-            exchange = wire.exchange([command], replies.append)
-            await self._within(end_s, "waiting for the answer", exchange)
+            with _in_time("waiting for the answer"):
+                await wire.exchange([command], replies.append, self._left(end_s))
         return replies[0]
 
     @contextmanager
@@ -172,8 +170,9 @@ class Link:
     async def _opened(self, end_s: float) -> Wire:
         self._check_time(end_s)
         if self._wire is None:
-            opening = open_wire(self._server, self._connect, self._password)
-            self._wire = await self._within(end_s, "connecting", opening)
+            left = self._left(end_s)
+            with _in_time("connecting"):
+                self._wire = await open_wire(self._server, self._reach, self._password, left)
             self._check_time(end_s)
         return self._wire
 
@@ -207,7 +206,8 @@ class Link:
         began_s = self._clock()
         try:
             count = await wire.send(commands())
-            await self._within(job.end_s, "waiting for the answer", wire.receive(count, settle))
+            with _in_time("waiting for the answer"):
+                await wire.receive(count, settle, self._left(job.end_s))
         finally:
             job.pending += [call for call in unanswered if call is not None]
             job.pending += waiting  # where the connection broke before they were packed
@@ -221,14 +221,10 @@ class Link:
                 return
             yield call
 
-    async def _within(self, end_s: float, doing: str, work: Awaitable[T]) -> T:
-        """Wait for work as long as the timeout allows and the invocation has, less the answer."""
-        left_s = end_s - self._clock() - ANSWER_RESERVE_MS / 1_000
-        try:
-            async with asyncio.timeout(min(self._timeout_s, left_s)):
-                return await work
-        except TimeoutError as exc:
-            raise StoreUnavailable("TimeoutError", f"no answer {doing}", timed_out=True) from exc
+    def _left(self, end_s: float) -> Left:
+        """Say, from now on, what is left of the timeout or of the invocation, less the answer."""
+        until_s = min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)
+        return lambda: until_s - self._clock()
 
     def _settle(self, call: Call, reply: object, outcomes: list[Outcome]) -> None:
         replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
@@ -262,6 +258,14 @@ class Link:
         if self._wire is not None:
             self._wire.abandon()
             self._wire = None
+
+
+@contextmanager
+def _in_time(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as exc:
+        raise StoreUnavailable("TimeoutError", f"no answer {doing}", timed_out=True) from exc
 
 
 class OutOfTime(StoreUnavailable):

@@ -8,9 +8,8 @@ boto3's TypeDeserializer is not used: it raises on legal numbers and on B from L
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from binascii import Error as BinasciiError
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -240,7 +239,7 @@ def _jsonable(value: object) -> object:
     if isinstance(value, Decimal) and value.is_finite():
         return orjson.Fragment(str(value))
     if isinstance(value, bytes):
-        return b64encode(value).decode()
+        return b2a_base64(value, newline=False).decode()
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError

@@ -1,17 +1,16 @@
-"""The connection: open, sign in, exchange; bytes out, replies in.
+"""The connection: open, sign in, exchange; commands out, replies in.
 
-Streams of asyncio with hiredis for the protocol. redis-py is not imported here: it doubles
-what a cold start imports, and Lambda bills that. No method waits longer than it is let: the
-caller holds the deadline and cancels.
+hiredis for the protocol, over any transport: a socket of its own (sockets.py) or asyncio's
+streams (streams.py). redis-py is not imported here: it doubles what a cold start imports, and
+Lambda bills that. No method waits longer than it is let: the caller says what time is left.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import hiredis
 
@@ -21,11 +20,8 @@ from asyncsync.errors import StoreRefused, StoreUnavailable
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Connect: TypeAlias = Callable[[Server], Awaitable[Streams]]
+Left: TypeAlias = Callable[[], float]  # seconds until whoever waits must have given up
 Password: TypeAlias = Callable[[], str]
-
-_READ_BYTES = 65_536
 
 # What is packed goes out in pieces of this much or more: small commands share a system call.
 _WRITE_BYTES = 65_536
@@ -49,24 +45,46 @@ class ProtocolError(Exception):
     """The other side does not speak Redis's protocol."""
 
 
+class Transport(Protocol):
+    """An open connection that carries bytes; each method raises OSError where it broke."""
+
+    async def write(self, data: bytes) -> None:
+        """Send what goes at once and keep the rest, which goes while others wait or write."""
+
+    async def read(self, left: Left) -> bytes:
+        """Wait for bytes as long as there is time left; none where the other side has ended.
+
+        Raises TimeoutError.
+        """
+
+    def abort(self) -> None:
+        """Throw the connection away; what is unsent is dropped."""
+
+
+Reach: TypeAlias = Callable[[Server, Left], Awaitable[Transport]]  # raises OSError, TimeoutError
+
+
 class Wire:
     """One open connection; after any exception it is of no further use."""
 
-    def __init__(self, streams: Streams) -> None:
-        self._reader, self._writer = streams
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.abandon = transport.abort
         self._parser = hiredis.Reader(
             protocolError=ProtocolError, replyError=ReplyError, notEnoughData=self
         )
 
     async def exchange(
-        self, commands: Iterable[tuple[bytes | str, ...]], settle: Callable[[object], None]
+        self,
+        commands: Iterable[tuple[bytes | str, ...]],
+        settle: Callable[[object], None],
+        left: Left,
     ) -> None:
         """Send commands and hand over each reply, in order, as it comes.
 
-        Raises StoreUnavailable as soon as the connection is of no use.
+        Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
         """
-        await self.receive(await self.send(commands), settle)
+        await self.receive(await self.send(commands), settle, left)
 
     async def send(self, commands: Iterable[tuple[bytes | str, ...]]) -> int:
         """Send commands and return how many; waits for nobody.
@@ -83,47 +101,38 @@ class Wire:
                 packed.append(hiredis.pack_command(command))  # type: ignore[arg-type]
                 size += len(packed[-1])
                 if size >= _WRITE_BYTES:
-                    self._write(packed)
+                    await self._transport.write(b"".join(packed))
                     packed, size = [], 0
-                    await asyncio.sleep(0)  # one turn of the loop, for what did not go out at once
             if packed:
-                self._write(packed)
+                await self._transport.write(b"".join(packed))
         return count
 
-    def _write(self, packed: list[bytes]) -> None:
-        if self._writer.transport.is_closing():
-            raise ConnectionResetError
-        self._writer.write(b"".join(packed))
-
-    async def receive(self, count: int, settle: Callable[[object], None]) -> None:
+    async def receive(self, count: int, settle: Callable[[object], None], left: Left) -> None:
         """Hand over so many replies, in order, each as it comes.
 
-        Raises StoreUnavailable as soon as the connection is of no use.
+        Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
         """
         with _told():
             for _ in range(count):
-                settle(await self._reply())
+                settle(await self._reply(left))
 
-    async def _reply(self) -> object:
+    async def _reply(self, left: Left) -> object:
         reply: object = self._parser.gets()
         while reply is self:
-            received = await self._reader.read(_READ_BYTES)
+            received = await self._transport.read(left)
             if not received:
                 raise ConnectionResetError
             self._parser.feed(received)
             reply = self._parser.gets()
         return reply
 
-    def abandon(self) -> None:
-        """Throw the socket away; what is unsent in it is dropped."""
-        if not self._loop.is_closed():
-            self._writer.transport.abort()
-
 
 @contextmanager
 def _told() -> Iterator[None]:
     try:
         yield
+    except TimeoutError:
+        raise
     except OSError as exc:
         raise StoreUnavailable(type(exc).__name__, "the connection broke") from exc
     except ProtocolError as exc:
@@ -131,14 +140,17 @@ def _told() -> Iterator[None]:
         raise StoreUnavailable("ProtocolError", reason) from exc
 
 
-async def open_wire(server: Server, connect: Connect, password: Password) -> Wire:
+async def open_wire(server: Server, reach: Reach, password: Password, left: Left) -> Wire:
     """Connect and sign in with the password of this moment.
 
-    Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
+    Raises StoreUnavailable, TimeoutError, or StoreRefused where the server refuses the
+    credentials.
     """
     secret = password()
     try:
-        wire = Wire(await connect(server))
+        wire = Wire(await reach(server, left))
+    except TimeoutError:
+        raise
     except OSError as exc:
         raise StoreUnavailable(type(exc).__name__, "cannot connect") from exc
     commands: list[tuple[bytes | str, ...]] = []
@@ -147,19 +159,23 @@ async def open_wire(server: Server, connect: Connect, password: Password) -> Wir
         commands.append(("AUTH", *user, secret))
     if server.database:
         commands.append(("SELECT", str(server.database)))
-    if not commands:
-        return wire
-    replies: list[object] = []
     try:
-        await wire.exchange(commands, replies.append)
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, ReplyError):
-                refuse(reply, server, str(command[0]))
-                raise StoreUnavailable(reply.word, f"the server refused {command[0]!r}")
+        await _begin(wire, commands, server, left)
     except BaseException:
         wire.abandon()
         raise
     return wire
+
+
+async def _begin(
+    wire: Wire, commands: list[tuple[bytes | str, ...]], server: Server, left: Left
+) -> None:
+    replies: list[object] = []
+    await wire.exchange(commands, replies.append, left)
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, ReplyError):
+            refuse(reply, server, str(command[0]))
+            raise StoreUnavailable(reply.word, f"the server refused {command[0]!r}")
 
 
 def refuse(reply: ReplyError, server: Server, command: str) -> None:
@@ -170,14 +186,6 @@ def refuse(reply: ReplyError, server: Server, command: str) -> None:
             "see ASYNCSYNC_REDIS_URL, ASYNCSYNC_REDIS_PASSWORD or ASYNCSYNC_REDIS_IAM_CACHE, "
             "or the user's permissions"
         )
-
-
-async def connect(server: Server) -> Streams:
-    """Open the streams of a server: unix socket, TCP or TLS."""
-    if server.path:
-        return await asyncio.open_unix_connection(server.path)
-    context = tls_context(server.ca_file) if server.tls else None
-    return await asyncio.open_connection(server.host, server.port, ssl=context)
 
 
 @lru_cache(maxsize=4)

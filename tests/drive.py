@@ -7,10 +7,11 @@ fence made of the item.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,10 +32,14 @@ from asyncsync.lab.mapping import (
     ShardRecord,
     shard_record,
 )
+from asyncsync.mirror import LambdaContext
 from asyncsync.operate.dynamo import json_attributes
 from asyncsync.operate.get import read_fence
 from asyncsync.operate.poll import Consumer, function_of, wall_ms
-from asyncsync.wire import Connect, Streams, connect
+from asyncsync.report import Response
+from asyncsync.store import RedisStore
+from asyncsync.streams import Connect, Streams
+from asyncsync.wire import Left, Transport
 from stream import FIRST, TABLE, arn, record
 
 SHARD = "shardId-00000001573689847184-864758bb"
@@ -119,14 +124,45 @@ def _bytes_of(client: redis.Redis, names: list[str]) -> list[bytes | None]:
     return list(held)
 
 
+class Deployed(Mirror):
+    """A mirror that is called as Lambda calls it, over a blocking socket, in a thread."""
+
+    async def handle(
+        self, event: bytes | Mapping[str, Any], context: LambdaContext | None
+    ) -> Response:
+        return await anyio.to_thread.run_sync(self.lambda_handler, event, context)
+
+    def heard(self, sent: Callable[[], None]) -> None:
+        """Say when a request has been handed to a socket."""
+        assert isinstance(self._own_store, RedisStore)
+        link = self._own_store._link
+        reach, loop = link._reach, asyncio.get_running_loop()
+
+        async def opened(server: Server, left: Left) -> Transport:
+            transport = await reach(server, left)
+            write = transport.write
+
+            async def written(data: bytes) -> None:
+                await write(data)
+                loop.call_soon_threadsafe(sent)
+
+            transport.write = written  # type: ignore[method-assign] # as lab/meter.py does
+            return transport
+
+        link._reach = opened
+
+
 class Run:
-    """One mapping and one mirror at work; it counts, and wakes who waits for something."""
+    """One mapping and one mirror at work; it counts, and wakes who waits for something.
+
+    Without `connect` the mirror is called as Lambda calls it, else on this event loop.
+    """
 
     def __init__(
         self,
         history: History,
         config: Config,
-        connect: Connect = connect,
+        connect: Connect | None = None,
         settings: MappingSettings = SETTINGS,
     ) -> None:
         self.history = history
@@ -134,7 +170,11 @@ class Run:
         self.records = self.failures = self.redelivered = 0
         self.mapping = EventSourceMapping(settings, function=FUNCTION, stream_arn=arn())
         self.printed: list[bytes] = []
-        self.mirror = Mirror(config, connect=self._heard(connect), emit=self.printed.append)
+        self._sent = anyio.Event()
+        if connect is None:
+            self.mirror: Mirror = Deployed(config, emit=self.printed.append)
+        else:
+            self.mirror = Mirror(config, connect=self._heard(connect), emit=self.printed.append)
         self.answered: list[Batch] = []  # whole batches that were acknowledged
         self.on_batch: Callable[[Batch], None] = lambda _: None
         self._invoke = function_of(self.mirror, timeout_s=30.0)
@@ -143,11 +183,12 @@ class Run:
         self._life = 0  # of a server that forgets all when it dies
         self._begun_in: dict[str, int] = {}
         self._changed = anyio.Event()
-        self._sent = anyio.Event()
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Hand the stream over and work on it until the block ends."""
+        if isinstance(self.mirror, Deployed):
+            self.mirror.heard(lambda: self._sent.set())
         self.mapping.open(SHARD)
         self.mapping.add(SHARD, self.history.records(), wall_ms())
         try:

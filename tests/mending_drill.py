@@ -448,7 +448,7 @@ async def staged(
                     yield made
                     tasks.cancel_scope.cancel()
             finally:
-                mirror._store.close()
+                mirror.close()
                 await asyncio.sleep(0)  # lets the sockets go
 
 

@@ -144,7 +144,7 @@ async def make(
 
     yield world
     for each in made:
-        each.mirror._store.close()
+        each.mirror.close()
         await clients.items.delete_table(TableName=each.table)
     await asyncio.sleep(0)  # lets the sockets go
 
@@ -446,7 +446,7 @@ async def test_values_of_another_format_are_stale_and_repaired(
 ) -> None:
     """So a change of ASYNCSYNC_VALUE is an audit with --repair."""
     world = await filled(make, 5)
-    world.mirror._store.close()
+    world.mirror.close()
     world.mirror = Mirror(
         Config(redis_url=world.mirror.config.redis_url, value="dynamodb-json"),
         emit=lambda _: None,
@@ -704,7 +704,7 @@ async def test_a_user_needs_four_commands_more_to_audit_than_to_mirror(
     real_server: ServerProcess, real_client: redis.Redis, make: Callable[..., Any]
 ) -> None:
     world = await filled(make, 5, redis_url=real_server.url)
-    world.mirror._store.close()
+    world.mirror.close()
     real_client.set("Players:6", "an orphan")
     allowed = ["+scan", "+type", "+get", "+mget"]
     address = real_server.url.removeprefix("redis://")
@@ -787,7 +787,7 @@ async def test_old_names_that_end_in_a_hash_are_matched_through_their_values(
     await world.deliver()
     old = Mirror(Config(redis_url=world.mirror.config.redis_url), emit=lambda _: None)
     await old.handle(event([made for _, made in [_record(world, item)]]), None)
-    old._store.close()
+    old.close()
     assert len([*client.scan_iter(match="Players:*")]) == 1
 
     assert (await retired(world, "{@table}:{@key}"))["removed"] == 1

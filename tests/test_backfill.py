@@ -141,7 +141,7 @@ async def test_composite_and_binary_keys_are_named_as_the_handler_does(
         for at, key in enumerate(keys)
     ]
     await mirror.handle(event(records), None)
-    mirror._store.close()
+    mirror.close()
     await anyio.lowlevel.checkpoint()
 
     assert copy_of(real_client).keys() == filled.keys()
@@ -205,7 +205,7 @@ async def test_a_clusters_copy_is_filled_and_repaired(
     assert (counts["filled"], counts["repaired"]) == (180, 20)
     found = cluster.read([f"{table}:{at}".encode() for at in range(1, 201)])
     assert None not in found.values()  # the table holds them all
-    mirror._store.close()
+    mirror.close()
     await anyio.lowlevel.checkpoint()
 
 
@@ -310,7 +310,7 @@ class World:
                 tasks.start_soon(self.watching.run, client, names)
                 yield mapping
                 tasks.cancel_scope.cancel()
-        self.mirror._store.close()
+        self.mirror.close()
 
     async def records(self) -> list[Any]:
         """Every record of the stream."""
@@ -633,7 +633,7 @@ async def test_a_table_that_throttles_is_read_all_the_same(
     assert sum(put_off) >= len(put_off) / 3
     assert runs.said[-1] == "  20 repaired, 0 left"
     assert await differences(clients, table, copy_of(real_client)) == {}
-    mirror._store.close()
+    mirror.close()
     await anyio.lowlevel.checkpoint()
 
 
@@ -755,7 +755,7 @@ async def test_a_deleted_items_fence_is_repaired_from_the_table(
     assert (hands.tally.filled, hands.tally.repaired) == (1, 1)
     assert real_client.get("Players:1") is None  # the page held it, the table does not
     hands.filler.close()
-    hands.mirror._store.close()
+    hands.mirror.close()
     await anyio.lowlevel.checkpoint()
 
 

@@ -211,7 +211,7 @@ class Beside(RuleBasedStateMachine):
                 assert version == self.table[of], "at rest the copy is the table"
         finally:
             self.fills.close()
-            self.mirror._store.close()
+            self.mirror.close()
             for each in self.mending:
                 each.task.cancel()
                 each.repairer.close()

@@ -23,7 +23,7 @@ from asyncsync.keys import settle, slot
 from asyncsync.lab.cluster_servers import Cluster, ClusterNode, redis_cluster
 from asyncsync.lab.meter import Meter, metered
 from asyncsync.lab.servers import ServerProcess
-from asyncsync.wire import Streams, connect
+from asyncsync.streams import Streams, connect
 from conftest import FOUND
 from failover_drill import drill
 from lambda_context import Context

@@ -22,7 +22,7 @@ from asyncsync.limits import REDIRECTIONS_MAX, SEND_LEFT_MS_MIN, SLOTS, TOPOLOGY
 from asyncsync.model import Entry, Outcome, Written
 from asyncsync.plan import plan
 from asyncsync.store import Link
-from asyncsync.wire import Connect, Streams, connect
+from asyncsync.streams import Connect, Streams, connect, over
 from test_store import entry
 
 NEVER = float("inf")
@@ -115,7 +115,7 @@ class Writer:
         )
         self.store = ClusterStore(
             self.config.server,
-            lambda server: Link(server, self.config.timeout_ms, connect, clock, lambda: ""),
+            lambda server: Link(server, self.config.timeout_ms, over(connect), clock, lambda: ""),
         )
 
     async def written(self, *entries: Entry, end_s: float = NEVER) -> Written:

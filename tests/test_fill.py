@@ -52,7 +52,7 @@ class Copy:
 
     async def close(self) -> None:
         self.store.close()
-        self.mirror._store.close()
+        self.mirror.close()
         await asyncio.sleep(0)  # lets the sockets go
 
 

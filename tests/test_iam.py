@@ -33,7 +33,6 @@ from asyncsync.iam import AwsCredentials, TokenPassword, is_serverless, sign_tok
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.limits import IAM_TOKEN_AGE_S_MAX, IAM_TOKEN_S
 from asyncsync.operate.cli import main
-from asyncsync.store import RedisStore
 from asyncsync.wire import Password
 from lambda_context import Context
 from stream import FIRST, event, failed, record
@@ -229,8 +228,7 @@ def test_what_is_missing_is_named_in_one_line(name: str, how: str) -> None:
 
 def password_of(mirror: Mirror) -> Password:
     """What gives each new connection of a mirror its password."""
-    assert isinstance(mirror._store, RedisStore)
-    return mirror._store._link._password
+    return mirror._password
 
 
 def test_a_mirror_with_nobody_to_sign_is_refused_and_told_how() -> None:

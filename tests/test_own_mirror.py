@@ -108,5 +108,5 @@ async def test_what_a_command_writes_is_what_the_handler_writes(
 
     assert copy_of(real_client) == written
     assert len(written) == sum(int(each["Number"]["N"]) % 7 != 0 for each in ITEMS) > 40
-    mirror._store.close()
+    mirror.close()
     await anyio.lowlevel.checkpoint()

@@ -17,14 +17,14 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 import redis
 
 from asyncsync import Config
 from asyncsync.lab.faults import Proxy, proxy_to
-from asyncsync.lab.scene import through
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from asyncsync.wire import Connect, connect
+from asyncsync.streams import Connect, connect
 from conftest import FOUND, Recoveries
 from drive import History, Run
 from stream import SEED
@@ -286,10 +286,13 @@ async def endures(
     fault: Fault,
     recoveries: Recoveries,
     way: str,
+    reach: Connect | None = None,
 ) -> None:
     """Endure a fault; afterwards Redis equals the table, or lost what the server lost."""
     async with proxy_to("127.0.0.1", machine.port) as proxy:
-        reach: Connect = through(proxy) if fault.proxied else connect
+        if fault.proxied:
+            url = f"redis://127.0.0.1:{proxy.port}"
+            config = msgspec.structs.replace(config, redis_url=url)
         world = World(machine, Run(HISTORY, config, reach), proxy)
         took_ms = await endure(world, fault)
 
@@ -317,6 +320,16 @@ async def test_nothing_acknowledged_is_lost_and_redis_ends_equal_to_the_table(
         url = f"redis://127.0.0.1:{made.port}"
         config = Config(redis_url=url, timeout_ms=fault.timeout_ms)
         await endures(made, config, fault, recoveries, "TCP")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_nor_is_it_on_an_event_loop_of_the_callers(
+    fault: Fault, tmp_path: Path, recoveries: Recoveries
+) -> None:
+    with machine(FOUND[-1], tmp_path, *fault.options) as made:
+        url = f"redis://127.0.0.1:{made.port}"
+        config = Config(redis_url=url, timeout_ms=fault.timeout_ms)
+        await endures(made, config, fault, recoveries, "TCP, asyncio", connect)
 
 
 @pytest.mark.parametrize("binary", FOUND)

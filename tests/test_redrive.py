@@ -206,7 +206,7 @@ class Bench:
     async def handle(self, *records: Any) -> None:
         mirror = self.mirror()
         await mirror.handle(event(records), None)
-        mirror._store.close()
+        mirror.close()
 
     def record(self, number: int, sequence_number: int | str, **change: Any) -> Any:
         return record(
@@ -231,7 +231,7 @@ class Bench:
         try:
             return await redrive_with(self.clients, wanted, mirror, self.said.append)
         finally:
-            mirror._store.close()
+            mirror.close()
             await asyncio.sleep(0)  # lets the sockets go
 
     def files(self) -> list[str]:

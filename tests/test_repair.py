@@ -92,7 +92,7 @@ class Bench:
 
     async def close(self) -> None:
         self.repairer.close()
-        self.mirror._store.close()
+        self.mirror.close()
         await asyncio.sleep(0)  # lets the sockets go
 
 

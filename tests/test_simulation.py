@@ -37,7 +37,7 @@ from asyncsync.lab.simulation.world import Ended, run
 from asyncsync.model import Call
 from asyncsync.operate.cli import main
 from asyncsync.store import UNSENT, Job, Link
-from asyncsync.wire import Streams
+from asyncsync.streams import Streams, over
 from bugs import BUGS
 from lua_server import LuaServer
 from patched import ROOT, Patch, PatchLost, patched
@@ -486,7 +486,7 @@ def test_what_a_broken_connection_kept_from_being_packed_is_pending_still() -> N
 
     calls = [Call((b"GET", b"%0*d" % (1_000, at)), (at,), fenced=False) for at in range(500)]
     job = Job(float("inf"), list(calls), [UNSENT] * len(calls))
-    link = Link(Config(redis_url="redis://x").server, 2_000, connect, loop.time, lambda: "")
+    link = Link(Config(redis_url="redis://x").server, 2_000, over(connect), loop.time, lambda: "")
 
     error = loop.run_until_complete(link.write(job))
 

@@ -29,8 +29,10 @@ from asyncsync.lab.meter import Meter, metered
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
 from asyncsync.plan import plan
+from asyncsync.sockets import finished, open_socket
 from asyncsync.store import SCRIPT, Link, RedisStore, digest_of
-from asyncsync.wire import Connect, connect
+from asyncsync.streams import Connect, connect, over
+from asyncsync.wire import Reach
 
 LABEL_MS = 1_767_225_600_000
 NEVER = float("inf")
@@ -49,23 +51,36 @@ def entry(
     return Entry(*settle(name), text, value, expires_at_ms, number, str(number))
 
 
+@pytest.fixture(autouse=True, params=["socket", "streams"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test over both, but for those that bring streams of their own."""
+    reach = open_socket if request.param == "socket" else over(connect)
+    monkeypatch.setattr(Writer, "reach", reach)
+
+
 class Writer:
     """A store with its settings: writes entries and returns the kinds of their outcomes."""
+
+    reach: Reach = open_socket
 
     def __init__(
         self,
         url: str,
-        connect: Connect = connect,
+        connect: Connect | None = None,
         clock: Callable[[], float] = time.monotonic,
         **options: Any,
     ) -> None:
         self.config = Config(redis_url=url, **options)
         server = self.config.server
-        self.store = RedisStore(Link(server, 2_000, connect, clock, lambda: server.password))
+        reach = over(connect) if connect else type(self).reach
+        self.is_blocking = reach is open_socket
+        self.store = RedisStore(Link(server, 2_000, reach, clock, lambda: server.password))
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
-        written = await self.store.apply(plan(entries, self.config), len(entries), NEVER)
-        return list(written.outcomes)
+        applying = self.store.apply(plan(entries, self.config), len(entries), NEVER)
+        if self.is_blocking:
+            return list((await asyncio.to_thread(finished, applying)).outcomes)
+        return list((await applying).outcomes)
 
     async def __call__(self, *entries: Entry) -> list[str]:
         return [outcome.kind for outcome in await self.outcomes(*entries)]

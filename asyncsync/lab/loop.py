@@ -14,7 +14,8 @@ import hiredis
 import orjson
 
 from asyncsync.config import Server
-from asyncsync.wire import Connect, ReplyError, Streams
+from asyncsync.streams import Connect, Streams
+from asyncsync.wire import ReplyError
 
 
 class Loop:

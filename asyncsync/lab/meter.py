@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import hiredis
 
 from asyncsync.config import Server
-from asyncsync.wire import Connect, Streams
+from asyncsync.streams import Connect, Streams
 
 
 @dataclass(slots=True)

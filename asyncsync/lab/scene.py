@@ -25,7 +25,8 @@ from asyncsync.lab.servers import binaries, dynamodb_process, fake_redis, redis_
 from asyncsync.operate.client import client_arguments
 from asyncsync.operate.dynamo import Dynamo, dynamo_errors
 from asyncsync.operate.errors import CommandFailed
-from asyncsync.wire import Connect, Streams, tls_context
+from asyncsync.streams import Connect, Streams
+from asyncsync.wire import tls_context
 
 TABLE = "Players"  # the seed's
 READ_TIMEOUT_S = 10.0  # of the reader, which is past the proxy: longer means a dead server

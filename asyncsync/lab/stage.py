@@ -26,7 +26,7 @@ from asyncsync.mirror import Mirror
 from asyncsync.operate.dynamo import Dynamo, dynamo
 from asyncsync.operate.poll import Consumer, Function, Poller, function_of
 from asyncsync.operate.progress import Progress, failure_line
-from asyncsync.wire import Connect
+from asyncsync.streams import Connect
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:demo"
 INVOCATION_TIMEOUT_S = 30.0

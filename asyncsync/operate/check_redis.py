@@ -6,10 +6,10 @@ there. It writes nothing but scratch keys of a random name, and removes them.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from asyncsync.cluster import ClusterStore
 from asyncsync.config import Config, Server
@@ -18,8 +18,11 @@ from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
 from asyncsync.model import Call
 from asyncsync.operate.verdict import Verdict
+from asyncsync.sockets import open_socket
 from asyncsync.store import SCRIPT, Link, RedisStore, Store, digest_of
-from asyncsync.wire import Password, ReplyError, Wire, connect, open_wire
+from asyncsync.wire import Password, ReplyError, open_wire
+
+Ask: TypeAlias = Callable[..., Awaitable[object]]  # a command's words, for the reply
 
 # Longer than both waits of a check, which nobody's invocation ends.
 _PATIENCE_S = 60.0
@@ -62,9 +65,7 @@ async def check_redis(
     password = _password(config, env)
     address = config.server.address
     try:
-        # Connecting, and each of the few questions, as long as an invocation would wait.
-        async with asyncio.timeout(5 * config.timeout_ms / 1_000):
-            verdicts = await _server(config, scratches, password)
+        verdicts = await _server(config, scratches, password)
     except StoreUnavailable as exc:
         reason = " ".join(str(exc.__cause__ or exc).split())
         return [Verdict("fix", "redis", f"{address} cannot be reached: {reason}")]
@@ -81,17 +82,28 @@ async def _server(
     config: Config, scratches: tuple[Scratch, Scratch], password: Password
 ) -> list[Verdict]:
     server = config.server
-    wire = await open_wire(server, connect, password)
+    # Connecting, and each of the few questions, as long as an invocation would wait.
+    until_s = time.monotonic() + 5 * config.timeout_ms / 1_000
+
+    def left() -> float:
+        return until_s - time.monotonic()
+
+    async def ask(*command: bytes) -> object:
+        replies: list[object] = []
+        await wire.exchange([command], replies.append, left)
+        return replies[0]
+
+    wire = await open_wire(server, open_socket, password, left)
     try:
         tls = "on, the certificate is trusted" if server.tls else "off: right on one machine only"
         verdicts = [
             Verdict("ok", "redis", f"{server.address} answers, signed in as {server.user}"),
             Verdict("ok" if server.tls else "note", "TLS", tls),
-            await _cluster(wire, config, scratches),
-            await _eviction(wire, config),
+            await _cluster(ask, config, scratches),
+            await _eviction(ask, config),
         ]
         if config.redis_cluster:
-            verdicts.append(await _asking(wire, config))
+            verdicts.append(await _asking(ask, config))
         return verdicts
     finally:
         wire.abandon()
@@ -103,15 +115,9 @@ def _password(config: Config, env: Mapping[str, str]) -> Password:
     return lambda: config.server.password
 
 
-async def _ask(wire: Wire, *command: bytes) -> object:
-    replies: list[object] = []
-    await wire.exchange([command], replies.append)
-    return replies[0]
-
-
-async def _cluster(wire: Wire, config: Config, scratches: tuple[Scratch, Scratch]) -> Verdict:
+async def _cluster(ask: Ask, config: Config, scratches: tuple[Scratch, Scratch]) -> Verdict:
     """Ask for keys of two slots at once: a cluster alone refuses that, serverless too."""
-    reply = await _ask(wire, b"MGET", *(each.name for each in scratches))
+    reply = await ask(b"MGET", *(each.name for each in scratches))
     is_cluster = isinstance(reply, ReplyError) and reply.word == "CROSSSLOT"
     if isinstance(reply, ReplyError) and not is_cluster and reply.word != "MOVED":
         return Verdict("note", "cluster", f"cannot be told, MGET is answered {reply.word}")
@@ -121,9 +127,9 @@ async def _cluster(wire: Wire, config: Config, scratches: tuple[Scratch, Scratch
     return Verdict("fix", "cluster", f"set ASYNCSYNC_REDIS_CLUSTER={wanted}")
 
 
-async def _eviction(wire: Wire, config: Config) -> Verdict:
+async def _eviction(ask: Ask, config: Config) -> Verdict:
     """Read the policy from INFO, where the user may; CONFIG is not to be had on ElastiCache."""
-    reply = await _ask(wire, b"INFO", b"memory")
+    reply = await ask(b"INFO", b"memory")
     lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
     pairs = dict(line.split(":", 1) for line in lines if ":" in line)
     policy = pairs.get("maxmemory_policy")
@@ -136,8 +142,8 @@ async def _eviction(wire: Wire, config: Config) -> Verdict:
     return Verdict("fix", "eviction", f"{policy} may take any value: make it noeviction")
 
 
-async def _asking(wire: Wire, config: Config) -> Verdict:
-    reply = await _ask(wire, b"ASKING")
+async def _asking(ask: Ask, config: Config) -> Verdict:
+    reply = await ask(b"ASKING")
     if isinstance(reply, ReplyError):
         return Verdict("fix", "ASKING", f"{reply.word}: let user {config.server.user} run it")
     return Verdict("ok", "ASKING", "permitted")
@@ -147,7 +153,7 @@ async def _commands(config: Config, key: Scratch, password: Password) -> list[Ve
     """Try each command that the mode needs by itself, on a scratch key, then a whole write."""
 
     def link_of(server: Server) -> Link:
-        return Link(server, config.timeout_ms, connect, time.monotonic, password)
+        return Link(server, config.timeout_ms, open_socket, time.monotonic, password)
 
     one = config.server
     store = ClusterStore(one, link_of) if config.redis_cluster else RedisStore(link_of(one))

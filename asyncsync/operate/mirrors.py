@@ -9,7 +9,7 @@ from asyncsync.config import Config
 from asyncsync.iam import AwsCredentials
 from asyncsync.mirror import Mirror
 from asyncsync.operate.errors import CommandRefused
-from asyncsync.wire import Connect, connect
+from asyncsync.streams import Connect
 
 
 def load_mirror(name: str) -> Mirror:
@@ -33,7 +33,7 @@ def make_mirror(
     config: Config,
     env: Mapping[str, str],
     *,
-    connect: Connect = connect,
+    connect: Connect | None = None,
     emit: Callable[[bytes], None] = lambda _: None,
 ) -> Mirror:
     """Make a mirror of the settings; whoever signs, where IAM is asked for, is in env."""

@@ -22,7 +22,7 @@ from asyncsync.operate.mirrors import load_mirror, make_mirror
 from asyncsync.operate.poll import Consumer, Poller, function_of
 from asyncsync.operate.progress import Progress, failure_line, progress_line
 from asyncsync.operate.saying import Say
-from asyncsync.wire import connect
+from asyncsync.streams import connect
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:asyncsync-tail"
 INVOCATION_TIMEOUT_S = 30.0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncsync import Config, Mirror, mirror
-from asyncsync.wire import Wire
+from asyncsync.wire import Left, Wire
 
 passed: list[tuple[str, float]] = []
 
@@ -48,9 +48,11 @@ async def traced_send(self: Wire, commands: Any) -> int:
     return count
 
 
-async def traced_receive(self: Wire, count: int, settle: Callable[[object], None]) -> None:
+async def traced_receive(
+    self: Wire, count: int, settle: Callable[[object], None], left: Left
+) -> None:
     """Receive, and note the last reply."""
-    await receive(self, count, settle)
+    await receive(self, count, settle, left)
     note("wait for the last reply")
 
 

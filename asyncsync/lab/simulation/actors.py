@@ -30,7 +30,7 @@ from asyncsync.mirror import Mirror
 from asyncsync.operate.audit import AuditOptions, audit_with
 from asyncsync.operate.backfill import BackfillOptions, backfill_with
 from asyncsync.operate.redrive import RedriveOptions, redrive_with
-from asyncsync.wire import Streams
+from asyncsync.streams import Streams
 
 STATE = f"s3://{BUCKET}/state"
 FAILED = "failed"  # where the on-failure objects lie

@@ -16,7 +16,7 @@ import hiredis
 
 from asyncsync.lab.simulation.model_server import Command
 from asyncsync.lab.simulation.virtual import VirtualLoop
-from asyncsync.wire import Streams
+from asyncsync.streams import Streams
 
 ONE_WAY_S = 0.000_25  # in one availability zone
 

@@ -26,7 +26,7 @@ from asyncsync.lab.simulation.table import Poison, Table
 from asyncsync.lab.simulation.virtual import VirtualLoop
 from asyncsync.mirror import Mirror
 from asyncsync.store import SCRIPT
-from asyncsync.wire import Streams
+from asyncsync.streams import Streams
 
 TIMEOUT_S = 30.0
 

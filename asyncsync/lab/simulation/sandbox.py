@@ -21,7 +21,7 @@ from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.virtual import FIRST_WALL_S, VirtualLoop
 from asyncsync.lab.simulation.weather import Weather
 from asyncsync.mirror import Mirror
-from asyncsync.wire import Streams
+from asyncsync.streams import Streams
 
 # AWS reads each of these as a failure of the whole batch (lab/answers.py).
 MALFORMED: tuple[object, ...] = (
