@@ -465,10 +465,11 @@ async def test_connecting_that_leaves_too_little_time_ends_before_sending(
     await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("late_at", [1, 2], ids=["as it dies", "as the next is opened"])
 async def test_nothing_is_sent_again_with_less_than_500_ms_left(
-    real_server: ServerProcess, real_client: redis.Redis
+    real_server: ServerProcess, real_client: redis.Redis, late_at: int
 ) -> None:
-    """The connection turns out dead when 500 ms are left, and then it is a moment later."""
+    """The connection turns out dead, and then, or when there is another, it is too late."""
     hand = Hand(10_000)
     opened = 0
 
@@ -478,6 +479,8 @@ async def test_nothing_is_sent_again_with_less_than_500_ms_left(
         reader, writer = await asyncio.open_connection(real_server.host, real_server.port)
         if opened == 1:
             reader = Dying(reader)
+        elif late_at == 2:
+            hand.now_s = 9.501
         return reader, writer
 
     class Dying(asyncio.StreamReader):
@@ -490,15 +493,18 @@ async def test_nothing_is_sent_again_with_less_than_500_ms_left(
         async def read(self, n: int = -1) -> bytes:
             if not hand.now_s:
                 return await self.real.read(n)
-            hand.now_s = 9.501
+            if late_at == 1:
+                hand.now_s = 9.501
             return b""
 
     mirror = Mirror(Config(redis_url=real_server.url), clock=hand, connect=connect, emit=_nowhere)
     assert failed(await mirror.handle(event([record(1, FIRST)]), hand)) == []
     hand.now_s = 5.0
+    before = _writes(real_client)
 
     assert failed(await mirror.handle(event([record(1, FIRST + 1)]), hand)) == [str(FIRST + 1)]
-    assert opened == 1
+    assert opened == late_at
+    assert _writes(real_client) - before <= 1  # what was sent before the connection was dead
     mirror.close()
     await asyncio.sleep(0)
 
@@ -515,6 +521,10 @@ async def test_no_wait_is_longer_than_what_is_left_less_200_ms(real_server: Serv
 
             assert await handle(record(1, FIRST), context=context) == [str(FIRST)]
             assert context.get_remaining_time_in_millis() > 0
+
+
+def _writes(client: redis.Redis) -> int:
+    return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
 
 
 def _url(proxy: Proxy) -> str:
