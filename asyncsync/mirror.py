@@ -140,9 +140,9 @@ class Mirror:
     ) -> Response:
         """Mirror one event on the caller's own event loop and answer as Lambda expects.
 
-        One at a time: a mirror has one connection to a server. Raises EventError, ConfigError
-        or StoreRefused where no partial answer makes sense, and EventError or BatchFailed after
-        the rest of the batch was written.
+        One at a time: a mirror has one connection to a server, and a second batch meanwhile
+        raises RuntimeError. Raises EventError, ConfigError or StoreRefused where no partial
+        answer makes sense, and EventError or BatchFailed after the rest of the batch was written.
         """
         return await self._answer(event, context, self._store_of_loop())
 

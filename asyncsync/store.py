@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from os.path import dirname, join
+from threading import Lock
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -120,6 +121,7 @@ class Link:
         self._reach = reach
         self._clock = clock
         self._wire: Wire | None = None
+        self._is_free = Lock()
 
     @property
     def is_open(self) -> bool:
@@ -132,7 +134,7 @@ class Link:
         Calls that the server sends elsewhere are done here, and wait among the redirected.
         """
         try:
-            with self._thrown_away_on_failure():
+            with self._alone():
                 wire = await self._opened(job.end_s)
                 await self._exchange(wire, job, b"EVALSHA", self._digest)
                 if job.pending:
@@ -151,14 +153,20 @@ class Link:
         Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
         """
         replies: list[object] = []
-        with self._thrown_away_on_failure():
+        with self._alone():
             wire = await self._opened(end_s)
             with _in_time("waiting for the answer"):
                 await wire.exchange([command], replies.append, self._left(end_s))
         return replies[0]
 
     @contextmanager
-    def _thrown_away_on_failure(self) -> Iterator[None]:
+    def _alone(self) -> Iterator[None]:
+        """Let one at a time use the connection, and throw it away where that fails.
+
+        Raises RuntimeError: two would read each other's replies.
+        """
+        if not self._is_free.acquire(blocking=False):
+            raise RuntimeError("one batch at a time: a second needs a mirror of its own")
         try:
             yield
         except OutOfTime:
@@ -166,6 +174,8 @@ class Link:
         except BaseException:
             self.close()
             raise
+        finally:
+            self._is_free.release()
 
     async def _opened(self, end_s: float) -> Wire:
         self._check_time(end_s)

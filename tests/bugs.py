@@ -181,11 +181,11 @@ BUGS = (
         "loss",
         "a request id that was seen before is answered without a write",
         "mirror.py",
-        "        made = await self.run(event, end_s, request_id)\n",
+        "        made = await self._run(event, end_s, request_id, store)\n",
         "        if request_id in vars(self).setdefault('_seen', set()):\n"
         "            return {'batchItemFailures': []}\n"
         "        vars(self)['_seen'].add(request_id)\n"
-        "        made = await self.run(event, end_s, request_id)\n",
+        "        made = await self._run(event, end_s, request_id, store)\n",
         combination=True,
     ),
     # --- deadline -----------------------------------------------------------------------------
@@ -200,8 +200,8 @@ BUGS = (
         "deadline",
         "after a slow connect a write is sent with too little time left",
         "store.py",
-        "opening)\n            self._check_time(end_s)\n",
-        "opening)\n",
+        "password, left)\n            self._check_time(end_s)\n",
+        "password, left)\n",
     ),
     bug(
         "deadline",
@@ -214,8 +214,8 @@ BUGS = (
         "deadline",
         "a wait may be longer than what the invocation has left",
         "store.py",
-        "min(self._timeout_s, left_s)",
-        "self._timeout_s",
+        "min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)",
+        "self._clock() + self._timeout_s",
     ),
     bug(
         "deadline",

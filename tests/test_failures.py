@@ -405,6 +405,29 @@ async def test_without_the_fence_a_broken_connection_is_still_mended(
             assert real_client.exists("Players:2")
 
 
+# --- two at once ------------------------------------------------------------------------------
+
+
+async def test_a_second_batch_at_the_same_time_is_refused_and_the_first_is_not_disturbed(
+    real_server: ServerProcess, real_client: redis.Redis
+) -> None:
+    """By a second thread, or a second task: either would read the replies of the other."""
+    async with proxy_to(real_server.host, real_server.port) as proxy:
+        async with handling(_url(proxy)) as handle:
+            await handle(record(1, FIRST))
+            proxy.delay_s = 0.2
+            first = asyncio.create_task(handle(record(1, FIRST + 1)))
+            await asyncio.sleep(0.1)
+
+            with pytest.raises(RuntimeError, match="one batch at a time"):
+                await handle(record(2, FIRST + 2))
+
+            assert await first == []
+            assert proxy.connections == 1
+            assert real_client.get("{Players:1}!f") == _fence(FIRST + 1)
+            assert not real_client.exists("Players:2")
+
+
 # --- too little time left ---------------------------------------------------------------------
 
 
