@@ -18,7 +18,7 @@ from asyncsync.lab.changes import Change, make_changes
 from asyncsync.lab.compare import compare, from_dynamodb_json, from_json, plain_item
 from asyncsync.lab.demo import Hook, demo
 from asyncsync.lab.scene import Reader
-from asyncsync.lab.servers import ServerProcess, dynamodb_process
+from asyncsync.lab.servers import ServerProcess
 from asyncsync.lab.stage import DemoOptions
 from asyncsync.lab.watch import Journal, Watched
 from asyncsync.operate.dynamo import json_attributes
@@ -127,21 +127,20 @@ def test_in_a_server_of_the_users_no_key_is_left_and_no_other_touched(
     assert len(families) == 4  # mine, ours, its fences, the loop's
 
 
-def test_on_a_dynamodb_of_the_users_the_table_has_a_random_name_and_is_deleted() -> None:
-    with dynamodb_process() as url:
-        options = DemoOptions(**SMALL, endpoint_url=url)  # type: ignore[arg-type]
-        said: list[str] = []
-        assert demo(options, {}, said.append), said
-        assert re.search(r"table     Players-[0-9a-f]{8}, ", "\n".join(said))
-        client = boto3.client(
-            "dynamodb",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="x",
-            aws_secret_access_key="x",
-        )
-        assert client.list_tables()["TableNames"] == []
-        client.close()
+def test_on_a_dynamodb_of_the_users_the_table_has_a_random_name_and_is_deleted(moto: str) -> None:
+    options = DemoOptions(**SMALL, endpoint_url=moto)  # type: ignore[arg-type]
+    said: list[str] = []
+    assert demo(options, {}, said.append), said
+    assert re.search(r"table     Players-[0-9a-f]{8}, ", "\n".join(said))
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=moto,
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+    )
+    assert client.list_tables()["TableNames"] == []
+    client.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -143,7 +143,7 @@ async def test_a_table_without_a_stream_or_no_table_is_refused(
         await tail(TailOptions(table="Nowhere", endpoint_url=endpoint), config, {}, lambda _: None)
 
 
-async def test_an_endpoint_that_is_not_there_is_one_line() -> None:
+async def test_an_endpoint_that_is_not_there_is_one_line(no_sdk_backoff: None) -> None:
     options = TailOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(CommandFailed, match="DynamoDB failed at describing table T: Could not"):
