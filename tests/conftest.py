@@ -6,9 +6,12 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import cache
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 import redis
 
@@ -171,15 +174,46 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("endpoint", servers, indirect=True, scope="module")
 
 
+@pytest.fixture(scope="session")
+def moto_process() -> Iterator[str]:
+    """Moto's server; one process for the whole session."""
+    with dynamodb_process() as url:
+        yield url
+
+
 @pytest.fixture(scope="module")
-def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
+def moto(moto_process: str) -> str:
+    """Moto's server with nothing in it, for a module's tests."""
+    connection = HTTPConnection(moto_process.removeprefix("http://"))
+    connection.request("POST", "/moto-api/reset")
+    assert connection.getresponse().status == 200
+    connection.close()
+    return moto_process
+
+
+@pytest.fixture(scope="session")
+def one_loader() -> Iterator[None]:
+    """Let all sessions of botocore share what they read of its folder of services' models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", cache(botocore.session.create_loader))
+        yield
+
+
+@pytest.fixture
+def no_sdk_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the SDK try again at once, as often as it would."""
+    backoff = "botocore.retries.standard.ExponentialBackoff.delay_amount"
+    monkeypatch.setattr(backoff, lambda *_: 0.0)
+
+
+@pytest.fixture(scope="module")
+def endpoint(request: pytest.FixtureRequest, one_loader: None) -> Iterator[str]:
     """A DynamoDB for a module's tests: moto's, and where one is given, that one too.
 
     What is on a given one stays there; what the tests put there is taken away again.
     """
     if request.param == "moto":
-        with dynamodb_process() as url:
-            yield url
+        yield request.getfixturevalue("moto")
         return
     before = asyncio.run(table_names(GIVEN_DYNAMODB))
     yield GIVEN_DYNAMODB

@@ -552,7 +552,7 @@ async def test_while_redis_is_away_it_waits_and_then_goes_on(
         ended: list[bool] = []
 
         async def run() -> None:
-            ended.append(await runs(segments=4, page_items=10, rcu=15))
+            ended.append(await runs(segments=4, page_items=10, rcu=60))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
@@ -611,6 +611,7 @@ async def test_a_table_that_throttles_is_read_all_the_same(
     table: str,
     real_server: ServerProcess,
     real_client: redis.Redis,
+    no_sdk_backoff: None,
 ) -> None:
     """By scans and by the reads of repairs: twenty items' fences say that they are removed."""
     await make_table(clients, table)

@@ -16,7 +16,7 @@ import redis
 
 from asyncsync import Config
 from asyncsync.lab.cluster_servers import Cluster
-from asyncsync.lab.servers import ServerProcess, dynamodb_process, free_port, redis_process
+from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.operate.check_aws import check_mapping, check_table
 from asyncsync.operate.check_redis import scratch
 from asyncsync.operate.cli import main
@@ -245,25 +245,24 @@ def test_the_view_type_must_fit_the_mode(stream: str, view: str, mode: Any, stat
 
 
 @pytest.fixture(scope="module")
-def dynamodb() -> Iterator[str]:
-    with dynamodb_process() as endpoint:
-        client = boto3.client(
-            "dynamodb",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="any",
-            aws_secret_access_key="any",
+def dynamodb(moto: str) -> str:
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=moto,
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    for name, view in (("Players", "NEW_IMAGE"), ("Keys", "KEYS_ONLY"), ("Still", "")):
+        stream = {"StreamEnabled": bool(view), **({"StreamViewType": view} if view else {})}
+        client.create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
+            BillingMode="PAY_PER_REQUEST",
+            **({"StreamSpecification": stream} if view else {}),
         )
-        for name, view in (("Players", "NEW_IMAGE"), ("Keys", "KEYS_ONLY"), ("Still", "")):
-            stream = {"StreamEnabled": bool(view), **({"StreamViewType": view} if view else {})}
-            client.create_table(
-                TableName=name,
-                KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
-                AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
-                BillingMode="PAY_PER_REQUEST",
-                **({"StreamSpecification": stream} if view else {}),
-            )
-        yield endpoint
+    return moto
 
 
 @pytest.mark.parametrize(
@@ -392,7 +391,7 @@ def aws_lambda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambda]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
     thread.start()
     for name, value in {
         "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{server.server_address[1]}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -97,6 +96,34 @@ def test_an_absent_setting_is_exit_2(
     assert errors.startswith("asyncsync: ASYNCSYNC_REDIS_URL is not set")
 
 
+# A process that cannot find any module of the extras.
+WITHOUT_EXTRAS = """
+import importlib.util, sys
+
+EXTRAS = {"aioboto3", "aiobotocore", "botocore", "anyio", "rich", "moto", "flask",
+          "fakeredis", "lupa"}
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(name)
+
+found = importlib.util.find_spec
+importlib.util.find_spec = (
+    lambda name, package=None: None if name in EXTRAS else found(name, package)
+)
+sys.meta_path.insert(0, Hidden())
+from asyncsync.operate.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+def without_extras(*given: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, *given]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.returncode, ran.stdout, ran.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "needs"),
     [
@@ -106,41 +133,15 @@ def test_an_absent_setting_is_exit_2(
         (["demo"], "asyncsync demo needs: pip install 'asyncsync[demo]'"),
     ],
 )
-def test_a_command_whose_extra_is_not_installed_says_which_and_help_still_works(
+def test_a_command_whose_extra_is_not_installed_says_which(
     arguments: list[str], needs: str
 ) -> None:
-    """In a process that cannot find any module of the extras."""
-    program = textwrap.dedent(
-        """
-        import importlib.util, sys
+    assert without_extras(*arguments) == (2, "", f"asyncsync: {needs}\n")
 
-        EXTRAS = {"aioboto3", "aiobotocore", "botocore", "anyio", "rich", "moto", "flask",
-                  "fakeredis", "lupa"}
 
-        class Hidden:
-            def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] in EXTRAS:
-                    raise ModuleNotFoundError(name)
-
-        found = importlib.util.find_spec
-        importlib.util.find_spec = (
-            lambda name, package=None: None if name in EXTRAS else found(name, package)
-        )
-        sys.meta_path.insert(0, Hidden())
-        from asyncsync.operate.cli import main
-        raise SystemExit(main(sys.argv[1:]))
-        """
-    )
-
-    def run(*given: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", program, *given], capture_output=True, text=True, check=False
-        )
-
-    ended = run(*arguments)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"asyncsync: {needs}\n")
-    assert run("--help").returncode == 0
-    assert run("get", "a", "--redis-url", "redis://127.0.0.1:1").returncode == 1
+def test_help_and_get_need_no_extra() -> None:
+    assert without_extras("--help")[0] == 0
+    assert without_extras("get", "a", "--redis-url", "redis://127.0.0.1:1")[0] == 1
 
 
 def test_python_m_and_the_script_are_the_same_command_line() -> None:

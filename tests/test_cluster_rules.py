@@ -404,7 +404,7 @@ async def test_nothing_is_sent_on_or_again_with_too_little_time_left(said: str) 
 async def test_a_silent_node_is_sent_to_again_where_the_connection_was_old_and_the_fence_is_on(
     fence: str, before: bool, sent: int
 ) -> None:
-    async with nodes(1) as (node,), writing(node, fence=fence, timeout_ms=50) as write:
+    async with nodes(1) as (node,), writing(node, fence=fence, timeout_ms=300) as write:
         word = b"EVALSHA" if fence == "on" else b"SET"
         if before:
             await write(entry(b"a", 1))

@@ -358,7 +358,7 @@ async def test_no_answer_in_time_is_reported_and_the_socket_thrown_away(
 ) -> None:
     """The server hears us and we do not hear it: written or not is not known, so it was not."""
     async with proxy_to(real_server.host, real_server.port) as proxy:
-        async with handling(_url(proxy), timeout_ms=100) as handle:
+        async with handling(_url(proxy), timeout_ms=300) as handle:
             proxy.swallows_replies = True
             assert await handle(record(1, FIRST)) == [str(FIRST)]
             assert handle.log["error"] == "TimeoutError"
@@ -372,7 +372,7 @@ async def test_a_silent_connection_from_before_is_tried_once_more_on_a_new_one(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     async with proxy_to(real_server.host, real_server.port) as proxy:
-        async with handling(_url(proxy), timeout_ms=100) as handle:
+        async with handling(_url(proxy), timeout_ms=300) as handle:
             await handle(record(1, FIRST))
             proxy.swallows_replies = True
 
@@ -385,7 +385,7 @@ async def test_without_the_fence_a_timed_out_write_is_not_sent_again(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     async with proxy_to(real_server.host, real_server.port) as proxy:
-        async with handling(_url(proxy), timeout_ms=100, fence="off") as handle:
+        async with handling(_url(proxy), timeout_ms=300, fence="off") as handle:
             await handle(record(1, FIRST))
             proxy.swallows_replies = True
 

@@ -35,7 +35,7 @@ sys.exit(cli.main())
 
 async def test_a_copy_is_filled_proven_mended_and_redriven_while_its_table_changes() -> None:
     said: list[str] = []
-    scale = Scale(items=5_000, planted=100, settle_s=4.0, seed=SEED)
+    scale = Scale(items=5_000, planted=100, settle_s=2.0, seed=SEED)
 
     with quick_dynamodb() as endpoint, redis_process(binaries()[0]) as server:
         await drill(scale, endpoint, server.url, said.append)

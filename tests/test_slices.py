@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -19,7 +19,7 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.lab.cluster_servers import Cluster
-from asyncsync.lab.servers import ServerProcess, dynamodb_process
+from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import Call
 from asyncsync.operate import audit as audit_module
 from asyncsync.operate import copy as copy_module
@@ -34,17 +34,13 @@ from asyncsync.operate.retire import RetireOptions, retire_with
 from asyncsync.operate.slices import OutOfTime
 from asyncsync.operate.state import FORMAT, FileState, keep
 from stream import FIRST, arn, record
-from tables import load, make_table, numbered, until
+from tables import load, make_table, numbered, only_moto, until
 from test_redrive import discarded
 
 ITEMS = 240
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """Moto's alone: how many items a segment has is of it."""
-    with dynamodb_process() as url:
-        yield url
+pytestmark = only_moto  # how many items a segment has is of it
 
 
 @pytest.fixture

@@ -63,7 +63,11 @@ async def put(clients: Dynamo, table: str, number: int, **attributes: Any) -> No
 
 
 async def test_a_table_is_mirrored_and_progress_is_told(
-    clients: Dynamo, endpoint: str, any_server: ServerProcess, any_client: redis.Redis
+    clients: Dynamo,
+    endpoint: str,
+    any_server: ServerProcess,
+    any_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = f"Tail-{any_server.name}"
     await make_table(clients, table)
@@ -74,7 +78,8 @@ async def test_a_table_is_mirrored_and_progress_is_told(
     any_client.script_flush()  # so that one round trip more brings the script
     said: list[str] = []
 
-    options = TailOptions(table=table, endpoint_url=endpoint, idle_s=2.0)
+    monkeypatch.setattr("asyncsync.operate.tail.PROGRESS_INTERVAL_S", 0.05)
+    options = TailOptions(table=table, endpoint_url=endpoint, idle_s=1.5)
     await tail(options, Config(redis_url=any_server.url), {}, said.append)
 
     held: Any = any_client.mget(*(f"{table}:{number}" for number in (1, 2, 3)))
@@ -143,7 +148,7 @@ async def test_a_table_without_a_stream_or_no_table_is_refused(
         await tail(TailOptions(table="Nowhere", endpoint_url=endpoint), config, {}, lambda _: None)
 
 
-async def test_an_endpoint_that_is_not_there_is_one_line() -> None:
+async def test_an_endpoint_that_is_not_there_is_one_line(no_sdk_backoff: None) -> None:
     options = TailOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(CommandFailed, match="DynamoDB failed at describing table T: Could not"):

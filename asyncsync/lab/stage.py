@@ -107,6 +107,13 @@ class Stage:
         """Return both sides, ours first."""
         return self.ours, self.loop
 
+    async def until(self, is_so: Callable[[], bool], within_s: float) -> None:
+        """Wait until something is so, looking after every answer, but no longer than that."""
+        with anyio.move_on_after(within_s):
+            while not is_so():
+                self.moved = anyio.Event()
+                await self.moved.wait()
+
     async def look(self) -> None:
         """Let the reader read both copies once."""
         for side in self.sides:
