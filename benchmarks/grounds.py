@@ -13,6 +13,7 @@ import redis
 import bundles
 import delay_proxy
 import roster
+from asyncsync.lab.cluster_servers import wait_until
 from asyncsync.lab.servers import free_port, redis_process
 from measure import Network
 from roster import Place
@@ -36,6 +37,11 @@ def servers(batches: Sequence[Batch], binary: str) -> Iterator[dict[str, Network
         stack.enter_context(redis_process(binary, *options, port=cluster_port))
         with redis.Redis(port=cluster_port) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+            # A node takes no write in the first seconds of its life.
+            wait_until(
+                lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"),
+                "the cluster of one node to be ready",
+            )
         delay_us = delay_proxy.one_way_us_for(one.port)
         far = stack.enter_context(delay_proxy.proxy(one.port, delay_us))
         far_cluster = stack.enter_context(delay_proxy.proxy(cluster_port, delay_us))
