@@ -143,10 +143,13 @@ def _compile(folder: Path) -> None:
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> None:
+    # `make PYTHON=...` names the Python that is measured; node-gyp would take it for its own,
+    # and needs one that has distutils.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHON"}
     ended = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
+        env={**kept, "PYTHONHASHSEED": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -154,4 +157,5 @@ def _run(command: Sequence[str], folder: Path | None = None) -> None:
     )
     if ended.returncode:
         said = ended.stdout.strip().splitlines() or ["it said nothing"]
-        raise CannotBuild(f"{' '.join(command[:4])} failed: {said[-1]}")
+        telling = next((line for line in said if "Error: " in line), said[-1])
+        raise CannotBuild(f"{' '.join(command[:4])} failed: {telling}")
