@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncsync.collapse import collapse
@@ -23,7 +24,7 @@ from asyncsync.runtime import take_raw_events
 from asyncsync.sockets import finished, open_socket
 from asyncsync.store import SCRIPT, Clock, Link, RedisStore, Store
 from asyncsync.values import Transform
-from asyncsync.wire import Password, Reach
+from asyncsync.wire import Password, Reach, tls_context
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -87,10 +88,15 @@ class Mirror:
         self._loop: AbstractEventLoop | None = None
         self._loops_store: Store | None = None
         self._own_store: Store | None = None  # of lambda_handler, where no event loop is needed
+        # What takes long is done now, as part of INIT, which has more processor than a small
+        # function: importing asyncio for a cluster, and for TLS reading the authorities (40 ms).
         if config.redis_cluster:
-            self._loops_store = self.new_store(SCRIPT)  # imported now: INIT has more processor
+            self._loops_store = self.new_store(SCRIPT)
         elif connect is None:
             self._own_store = RedisStore(self._link(config.server, open_socket, SCRIPT))
+        if config.server.tls:
+            with suppress(OSError):  # connecting says what is wrong with the authorities
+                tls_context(config.server.ca_file)
         self._is_cold = True
 
     def new_store(self, script: bytes) -> Store:

@@ -1,7 +1,7 @@
 """A blocking socket as transport, and how to run a coroutine that waits on nothing else.
 
 Lambda gives a process one event at a time, so there is nothing to do while Redis answers.
-Without an event loop a cold start imports a third less and a small batch is answered sooner
+Without an event loop a cold start imports two fifths less and a small batch is answered sooner
 (benchmarks/README.md, "Where the time goes").
 """
 

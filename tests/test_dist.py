@@ -162,7 +162,7 @@ def test_a_cold_start_imports_nothing_it_does_not_need(python: Path, tmp_path: P
     done = run([python, "-c", code], cwd=tmp_path, ASYNCSYNC_REDIS_URL="redis://127.0.0.1:1")
     *_, loaded, has_asyncio = done.stdout.splitlines()
 
-    # asyncio once was a third of a cold start; hashlib, pathlib, urllib.parse and nouns as
+    # asyncio once was a quarter of a cold start; hashlib, pathlib, urllib.parse and nouns as
     # dataclasses a fifth of the rest.
     assert has_asyncio == "False"
     own = {path.stem for path in (ROOT / "asyncsync").glob("*.py")}

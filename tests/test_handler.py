@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -204,6 +205,32 @@ def test_the_entry_point_reads_the_environment_and_says_how_it_keeps_the_copy(
         "cluster": False,
     }
     assert real_client.get("Players:7") is not None
+
+
+def test_authorities_are_read_at_cold_start() -> None:
+    """40 ms of processor are little for INIT and half a second for a function of 128 MB."""
+    program = (
+        "import asyncsync.handler; from asyncsync.wire import tls_context; "
+        "print(tls_context.cache_info().currsize)"
+    )
+    env = {**os.environ, "ASYNCSYNC_REDIS_URL": "rediss://127.0.0.1:1"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "1"
+
+
+def test_authorities_that_cannot_be_read_fail_the_batch_not_the_cold_start(lines: Lines) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"rediss://127.0.0.1:{listening.getsockname()[1]}"
+        mirror = Mirror(Config(redis_url=url, redis_ca_file="absent.pem"), emit=lines)
+
+        answer = mirror.lambda_handler(event([record(1, FIRST)]), Context())
+
+    assert failed(answer) == [str(FIRST)]
+    assert lines.logs[0]["error"] == "FileNotFoundError"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ CORE_MAY_IMPORT = {
 }
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-HOT_LINES_MAX = 3_710  # grows only on purpose: what Lambda runs is read in an hour
+HOT_LINES_MAX = 3_720  # grows only on purpose: what Lambda runs is read in an hour
 
 BANNED_NAMES = re.compile(r"(?:^|_)(?:utils?|helpers?|managers?)(?:_|$)", re.IGNORECASE)
 
