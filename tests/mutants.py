@@ -294,7 +294,6 @@ MUTANTS = (
         "store.py",
         "            job.pending += [call for call in unanswered if call is not None]\n",
         "",
-        "test_wire.py",
     ),
     Mutant(
         "a call holds the server for about a millisecond",
@@ -319,19 +318,19 @@ MUTANTS = (
         "test_wire.py",
     ),
     Mutant(
-        "one event loop for the life of the process",
+        "one event loop for the life of the process, on a cluster",
         "mirror.py",
         "        if self._loop is None:\n",
         "        if True:\n",
-        "test_handler.py",
+        "test_cluster.py",
     ),
     # --- signing in with IAM ------------------------------------------------------------------
     Mutant(
         "IAM: each new connection asks for the password anew",
         "mirror.py",
-        "        password = _password_of(config, credentials, wall_clock)\n",
+        "        self._password = _password_of(config, credentials, wall_clock)\n",
         "        first = _password_of(config, credentials, wall_clock)()\n"
-        "        password = lambda: first\n",
+        "        self._password = lambda: first\n",
         "test_iam.py",
     ),
     Mutant(

@@ -111,6 +111,30 @@ def other_than(cluster: Cluster, node: ClusterNode) -> ClusterNode:
     return next(each for each in cluster.holders() if each is not node)
 
 
+# --- as Lambda calls it -------------------------------------------------------------------------
+
+
+def test_lambda_calls_it_on_one_event_loop_of_its_own(cluster: Cluster) -> None:
+    mirror = Mirror(Config(redis_url=cluster.url, redis_cluster=True), emit=lambda _: None)
+    loops = set()
+    for version in range(3):
+        answer = mirror.lambda_handler(event(records(version)), Context())
+        assert failed(answer) == []
+        assert all_have(cluster, version)
+        loops.add(mirror._loop)
+    mirror.close()
+
+    assert len(loops) == 1
+
+
+async def test_a_notebook_with_its_own_loop_can_call_it_too(cluster: Cluster) -> None:
+    mirror = Mirror(Config(redis_url=cluster.url, redis_cluster=True), emit=lambda _: None)
+
+    assert failed(mirror.lambda_handler(event(records(1)), Context())) == []
+    assert all_have(cluster, 1)
+    await asyncio.to_thread(mirror.close)  # its loop is not this one
+
+
 # --- where writes go ----------------------------------------------------------------------------
 
 
