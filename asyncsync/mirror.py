@@ -91,7 +91,7 @@ class Mirror:
         # What takes long is done now, as part of INIT, which has more processor than a small
         # function: importing asyncio for a cluster, and for TLS reading the authorities (40 ms).
         if config.redis_cluster:
-            self._loops_store = self.new_store(SCRIPT)
+            self._store_of_loop()
         elif connect is None:
             self._own_store = RedisStore(self._link(config.server, open_socket, SCRIPT))
         if config.server.tls:

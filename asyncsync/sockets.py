@@ -13,11 +13,9 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from asyncsync.config import Server
-from asyncsync.wire import Left, Transport, tls_context
+from asyncsync.wire import READ_BYTES, Left, Transport, tls_context
 
 T = TypeVar("T")
-
-_READ_BYTES = 65_536
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
@@ -57,7 +55,7 @@ class SocketTransport:
             wait_at_most(self._socket, left)
             self._send()
         wait_at_most(self._socket, left)
-        return self._socket.recv(_READ_BYTES)
+        return self._socket.recv(READ_BYTES)
 
     def _send(self) -> None:
         data = self._unsent[0]

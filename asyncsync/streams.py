@@ -7,12 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from asyncsync.config import Server
-from asyncsync.wire import Left, Reach, Transport, tls_context
+from asyncsync.wire import READ_BYTES, Left, Reach, Transport, tls_context
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect: TypeAlias = Callable[[Server], Awaitable[Streams]]
-
-_READ_BYTES = 65_536
 
 
 class StreamTransport:
@@ -32,7 +30,7 @@ class StreamTransport:
     async def read(self, left: Left) -> bytes:
         """Wait for bytes as long as there is time left."""
         async with asyncio.timeout(left()):
-            return await self._reader.read(_READ_BYTES)
+            return await self._reader.read(READ_BYTES)
 
     def abort(self) -> None:
         """Throw the socket away; what is unsent in it is dropped."""
@@ -41,7 +39,7 @@ class StreamTransport:
 
 
 def over(connect: Connect) -> Reach:
-    """Reach transports over what connects."""
+    """Return how to reach a server over what connects."""
 
     async def opened(server: Server, left: Left) -> Transport:
         async with asyncio.timeout(left()):
@@ -51,7 +49,7 @@ def over(connect: Connect) -> Reach:
 
 
 async def connect(server: Server) -> Streams:
-    """Reach the streams of a server: unix socket, TCP or TLS."""
+    """Open the streams of a server: unix socket, TCP or TLS."""
     if server.path:
         return await asyncio.open_unix_connection(server.path)
     context = tls_context(server.ca_file) if server.tls else None

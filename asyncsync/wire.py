@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Left: TypeAlias = Callable[[], float]  # seconds until whoever waits must have given up
 Password: TypeAlias = Callable[[], str]
 
+READ_BYTES = 65_536  # at once, by every transport
+
 # What is packed goes out in pieces of this much or more: small commands share a system call.
 _WRITE_BYTES = 65_536
 _REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")

@@ -152,6 +152,10 @@ class Deployed(Mirror):
         link._reach = opened
 
 
+# Both ways a mirror can be called, for a suite that runs each test over both transports.
+MIRRORS: dict[str, type[Mirror]] = {"socket": Deployed, "streams": Mirror}
+
+
 class Run:
     """One mapping and one mirror at work; it counts, and wakes who waits for something.
 

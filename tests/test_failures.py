@@ -21,7 +21,7 @@ from asyncsync.encode import version
 from asyncsync.lab.faults import Proxy, proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import SequenceNumber
-from drive import Deployed
+from drive import MIRRORS
 from lambda_context import Context
 from stream import FIRST, event, failed, record
 
@@ -29,21 +29,20 @@ POISON = {"Number": {"N": "99"}, "Name": {"Q": "no such type"}}
 GOOD = [record(at, FIRST + at) for at in range(99)]
 
 
-@pytest.fixture(autouse=True, params=["socket", "streams"])
+@pytest.fixture(autouse=True, params=MIRRORS.values(), ids=list(MIRRORS))
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test over both: as Lambda calls a mirror, and on the caller's event loop."""
-    monkeypatch.setattr(Handled, "transport", request.param)
+    monkeypatch.setattr(Handled, "made", request.param)
 
 
 class Handled:
     """A mirror whose lines are kept; answers are the reported sequence numbers."""
 
-    transport = ""
+    made: type[Mirror] = Mirror
 
     def __init__(self, url: str, **options: Any) -> None:
         self.printed: list[dict[str, Any]] = []
-        made = Deployed if self.transport == "socket" else Mirror
-        self.mirror = made(
+        self.mirror = self.made(
             Config(redis_url=url, **options),
             emit=lambda line: self.printed.append(json.loads(line)),
         )

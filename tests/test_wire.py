@@ -15,28 +15,27 @@ import redis
 from asyncsync import Config, Mirror, StoreRefused
 from asyncsync.lab.faults import proxy_to
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from drive import Deployed
+from drive import MIRRORS
 from stream import FIRST, event, failed, record
 from tls import tls_options
 
 SECRET = "hush-hush"
 
 
-@pytest.fixture(autouse=True, params=["socket", "streams"])
+@pytest.fixture(autouse=True, params=MIRRORS.values(), ids=list(MIRRORS))
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test over both: as Lambda calls a mirror, and on the caller's event loop."""
-    monkeypatch.setattr(Run, "transport", request.param)
+    monkeypatch.setattr(Run, "made", request.param)
 
 
 class Run:
     """Handle one event with the given settings and keep what was printed."""
 
-    transport = ""
+    made: type[Mirror] = Mirror
 
     def __init__(self, url: str, **options: Any) -> None:
         self.printed: list[dict[str, Any]] = []
-        made = Deployed if self.transport == "socket" else Mirror
-        self.mirror = made(
+        self.mirror = self.made(
             Config(redis_url=url, timeout_ms=1_000, **options),
             emit=lambda line: self.printed.append(json.loads(line)),
         )
