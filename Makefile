@@ -44,17 +44,16 @@ dist: $(VENV)/.dev ## build wheel and sdist into dist/, without network
 	$(BIN)/python -m build --no-isolation
 
 build: $(VENV)/.dev ## build both functions' bundles, arm64 and x86_64, into dist/ (Python 3.13, no Docker)
-	$(BIN)/python -m asyncsync.operate.bundle
+	$(BIN)/python -m scripts.bundle
 
 package: $(VENV)/.dev ## the same as zips with SHA-256, for Terraform, CDK and the console
-	$(BIN)/python -m asyncsync.operate.bundle --zip
+	$(BIN)/python -m scripts.bundle --zip
 
 deploy: package $(TEMPLATE_VENV)/.template ## sam deploy, with the parameters in samconfig.toml (docs/deploy.md)
 	$(TEMPLATE_VENV)/bin/sam deploy --template-file template.yaml $(ARGS)
 
 template: $(VENV)/.dev $(TEMPLATE_VENV)/.template ## check template.yaml as CloudFormation will get it
-	$(BIN)/python -m pytest tests/test_template.py tests/test_template_runs.py tests/test_template_cache.py \
-	    tests/test_emulator.py tests/test_docs_deploy.py tests/test_operations.py
+	$(BIN)/python -m pytest tests/deploy tests/tools/test_operations.py
 
 simulate: $(VENV)/.dev ## try to break the order: 500 seeds of simulated runs (ARGS="--seed 7 --trace" tells one)
 	$(BIN)/python -m asyncsync simulate $(ARGS)
@@ -63,31 +62,31 @@ scope: $(VENV)/.dev ## play every history of up to four records of two items, wi
 	$(BIN)/python -m asyncsync simulate --scope 4
 
 soak: $(VENV)/.dev ## run SEEDS= further seeds (100000) and write down which in docs/soak.jsonl
-	$(BIN)/python tests/soak.py $(or $(SEEDS),100000)
+	$(BIN)/python -m tests.programs.soak $(or $(SEEDS),100000)
 
 bugs: $(VENV)/.dev ## put one bug at a time into a copy of the package and see the simulator find it
-	$(BIN)/python tests/bugs.py
+	$(BIN)/python -m tests.programs.bugs
 
 mutants: $(VENV)/.dev ## take each rule out of a copy of the package and see its tests fail
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python -m tests.programs.mutants
 
 failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100 000 records (two minutes)
-	$(BIN)/python tests/failover_drill.py $(ARGS)
+	$(BIN)/python -m tests.programs.failover_drill $(ARGS)
 
 drill: $(VENV)/.dev ## backfill, audit, mend and redrive a table of 200 000 items while it changes (ARGS="--items 5000")
-	$(BIN)/python tests/mending_drill.py $(ARGS)
+	$(BIN)/python -m tests.programs.mending_drill $(ARGS)
 
 bench: $(VENV)/.bench ## billed duration beside what people use today (three minutes)
-	@$(BIN)/python benchmarks/bench.py $(ARGS)
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 bench-full: $(VENV)/.bench ## all of it, written to benchmarks/results and the README (15 minutes; ARGS="--seed 2")
-	@$(BIN)/python benchmarks/bench.py --full $(ARGS)
+	@$(BIN)/python -m benchmarks.bench --full $(ARGS)
 
 bench-core: $(VENV)/.dev ## time the core, beside json and boto3's deserializer
-	$(BIN)/python benchmarks/bench_core.py
+	$(BIN)/python -m benchmarks.bench_core
 
 bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idle scan, and weigh it
-	$(BIN)/python benchmarks/bench_backfill.py $(ARGS)
+	$(BIN)/python -m benchmarks.bench_backfill $(ARGS)
 
 requirements: ## pin every dependency again (needs uv); dev first, so that those that meet agree
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
@@ -102,7 +101,7 @@ requirements: ## pin every dependency again (needs uv); dev first, so that those
 
 clean: ## remove the environment and everything that was built
 	rm -rf $(VENV) $(TEMPLATE_VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
-	find asyncsync tests benchmarks -name __pycache__ -exec rm -rf {} +
+	find asyncsync scripts tests benchmarks -name __pycache__ -exec rm -rf {} +
 
 # --- the environment --------------------------------------------------------------------------
 # A stamp is newer than what it was made from, so a second run costs nothing.

@@ -1,5 +1,5 @@
 """python -m asyncsync: the command line."""
 
-from asyncsync.operate.cli import main
+from asyncsync.cli.main import main
 
 raise SystemExit(main())

@@ -16,11 +16,11 @@ from typing import Any
 from msgspec import Struct, field, structs
 
 from asyncsync.config import Server
+from asyncsync.connection import ReplyError, refuse
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Call, Outcome, Written
 from asyncsync.store import UNSENT, Job, Link, OutOfTime, may_send_again
-from asyncsync.wire import ReplyError, refuse
 
 
 class ClusterStore:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncsync.collapse import collapse
 from asyncsync.config import Config, Server
+from asyncsync.connection import Password, Reach, tls_context
 from asyncsync.decode import decode, to_bytes
 from asyncsync.encode import Rules, encode
 from asyncsync.errors import ConfigError
@@ -21,16 +22,15 @@ from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
 from asyncsync.runtime import take_raw_events
-from asyncsync.sockets import finished, open_socket
 from asyncsync.store import SCRIPT, Clock, Link, RedisStore, Store
+from asyncsync.transport import finished, open_socket
 from asyncsync.values import Transform
-from asyncsync.wire import Password, Reach, tls_context
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from asyncsync.iam import Credentials
-    from asyncsync.streams import Connect
+    from asyncsync.transport_asyncio import Connect
 
 
 class LambdaContext(Protocol):
@@ -101,7 +101,7 @@ class Mirror:
 
     def new_store(self, script: bytes) -> Store:
         """Make one more store of the same server, on the running event loop, with that script."""
-        from asyncsync.streams import connect, over  # 25 ms that lambda_handler saves
+        from asyncsync.transport_asyncio import connect, over  # 25 ms that lambda_handler saves
 
         reach = over(self._connect or connect)
 

@@ -17,10 +17,10 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from asyncsync.config import Server
+from asyncsync.connection import Left, Password, Reach, ReplyError, Wire, open_wire, refuse
 from asyncsync.errors import StoreUnavailable
 from asyncsync.limits import ANSWER_RESERVE_MS, SEND_LEFT_MS_MIN
 from asyncsync.model import APPLIED, FENCED, STANDS, Call, Outcome, Written
-from asyncsync.wire import Left, Password, Reach, ReplyError, Wire, open_wire, refuse
 
 with open(join(dirname(__file__), "fence.lua"), "rb") as _file:
     SCRIPT = _file.read()

@@ -27,21 +27,25 @@ import redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-import bundles
-import measure
-import roster
-import server_side
-from asyncsync.lab.cluster_servers import redis_cluster
 from asyncsync.lab.servers import BINARIES, binaries
-from bench_tables import report
-from bundles import CannotBuild
-from cpu_share import FUNCTIONS_OWN, ONE_VCPU_MB, NoShares, cpu_share, leave_one_free
-from grounds import LOOPBACK, ZONE, servers
-from measure import Network
-from publish import publish
-from result import Result, Warm, load, save
-from roster import Contestant, Place
-from stream_events import Batch, Keys, View, batch
+from benchmarks.events import Batch, Keys, View, batch
+from benchmarks.harness import bundles, measure, server_side
+from benchmarks.harness import contestants as roster
+from benchmarks.harness.bundles import CannotBuild
+from benchmarks.harness.contestants import Contestant, Place
+from benchmarks.harness.cpu_share import (
+    FUNCTIONS_OWN,
+    ONE_VCPU_MB,
+    NoShares,
+    cpu_share,
+    leave_one_free,
+)
+from benchmarks.harness.measure import Network
+from benchmarks.harness.servers import LOOPBACK, ZONE, servers
+from benchmarks.report.publish import publish
+from benchmarks.report.result import Result, Warm, load, save
+from benchmarks.report.tables import report
+from tests.support.cluster import redis_cluster
 
 FULL = bundles.ROOT / "benchmarks" / "results" / "full.json"
 

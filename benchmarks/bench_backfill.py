@@ -39,7 +39,11 @@ from typing import Any
 import anyio
 import redis
 
+from asyncsync.aws.clients import Dynamo, describe_table, dynamo
+from asyncsync.aws.items import Answer, image_of, scan_page
+from asyncsync.aws.raw_items import without_items
 from asyncsync.config import Config
+from asyncsync.copy.entries import entries_of, key_of
 from asyncsync.lab.servers import (
     ServerProcess,
     binaries,
@@ -49,17 +53,13 @@ from asyncsync.lab.servers import (
     running,
 )
 from asyncsync.mirror import Mirror
-from asyncsync.operate import backfill as command
-from asyncsync.operate.backfill import WORKERS_MAX, BackfillOptions, backfill
-from asyncsync.operate.dynamo import Dynamo, describe_table, dynamo
-from asyncsync.operate.entries import entries_of, key_of
-from asyncsync.operate.filling import Filler, Tally
-from asyncsync.operate.items import Answer, image_of, scan_page
-from asyncsync.operate.mirrors import make_mirror
-from asyncsync.operate.raw import without_items
-from bench_core import timed_rounds
-from spread import ratios, spread
-from stream_events import Image, image
+from asyncsync.tools.backfill import command
+from asyncsync.tools.backfill.command import WORKERS_MAX, BackfillOptions, backfill
+from asyncsync.tools.backfill.filler import Filler, Tally
+from asyncsync.tools.mirrors import make_mirror
+from benchmarks.bench_core import timed_rounds
+from benchmarks.events import Image, image
+from benchmarks.report.spread import ratios, spread
 
 FILL_TARGET = 0.6
 TABLE_TARGET = 0.8

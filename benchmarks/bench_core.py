@@ -37,8 +37,8 @@ from asyncsync.decode import decode
 from asyncsync.encode import Rules, encode
 from asyncsync.model import Call, Encoded
 from asyncsync.plan import plan
-from spread import spread
-from stream_events import Image, event_of, image, modified
+from benchmarks.events import Image, event_of, image, modified
+from benchmarks.report.spread import spread
 
 TARGETS = {"json": 4.0, "dynamodb-json": 10.0}
 TARGET_VIEW = "NEW_AND_OLD_IMAGES"

@@ -15,7 +15,7 @@ import botocore.session
 import pytest
 import redis
 
-from asyncsync.lab.cluster_servers import Cluster, redis_cluster
+from asyncsync.aws.clients import Dynamo, dynamo
 from asyncsync.lab.servers import (
     ServerProcess,
     binaries,
@@ -23,11 +23,11 @@ from asyncsync.lab.servers import (
     fake_redis,
     redis_process,
 )
-from asyncsync.operate.dynamo import Dynamo, dynamo
-from cloudformation import ROOT, TOOLS, translate
-from stream import SEED
-from tables import drop_tables, table_names
-from tls import make_authority
+from tests.support.cloudformation import ROOT, TOOLS, translate
+from tests.support.cluster import Cluster, redis_cluster
+from tests.support.events import SEED
+from tests.support.tables import drop_tables, table_names
+from tests.support.tls import make_authority
 
 FOUND = binaries()
 _RECOVERIES = pytest.StashKey[list[str]]()

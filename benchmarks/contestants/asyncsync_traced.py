@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncsync import Config, Mirror, mirror
-from asyncsync.wire import Left, Wire
+from asyncsync.connection import Left, Wire
 
 passed: list[tuple[str, float]] = []
 

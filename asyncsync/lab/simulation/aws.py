@@ -13,13 +13,13 @@ from io import BytesIO
 from random import Random
 from typing import Any, Protocol
 
+from asyncsync.aws.clients import Dynamo, ObjectGone, Throttled
+from asyncsync.lab.simulation.faults import Weather
 from asyncsync.lab.simulation.oracle import item_image
 from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.table import TABLE, Table
-from asyncsync.lab.simulation.virtual import VirtualLoop
-from asyncsync.lab.simulation.weather import Weather
-from asyncsync.operate.dynamo import Dynamo, ObjectGone, Throttled
-from asyncsync.operate.errors import CommandFailed
+from asyncsync.lab.simulation.virtual_time import VirtualLoop
+from asyncsync.tools.errors import CommandFailed
 
 BUCKET = "simulated"
 PAGE_ITEMS = 100  # of a scan that asks for no limit

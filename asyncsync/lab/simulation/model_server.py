@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import TypeAlias
 
-from asyncsync.operate.fill import SCRIPT as FILL
-from asyncsync.operate.repair import SCRIPT as REPAIR
+from asyncsync.copy.fill import SCRIPT as FILL
+from asyncsync.copy.repair import SCRIPT as REPAIR
 from asyncsync.store import SCRIPT as FENCE
 from asyncsync.store import digest_of
 

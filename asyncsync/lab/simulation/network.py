@@ -15,8 +15,8 @@ from typing import Any
 import hiredis
 
 from asyncsync.lab.simulation.model_server import Command
-from asyncsync.lab.simulation.virtual import VirtualLoop
-from asyncsync.streams import Streams
+from asyncsync.lab.simulation.virtual_time import VirtualLoop
+from asyncsync.transport_asyncio import Streams
 
 ONE_WAY_S = 0.000_25  # in one availability zone
 

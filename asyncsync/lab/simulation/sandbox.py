@@ -13,17 +13,17 @@ import orjson
 
 from asyncsync.config import Server
 from asyncsync.errors import BatchFailed
-from asyncsync.lab.answers import Answer, FunctionError, Returned
-from asyncsync.lab.mapping import Batch
+from asyncsync.lab.simulation.faults import Weather
 from asyncsync.lab.simulation.network import Connection, Network, streams
 from asyncsync.lab.simulation.oracle import Violation
 from asyncsync.lab.simulation.scenario import Scenario
-from asyncsync.lab.simulation.virtual import FIRST_WALL_S, VirtualLoop
-from asyncsync.lab.simulation.weather import Weather
+from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
+from asyncsync.mapping.answers import Answer, FunctionError, Returned
+from asyncsync.mapping.event_source_mapping import Batch
 from asyncsync.mirror import Mirror
-from asyncsync.streams import Streams
+from asyncsync.transport_asyncio import Streams
 
-# AWS reads each of these as a failure of the whole batch (lab/answers.py).
+# AWS reads each of these as a failure of the whole batch (mapping/answers.py).
 MALFORMED: tuple[object, ...] = (
     {"batchItemFailures": [{"itemIdentifier": ""}]},
     {"batchItemFailures": [{"itemIdentifier": None}]},

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from random import Random
 
 from asyncsync.config import Config
-from asyncsync.lab.mapping import MappingSettings
-from asyncsync.lab.simulation.weather import DESTRUCTIVE, PER_CHANGE, Weather
+from asyncsync.lab.simulation.faults import DESTRUCTIVE, PER_CHANGE, Weather
+from asyncsync.mapping.event_source_mapping import MappingSettings
 
 NEVER_ENCODED, NOT_YET_ENCODED = PER_CHANGE
 BACKFILL, AUDIT, REDRIVE = "a backfill begins", "an audit begins", "a redrive begins"

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED as ANY
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from asyncsync.lab.simulation.weather import FAULTS
+from asyncsync.lab.simulation.faults import FAULTS
 from asyncsync.lab.simulation.world import Ended, run
 
 # What the median history must have at least; else the seeds say little.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any, Literal, TypeAlias
 
-from asyncsync.lab.mapping import ShardRecord, shard_record
+from asyncsync.mapping.event_source_mapping import ShardRecord, shard_record
 
 TABLE = "Players"
 

@@ -16,19 +16,19 @@ from typing import Any
 
 import orjson
 
-from asyncsync.lab.answers import Answer, Throttled
-from asyncsync.lab.mapping import Batch, Decision, MappingSettings
-from asyncsync.lab.simulation.actors import Actors
 from asyncsync.lab.simulation.aws import Aws
+from asyncsync.lab.simulation.faults import DESTRUCTIVE, Weather
 from asyncsync.lab.simulation.model_server import Held, ModelServer
 from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
-from asyncsync.lab.simulation.outages import Outages
-from asyncsync.lab.simulation.reader import Reader, item_of
+from asyncsync.lab.simulation.poller import Reader, item_of
 from asyncsync.lab.simulation.sandbox import Function
 from asyncsync.lab.simulation.scenario import AUDIT, NEVER_ENCODED, NOT_YET_ENCODED, draw
+from asyncsync.lab.simulation.server_faults import Outages
 from asyncsync.lab.simulation.table import Change, Poison, Stream, Table
-from asyncsync.lab.simulation.virtual import Stuck, VirtualLoop
-from asyncsync.lab.simulation.weather import DESTRUCTIVE, Weather
+from asyncsync.lab.simulation.tool_runs import Actors
+from asyncsync.lab.simulation.virtual_time import Stuck, VirtualLoop
+from asyncsync.mapping.answers import Answer, Throttled
+from asyncsync.mapping.event_source_mapping import Batch, Decision, MappingSettings
 
 IDLE_SHARE = 0.05  # of the changes, which idle items get
 MOMENTS = 12  # at which something may befall the whole system, spread over the changes

@@ -1,0 +1,199 @@
+"""The connection: open, sign in, exchange; commands out, replies in.
+
+hiredis for the protocol, over any transport: a socket of its own (transport.py) or asyncio's
+streams (transport_asyncio.py). redis-py is not imported here: it doubles what a cold start
+imports, and Lambda bills that. No method waits longer than it is let: the caller says what time
+is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import hiredis
+
+from asyncsync.config import Server
+from asyncsync.errors import StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+Left: TypeAlias = Callable[[], float]  # seconds until whoever waits must have given up
+Password: TypeAlias = Callable[[], str]
+
+READ_BYTES = 65_536  # at once, by every transport
+
+# What is packed goes out in pieces of this much or more: small commands share a system call.
+_WRITE_BYTES = 65_536
+_REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")
+
+# Where they say it in words: a script's command that is not the user's to run (Redis 7, then
+# Valkey 8), and a password where none or another is wanted.
+_REFUSAL_SIGNS = ("executing the script can't", "ACL failure in script", "password")
+
+
+class ReplyError(Exception):
+    """The server's error reply to one command."""
+
+    @property
+    def word(self) -> str:
+        """Return the first word, which is the error's code."""
+        return str(self).split(" ", 1)[0]
+
+
+class ProtocolError(Exception):
+    """The other side does not speak Redis's protocol."""
+
+
+class Transport(Protocol):
+    """An open connection that carries bytes; each method raises OSError where it broke."""
+
+    async def write(self, data: bytes) -> None:
+        """Send what goes at once and keep the rest, which goes while others wait or write."""
+
+    async def read(self, left: Left) -> bytes:
+        """Wait for bytes as long as there is time left; none where the other side has ended.
+
+        Raises TimeoutError.
+        """
+
+    def abort(self) -> None:
+        """Throw the connection away; what is unsent is dropped."""
+
+
+Reach: TypeAlias = Callable[[Server, Left], Awaitable[Transport]]  # raises OSError, TimeoutError
+
+
+class Wire:
+    """One open connection; after any exception it is of no further use."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.abandon = transport.abort
+        self._parser = hiredis.Reader(
+            protocolError=ProtocolError, replyError=ReplyError, notEnoughData=self
+        )
+
+    async def exchange(
+        self,
+        commands: Iterable[tuple[bytes | str, ...]],
+        settle: Callable[[object], None],
+        left: Left,
+    ) -> None:
+        """Send commands and hand over each reply, in order, as it comes.
+
+        Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
+        """
+        await self.receive(await self.send(commands), settle, left)
+
+    async def send(self, commands: Iterable[tuple[bytes | str, ...]]) -> int:
+        """Send commands and return how many; waits for nobody.
+
+        What has been packed is on its way while later commands are still being made.
+        Raises StoreUnavailable as soon as the connection is of no use.
+        """
+        count = size = 0
+        packed: list[bytes] = []
+        with _told():
+            for command in commands:
+                count += 1
+                # hiredis's stub knows tuples of one element only.
+                packed.append(hiredis.pack_command(command))  # type: ignore[arg-type]
+                size += len(packed[-1])
+                if size >= _WRITE_BYTES:
+                    await self._transport.write(b"".join(packed))
+                    packed, size = [], 0
+            if packed:
+                await self._transport.write(b"".join(packed))
+        return count
+
+    async def receive(self, count: int, settle: Callable[[object], None], left: Left) -> None:
+        """Hand over so many replies, in order, each as it comes.
+
+        Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
+        """
+        with _told():
+            for _ in range(count):
+                settle(await self._reply(left))
+
+    async def _reply(self, left: Left) -> object:
+        reply: object = self._parser.gets()
+        while reply is self:
+            received = await self._transport.read(left)
+            if not received:
+                raise ConnectionResetError
+            self._parser.feed(received)
+            reply = self._parser.gets()
+        return reply
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except OSError as exc:
+        raise StoreUnavailable(type(exc).__name__, "the connection broke") from exc
+    except ProtocolError as exc:
+        reason = "the server does not speak Redis's protocol"
+        raise StoreUnavailable("ProtocolError", reason) from exc
+
+
+async def open_wire(server: Server, reach: Reach, password: Password, left: Left) -> Wire:
+    """Connect and sign in with the password of this moment.
+
+    Raises StoreUnavailable, TimeoutError, or StoreRefused where the server refuses the
+    credentials.
+    """
+    secret = password()
+    try:
+        wire = Wire(await reach(server, left))
+    except TimeoutError:
+        raise
+    except OSError as exc:
+        raise StoreUnavailable(type(exc).__name__, "cannot connect") from exc
+    commands: list[tuple[bytes | str, ...]] = []
+    if secret:
+        user = (server.username,) if server.username else ()
+        commands.append(("AUTH", *user, secret))
+    if server.database:
+        commands.append(("SELECT", str(server.database)))
+    try:
+        await _begin(wire, commands, server, left)
+    except BaseException:
+        wire.abandon()
+        raise
+    return wire
+
+
+async def _begin(
+    wire: Wire, commands: list[tuple[bytes | str, ...]], server: Server, left: Left
+) -> None:
+    replies: list[object] = []
+    await wire.exchange(commands, replies.append, left)
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, ReplyError):
+            refuse(reply, server, str(command[0]))
+            raise StoreUnavailable(reply.word, f"the server refused {command[0]!r}")
+
+
+def refuse(reply: ReplyError, server: Server, command: str) -> None:
+    """Raise StoreRefused where a reply is about credentials or permissions."""
+    if reply.word in _REFUSAL_WORDS or any(sign in str(reply) for sign in _REFUSAL_SIGNS):
+        raise StoreRefused(
+            f"{server.address} refused user {server.user!r} the command {command}: {reply.word}; "
+            "see ASYNCSYNC_REDIS_URL, ASYNCSYNC_REDIS_PASSWORD or ASYNCSYNC_REDIS_IAM_CACHE, "
+            "or the user's permissions"
+        )
+
+
+@lru_cache(maxsize=4)
+def tls_context(ca_file: str | None) -> SSLContext:
+    """Trust the system's authorities, or a private one only."""
+    import ssl  # 12 ms that only TLS pays
+
+    return ssl.create_default_context(cafile=ca_file)

@@ -1,0 +1,175 @@
+"""The server's side of a simulated run: it answers, and it restarts, fills up and forgets.
+
+What a fault destroys is told to the oracle by name, as the design names the exceptions: a
+restart without data, a failover that loses the last writes, evicted fences. No other may lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from asyncsync.lab.simulation.faults import Weather
+from asyncsync.lab.simulation.model_server import Command, ModelServer
+from asyncsync.lab.simulation.network import Connection, Fate, Network
+from asyncsync.lab.simulation.oracle import Oracle
+from asyncsync.lab.simulation.virtual_time import VirtualLoop
+
+_FENCE_SUFFIX = b"}!f"
+_SCRIPTS = (b"EVALSHA", b"EVAL")
+
+
+class Outages:
+    """One server, the connections to it, and what befalls them."""
+
+    def __init__(
+        self,
+        weather: Weather,
+        loop: VirtualLoop,
+        say: Callable[..., None],
+        server: ModelServer,
+    ) -> None:
+        self.server = server
+        self.network = Network(loop, self._execute, self._choose)
+        self.oracle: Oracle | None = None  # it reads from here, so it is made later
+        self._weather = weather
+        self._chance: Random = weather.chance
+        self._loop = loop
+        self._say = say
+        self._faults: dict[str, Callable[[], None]] = {
+            "the script cache is emptied": self._forget_scripts,
+            "the server restarts with its data": self._restart,
+            "the server restarts without its data": self._restart_empty,
+            "a failover loses the last writes": self._fail_over,
+            "fences are evicted": self._evict,
+            "some writes are refused with OOM": self._fill_up,
+            "all commands are refused with LOADING": self._load,
+            "writes are refused with READONLY": self._become_replica,
+        }
+
+    def read(self, name: bytes) -> bytes | None:
+        """Read a key as any client would."""
+        return self.server.get(name, self._loop.wall_ms())
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def _execute(self, command: Command, connection: Connection) -> bytes:
+        reply = self.server.execute(command, self._loop.wall_ms())
+        self._say("    server: %s %s", command[0].decode(), _short(reply))
+        assert self.oracle is not None
+        if self.server.changed:
+            self.oracle.ran(self.server.changed, connection.allowed)
+        return reply
+
+    def _choose(self, data: bytes, connection: Connection) -> Fate:
+        sandbox = connection.owner
+        sandbox.sent += connection.answered  # a long request is written in parts
+        connection.answered = False
+        sandbox.check_send()
+        connection.allowed = sandbox.allowed
+        if sandbox.kill_when_sent:
+            self._loop.call_soon(sandbox.kill)
+        is_met = self._chance.random() < sandbox.exposure
+        fate = self._fate(len(data)) if is_met else Fate()
+        if fate == Fate():
+            fate = Fate(late_s=sandbox.slow_s())
+        if fate != Fate():
+            self._say("    network: %s", fate)
+        return fate
+
+    def _fate(self, size: int) -> Fate:
+        strikes, chance = self._weather.strikes, self._chance
+        if strikes("the request is cut at some byte"):
+            return Fate(cut_request=chance.randrange(size))
+        if strikes("the request never arrives"):
+            return Fate(arrives=False)
+        late_s = 0.0
+        if strikes("the request arrives late, after newer ones (a zombie)"):
+            late_s = chance.uniform(0.3, 30.0)
+        elif strikes("the connection is slow"):
+            late_s = chance.uniform(0.001, 1.5)
+        pieces: tuple[int, ...] = ()
+        if strikes("the request arrives in pieces"):
+            pieces = tuple(sorted(chance.randrange(size) for _ in range(chance.randint(1, 3))))
+        if strikes("the reply never comes"):
+            return Fate(late_s, pieces=pieces, answered=False)
+        if strikes("the reply is cut at some byte"):
+            return Fate(late_s, pieces=pieces, cut_reply=chance.randrange(1_000))
+        return Fate(late_s, pieces=pieces)
+
+    # --- what befalls the server ---------------------------------------------------------------
+
+    def moment(self) -> None:
+        """Give each fault of the server its chance."""
+        for fault, befall in self._faults.items():
+            if self._weather.strikes(fault):
+                befall()
+
+    def _forget_scripts(self) -> None:
+        self._say("SERVER  forgets its scripts")
+        self.server.scripts.clear()
+
+    def _restart(self) -> None:
+        self.network.drop_all()
+        self.network.is_up = False
+        self.server.scripts.clear()
+        down_s = self._chance.uniform(0.01, 6.0)
+        self._say("SERVER  down for %.2f s", down_s)
+        self._loop.call_later(down_s, self._up)
+
+    def _restart_empty(self) -> None:
+        self._restart()
+        self._destroyed(self.server.lose_all())
+
+    def _fail_over(self) -> None:
+        self._restart()
+        self._destroyed(self.server.lose_last(self._chance.randint(1, 8)))
+
+    def _up(self) -> None:
+        self.network.is_up = True
+        self._say("SERVER  up")
+
+    def _evict(self) -> None:
+        fences = [name for name in self.server.keys if name.endswith(_FENCE_SUFFIX)]
+        evicted = self._chance.sample(fences, min(len(fences), self._chance.randint(1, 3)))
+        for name in evicted:
+            self.server.evict(name)
+        self._destroyed(evicted)
+
+    def _destroyed(self, names: list[bytes]) -> None:
+        assert self.oracle is not None
+        hit = self.oracle.damaged(names)
+        self._say("SERVER  lost %d keys, of %d items", len(names), hit)
+
+    def _fill_up(self) -> None:
+        self._refuse_for("is_full", lambda: self._chance.random() < 0.5, lambda: False)
+
+    def _load(self) -> None:
+        self._refuse_for("loading", True, False)
+
+    def _become_replica(self) -> None:
+        self._refuse_for("read_only", True, False)
+
+    def _refuse_for(self, state: str, on: object, off: object) -> None:
+        seconds = self._chance.uniform(0.1, 5.0)
+        self._say("SERVER  %s for %.2f s", state, seconds)
+        setattr(self.server, state, on)
+        self._loop.call_later(seconds, setattr, self.server, state, off)
+
+    def mend(self) -> None:
+        """End every state in which the server refuses; its data stays as it is."""
+        self.network.is_up = True
+        self.server.is_full = lambda: False
+        self.server.loading = self.server.read_only = False
+
+
+def _short(reply: bytes) -> str:
+    words = reply.decode(errors="replace").split("\r\n")
+    text = " ".join([_without_nonce(each) for each in words])
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _without_nonce(word: str) -> str:
+    """Leave out what a repair drew: it has no say in what happens, and differs each time."""
+    is_fence = len(word) > 17 and word.isdigit() and word[0] == "1"
+    return word[: 17 + int(word[14:16])] if is_fence else word

@@ -1,0 +1,144 @@
+"""A blocking socket as transport, and how to run a coroutine that waits on nothing else.
+
+Lambda gives a process one event at a time, so there is nothing to do while Redis answers.
+Without an event loop a cold start imports two fifths less and a small batch is answered sooner
+(benchmarks/README.md, "Where the time goes").
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Coroutine
+from threading import Thread
+from typing import Any, TypeVar
+
+from asyncsync.config import Server
+from asyncsync.connection import READ_BYTES, Left, Transport, tls_context
+
+T = TypeVar("T")
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits on sockets only, which here means that it never yields."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    work.close()
+    raise RuntimeError("a coroutine over blocking sockets waited for an event loop")
+
+
+class SocketTransport:
+    """A connected socket, or TLS over one."""
+
+    def __init__(
+        self, connected: socket.socket, full: tuple[type[OSError], ...] = (BlockingIOError,)
+    ) -> None:
+        self._socket = connected
+        self._full = full  # what a send raises where nothing more goes out at once
+        self._unsent: list[bytes | memoryview] = []
+
+    async def write(self, data: bytes) -> None:
+        """Send what goes at once and keep the rest."""
+        self._unsent.append(data)
+        self._socket.settimeout(0)
+        try:
+            while self._unsent:
+                self._send()
+        except self._full:
+            pass
+
+    async def read(self, left: Left) -> bytes:
+        """Send what is unsent, then wait for bytes, as long as there is time left."""
+        while self._unsent:
+            wait_at_most(self._socket, left)
+            self._send()
+        wait_at_most(self._socket, left)
+        return self._socket.recv(READ_BYTES)
+
+    def _send(self) -> None:
+        data = self._unsent[0]
+        sent = self._socket.send(data)
+        if sent < len(data):
+            self._unsent[0] = memoryview(data)[sent:]
+        else:
+            del self._unsent[0]
+
+    def abort(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def wait_at_most(waiting: socket.socket, left: Left) -> None:
+    """Let the socket's next call wait as long as there is time left.
+
+    Raises TimeoutError where there is none: a timeout of 0 would mean not to wait.
+    """
+    left_s = left()
+    if left_s <= 0:
+        raise TimeoutError
+    waiting.settimeout(left_s)
+
+
+async def open_socket(server: Server, left: Left) -> Transport:
+    """Connect to a server: unix socket, TCP or TLS, to the first of its addresses that answers.
+
+    Raises OSError, or TimeoutError where the time is over.
+    """
+    if server.path:
+        return SocketTransport(_connected(socket.AF_UNIX, server.path, left))
+    error = OSError(f"{server.host} has no address")
+    for family, _, _, _, address in _addresses(server, left):
+        try:
+            connected = _connected(family, address, left)
+        except OSError as exc:
+            error = exc
+            continue
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return _secured(connected, server, left) if server.tls else SocketTransport(connected)
+    raise error
+
+
+def _connected(family: int, address: Any, left: Left) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        wait_at_most(made, left)
+        made.connect(address)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _secured(connected: socket.socket, server: Server, left: Left) -> SocketTransport:
+    import ssl  # 12 ms that only TLS pays
+
+    try:
+        wait_at_most(connected, left)  # the whole handshake
+        secured = tls_context(server.ca_file).wrap_socket(connected, server_hostname=server.host)
+    except BaseException:
+        connected.close()
+        raise
+    return SocketTransport(secured, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
+
+
+def _addresses(server: Server, left: Left) -> list[Any]:
+    """Look a server's name up; in a thread, because a resolver has no deadline."""
+    found: list[Any] = []
+    errors: list[Exception] = []
+
+    def look_up() -> None:
+        try:
+            found.extend(socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as exc:
+            errors.append(exc)
+
+    looking = Thread(target=look_up, daemon=True)
+    looking.start()
+    looking.join(max(0.0, left()))
+    if looking.is_alive():
+        raise TimeoutError
+    if errors:
+        raise errors[0]
+    return found

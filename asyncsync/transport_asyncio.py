@@ -1,0 +1,56 @@
+"""asyncio's streams as transport: for an event loop of the caller's, the tools, and a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from asyncsync.config import Server
+from asyncsync.connection import READ_BYTES, Left, Reach, Transport, tls_context
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect: TypeAlias = Callable[[Server], Awaitable[Streams]]
+
+
+class StreamTransport:
+    """A pair of streams, of one event loop."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._reader, self._writer = streams
+        self._loop = asyncio.get_running_loop()
+
+    async def write(self, data: bytes) -> None:
+        """Send what goes at once and keep the rest, which goes as the loop turns."""
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError
+        self._writer.write(data)
+        await asyncio.sleep(0)
+
+    async def read(self, left: Left) -> bytes:
+        """Wait for bytes as long as there is time left."""
+        async with asyncio.timeout(left()):
+            return await self._reader.read(READ_BYTES)
+
+    def abort(self) -> None:
+        """Throw the socket away; what is unsent in it is dropped."""
+        if not self._loop.is_closed():
+            self._writer.transport.abort()
+
+
+def over(connect: Connect) -> Reach:
+    """Return how to reach a server over what connects."""
+
+    async def opened(server: Server, left: Left) -> Transport:
+        async with asyncio.timeout(left()):
+            return StreamTransport(await connect(server))
+
+    return opened
+
+
+async def connect(server: Server) -> Streams:
+    """Open the streams of a server: unix socket, TCP or TLS."""
+    if server.path:
+        return await asyncio.open_unix_connection(server.path)
+    context = tls_context(server.ca_file) if server.tls else None
+    return await asyncio.open_connection(server.host, server.port, ssl=context)

@@ -1,0 +1,300 @@
+"""What the tools read of a table, and how fast: pages, single keys, budget and patience."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+from msgspec import DecodeError, Raw
+
+from asyncsync.aws import items as items_module
+from asyncsync.aws import raw_items as raw
+from asyncsync.aws.budget import BACKOFF_FIRST_S, BACKOFF_LAST_S, Pace
+from asyncsync.aws.clients import Dynamo, Throttled
+from asyncsync.aws.items import (
+    Answer,
+    consistent_reads,
+    image_of,
+    in_order,
+    read_keys,
+    scan_page,
+    sdk_key,
+)
+from asyncsync.aws.raw_items import without_items
+from asyncsync.copy.entries import key_of
+from asyncsync.tools.errors import CommandFailed
+
+
+async def make_table(clients: Dynamo, name: str) -> None:
+    await clients.items.create_table(
+        TableName=name,
+        KeySchema=[
+            {"AttributeName": "Who", "KeyType": "HASH"},
+            {"AttributeName": "At", "KeyType": "RANGE"},
+        ],
+        AttributeDefinitions=[
+            {"AttributeName": "Who", "AttributeType": "B"},
+            {"AttributeName": "At", "AttributeType": "N"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for at in range(10):
+        await clients.items.put_item(
+            TableName=name, Item={"Who": {"B": b"\xff"}, "At": {"N": str(at)}}
+        )
+
+
+def key(at: str) -> Any:
+    return (("At", "N", at), ("Who", "B", "/w=="))
+
+
+# --- reads ------------------------------------------------------------------------------------
+
+
+async def test_keys_are_read_in_their_order_and_an_absent_item_is_none(clients: Dynamo) -> None:
+    await make_table(clients, "Reads")
+
+    found = await consistent_reads(clients, "Reads", Pace())([key("3"), key("77"), key("1.0")])
+
+    assert [each and orjson.loads(each) for each in found] == [
+        {"Who": {"B": "/w=="}, "At": {"N": "3"}},
+        None,
+        {"Who": {"B": "/w=="}, "At": {"N": "1"}},
+    ]
+
+
+async def test_what_was_not_read_at_once_is_asked_for_again(
+    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_table(clients, "Again")
+    asked: list[int] = []
+    read_keys = items_module.read_keys
+
+    async def few(clients: Dynamo, table: str, keys: Any) -> Answer:
+        asked.append(len(keys))
+        answer = await read_keys(clients, table, keys[:2])
+        return Answer(answer.items, keys[2:], answer.units)
+
+    monkeypatch.setattr(items_module, "read_keys", few)
+    slept: list[float] = []
+    pace = Pace(sleep=_noting(slept))
+
+    found = await consistent_reads(clients, "Again", pace)([key(str(at)) for at in range(5)])
+
+    assert None not in found
+    assert asked == [5, 3, 1]
+    assert (len(slept), pace.throttled) == (2, 2)
+
+
+def test_an_item_that_was_not_asked_for_is_an_error_not_an_absent_one() -> None:
+    item: Any = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
+
+    with pytest.raises(CommandFailed, match="not asked for"):
+        in_order([key("1")], [item])
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+async def test_the_pages_of_all_segments_are_the_table(clients: Dynamo, segments: int) -> None:
+    table = f"Pages-{segments}"
+    await clients.items.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "At", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "At", "AttributeType": "N"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for at in range(20):
+        await clients.items.put_item(TableName=table, Item={"At": {"N": str(at)}})
+    seen: list[str] = []
+    for segment in range(segments):
+        after: Any = None
+        while True:
+            page = await scan_page(clients, table, segment, segments, after, limit=2)
+            assert len(page.items) <= 2
+            seen += [key_of(each, ["At"])[0][2] for each in page.items]
+            after = page.rest
+            if not after:
+                break
+
+    assert sorted(map(int, seen)) == list(range(20))
+
+
+ODD: Any = {
+    "Who": {"B": b"\xff\x00"},
+    "At": {"N": "-1.5"},
+    "Odd, name": {"SS": ["b", "ü", '"quoted"']},
+    "Deep": {"M": {"L": {"L": [{"BS": [b"\x01", b"\x00"]}, {"NULL": True}, {"BOOL": False}]}}},
+}
+
+
+async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for(
+    clients: Dynamo,
+) -> None:
+    await make_table(clients, "Sent")
+    await clients.items.put_item(TableName="Sent", Item=ODD)
+    names = ["At", "Who"]
+
+    page = await scan_page(clients, "Sent", 0, 1, None)
+    answer = await read_keys(clients, "Sent", [sdk_key(key_of(ODD, names))])
+    parsed: Any = await clients.items.scan(TableName="Sent")
+
+    assert page.units > 0
+    for found in (page.items, answer.items):
+        assert all(isinstance(each, Raw) for each in found)
+    assert all(isinstance(each, dict) for each in parsed["Items"])
+    assert {key_of(each, names): orjson.loads(image_of(each)) for each in page.items} == {
+        key_of(each, names): orjson.loads(image_of(each)) for each in parsed["Items"]
+    }
+    assert len(page.items) == 11
+    (one,) = answer.items
+    assert key_of(one, names) == (("At", "N", "-1.5"), ("Who", "B", "/wA="))
+    by_the_sdk = {"BS": set(orjson.loads(image_of(one))["Deep"]["M"]["L"]["L"][0]["BS"])}
+    assert by_the_sdk == {"BS": {"AQ==", "AA=="}}
+
+
+def test_an_answer_is_taken_apart_and_put_together_by_nobody_who_does_not_know_it() -> None:
+    body = b'{"Count":1,"Items":[{"A":{"S":"\xc3\xa9\\n"}}],"LastEvaluatedKey":{"A":{"S":"x"}}}'
+
+    rest, member, items = without_items("Scan", body)
+
+    assert orjson.loads(rest) == {"Count": 1, "LastEvaluatedKey": {"A": {"S": "x"}}}
+    assert (member, [bytes(each) for each in items]) == ("Items", [b'{"A":{"S":"\xc3\xa9\\n"}}'])
+    for other in (b"", b"\xa1", b"[]", b'{"Count":0}', b'{"Items":7}'):
+        with pytest.raises((DecodeError, KeyError)):
+            without_items("Scan", other)
+
+
+async def test_where_an_answer_is_not_known_the_sdk_parses_it(
+    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_table(clients, "Unknown")
+    scanned = await scan_page(clients, "Unknown", 0, 1, None)
+
+    def unknown(_operation: str, _body: bytes) -> Any:
+        raise DecodeError
+
+    monkeypatch.setattr(raw, "without_items", unknown)
+    parsed = await scan_page(clients, "Unknown", 0, 1, None)
+
+    assert {type(each) for each in parsed.items} == {dict}
+    assert [orjson.loads(image_of(each)) for each in parsed.items] == [
+        orjson.loads(image_of(each)) for each in scanned.items
+    ]
+
+
+@pytest.mark.parametrize("name", ["a", "a-b", "1x", "def", 'q"\\', "ü", "a.b:c {d}"])
+def test_a_key_is_read_out_of_text_whatever_its_attribute_is_called(name: str) -> None:
+    image = Raw(orjson.dumps({"Other": {"L": []}, name: {"S": "x"}, "B": {"B": "/w=="}}))
+
+    assert key_of(image, ["B", name]) == (("B", "B", "/w=="), (name, "S", "x"))
+
+
+def test_a_key_is_written_as_the_sdk_takes_it() -> None:
+    assert sdk_key(key("1")) == {"At": {"N": "1"}, "Who": {"B": b"\xff"}}
+
+
+# --- pace -------------------------------------------------------------------------------------
+
+
+def _noting(slept: list[float]) -> Any:
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    return sleep
+
+
+@dataclass(frozen=True)
+class Took:
+    units: float
+
+
+class Time:
+    """A clock on which each task sleeps in its turn."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self._sleepers: list[tuple[float, anyio.Event]] = []
+
+    def clock(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        woken = anyio.Event()
+        self._sleepers.append((self.now_s + seconds, woken))
+        await woken.wait()
+
+    async def run(self) -> None:
+        """Let whoever is to be woken first run until all wait again."""
+        while True:
+            await anyio.wait_all_tasks_blocked()
+            if not self._sleepers:
+                return
+            self._sleepers.sort(key=lambda each: each[0])
+            self.now_s, woken = self._sleepers.pop(0)
+            woken.set()
+
+
+@pytest.mark.parametrize("tasks", [1, 4, 16])
+@pytest.mark.parametrize("read_s", [0.0, 0.3])
+async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
+    tasks: int, read_s: float
+) -> None:
+    """Pages of 20 to 128 units at 1 000 units a second, as the reads of a small table."""
+    time, chance = Time(), Random(1)
+    pace = Pace(1_000.0, time.clock, time.sleep)
+    began_s = time.now_s
+
+    async def read() -> Took:
+        await time.sleep(read_s)
+        return Took(chance.uniform(20, 128))
+
+    async def segment() -> None:
+        for _ in range(800 // tasks):
+            await pace.take(read)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(tasks):
+            group.start_soon(segment)
+        await time.run()
+
+    rate = pace.units / (time.now_s - began_s)
+    assert rate < 1_100
+    if not read_s or tasks > 4:  # so many that the budget is what they wait for
+        assert rate > 900
+
+
+async def test_without_a_budget_nothing_waits() -> None:
+    slept: list[float] = []
+    pace = Pace(sleep=_noting(slept))
+
+    async def read() -> Took:
+        return Took(1e9)
+
+    for _ in range(10):
+        await pace.take(read)
+
+    assert (slept, pace.units) == ([], 1e10)
+
+
+async def test_a_read_that_is_put_off_is_made_again_after_ever_longer_waits() -> None:
+    slept: list[float] = []
+    pace = Pace(sleep=_noting(slept), chance=Random(1))
+    refusals = iter([True] * 12 + [False, True, False])
+
+    async def read() -> Took:
+        if next(refusals):
+            raise Throttled("later")
+        return Took(1.0)
+
+    await pace.take(read)
+    await pace.take(read)
+
+    longest = [min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2**at) for at in range(12)]
+    assert all(
+        most / 2 <= each <= most
+        for each, most in zip(slept, [*longest, BACKOFF_FIRST_S], strict=True)
+    )
+    assert (pace.throttled, pace.units) == (13, 2.0)

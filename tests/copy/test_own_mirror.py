@@ -1,0 +1,112 @@
+"""A mirror with its own key and transform: what a command writes is what its handler writes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio.lowlevel
+import pytest
+import redis
+
+from asyncsync import AttributeValue, Config, Mirror
+from asyncsync.aws.clients import Dynamo, json_attributes
+from asyncsync.lab.compare import from_json
+from asyncsync.lab.demo.changes import make_changes
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.tools.audit.command import AuditOptions, audit
+from asyncsync.tools.backfill.command import BackfillOptions, backfill
+from asyncsync.tools.redrive.command import RedriveOptions, redrive
+from tests.support.events import FIRST, SEED, arn, event, record
+from tests.support.tables import Item, load, make_table
+from tests.tools.test_redrive import discarded
+
+TABLE = "Own"
+
+# The items of a run whose values are of every kind; an older DynamoDB Local takes no empty text.
+ITEMS: list[Item] = [
+    each.item for each in make_changes(60, 60, SEED) if each.item and each.item["Odd"] != {"S": ""}
+]
+
+
+def name_of(keys: Mapping[str, AttributeValue]) -> str:
+    return f"player/{keys['Number']['N']}"
+
+
+def public(item: dict[str, object]) -> dict[str, object] | None:
+    """Leave one in seven out, and of the rest the points; twice the number is new."""
+    number: Any = item["Number"]
+    if number % 7 == 0:
+        return None
+    return {"twice": number * 2} | {name: item[name] for name in ("Number", "Name", "Odd")}
+
+
+Command = Callable[[str, Mirror, Path], Awaitable[bool]]
+
+
+async def by_backfill(url: str, mirror: Mirror, _folder: Path) -> bool:
+    options = BackfillOptions(table=TABLE, endpoint_url=url, assume_following=True)
+    return await backfill(options, mirror, {}, print)
+
+
+async def by_audit(url: str, mirror: Mirror, _folder: Path) -> bool:
+    options = AuditOptions(table=TABLE, endpoint_url=url, settle_s=0.01, repair=True, orphans=True)
+    return await audit(options, mirror, {}, print)
+
+
+async def by_redrive(url: str, mirror: Mirror, folder: Path) -> bool:
+    (folder / "batch").write_bytes(discarded(records(), table=TABLE))
+    options = RedriveOptions(table=TABLE, places=[str(folder)], endpoint_url=url)
+    return await redrive(options, mirror, {}, print)
+
+
+def records() -> list[Any]:
+    """The stream's record of each item."""
+    return [
+        record(
+            int(each["Number"]["N"]),
+            FIRST + at,
+            image=json_attributes(each),
+            stream_arn=arn(table=TABLE),
+        )
+        for at, each in enumerate(ITEMS)
+    ]
+
+
+def copy_of(client: redis.Redis) -> dict[str, Any]:
+    """Every value by its name, decoded: a read gives attributes in an order of its own."""
+    names = [bytes(name) for name in client.scan_iter() if not bytes(name).endswith(b"!f")]
+    values: Any = client.mget(names) if names else []
+    return {name.decode(): from_json(value) for name, value in zip(names, values, strict=True)}
+
+
+@pytest.mark.parametrize("command", [by_backfill, by_audit, by_redrive])
+async def test_what_a_command_writes_is_what_the_handler_writes(
+    clients: Dynamo,
+    endpoint: str,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    if TABLE not in (await clients.items.list_tables())["TableNames"]:
+        await make_table(clients, TABLE)
+        await load(clients, TABLE, ITEMS)
+    mirror = Mirror(
+        Config(redis_url=real_server.url, metrics="off"), key=name_of, transform=public
+    )
+    assert await mirror.handle(event(records()), None) == {"batchItemFailures": []}
+    written = copy_of(real_client)
+    real_client.flushall()
+    # What stands there is to become what the table holds: one left out, one of no item.
+    if command is by_audit:
+        real_client.set("player/7", '{"Number": 7}')
+        real_client.set("player/1000", '{"Number": 1000}')
+
+    assert await command(endpoint, mirror, tmp_path)
+
+    assert copy_of(real_client) == written
+    assert len(written) == sum(int(each["Number"]["N"]) % 7 != 0 for each in ITEMS) > 40
+    mirror.close()
+    await anyio.lowlevel.checkpoint()

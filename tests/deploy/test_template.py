@@ -1,0 +1,853 @@
+"""template.yaml, translated as CloudFormation gets it, for every combination of its ways in.
+
+cfn-lint and `sam validate` look past a wrong property of an event; the translator does not, and
+what it makes is asserted on here, property for property.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from asyncsync import Config
+from asyncsync.cli import operations
+from asyncsync.iam import is_serverless
+from asyncsync.limits import FENCE_TTL_S_MIN
+from asyncsync.report import METRICS
+from asyncsync.tools import state
+from benchmarks.harness.contestants import KEEPS_MEMORY
+from scripts import bundle
+from scripts.bundle import LAMBDA_PYTHON
+from tests.support.cloudformation import PSEUDO, Resolver, pair_cover, tool, translate
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "template.yaml"
+STREAM_LIFE_S = 86_400
+
+ACCOUNT = "us-east-1:111122223333"
+STREAM = f"arn:aws:dynamodb:{ACCOUNT}:table/Games/stream/2026-01-01T00:00:00.000"
+TOPIC = f"arn:aws:sns:{ACCOUNT}:alarms"
+KEY = f"arn:aws:kms:{ACCOUNT}:key/51af3dc0-da77-11e4-872e-1234567db123"
+SECRET = f"arn:aws:secretsmanager:{ACCOUNT}:secret:cache-Ab12Cd"
+NEW_USER = f"arn:aws:elasticache:{ACCOUNT}:user:asyncsync-51af3dc0"
+
+# --- every combination -------------------------------------------------------------------------
+
+_YOURS = {
+    "Network": "existing",
+    "SubnetIds": "subnet-0a1b2c3d,subnet-1a2b3c4d",
+    "SecurityGroupIds": "sg-0a1b2c3d",
+}
+_NETWORKS: dict[str, dict[str, str]] = {"new network": {}, "your network": _YOURS}
+_NEW_CACHES: dict[str, dict[str, str]] = {
+    "serverless": {},
+    "serverless without look": {"Look": "false"},
+    "node": {"Cache": "node"},
+    "node and replica": {"Cache": "node", "CacheReplica": "true"},
+}
+_SIGN_INS: dict[str, dict[str, str]] = {
+    "nothing": {"RedisUrl": "rediss://cache.example.com:6380"},
+    "password": {
+        "RedisUrl": "rediss://copy@cache.example.com:6379",
+        "RedisPasswordSecretArn": SECRET,
+    },
+    "IAM, serverless": {
+        "RedisUrl": "rediss://copy@a.serverless.use1.cache.amazonaws.com:6379",
+        "RedisIamCacheArn": f"arn:aws:elasticache:{ACCOUNT}:serverlesscache:a",
+    },
+    "IAM, group": {
+        "RedisUrl": "rediss://copy@master.g.use1.cache.amazonaws.com:6379",
+        "RedisIamCacheArn": f"arn:aws:elasticache:{ACCOUNT}:replicationgroup:g",
+    },
+}
+_PLACES = {
+    f"{cache}, {network}": {**_NEW_CACHES[cache], **_NETWORKS[network]}
+    for cache, network in itertools.product(_NEW_CACHES, _NETWORKS)
+} | {
+    f"yours with {sign_in}{cluster}, {network} network": {
+        "Cache": "existing",
+        **_SIGN_INS[sign_in],
+        **({"RedisCluster": "true"} if cluster else {}),
+        **(_YOURS if network == "your" else {"Network": "none"}),
+    }
+    for sign_in, cluster, network in itertools.product(
+        _SIGN_INS, ("", ", cluster"), ("your", "no")
+    )
+}
+_TABLES: dict[str, dict[str, str]] = {"new table": {}, "stream": {"TableStreamArn": STREAM}}
+_FURTHER: dict[str, dict[str, str]] = {
+    "": {},
+    ", topic": {"AlarmTopicArn": TOPIC},
+    ", key": {"EnvironmentKeyArn": KEY},
+    ", topic, key": {"AlarmTopicArn": TOPIC, "EnvironmentKeyArn": KEY},
+    ", no operations": {"Operations": "false", "OperationsMap": "true"},
+    ", map": {"OperationsMap": "true"},
+    ", map, key": {"OperationsMap": "true", "EnvironmentKeyArn": KEY},
+}
+CASES = {
+    f"{table}, {place}{further}": {**_TABLES[table], **_PLACES[place], **_FURTHER[further]}
+    for table, place, further in itertools.product(_TABLES, _PLACES, _FURTHER)
+}
+DEFAULT = "new table, serverless, new network"
+
+
+@pytest.fixture(scope="module")
+def stacks(translated: Any) -> dict[str, Resolver]:
+    return {case: Resolver(translated, given, known=True) for case, given in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def made(stacks: dict[str, Resolver]) -> dict[str, Any]:
+    """The resources of each case. Resolving refuses what names a resource that is not made."""
+    return {case: stack.resources() for case, stack in stacks.items()}
+
+
+def environment(resources: Any) -> dict[str, str]:
+    variables: dict[str, str] = resources["Mirror"]["Properties"]["Environment"]["Variables"]
+    return variables
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+def test_every_condition_is_true_in_one_case_and_false_in_another(
+    translated: Any, stacks: dict[str, Resolver]
+) -> None:
+    for condition in translated["Conditions"]:
+        assert {stack.conditions[condition] for stack in stacks.values()} == {True, False}
+
+
+def test_every_combination_is_one_that_the_rules_allow(stacks: dict[str, Resolver]) -> None:
+    assert {case: stack.broken_rules() for case, stack in stacks.items()} == {
+        case: [] for case in CASES
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({"Network": "existing"}, "needs SubnetIds"),
+        ({"Network": "none"}, "a new cache is in a network"),
+        ({"Cache": "existing", **_YOURS}, "needs RedisUrl"),
+        ({"Cache": "existing", "RedisUrl": "redis://a"}, "a new network leads to no cache"),
+        (
+            {"Cache": "existing", **_YOURS, **_SIGN_INS["password"], **_SIGN_INS["IAM, group"]},
+            "a token stands in a password's place",
+        ),
+    ],
+)
+def test_a_combination_that_cannot_work_is_refused_before_anything_is_made(
+    translated: Any, given: dict[str, str], refused: str
+) -> None:
+    (reason,) = Resolver(translated, given, known=True).broken_rules()
+
+    assert refused in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RedisUrl", "rediss://user:secret@host:6379"),
+        ("RedisUrl", "host:6379"),
+        ("KeyPrefix", "a*"),
+        ("KeyPrefix", "a:b"),
+        ("KeyPrefix", "{a}"),
+        ("TableStreamArn", "arn:aws:dynamodb:us-east-1:111122223333:table/Games"),
+    ],
+)
+def test_a_parameter_that_cannot_be_right_is_refused(
+    translated: Any, name: str, value: str
+) -> None:
+    assert not re.search(translated["Parameters"][name]["AllowedPattern"], value)
+
+
+def test_no_parameter_is_a_password(translated: Any) -> None:
+    assert not [p for p in translated["Parameters"] if re.search("Password$|Token$", p)]
+    assert not [body for body in translated["Parameters"].values() if "NoEcho" in body]
+
+
+def test_every_parameter_and_every_condition_is_used(translated: Any) -> None:
+    used = json.dumps([translated["Resources"], translated["Conditions"], translated["Outputs"]])
+
+    for name in translated["Parameters"]:
+        assert f'{{"Ref": "{name}"}}' in used or f"${{{name}}}" in used, name
+    for name in translated["Conditions"]:
+        assert re.search(rf'"Fn::If": \["{name}"|"Condition": "{name}"', used), name
+    groups = translated["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(translated["Parameters"])
+
+
+def test_a_wrong_property_of_the_event_is_found(tmp_path: Path, translated: Any) -> None:
+    wrong = tmp_path / "template.yaml"
+    wrong.write_text(TEMPLATE.read_text().replace("BatchSize: !Ref", "BatchSizes: !Ref"))
+
+    assert "BatchSizes" in translate(wrong).stderr
+
+
+def test_nothing_has_a_fixed_name_so_two_stacks_fit_in_one_account(translated: Any) -> None:
+    names = {
+        f"{resource}.{name}": json.dumps(value)
+        for resource, body in translated["Resources"].items()
+        for name, value in body["Properties"].items()
+        if re.search("Name$|^UserId$|^UserGroupId$", name)
+        and body["Type"] != "AWS::Lambda::EventSourceMapping"
+    }
+    own = {n for n, value in names.items() if "AWS::StackId" in value}
+    taken = {n for n, value in names.items() if '"Ref"' in value and n not in own}
+
+    assert own == {
+        f"{user}User.{name}"
+        for user in ("Mirror", "Look", "Operations")
+        for name in ("UserId", "UserName")
+    } | {"CacheUsers.UserGroupId", "ServerlessCache.ServerlessCacheName"}
+    # A policy's name is its role's own; an endpoint's service is AWS's.
+    assert {n for n in names if n not in own | taken} == {
+        f"{alarm}.MetricName" for alarm in PROMISES
+    } | {
+        *("OperationsMachineItself.PolicyName", "DynamoGateway.ServiceName"),
+        "S3Gateway.ServiceName",
+    }
+
+
+def test_the_users_table_and_bucket_outlive_the_stack_and_every_change(
+    made: dict[str, Any],
+) -> None:
+    for case, resources in made.items():
+        kept = {
+            name
+            for name, body in resources.items()
+            if body.get("DeletionPolicy") == body.get("UpdateReplacePolicy") == "Retain"
+        }
+        table = {"Players"} if "new table" in case else set()
+        assert kept == {"GivenUp", "GivenUpPolicy"} | table
+
+
+def test_every_number_has_its_reason() -> None:
+    # A bound is its parameter's; an alarm's numbers are explained once, above the alarms.
+    alike = "MinValue|MaxValue|Period|EvaluationPeriods|Threshold|ToPort"
+    bare = [
+        line.strip()
+        for before, line in pairwise(TEMPLATE.read_text().splitlines())
+        if re.match(r'\s+\w+: "?-?\d+"?\s*$', line)
+        and not before.strip().startswith("#")
+        and not re.match(rf"\s+({alike}):", line)
+    ]
+
+    assert not bare
+
+
+# --- the function -----------------------------------------------------------------------------
+
+
+def test_the_function_is_the_packages_handler_on_the_bundles_python(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        function = resources["Mirror"]["Properties"]
+        assert function["Handler"] == "asyncsync.handler.lambda_handler"
+        assert function["Runtime"] == "python" + ".".join(map(str, LAMBDA_PYTHON))
+        assert function["Architectures"] == ["arm64"]
+        assert (function["MemorySize"], function["Timeout"]) == (512, 30)
+        assert function["Role"] == "${MirrorRole.Arn}"
+        assert function["LoggingConfig"] == {
+            "LogGroup": "${MirrorLogs}",
+            "LogFormat": "JSON",
+            "ApplicationLogLevel": "INFO",
+            "SystemLogLevel": "WARN",
+        }
+        assert function.get("KmsKeyArn") == (KEY if ", key" in case else None)
+    for kind in bundle.KINDS:
+        assert f"CodeUri: dist/asyncsync-{kind.name}-arm64.zip" in TEMPLATE.read_text()
+
+
+def test_it_is_in_the_network_that_was_asked_for(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        config = resources["Mirror"]["Properties"].get("VpcConfig")
+        if "no network" in case:
+            assert config is None
+        elif "your network" in case:
+            assert config["SubnetIds"] == ["subnet-0a1b2c3d", "subnet-1a2b3c4d"]
+            assert config["SecurityGroupIds"] == ["sg-0a1b2c3d"]
+        else:
+            assert config["SubnetIds"] == ["${SubnetA}", "${SubnetB}"]
+            assert config["SecurityGroupIds"] == ["${MirrorSecurityGroup.GroupId}"]
+
+
+def test_its_settings_are_accepted_and_lead_to_the_cache(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        env = environment(resources)
+        assert all(isinstance(value, str) for value in env.values())
+        config = Config.from_env(env)
+        assert KEEPS_MEMORY.items() <= env.items()  # what the benchmark runs with
+        assert {name for name in env if not name.startswith("ASYNCSYNC_")} == {*KEEPS_MEMORY}
+        assert (config.mode, config.fence, config.on_failure) == ("mirror", "on", "report")
+        assert config.key == "Players:{@key}"
+        assert config.server.tls
+        assert config.redis_cluster == (
+            "serverless" in case.split(" with")[0] or ", cluster" in case
+        )
+        assert ("{{resolve:" in config.server.password) == ("with password" in case)
+        if "yours" not in case:
+            assert config.server.user == "asyncsync-51af3dc0"
+            assert config.redis_iam_cache == (
+                "asyncsync-51af3dc0" if "serverless" in case else "players-nodecache-x1"
+            )
+            assert is_serverless(config.server.host) == ("serverless" in case)
+        elif "with IAM" in case:
+            assert config.redis_iam_cache == ("a" if "IAM, serverless" in case else "g")
+
+
+def test_a_password_is_a_reference_that_only_cloudformation_resolves(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        password = environment(resources).get("ASYNCSYNC_REDIS_PASSWORD")
+        reference = f"{{{{resolve:secretsmanager:{SECRET}:SecretString:password}}}}"
+        assert password == (reference if "with password" in case else None)
+
+
+def test_the_modes_and_the_rejects_are_those_of_the_settings(translated: Any) -> None:
+    for name, setting in (("Mode", "mode"), ("Rejects", "rejects")):
+        for value in translated["Parameters"][name]["AllowedValues"]:
+            resources = Resolver(translated, {name: value}, known=True).resources()
+            assert getattr(Config.from_env(environment(resources)), setting) == value
+
+
+def test_the_handler_has_time_for_every_wait(made: dict[str, Any]) -> None:
+    config = Config.from_env(environment(made[DEFAULT]))
+
+    assert made[DEFAULT]["Mirror"]["Properties"]["Timeout"] * 1_000 > 4 * config.timeout_ms + 1_000
+
+
+# --- the mapping ------------------------------------------------------------------------------
+
+
+def test_the_mapping_is_this_and_nothing_else(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        stream = STREAM if "stream" in case else resources_stream()
+        assert resources["MirrorChanges"]["Properties"] == {
+            "EventSourceArn": stream,
+            "FunctionName": "${Mirror}",
+            "StartingPosition": "TRIM_HORIZON",
+            "FunctionResponseTypes": ["ReportBatchItemFailures"],
+            "BisectBatchOnFunctionError": True,
+            "BatchSize": 1000,
+            "MaximumBatchingWindowInSeconds": 0,
+            "ParallelizationFactor": 1,
+            "MaximumRetryAttempts": 200,
+            "MaximumRecordAgeInSeconds": 82800,
+            "MetricsConfig": {"Metrics": ["EventCount"]},
+            "DestinationConfig": {"OnFailure": {"Destination": "${GivenUp.Arn}"}},
+        }
+        assert resources["GivenUp"]["Type"] == "AWS::S3::Bucket"  # it alone keeps the records
+
+
+def resources_stream() -> str:
+    return (
+        "arn:aws:dynamodb:us-east-1:111122223333:table/players-Players-X1"
+        "/stream/2026-01-01T00:00:00.000"
+    )
+
+
+def test_a_fence_outlives_every_record_and_no_record_outlives_its_stream(
+    translated: Any, made: dict[str, Any]
+) -> None:
+    config = Config.from_env(environment(made[DEFAULT]))
+    age = translated["Parameters"]["MaximumRecordAgeSeconds"]
+
+    assert age["Default"] <= age["MaxValue"] < STREAM_LIFE_S == FENCE_TTL_S_MIN
+    assert config.fence_ttl_s == Config(redis_url="redis://unused").fence_ttl_s >= FENCE_TTL_S_MIN
+
+
+def test_a_new_tables_stream_has_new_images_and_nothing_more(made: dict[str, Any]) -> None:
+    table = made[DEFAULT]["Players"]["Properties"]
+
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+    assert table["KeySchema"] == [{"AttributeName": "Number", "KeyType": "HASH"}]
+
+
+# --- rights -----------------------------------------------------------------------------------
+
+INTERFACES = [
+    f"ec2:{action}"
+    for action in (
+        "CreateNetworkInterface",
+        "DescribeNetworkInterfaces",
+        "DescribeSubnets",
+        "DeleteNetworkInterface",
+        "AssignPrivateIpAddresses",
+        "UnassignPrivateIpAddresses",
+    )
+]
+IN_NETWORK: list[dict[str, Any]] = [
+    {"Sid": "Interfaces", "Effect": "Allow", "Action": INTERFACES, "Resource": "*"},
+    {
+        "Sid": "InterfacesNotByCode",
+        "Effect": "Deny",
+        "Action": INTERFACES,
+        "Resource": "*",
+        "Condition": {
+            "ArnLike": {"lambda:SourceFunctionArn": f"arn:aws:lambda:{ACCOUNT}:function:*"}
+        },
+    },
+]
+
+
+def logs() -> dict[str, Any]:
+    return allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], "${MirrorLogs.Arn}")
+
+
+def allow(sid: str, action: Any, resource: Any, **more: Any) -> dict[str, Any]:
+    return {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource, **more}
+
+
+def cache_arn(case: str) -> str:
+    if "yours" in case:
+        kind = "serverlesscache:a" if "IAM, serverless" in case else "replicationgroup:g"
+    else:
+        kind = (
+            "serverlesscache:asyncsync-51af3dc0"
+            if "serverless" in case
+            else "replicationgroup:players-nodecache-x1"
+        )
+    return f"arn:aws:elasticache:{ACCOUNT}:{kind}"
+
+
+def test_the_functions_role_may_do_this_and_nothing_else(made: dict[str, Any]) -> None:
+    own = {"Condition": {"StringEquals": {"s3:ResourceAccount": PSEUDO["AWS::AccountId"]}}}
+    for case, resources in made.items():
+        stream = STREAM if "stream" in case else resources_stream()
+        reads = [
+            f"dynamodb:{each}" for each in ("DescribeStream", "GetRecords", "GetShardIterator")
+        ]
+        streams = stream.split("/stream/")[0] + "/stream/*"
+        wanted = [
+            allow("Stream", reads, stream),
+            allow("StreamsOfTheTable", "dynamodb:ListStreams", streams),
+            logs(),
+            allow("GivenUp", "s3:PutObject", "${GivenUp.Arn}/aws/lambda/*", **own),
+            allow("GivenUpBucket", "s3:ListBucket", "${GivenUp.Arn}", **own),
+        ]
+        if "yours" not in case or "with IAM" in case:
+            user = f"arn:aws:elasticache:{ACCOUNT}:user:copy" if "yours" in case else NEW_USER
+            wanted.append(allow("Connect", "elasticache:Connect", [cache_arn(case), user]))
+        if ", key" in case:
+            wanted.append(allow("Environment", "kms:Decrypt", KEY))
+        if "no network" not in case:
+            wanted += IN_NETWORK
+        assert_role(resources["MirrorRole"], wanted)
+
+
+def test_the_looking_functions_role_may_do_less(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        assert ("LookRole" in resources) == ("yours" not in case and "without look" not in case)
+        if "LookRole" in resources:
+            user = f"arn:aws:elasticache:{ACCOUNT}:user:asyncsync-look-51af3dc0"
+            connect = allow("Connect", "elasticache:Connect", [cache_arn(case), user])
+            assert_role(resources["LookRole"], [logs(), connect, *IN_NETWORK])
+            assert resources["LookFunction"]["Properties"]["Role"] == "${LookRole.Arn}"
+
+
+def assert_role(role: Any, statements: list[dict[str, Any]]) -> None:
+    (policy,) = role["Properties"]["Policies"]
+    assert policy["PolicyDocument"] == {"Version": "2012-10-17", "Statement": statements}
+    assert "ManagedPolicyArns" not in role["Properties"]
+    (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}
+
+
+def test_no_other_role_is_made(made: dict[str, Any]) -> None:
+    for resources in made.values():
+        roles = {n for n, body in resources.items() if body["Type"].startswith("AWS::IAM::")}
+        assert roles <= {
+            *("MirrorRole", "LookRole", "OperationsRole"),
+            *("OperationsMachineRole", "OperationsMachineItself"),
+        }
+
+
+# --- what was given up on ---------------------------------------------------------------------
+
+
+def test_the_bucket_is_private_encrypted_bounded_and_for_tls_alone(made: dict[str, Any]) -> None:
+    for resources in made.values():
+        bucket = resources["GivenUp"]["Properties"]
+        (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+        blocked = bucket["PublicAccessBlockConfiguration"]
+        assert len(blocked) == 4
+        assert all(value is True for value in blocked.values())
+        given_up, state = bucket["LifecycleConfiguration"]["Rules"]
+        assert (given_up["Status"], given_up["ExpirationInDays"]) == ("Enabled", 90)
+        assert (state["Status"], state["ExpirationInDays"]) == ("Enabled", 30)
+        assert state["Prefix"] == "operations/"
+        policy = resources["GivenUpPolicy"]["Properties"]
+        (statement,) = policy["PolicyDocument"]["Statement"]
+        assert statement["Effect"] == "Deny"
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        assert statement["Resource"] == ["${GivenUp.Arn}", "${GivenUp.Arn}/*"]
+
+
+# --- the cache --------------------------------------------------------------------------------
+
+
+def test_a_new_cache_has_tls_iam_and_no_way_in_but_the_groups(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        kinds = {body["Type"].split("::")[-1] for body in resources.values()}
+        assert ("ServerlessCache" in kinds) == ("serverless" in case and "yours" not in case)
+        assert ("ReplicationGroup" in kinds) == case.split(", ")[1].startswith("node")
+        if "yours" in case:
+            assert not [b for b in resources.values() if "ElastiCache" in b["Type"]]
+            continue
+        groups = ["${CacheSecurityGroup.GroupId}"] if "new network" in case else ["sg-0a1b2c3d"]
+        cache = resources["ServerlessCache" if "serverless" in case else "NodeCache"]["Properties"]
+        assert cache["SecurityGroupIds"] == groups
+        assert resources["MirrorUser"]["Properties"]["AuthenticationMode"] == {"Type": "iam"}
+        if "serverless" in case:
+            assert cache["UserGroupId"] == "${CacheUsers}"
+            assert cache["CacheUsageLimits"] == {"DataStorage": {"Maximum": 5, "Unit": "GB"}}
+        else:
+            assert cache["UserGroupIds"] == ["${CacheUsers}"]
+            assert cache["TransitEncryptionEnabled"] is cache["AtRestEncryptionEnabled"] is True
+            assert cache["TransitEncryptionMode"] == "required"
+            two = "replica" in case
+            assert cache["NumCacheClusters"] == (2 if two else 1)
+            assert cache["AutomaticFailoverEnabled"] is cache["MultiAZEnabled"] is two
+            settings = resources["CacheSettings"]["Properties"]["Properties"]
+            assert settings == {"maxmemory-policy": "noeviction"}
+
+
+def test_an_iam_users_id_and_name_are_one_and_all_are_in_the_group(made: dict[str, Any]) -> None:
+    for resources in made.values():
+        users = [b["Properties"] for b in resources.values() if b["Type"].endswith("::User")]
+        assert all(user["UserId"] == user["UserName"] for user in users)
+        if users:
+            assert resources["CacheUsers"]["Properties"]["UserIds"] == [
+                user["UserId"] for user in users
+            ]
+
+
+def test_the_users_may_touch_the_copy_and_its_fences_alone(made: dict[str, Any]) -> None:
+    keys = "on ~Players:* ~{Players:*}!f -@all"
+    for case, resources in made.items():
+        if "MirrorUser" in resources:
+            cluster = " +cluster|slots +asking" if "serverless" in case else ""
+            assert resources["MirrorUser"]["Properties"]["AccessString"] == (
+                f"{keys} +evalsha +eval +mget +set +del{cluster}"
+            )
+        if "LookUser" in resources:
+            assert resources["LookUser"]["Properties"]["AccessString"] == f"{keys} +get"
+        if "OperationsUser" in resources:
+            cluster = " +cluster|slots +asking" if "serverless" in case else ""
+            commands = "+evalsha +eval +exists +mget +get +set +del +type +scan +info"
+            assert resources["OperationsUser"]["Properties"]["AccessString"] == (
+                f"{keys} {commands}{cluster}"
+            )
+
+
+def test_a_new_network_leads_from_the_function_to_the_cache_and_nowhere_else(
+    made: dict[str, Any],
+) -> None:
+    network = {"Vpc", "SubnetA", "SubnetB", "MirrorSecurityGroup", "CacheSecurityGroup"}
+    for case, resources in made.items():
+        there = {name for name, body in resources.items() if "::EC2::" in body["Type"]}
+        if "new network" not in case:
+            assert not there
+            continue
+        operations = {
+            *("OperationsSecurityGroup", "CacheFromOperations", "Routes"),
+            *("RoutesOfSubnetA", "RoutesOfSubnetB", "DynamoGateway", "S3Gateway"),
+        }
+        more = set() if "no operations" in case else operations
+        assert there == network | {"CacheFromMirror"} | more
+        (out,) = resources["MirrorSecurityGroup"]["Properties"]["SecurityGroupEgress"]
+        assert out["DestinationSecurityGroupId"] == "${CacheSecurityGroup.GroupId}"
+        assert (out["FromPort"], out["ToPort"]) == (6379, 6380)
+        (nothing,) = resources["CacheSecurityGroup"]["Properties"]["SecurityGroupEgress"]
+        assert nothing["CidrIp"] == "127.0.0.1/32"
+        way_in = resources["CacheFromMirror"]["Properties"]
+        assert way_in["SourceSecurityGroupId"] == "${MirrorSecurityGroup.GroupId}"
+
+
+# --- operating it -----------------------------------------------------------------------------
+
+
+def table_arn(case: str) -> str:
+    return (STREAM if "stream" in case else resources_stream()).split("/stream/")[0]
+
+
+def operated(made: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for case, resources in made.items():
+        if "no operations" not in case:
+            yield case, resources
+
+
+def test_without_operations_nothing_of_them_is_made(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        there = {name for name in resources if re.search("Operations|Gateway|Routes", name)}
+        assert ("no operations" in case) == (not there)
+        assert ("OperationsMachine" in there) == (", map" in case)
+
+
+def test_the_operations_function_is_the_other_bundles_entry_point(made: dict[str, Any]) -> None:
+    for case, resources in operated(made):
+        function = resources["OperationsFunction"]["Properties"]
+        assert function["Handler"] == operations.ENTRY_POINT
+        assert function["Runtime"] == "python" + ".".join(map(str, LAMBDA_PYTHON))
+        assert function["Architectures"] == ["arm64"]
+        assert (function["MemorySize"], function["Timeout"]) == (1769, 900)
+        assert function["Role"] == "${OperationsRole.Arn}"
+        assert function["LoggingConfig"]["LogGroup"] == "${OperationsLogs}"
+        assert resources["OperationsLogs"]["Properties"] == {"RetentionInDays": 30}
+        assert function.get("KmsKeyArn") == (KEY if ", key" in case else None)
+        config = function.get("VpcConfig")
+        if "no network" in case:
+            assert config is None
+        elif "your network" in case:
+            assert config == resources["Mirror"]["Properties"]["VpcConfig"]
+        else:
+            assert config["SubnetIds"] == ["${SubnetA}", "${SubnetB}"]
+            assert config["SecurityGroupIds"] == ["${OperationsSecurityGroup.GroupId}"]
+
+
+def test_it_has_time_for_a_margin_and_more(made: dict[str, Any]) -> None:
+    timeout_s = made[DEFAULT]["OperationsFunction"]["Properties"]["Timeout"]
+
+    assert timeout_s > 10 * operations.MARGIN_S > 10 * operations.ANSWER_S
+    assert operations.ANSWER_S > state.KEEP_WITHIN_S
+
+
+def test_it_works_on_the_copy_that_the_mirror_keeps(made: dict[str, Any]) -> None:
+    for case, resources in operated(made):
+        env = resources["OperationsFunction"]["Properties"]["Environment"]["Variables"]
+        mirrors = environment(resources)
+        own = {name: value for name, value in env.items() if name.startswith("OPERATIONS_")}
+        new = "yours" not in case
+        assert own == {
+            operations.TABLE: "Games" if "stream" in case else "players-Players-X1",
+            operations.PLACE: "s3://${GivenUp}/aws/lambda/",
+            operations.STATE: "s3://${GivenUp}/operations",
+            operations.SEES_MAPPING: "false" if "new network" in case else "true",
+        }
+        theirs, ours = Config.from_env(mirrors), Config.from_env(env)
+        user = "asyncsync-operations-51af3dc0" if new else theirs.server.username
+        assert ours.server == structs.replace(theirs.server, username=user)
+        for each in structs.fields(Config):
+            if each.name not in ("redis_url", "rejects"):
+                assert getattr(ours, each.name) == getattr(theirs, each.name), each.name
+
+
+def test_the_operations_role_may_do_this_and_nothing_else(made: dict[str, Any]) -> None:
+    own = {"Condition": {"StringEquals": {"s3:ResourceAccount": PSEUDO["AWS::AccountId"]}}}
+    bucket = "${GivenUp.Arn}"
+    for case, resources in operated(made):
+        reads = [f"dynamodb:{each}" for each in ("DescribeTable", "Scan", "BatchGetItem")]
+        moves = ["s3:GetObject", "s3:DeleteObject"]
+        every = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+        logs = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        follows = ["lambda:ListEventSourceMappings", "cloudwatch:GetMetricStatistics"]
+        wanted = [
+            allow("Table", reads, table_arn(case)),
+            allow("List", "s3:ListBucket", bucket, **own),
+            allow("State", every, f"{bucket}/operations/*", **own),
+            allow("GivenUp", moves, f"{bucket}/aws/lambda/*", **own),
+            allow("Redriven", "s3:PutObject", f"{bucket}/redriven/aws/lambda/*", **own),
+            allow("Exports", "s3:GetObject", f"{bucket}/exports/*", **own),
+            allow("Logs", logs, "${OperationsLogs.Arn}"),
+        ]
+        if "new network" not in case:
+            wanted.append(allow("Following", follows, "*"))
+        if "yours" not in case or "with IAM" in case:
+            user = f"arn:aws:elasticache:{ACCOUNT}:user:"
+            user += "copy" if "yours" in case else "asyncsync-operations-51af3dc0"
+            wanted.append(allow("Connect", "elasticache:Connect", [cache_arn(case), user]))
+        if ", key" in case:
+            wanted.append(allow("Environment", "kms:Decrypt", KEY))
+        if "no network" not in case:
+            wanted += IN_NETWORK
+        assert_role(resources["OperationsRole"], wanted)
+
+
+def test_the_way_to_the_table_and_the_bucket_leads_nowhere_else(made: dict[str, Any]) -> None:
+    for case, resources in operated(made):
+        if "new network" not in case:
+            continue
+        cache, web = resources["OperationsSecurityGroup"]["Properties"]["SecurityGroupEgress"]
+        assert cache["DestinationSecurityGroupId"] == "${CacheSecurityGroup.GroupId}"
+        assert (web["FromPort"], web["ToPort"]) == (443, 443)
+        for name, service, reached in (
+            ("DynamoGateway", "dynamodb", table_arn(case)),
+            ("S3Gateway", "s3", ["${GivenUp.Arn}", "${GivenUp.Arn}/*"]),
+        ):
+            gateway = resources[name]["Properties"]
+            assert gateway["VpcEndpointType"] == "Gateway"  # which costs nothing
+            assert gateway["ServiceName"] == f"com.amazonaws.us-east-1.{service}"
+            assert gateway["RouteTableIds"] == ["${Routes}"]
+            (statement,) = gateway["PolicyDocument"]["Statement"]
+            assert statement["Resource"] == reached
+        subnets = [resources[f"RoutesOfSubnet{each}"]["Properties"] for each in "AB"]
+        assert [each["SubnetId"] for each in subnets] == ["${SubnetA}", "${SubnetB}"]
+        assert {each["RouteTableId"] for each in subnets} == {"${Routes}"}
+        assert not [n for n, body in resources.items() if body["Type"] == "AWS::EC2::Route"]
+
+
+def test_the_machines_role_may_do_this_and_nothing_else(made: dict[str, Any]) -> None:
+    for case, resources in operated(made):
+        if ", map" not in case:
+            continue
+        mapping = f"arn:aws:lambda:{ACCOUNT}:event-source-mapping:${{MirrorChanges}}"
+        (policy,) = resources["OperationsMachineRole"]["Properties"]["Policies"]
+        assert policy["PolicyDocument"]["Statement"] == [
+            allow("Invoke", "lambda:InvokeFunction", "${OperationsFunction.Arn}"),
+            allow("Mapping", "lambda:GetEventSourceMapping", mapping),
+            allow("Lag", "cloudwatch:DescribeAlarms", "${LateAlarm.Arn}"),
+        ]
+        itself = resources["OperationsMachineItself"]["Properties"]
+        assert itself["Roles"] == ["${OperationsMachineRole}"]
+        running = f"arn:aws:states:{ACCOUNT}:execution:${{OperationsMachine.Name}}/*"
+        assert itself["PolicyDocument"]["Statement"] == [
+            allow("Segments", "states:StartExecution", "${OperationsMachine}"),
+            allow(
+                "SegmentsThatRun", ["states:DescribeExecution", "states:StopExecution"], running
+            ),
+        ]
+
+
+# --- seeing it --------------------------------------------------------------------------------
+
+# Lambda developer guide, "Types of metrics for Lambda functions"; ElastiCache user guide,
+# "Metrics for Valkey and Redis OSS" and "Serverless cache metrics". Each with its dimension.
+AWS_METRICS = {
+    "AWS/Lambda": {
+        "FunctionName": {
+            "IteratorAge",
+            "Errors",
+            "Throttles",
+            "Duration",
+            "Invocations",
+            "DestinationDeliveryFailures",
+        },
+        "EventSourceMappingUUID": {"DroppedEventCount", "OnFailureDestinationDeliveredEventCount"},
+    },
+    "AWS/ElastiCache": {
+        "clusterId": {"BytesUsedForCache", "Evictions", "ElastiCacheProcessingUnits"},
+        "CacheClusterId": {"DatabaseMemoryUsagePercentage", "Evictions"},
+    },
+    "asyncsync": {"Table": set(METRICS)},
+}
+# What a promise's alarm looks at.
+PROMISES = {
+    "LateAlarm": ("AWS/Lambda", "IteratorAge", "Maximum"),
+    "ErrorsAlarm": ("AWS/Lambda", "Errors", "Sum"),
+    "ThrottlesAlarm": ("AWS/Lambda", "Throttles", "Sum"),
+    "DroppedAlarm": ("AWS/Lambda", "DroppedEventCount", "Sum"),
+    "GivenUpAlarm": ("AWS/Lambda", "OnFailureDestinationDeliveredEventCount", "Sum"),
+    "DeliveryAlarm": ("AWS/Lambda", "DestinationDeliveryFailures", "Sum"),
+    "RejectsAlarm": ("asyncsync", "Rejected", "Sum"),
+    "EvictionsAlarm": ("AWS/ElastiCache", "Evictions", "Sum"),
+    "ReplicaEvictionsAlarm": ("AWS/ElastiCache", "Evictions", "Sum"),
+}
+
+
+def dimension_values(case: str) -> dict[str, set[str]]:
+    cache = (
+        {"clusterId": {"asyncsync-51af3dc0"}}
+        if "serverless" in case
+        else {"CacheClusterId": {"players-nodecache-x1-001", "players-nodecache-x1-002"}}
+    )
+    return {
+        "FunctionName": {"${Mirror}"},
+        "EventSourceMappingUUID": {"${MirrorChanges}"},
+        "Table": {"Games" if "stream" in case else "players-Players-X1"},
+        **cache,
+    }
+
+
+def test_there_is_an_alarm_for_each_promise_on_a_metric_that_exists(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        alarms = {
+            name: body["Properties"]
+            for name, body in resources.items()
+            if body["Type"] == "AWS::CloudWatch::Alarm"
+        }
+        missing = set(PROMISES) - set(alarms)
+        assert missing == (
+            {"EvictionsAlarm", "ReplicaEvictionsAlarm"}
+            if "yours" in case
+            else set()
+            if "replica" in case
+            else {"ReplicaEvictionsAlarm"}
+        )
+        for name, alarm in alarms.items():
+            assert (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]) == PROMISES[name]
+            (dimension,) = alarm["Dimensions"]
+            assert alarm["MetricName"] in AWS_METRICS[alarm["Namespace"]][dimension["Name"]]
+            assert dimension["Value"] in dimension_values(case)[dimension["Name"]]
+            assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+            assert alarm["Threshold"] == (300_000 if name == "LateAlarm" else 0)
+            assert alarm["TreatMissingData"] == "notBreaching"
+            actions = [TOPIC] if ", topic" in case else None
+            assert alarm.get("AlarmActions") == alarm.get("OKActions") == actions
+
+
+def test_the_dashboard_is_json_and_shows_metrics_that_exist(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        body = json.loads(resources["Dashboard"]["Properties"]["DashboardBody"])
+        shown = set()
+        for widget in body["widgets"]:
+            assert {"x", "y", "width", "height"} <= set(widget)
+            for namespace, metric, dimension, value in metrics_of(widget):
+                assert metric in AWS_METRICS[namespace][dimension], metric
+                assert value in dimension_values(case)[dimension]
+                shown.add(metric)
+        assert shown >= set(METRICS) - {"RawEvent"} | {"IteratorAge", "Duration", "Invocations"}
+        assert ("Evictions" in shown) == ("yours" not in case)
+
+
+def metrics_of(widget: Any) -> list[tuple[str, str, str, str]]:
+    """A widget's metrics, with CloudWatch's marks for "as in the line above" taken out."""
+    found: list[tuple[str, str, str, str]] = []
+    before: list[str] = []
+    for row in widget["properties"].get("metrics", []):
+        parts = [part for part in row if isinstance(part, str)]
+        if parts == ["..."]:
+            parts = before
+        if parts:
+            parts = [before[at] if part == "." else part for at, part in enumerate(parts)]
+            namespace, metric, dimension, value = before = parts
+            found.append((namespace, metric, dimension, value))
+    return found
+
+
+def test_outputs_say_what_a_person_needs_next_and_no_secret(stacks: dict[str, Resolver]) -> None:
+    for case, stack in stacks.items():
+        outputs = stack.outputs()
+        assert set(outputs) >= {
+            "TableName",
+            "MirrorFunction",
+            "RedisUrl",
+            "GivenUpBucket",
+            "DashboardUrl",
+        }
+        assert ("LookFunction" in outputs) == ("yours" not in case and "without look" not in case)
+        assert "resolve:" not in json.dumps(outputs)
+
+
+# --- cfn-lint ---------------------------------------------------------------------------------
+
+
+def test_cfn_lint_finds_nothing_in_cases_that_cover_every_pair_of_conditions(
+    translated: Any, stacks: dict[str, Resolver], tmp_path: Path
+) -> None:
+    chosen = list(pair_cover({case: stack.conditions for case, stack in stacks.items()}))
+    for number, case in enumerate(chosen):
+        left = Resolver(translated, CASES[case], known=False).template()
+        (tmp_path / f"{number}.json").write_text(json.dumps(left, indent=1))
+
+    ended = tool("cfn-lint", "--regions", "us-east-1", "--", *map(str, tmp_path.glob("*.json")))
+
+    assert (ended.returncode, ended.stdout) == (0, ""), chosen

@@ -1,0 +1,156 @@
+"""The template's cache users on real servers, and its function that looks at one key."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from asyncsync import Config, Mirror, StoreRefused
+from asyncsync.lab.servers import ServerProcess, free_port, redis_process
+from tests.conftest import FOUND
+from tests.support.cloudformation import Resolver
+from tests.support.cluster import Cluster
+from tests.support.events import FIRST, event, record
+from tests.support.tls import tls_options
+
+MODES = ("mirror", "refresh", "invalidate")
+
+
+def access(translated: Any, user: str, **given: str) -> list[str]:
+    resources = Resolver(translated, given, known=True).resources()
+    text: str = resources[user]["Properties"]["AccessString"]
+    return text.split()
+
+
+def set_user(client: redis.Redis, name: str, rules: list[str]) -> None:
+    """As ElastiCache does; nopass stands for IAM, which no server here has."""
+    client.execute_command("ACL", "SETUSER", name, "reset", "nopass", *rules)  # type: ignore[no-untyped-call]
+
+
+def write(url: str, first: int = FIRST, **settings: Any) -> None:
+    """Every way to write that a mode has: new, again, removed."""
+    mirror = Mirror(Config(redis_url=url, key="Players:{@key}", metrics="off", **settings))
+    try:
+        for at in (0, 1):
+            batch = [record(7, first + at), record(8, first + at, removed=True)]
+            assert mirror.lambda_handler(event(batch)) == {"batchItemFailures": []}
+    finally:
+        mirror.close()
+
+
+def mirror_url(server: ServerProcess) -> str:
+    return f"redis://copy:any@{server.host}:{server.port}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_node_caches_user_may_do_what_every_mode_sends(
+    translated: Any, real_server: ServerProcess, real_client: redis.Redis, mode: str
+) -> None:
+    real_client.script_flush()
+    set_user(real_client, "copy", access(translated, "MirrorUser", Cache="node"))
+
+    write(mirror_url(real_server), mode=mode)
+
+    assert real_client.exists("{Players:7}!f", "{Players:8}!f") == 2
+    assert (real_client.get("Players:7") is not None) == (mode == "mirror")
+
+
+@pytest.mark.parametrize("command", ["evalsha", "eval", "mget", "set", "del"])
+def test_without_any_one_of_its_commands_it_could_not(
+    translated: Any, real_server: ServerProcess, real_client: redis.Redis, command: str
+) -> None:
+    real_client.script_flush()
+    rules = access(translated, "MirrorUser", Cache="node")
+    set_user(real_client, "copy", [rule for rule in rules if rule != f"+{command}"])
+
+    with pytest.raises(StoreRefused):
+        write(mirror_url(real_server))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_serverless_caches_user_may_do_what_a_cluster_asks_for(
+    translated: Any, cluster: Cluster, mode: str
+) -> None:
+    for node in cluster.nodes:
+        with redis.Redis(host="127.0.0.1", port=node.port) as client:
+            set_user(client, "copy", access(translated, "MirrorUser"))
+
+    write(f"redis://copy:any@127.0.0.1:{cluster.nodes[0].port}", redis_cluster=True, mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [
+        ("MirrorUser", "GET Players:7"),
+        ("MirrorUser", "SET Games:7 x"),
+        ("MirrorUser", "SET PlayersToo:7 x"),
+        ("MirrorUser", "DEL {Games:7}!f"),
+        ("MirrorUser", "KEYS *"),
+        ("MirrorUser", "FLUSHALL"),
+        ("MirrorUser", "PUBLISH a b"),
+        ("LookUser", "SET Players:7 x"),
+        ("LookUser", "GET Games:7"),
+    ],
+)
+def test_the_users_may_do_nothing_else(
+    translated: Any, real_server: ServerProcess, real_client: redis.Redis, user: str, command: str
+) -> None:
+    set_user(real_client, "copy", access(translated, user, Cache="node"))
+    with redis.Redis(
+        host=real_server.host, port=real_server.port, username="copy", password="any"
+    ) as client:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command(*command.split())
+
+
+@pytest.mark.parametrize("binary", FOUND)
+def test_the_function_that_looks_reads_a_key_over_tls(
+    translated: Any, authority: Path, tmp_path: Path, binary: str
+) -> None:
+    function = Resolver(translated, {}, known=True).resources()["LookFunction"]["Properties"]
+    (tmp_path / "index.py").write_text(function["Code"]["ZipFile"])
+    module, name = function["Handler"].split(".")
+    tls_port = free_port()
+    with redis_process(binary, *tls_options(authority, tls_port)) as server:
+        with redis.Redis(host=server.host, port=server.port) as client:
+            variables = function["Environment"]["Variables"]
+            set_user(client, variables["REDIS_USER"], access(translated, "LookUser"))
+            client.set("Players:7", '{"Name":"Zoë"}')
+            client.set("Games:7", "not for it")
+
+        def look(key: str) -> subprocess.CompletedProcess[str]:
+            program = (
+                f"import json, {module}; print(json.dumps({module}.{name}({{'key': {key!r}}}, 0)))"
+            )
+            return subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={
+                    **os.environ,
+                    **variables,
+                    "HOST": "localhost",
+                    "PORT": str(tls_port),
+                    "SSL_CERT_FILE": str(authority / "ca.crt"),
+                    "AWS_REGION": "us-east-1",
+                    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+                    "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+                },
+            )
+
+        there, absent, foreign = look("Players:7"), look("Players:8"), look("Games:7")
+
+    assert json.loads(there.stdout) == {"key": "Players:7", "value": '{"Name":"Zoë"}'}, (
+        there.stderr
+    )
+    assert json.loads(absent.stdout) == {"key": "Players:8", "value": None}
+    assert "NOPERM" in foreign.stderr

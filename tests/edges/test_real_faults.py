@@ -1,0 +1,356 @@
+"""Faults on real servers: nothing acknowledged is lost, and the copy ends equal to the table.
+
+Each run sends a few thousand changes through the lab's mapping and the real mirror. A fault
+comes while a batch is under way, stays until it has been felt, and goes. Each key is judged
+then, and at the end; how long each took to recover stands in a table after the test's results.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+import pytest
+import redis
+
+from asyncsync import Config
+from asyncsync.lab.proxy import Proxy, proxy_to
+from asyncsync.lab.servers import ServerProcess, free_port, redis_process
+from asyncsync.transport_asyncio import Connect, connect
+from tests.conftest import FOUND, Recoveries
+from tests.support.events import SEED
+from tests.support.history import History, Run
+from tests.support.tls import tls_options
+
+SECRET = "hush-hush"
+KEPT = ("--appendonly", "yes", "--appendfsync", "always")
+HISTORY = History(items=120, count=2_000, seed=SEED)
+
+
+class Machine:
+    """One server that can be killed and started again, in its own folder or an empty one."""
+
+    def __init__(self, binary: str, folder: Path, *options: str) -> None:
+        self.binary = binary
+        self.port = free_port()
+        self._options = (*options, "--dir", str(folder))
+        self._running = ExitStack()
+        self.server = self.start()
+        self.client = redis.Redis(port=self.port)
+
+    def start(self) -> ServerProcess:
+        """Start the server; it is there when its port accepts."""
+        started = redis_process(self.binary, *self._options, port=self.port)
+        self.server = self._running.enter_context(started)
+        return self.server
+
+    def kill(self) -> None:
+        """Kill it where it stands, and wait for its end."""
+        self._running.close()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.server.process is not None
+        self.server.process.send_signal(number)
+
+    def wait(self) -> None:
+        """Wait for the end that it was asked for."""
+        assert self.server.process is not None
+        self.server.process.wait(timeout=10)
+
+    def close(self) -> None:
+        """Take it down for good."""
+        self.client.close()
+        self._running.close()
+
+
+@contextmanager
+def machine(binary: str, folder: Path, *options: str) -> Iterator[Machine]:
+    made = Machine(binary, folder, *options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@dataclass
+class World:
+    """What a fault can lay its hands on."""
+
+    machine: Machine
+    run: Run
+    proxy: Proxy = field(default_factory=Proxy)
+    bytes_allowed: Iterator[int] = field(default_factory=lambda: cycle([0, 1, 7, 60]))
+
+    async def until_failed(self, times: int) -> None:
+        before = self.run.failures
+        await self.run.until(lambda: self.run.failures >= before + times)
+
+
+# --- faults: in force inside the block, gone after it -----------------------------------------
+
+
+@asynccontextmanager
+async def killed(world: World) -> AsyncIterator[None]:
+    """SIGKILL, and a start with the data that the server has kept."""
+    world.machine.kill()
+    yield
+    await anyio.to_thread.run_sync(world.machine.start)
+
+
+@asynccontextmanager
+async def killed_and_emptied(world: World) -> AsyncIterator[None]:
+    """SIGKILL, and a start with nothing."""
+    async with killed(world):
+        yield
+        world.run.forgotten()
+
+
+@asynccontextmanager
+async def shut_down(world: World) -> AsyncIterator[None]:
+    """An orderly restart: data kept, script cache empty."""
+    world.machine.send(signal.SIGTERM)
+    world.machine.wait()
+    world.machine.kill()
+    yield
+    await anyio.to_thread.run_sync(world.machine.start)
+
+
+@asynccontextmanager
+async def stopped(world: World) -> AsyncIterator[None]:
+    """SIGSTOP: sockets stay open, what is sent waits in them, and is read after SIGCONT."""
+    world.machine.send(signal.SIGSTOP)
+    yield
+    world.machine.send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def paused(world: World) -> AsyncIterator[None]:
+    """CLIENT PAUSE ALL, which nobody can end early: a PING waits for its end."""
+    world.machine.client.client_pause(400)
+    yield
+    await anyio.to_thread.run_sync(world.machine.client.ping)
+
+
+@asynccontextmanager
+async def writes_paused(world: World) -> AsyncIterator[None]:
+    """CLIENT PAUSE WRITE."""
+    world.machine.client.client_pause(60_000, all=False)
+    yield
+    world.machine.client.client_unpause()
+
+
+@asynccontextmanager
+async def full(world: World) -> AsyncIterator[None]:
+    """More is held than maxmemory, under the default policy of evicting nothing."""
+    used = world.machine.client.info("memory")["used_memory"]
+    world.machine.client.config_set("maxmemory", used // 2)
+    yield
+    world.machine.client.config_set("maxmemory", 0)
+
+
+@asynccontextmanager
+async def clients_killed(world: World) -> AsyncIterator[None]:
+    """CLIENT KILL of every connection but the one that asks."""
+    world.machine.client.client_kill_filter(_type="normal", skipme=True)
+    yield
+
+
+@asynccontextmanager
+async def scripts_flushed(world: World) -> AsyncIterator[None]:
+    """An empty script cache in a server that goes on."""
+    world.machine.client.script_flush()
+    yield
+
+
+@asynccontextmanager
+async def slow(world: World) -> AsyncIterator[None]:
+    """Every chunk 20 ms late, each way."""
+    world.proxy.delay_s = 0.02
+    yield
+    world.proxy.delay_s = 0.0
+
+
+@asynccontextmanager
+async def too_slow(world: World) -> AsyncIterator[None]:
+    """Every chunk later than the timeout."""
+    world.proxy.delay_s = 0.3
+    yield
+    world.proxy.delay_s = 0.0
+
+
+@asynccontextmanager
+async def cut_off(world: World) -> AsyncIterator[None]:
+    """Every connection broken, new ones refused."""
+    world.proxy.cut()
+    yield
+    world.proxy.heal()
+
+
+@asynccontextmanager
+async def requests_cut(world: World) -> AsyncIterator[None]:
+    """A connection ends within a request, after so many bytes."""
+    world.proxy.cut_after_request_bytes = next(world.bytes_allowed) * 10
+    world.proxy.drop()
+    yield
+    world.proxy.cut_after_request_bytes = None
+
+
+@asynccontextmanager
+async def replies_truncated(world: World) -> AsyncIterator[None]:
+    """A connection ends within a reply, after so many bytes: written, but not confirmed."""
+    world.proxy.cut_after_reply_bytes = next(world.bytes_allowed)
+    world.proxy.drop()
+    yield
+    world.proxy.cut_after_reply_bytes = None
+
+
+@asynccontextmanager
+async def replies_swallowed(world: World) -> AsyncIterator[None]:
+    """The server hears us, we do not hear it."""
+    world.proxy.swallows_replies = True
+    yield
+    world.proxy.swallows_replies = False
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, how often it comes in a run, and what must be felt of it before it goes."""
+
+    name: str
+    comes: Callable[[World], AbstractAsyncContextManager[None]]
+    hits: int
+    failed_batches: int = 2  # each time; none: the mirror mends it by itself
+    options: tuple[str, ...] = ()
+    proxied: bool = False
+
+    @property
+    def timeout_ms(self) -> int:
+        """As short as a test can wait for, or so long that a slow machine keeps to it."""
+        return 100 if self.failed_batches else 5_000
+
+
+FAULTS = (
+    Fault("SIGKILL, data kept", killed, 3, options=KEPT),
+    Fault("SIGKILL, data lost", killed_and_emptied, 2),
+    Fault("restart, scripts lost", shut_down, 2, options=KEPT),
+    Fault("SIGSTOP", stopped, 2),
+    Fault("CLIENT PAUSE ALL", paused, 2, failed_batches=1),
+    Fault("CLIENT PAUSE WRITE", writes_paused, 2),
+    Fault("maxmemory", full, 3),
+    Fault("CLIENT KILL", clients_killed, 8, failed_batches=0),
+    Fault("SCRIPT FLUSH", scripts_flushed, 8, failed_batches=0),
+    Fault("proxy: 20 ms each way", slow, 2, failed_batches=0, proxied=True),
+    Fault("proxy: later than the timeout", too_slow, 1, proxied=True),
+    Fault("proxy: cut off", cut_off, 2, proxied=True),
+    Fault("proxy: request cut", requests_cut, 4, failed_batches=1, proxied=True),
+    Fault("proxy: reply truncated", replies_truncated, 4, failed_batches=1, proxied=True),
+    Fault("proxy: replies swallowed", replies_swallowed, 2, proxied=True),
+)
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+async def endure(world: World, fault: Fault) -> list[float]:
+    """Let a fault come and go all through a run; judge every key each time it has gone."""
+    run, took_ms = world.run, []
+    async with run.working():
+        for hit in range(1, fault.hits + 1):
+            await run.until_left(hit / (fault.hits + 1))
+            await run.until_sent()
+            async with fault.comes(world):
+                if fault.failed_batches:
+                    await world.until_failed(fault.failed_batches)
+                else:
+                    await run.recovery_ms()
+            took_ms.append(await run.recovery_ms())
+            assert HISTORY.wrong(world.machine.client, run.acknowledged) == []
+        await run.drained()
+    assert run.records == len(HISTORY.changes)
+    assert not run.mapping.discarded
+    return took_ms
+
+
+async def endures(
+    machine: Machine,
+    config: Config,
+    fault: Fault,
+    recoveries: Recoveries,
+    way: str,
+    reach: Connect | None = None,
+) -> None:
+    """Endure a fault; afterwards Redis equals the table, or lost what the server lost."""
+    async with proxy_to("127.0.0.1", machine.port) as proxy:
+        if fault.proxied:
+            url = f"redis://127.0.0.1:{proxy.port}"
+            config = msgspec.structs.replace(config, redis_url=url)
+        world = World(machine, Run(HISTORY, config, reach), proxy)
+        took_ms = await endure(world, fault)
+
+    run = world.run
+    recoveries.add(machine.binary, way, fault.name, run.failures, run.redelivered, took_ms)
+    assert run.failures >= fault.failed_batches * fault.hits
+    assert fault.failed_batches or not run.failures
+    assert (run.redelivered > 0) == (run.failures > 0)
+    assert SECRET.encode() not in b"".join(run.printed)
+    assert HISTORY.wrong(machine.client, run.acknowledged) == []
+    if fault.comes is killed_and_emptied:
+        assert HISTORY.compare(machine.client).missing  # it has really lost something
+        again = Run(HISTORY, config)  # the stream from its first record, by a new mapping
+        async with again.working():
+            await again.drained()
+    assert HISTORY.compare(machine.client).all == []
+
+
+@pytest.mark.parametrize("binary", FOUND)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_nothing_acknowledged_is_lost_and_redis_ends_equal_to_the_table(
+    binary: str, fault: Fault, tmp_path: Path, recoveries: Recoveries
+) -> None:
+    with machine(binary, tmp_path, *fault.options) as made:
+        url = f"redis://127.0.0.1:{made.port}"
+        config = Config(redis_url=url, timeout_ms=fault.timeout_ms)
+        await endures(made, config, fault, recoveries, "TCP")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_nor_is_it_on_an_event_loop_of_the_callers(
+    fault: Fault, tmp_path: Path, recoveries: Recoveries
+) -> None:
+    with machine(FOUND[-1], tmp_path, *fault.options) as made:
+        url = f"redis://127.0.0.1:{made.port}"
+        config = Config(redis_url=url, timeout_ms=fault.timeout_ms)
+        await endures(made, config, fault, recoveries, "TCP, asyncio", connect)
+
+
+@pytest.mark.parametrize("binary", FOUND)
+@pytest.mark.parametrize("way", ["TLS, private CA", "ACL user", "unix socket"])
+async def test_a_kill_is_endured_however_the_server_is_reached(
+    binary: str, way: str, tmp_path: Path, authority: Path, recoveries: Recoveries
+) -> None:
+    tls_port, path = free_port(), tmp_path / "redis.sock"
+    acl = ("--user", "mirror", "on", f">{SECRET}", "~*", "+@all")
+    options: dict[str, tuple[str, ...]] = {
+        "TLS, private CA": tuple(tls_options(authority, tls_port)),
+        "ACL user": acl,
+        "unix socket": ("--unixsocket", str(path)),
+    }
+    with machine(binary, tmp_path, *KEPT, *options[way]) as made:
+        settings: dict[str, dict[str, Any]] = {
+            "TLS, private CA": {
+                "redis_url": f"rediss://localhost:{tls_port}",
+                "redis_ca_file": str(authority / "ca.crt"),
+            },
+            "ACL user": {"redis_url": f"redis://mirror:{SECRET}@127.0.0.1:{made.port}"},
+            "unix socket": {"redis_url": f"unix://{path}"},
+        }
+        await endures(made, Config(**settings[way], timeout_ms=500), FAULTS[0], recoveries, way)

@@ -1,0 +1,256 @@
+"""The demo judges itself by a scan of the table: it passes, and it sees when it should not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import orjson
+import pytest
+import redis
+
+from asyncsync.aws.clients import json_attributes
+from asyncsync.lab.compare import compare, from_dynamodb_json, from_json, plain_item
+from asyncsync.lab.demo.changes import Change, make_changes
+from asyncsync.lab.demo.command import Hook, demo
+from asyncsync.lab.demo.environment import Reader
+from asyncsync.lab.demo.stage import DemoOptions
+from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.values import to_json
+from tests.conftest import FOUND
+from tests.support.tables import table_names
+
+SMALL = {"items": 20, "changes": 150, "seed": 4711, "cut_s": 0.5}
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    server: str = "",
+    *,
+    hook: Hook | None = None,
+    **options: float,
+) -> tuple[bool, list[str]]:
+    """Run a small demo on one kind of server; what it returned and said."""
+    wanted = [server] if server else []
+    monkeypatch.setattr("asyncsync.lab.demo.environment.binaries", lambda: wanted)
+    said: list[str] = []
+    small = DemoOptions(**SMALL | options)  # type: ignore[arg-type]
+    return demo(small, {}, said.append, before_comparison=hook), said
+
+
+def cut_of(said: list[str]) -> tuple[float, int]:
+    """How long the cut lasted, and how many attempts failed in it."""
+    found = re.search(r"Redis is back after (\d+\.\d) s: (\d+) attempts", "\n".join(said))
+    assert found, said
+    return float(found[1]), int(found[2])
+
+
+@pytest.mark.parametrize("server", ["", *FOUND])
+def test_a_run_passes_tells_all_and_fits_eighty_columns(
+    monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    passed, said = run(monkeypatch, server)
+
+    text = "\n".join(said)
+    assert passed, text
+    assert max(map(len, said)) <= 80, max(said, key=len)
+    name = {"": "fakeredis", "redis-server": "redis", "valkey-server": "valkey"}[server]
+    in_order = [
+        "demo, seed 4711",
+        "Players, 150 changes to 20 items",
+        r"DynamoDB  moto \d",
+        rf"Redis     {name} \d",
+        "CUT: the proxy breaks",
+        r"reported \d{21,}: (split,|again) in 100 ms",  # again: a batch of one record
+        r"Redis is back after \d+\.\d s: [1-9]\d* attempts",
+        r"RECOVERED: .* s after Redis came back",
+        r"REPLAY: a batch of \d+ records",
+        r"\d+ fenced: nothing moved backwards",
+        "one item's life: Players:",
+        r"asyncsync +the loop",
+        "records delivered",
+        "round trips",
+        "commands sent",
+        r"keys equal to the table +20 of 20 ",
+        r"stale / missing / came back +0 / 0 / 0 ",
+        r"backward steps a reader saw +0 ",
+        "lag until a reader saw it",
+        "PASS: all 20 items equal Redis",
+        "look yourself: ",
+    ]
+    assert re.search(".*".join(in_order), text, re.DOTALL), text
+    assert cut_of(said)[0] >= SMALL["cut_s"]
+
+
+def test_a_cut_lasts_until_an_attempt_of_ours_has_failed_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed, said = run(monkeypatch, cut_s=0.0)
+
+    assert passed, said
+    assert cut_of(said)[1] > 0
+
+
+def test_a_key_altered_behind_its_back_fails_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def alter(reader: Reader, table: str) -> None:
+        await reader.write(f"{table}:7", b'{"Number":7,"Version":1}')
+
+    passed, said = run(monkeypatch, hook=alter)
+
+    assert not passed
+    (line,) = [line for line in said if line.startswith("FAIL")]
+    assert re.fullmatch(r"FAIL: Players:7 \((stale|came back)\)", line)
+    assert not any(line.startswith("PASS") for line in said)
+
+
+def test_in_a_server_of_the_users_no_key_is_left_and_no_other_touched(
+    any_server: ServerProcess, any_client: redis.Redis
+) -> None:
+    any_client.set("Players:1", "mine")
+    said: list[str] = []
+    seen: list[set[str]] = []
+
+    async def look(reader: Reader, table: str) -> None:
+        seen.append({str(key).split(":")[0] for key in any_client.scan_iter()})
+
+    options = DemoOptions(**SMALL, redis_url=any_server.url)  # type: ignore[arg-type]
+    assert demo(options, {}, said.append, before_comparison=look), said
+
+    assert any_client.keys() == [b"Players:1"]
+    assert any_client.get("Players:1") == b"mine"
+    (families,) = seen
+    assert len(families) == 4  # mine, ours, its fences, the loop's
+
+
+def test_on_a_dynamodb_of_the_users_the_table_has_a_random_name_and_is_deleted(moto: str) -> None:
+    options = DemoOptions(**SMALL, endpoint_url=moto)  # type: ignore[arg-type]
+    said: list[str] = []
+    assert demo(options, {}, said.append), said
+    assert re.search(r"table     Players-[0-9a-f]{8}, ", "\n".join(said))
+    assert asyncio.run(table_names(moto)) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_takes_its_servers_down_and_prints_no_traceback(
+    number: signal.Signals,
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asyncsync", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    with process:
+        assert process.stdout is not None
+        line = ""
+        while "DynamoDB" not in line:
+            line = process.stdout.readline()
+            assert line, "it ended by itself"
+        port = int(line.rsplit(":", 1)[1])
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+
+    assert errors == "asyncsync: interrupted\n"
+    assert process.returncode == 1
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+# --- the parts that judge -----------------------------------------------------------------------
+
+
+def test_changes_repeat_by_seed_and_follow_each_items_life() -> None:
+    changes = make_changes(30, 600, 5)
+
+    assert changes == make_changes(30, 600, 5) != make_changes(30, 600, 6)
+    assert len(changes) == 600
+    present: dict[int, int] = {}
+    removed = came_again = 0
+    for change in changes:
+        assert change.version == present.get(change.number, 0) + 1
+        if change.item is None:
+            removed += 1
+        else:
+            came_again += change.version > 1
+            assert change.item["Version"] == {"N": str(change.version)}
+        present[change.number] = change.version
+    assert len(present) == 30
+    assert removed > 20
+    assert came_again > 20
+    assert max(present.values()) > 3 * 600 / 30  # a hot one
+
+
+def test_a_value_equals_its_item_whatever_its_types_and_unequal_ones_do_not() -> None:
+    items = [
+        json_attributes(each.item) for each in make_changes(60, 60, 1) if each.item is not None
+    ]
+    for item in items:
+        assert from_json(to_json(item)) == plain_item(item)
+        assert from_dynamodb_json(orjson.dumps(item)) == plain_item(item)
+    assert from_json(b"[1]") != from_json(b"[true]")
+    assert from_json(b"12345678901234567890.1") != from_json(b"12345678901234567890.2")
+
+
+def test_findings_name_what_is_stale_missing_and_came_back() -> None:
+    found = compare(
+        {"same": 1, "gone": None, "stale": 2, "missing": 3, "back": None},
+        {"same": 1, "gone": None, "stale": 1, "missing": None, "back": 4},
+    )
+
+    assert found.equal == 2
+    assert found.all == ["stale (stale)", "missing (missing)", "back (came back)"]
+
+
+def watched_life(shape: str) -> Watched:
+    """A reader of item 1 whose versions are written at 10 s, 20 s, ...; x is a removal."""
+    journal = Journal()
+    for at, letter in enumerate(shape, start=1):
+        change = Change(1, at, None if letter == "x" else {"Version": {"N": str(at)}})
+        journal.begin(change)
+        journal.confirm(change, at * 10.0)
+    return Watched(journal, int)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reads", "steps"),
+    [
+        ("ooo", ["1", "2", "3"], 0),
+        ("ooo", ["1", "3", "3"], 0),
+        ("ooo", ["3", "2", "3"], 1),
+        ("ooo", ["1", None], 1),  # it was never removed
+        ("oxo", ["1", None, "3"], 0),
+        ("oxo", ["3", None], 1),  # removed once, before
+        ("oxo", [None, "1", None, "1"], 1),
+        ("oxoxo", ["1", None, "3", None, "5"], 0),
+        ("oxoxo", ["1", None, "1"], 1),  # came back
+    ],
+)
+def test_a_reader_counts_steps_backwards_and_no_other(
+    shape: str, reads: list[str | None], steps: int
+) -> None:
+    watched = watched_life(shape)
+
+    for read in reads:
+        watched.see(1, None if read is None else read.encode(), 0.0)
+
+    assert watched.backward == steps
+
+
+def test_lag_runs_until_a_version_or_a_newer_one_is_seen_and_else_on() -> None:
+    watched = watched_life("oooo")
+
+    watched.see(1, b"1", 11.0)
+    watched.see(1, b"3", 35.0)
+
+    assert watched.lag_ms(0.0, 60.0) == 1_000
+    assert watched.lag_ms(0.3, 60.0) == 5_000
+    assert watched.lag_ms(0.5, 60.0) == 15_000
+    assert watched.lag_ms(0.99, 60.0) == 20_000  # version 4, never seen
+    assert watched.behind_s(60.0) == 20.0

@@ -1,0 +1,282 @@
+"""The simulator's model of a server is held equal to Redis and Valkey, reply by reply.
+
+Bytes go in on both sides, replies are read by one parser; of an error only the first word
+counts, which is all that asyncsync reads. After each command every key is compared.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import hiredis
+import pytest
+import redis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from asyncsync.copy.fill import SCRIPT as FILL
+from asyncsync.copy.repair import SCRIPT as REPAIR
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.lab.simulation.model_server import ModelServer
+from asyncsync.store import SCRIPT, digest_of
+
+NAMES = (b"a", b"b", b"{t}c")
+FENCES = (b"{a}!f", b"{b}!f", b"{t}c!f")
+LATER_MS = b"%d" % ((int(time.time()) + 100_000) * 1_000)
+
+
+class ServerError(Exception):
+    """An error reply."""
+
+
+def read(data: bytes) -> object:
+    """The first reply of some bytes, errors reduced to their first word."""
+    reader = hiredis.Reader(replyError=ServerError)
+    reader.feed(data)
+    reply = reader.gets()
+    assert reply is not False, data
+    return plain(reply)
+
+
+def plain(reply: object) -> object:
+    if isinstance(reply, ServerError):
+        return ("error", str(reply).split()[0])
+    if isinstance(reply, list):
+        # An error of one key comes as text inside the list.
+        return [each.split(b" ")[0] if isinstance(each, bytes) else each for each in reply]
+    return reply
+
+
+class Both:
+    """The same command to the real server and to the model."""
+
+    def __init__(self, port: int) -> None:
+        self.model = ModelServer()
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._reader = hiredis.Reader(replyError=ServerError)
+
+    def real(self, *command: bytes) -> object:
+        """What the real server replies."""
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type] # its stub knows one
+        self._socket.sendall(packed)
+        while (reply := self._reader.gets()) is False:
+            self._reader.feed(self._socket.recv(65_536))
+        return plain(reply)
+
+    def equal(self, *command: bytes) -> object:
+        """What both reply, and hold afterwards."""
+        now_ms = int(time.time() * 1_000)
+        modelled = read(self.model.execute(command, now_ms))
+        assert self.real(*command) == modelled, command
+        for name in (*NAMES, *FENCES):
+            assert self.real(b"GET", name) == self.model.get(name, now_ms), (command, name)
+            held = self.model.keys.get(name)
+            if held is not None and held.expires_at_ms > now_ms:
+                left_ms: Any = self.real(b"PTTL", name)
+                assert abs(left_ms - (held.expires_at_ms - now_ms)) < 10_000
+        return modelled
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Equal(RuleBasedStateMachine):
+    """Commands and states in any order."""
+
+    port: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = Both(self.port)
+        self.both.real(b"FLUSHALL")
+        self.both.real(b"SCRIPT", b"FLUSH")
+
+    entries = st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from([b"10", b"11", b"12", b"2"]),
+            st.sampled_from([b"-", b"", b"", LATER_MS, b"1", b"0", b"-5"]),
+            st.sampled_from([b"x", b"yy", b""]),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+
+    @rule(
+        chosen=entries,
+        word=st.sampled_from([b"EVALSHA", b"EVALSHA", b"EVALSHA", b"EVAL"]),
+        only=st.sampled_from([b"", b"", b"XX"]),
+        life_s=st.sampled_from([b"60", b"90000"]),
+    )
+    def run_the_script(
+        self,
+        chosen: list[tuple[int, bytes, bytes, bytes]],
+        word: bytes,
+        only: bytes,
+        life_s: bytes,
+    ) -> None:
+        names = [part for at, *_ in chosen for part in (NAMES[at], FENCES[at])]
+        rest = [part for _, version, expiry, value in chosen for part in (version, expiry, value)]
+        script = digest_of(SCRIPT) if word == b"EVALSHA" else SCRIPT
+        self.both.equal(word, script, b"%d" % len(names), *names, life_s, only, *rest)
+
+    @rule(
+        chosen=st.lists(
+            st.tuples(
+                st.integers(0, 2),
+                st.sampled_from([b"", b"", LATER_MS, b"1", b"0", b"-5"]),
+                st.sampled_from([b"filled", b""]),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        word=st.sampled_from([b"EVALSHA", b"EVAL", b"EVAL"]),
+    )
+    def fill(self, chosen: list[tuple[int, bytes, bytes]], word: bytes) -> None:
+        names = [part for at, *_ in chosen for part in (NAMES[at], FENCES[at])]
+        rest = [part for _, expiry, value in chosen for part in (b"no version", expiry, value)]
+        script = digest_of(FILL) if word == b"EVALSHA" else FILL
+        self.both.equal(word, script, b"%d" % len(names), *names, b"60", b"", *rest)
+
+    @rule(
+        at=st.integers(0, 2),
+        is_witness=st.booleans(),
+        was=st.sampled_from([b"", b"10", b"12"]),
+        before=st.sampled_from([(b"", b""), (b"1", b""), (b"1", b"x")]),
+        expiry=st.sampled_from([b"-", b"", b"", LATER_MS, b"1", b"0", b"-5"]),
+        only=st.sampled_from([b"", b"", b"XX"]),
+        word=st.sampled_from([b"EVALSHA", b"EVAL", b"EVAL"]),
+    )
+    def repair(
+        self,
+        at: int,
+        is_witness: bool,
+        was: bytes,
+        before: tuple[bytes, bytes],
+        expiry: bytes,
+        only: bytes,
+        word: bytes,
+    ) -> None:
+        """With what stands there as its witness, or with anything."""
+        if is_witness:
+            now_ms = int(time.time() * 1_000)
+            was = self.both.model.get(FENCES[at], now_ms) or b""
+            held = self.both.model.get(NAMES[at], now_ms)
+            before = (b"" if held is None else b"1", held or b"")
+        script = digest_of(REPAIR) if word == b"EVALSHA" else REPAIR
+        rest = (b"90000", only, was, *before, b"13", expiry, b"repaired")
+        self.both.equal(word, script, b"2", NAMES[at], FENCES[at], *rest)
+
+    @rule(at=st.integers(0, 2), fence=st.sampled_from([b"0123", b"10"]))
+    def a_reader_claims(self, at: int, fence: bytes) -> None:
+        """Or a fence stands without a value."""
+        self.both.equal(b"SET", FENCES[at], fence, b"EX", b"60")
+
+    @rule(at=st.integers(0, 2))
+    def read(self, at: int) -> None:
+        for word in (b"EXISTS", b"GET", b"TYPE"):
+            self.both.equal(word, NAMES[at])
+        self.both.equal(b"MGET", *NAMES, *FENCES)
+
+    @rule(pattern=st.sampled_from([b"*", b"a*", b"\\{*", b"{t}*", b"nothing*"]))
+    def name_the_keys(self, pattern: bytes) -> None:
+        scan = (b"SCAN", b"0", b"MATCH", pattern, b"COUNT", b"1000")
+        modelled: Any = read(self.both.model.execute(scan, int(time.time() * 1_000)))
+        real: Any = self.both.real(*scan)
+
+        assert real[0] == modelled[0] == b"0"
+        assert sorted(real[1]) == sorted(modelled[1])
+
+    @rule(
+        at=st.integers(0, 2),
+        expiry=st.sampled_from([(), (b"PXAT", LATER_MS), (b"PXAT", b"1"), (b"PXAT", b"-5")]),
+        only=st.sampled_from([(), (b"XX",), (b"NX",)]),
+    )
+    def set_plainly(self, at: int, expiry: tuple[bytes, ...], only: tuple[bytes, ...]) -> None:
+        self.both.equal(b"SET", NAMES[at], b"plain", *expiry, *only)
+
+    @rule(at=st.integers(0, 2))
+    def delete(self, at: int) -> None:
+        self.both.equal(b"DEL", NAMES[at])
+
+    @rule(at=st.integers(0, 2))
+    def evict_a_fence(self, at: int) -> None:
+        if self.both.model.read_only:
+            return  # a replica takes no DEL, which stands for the eviction here
+        self.both.real(b"DEL", FENCES[at])
+        self.both.model.evict(FENCES[at])
+
+    @rule()
+    def forget_scripts(self) -> None:
+        self.both.real(b"SCRIPT", b"FLUSH")
+        self.both.model.scripts.clear()
+
+    @rule(full=st.booleans())
+    def fill_or_empty(self, full: bool) -> None:
+        self.both.real(b"CONFIG", b"SET", b"maxmemory", b"1" if full else b"0")
+        self.both.model.is_full = lambda: full
+
+    @rule(read_only=st.booleans())
+    def become_a_replica_or_not(self, read_only: bool) -> None:
+        master = (b"127.0.0.1", b"1") if read_only else (b"NO", b"ONE")
+        self.both.real(b"REPLICAOF", *master)
+        self.both.model.read_only = read_only
+
+    @rule()
+    def an_unknown_word_is_an_error(self) -> None:
+        assert self.both.equal(b"NONSENSE") == ("error", "ERR")
+
+    def teardown(self) -> None:
+        self.both.real(b"REPLICAOF", b"NO", b"ONE")
+        self.both.real(b"CONFIG", b"SET", b"maxmemory", b"0")
+        self.both.close()
+
+
+def test_the_model_and_the_real_server_reply_alike(
+    real_server: ServerProcess, real_client: redis.Redis
+) -> None:
+    class Machine(Equal):
+        port = real_server.port
+
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=80, stateful_step_count=25, deadline=None)
+    )
+
+
+def test_loading_refuses_every_command() -> None:
+    model = ModelServer()
+    model.loading = True
+
+    assert read(model.execute((b"DEL", b"a"), 0)) == ("error", "LOADING")
+
+
+def test_a_failover_takes_back_the_last_writes_in_order() -> None:
+    model = ModelServer()
+    for value in (b"1", b"2", b"3"):
+        model.execute((b"SET", b"a", value), 0)
+    model.execute((b"SET", b"b", b"1"), 0)
+
+    assert sorted(model.lose_last(3)) == [b"a", b"b"]
+    assert model.get(b"a", 0) == b"1"
+    assert model.get(b"b", 0) is None
+    assert model.lose_last(9) == [b"a"]
+    assert model.keys == {}
+
+
+def test_a_server_that_lost_all_has_nothing_left_to_take_back() -> None:
+    model = ModelServer()
+    model.execute((b"SET", b"a", b"1"), 0)
+
+    assert model.lose_all() == [b"a"]
+    assert model.lose_last(5) == []
+
+
+@pytest.mark.parametrize(("now_ms", "held"), [(4_999, b"x"), (5_000, None)])
+def test_a_value_is_there_until_its_expiry(now_ms: int, held: bytes | None) -> None:
+    model = ModelServer()
+    model.execute((b"SET", b"a", b"x", b"PXAT", b"5000"), 0)
+
+    assert model.get(b"a", now_ms) == held

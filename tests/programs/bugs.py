@@ -1,0 +1,457 @@
+"""Does it bite? Put one bug at a time into a copy of the package; the simulator must see it.
+
+Run by `make bugs`. The unit tests have no part in it: a bug is caught by random seeds, by
+seeds whose server runs the scripts' own text in Lua, by the small scope, or by a suite on real
+servers, as its row says, within 2 000 seeds. A bug whose
+text is no longer in the source fails loudly, and so does one that its check lets live. The copy
+without any bug must pass every check first. docs/guarantees.md shows the table.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from tests.support.patches import Patch, PatchLost, applied, copy, run
+
+SEEDS = 2_000
+
+Area: TypeAlias = Literal["order", "loss", "deadline", "connection", "tools"]
+
+# A check is "seeds", "lua", "scope", or the suite of real servers that sees the bug.
+SEEDS_CHECK = "seeds"
+LUA_CHECK = "lua"
+SCOPE_CHECK = "scope"
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One bug: what is wrong, where, and who sees it."""
+
+    area: Area
+    wrong: str
+    patches: tuple[Patch, ...]
+    check: str = SEEDS_CHECK
+    combination: bool = False  # wrong only where a fault meets a replay
+
+
+def bug(
+    area: Area,
+    wrong: str,
+    file: str,
+    old: str,
+    new: str,
+    check: str = SEEDS_CHECK,
+    *,
+    combination: bool = False,
+) -> Bug:
+    """A bug of one patch."""
+    return Bug(area, wrong, (Patch(file, old, new),), check, combination)
+
+
+BUGS = (
+    # --- order --------------------------------------------------------------------------------
+    bug(
+        "order",
+        "a batch's first record of a key wins, not its latest",
+        "collapse.py",
+        "if held is None or record.sequence_number >= held.sequence_number:",
+        "if held is None:",
+    ),
+    bug(
+        "order",
+        "versions sort as text, without the count of their digits",
+        "encode.py",
+        "return label + _COUNTS[len(digits)] + digits",
+        "return label + b'26' + digits.ljust(26, b'0')",
+    ),
+    bug(
+        "order",
+        "a stream made anew does not beat the old one",
+        "encode.py",
+        "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
+        "(FENCE_FORMAT, LABEL_DIGITS, 1_767_225_540_000)",
+    ),
+    bug(
+        "order",
+        "the script lets an older record over a newer one",
+        "fence.lua",
+        "version < held[i]",
+        "false",
+        SCOPE_CHECK,
+        combination=True,
+    ),
+    bug(
+        "order",
+        "a removal takes its fence along, so no tombstone is left",
+        "fence.lua",
+        "done = redis.pcall('SET', fences[i], version, 'EX', life)",
+        "done = redis.pcall(expiry == '-' and 'DEL' or 'SET', fences[i],"
+        " unpack(expiry == '-' and {} or {version, 'EX', life}))",
+        SCOPE_CHECK,
+        combination=True,
+    ),
+    bug(
+        "order",
+        "a rejected record's removal outranks the same record written well",
+        "model.py",
+        'RANK_REJECT = b"0"',
+        'RANK_REJECT = b"3"',
+        combination=True,
+    ),
+    bug(
+        "order",
+        "a rejected record's removal ranks as high as the record written well",
+        "model.py",
+        'RANK_REJECT = b"0"',
+        'RANK_REJECT = b"1"',
+        combination=True,
+    ),
+    bug(
+        "order",
+        "the script lets an old removal take a newer value",
+        "fence.lua",
+        "version < held[i]",
+        "version < held[i] and expiry ~= '-'",
+        SCOPE_CHECK,
+        combination=True,
+    ),
+    bug(
+        "order",
+        "fences live a minute",
+        "plan.py",
+        'b"%d" % config.fence_ttl_s',
+        'b"60"',
+    ),
+    # --- loss ---------------------------------------------------------------------------------
+    bug(
+        "loss",
+        "what has no answer counts as written",
+        "store.py",
+        '        failed = Outcome("failed", error, reason)\n',
+        "        failed = APPLIED\n",
+    ),
+    bug(
+        "loss",
+        "what the server refuses counts as written",
+        "store.py",
+        'return Outcome("failed", reply.word, reason)',
+        "return APPLIED",
+    ),
+    bug(
+        "loss",
+        "the highest failed record is reported, not the lowest",
+        "report.py",
+        '{"itemIdentifier": min(reported)[1]}',
+        '{"itemIdentifier": max(reported)[1]}',
+    ),
+    bug(
+        "loss",
+        "the lowest failed record is found by its text",
+        "report.py",
+        '{"itemIdentifier": min(reported)[1]}',
+        '{"itemIdentifier": min(text for _, text in reported)}',
+    ),
+    bug(
+        "loss",
+        "a key's value stays where its record cannot be encoded",
+        "encode.py",
+        "                rank = RANK_REJECT\n",
+        "                name, fence, rank = b'x', b'{x}!f', RANK_REJECT\n",
+    ),
+    bug(
+        "loss",
+        "a record that cannot be encoded is never reported",
+        "report.py",
+        'if config.rejects == "report":',
+        "if False:",
+    ),
+    bug(
+        "loss",
+        "outcomes are told in the wrong order",
+        "store.py",
+        "for at, each in zip(call.entries, replies, strict=True):",
+        "for at, each in zip(reversed(call.entries), replies, strict=True):",
+    ),
+    bug(
+        "loss",
+        "a request id that was seen before is answered without a write",
+        "mirror.py",
+        "        made = await self._run(event, end_s, request_id, store)\n",
+        "        if request_id in vars(self).setdefault('_seen', set()):\n"
+        "            return {'batchItemFailures': []}\n"
+        "        vars(self)['_seen'].add(request_id)\n"
+        "        made = await self._run(event, end_s, request_id, store)\n",
+        combination=True,
+    ),
+    # --- deadline -----------------------------------------------------------------------------
+    bug(
+        "deadline",
+        "a write is sent however little time is left",
+        "store.py",
+        "return (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN",
+        "return False",
+    ),
+    bug(
+        "deadline",
+        "after a slow connect a write is sent with too little time left",
+        "store.py",
+        "password, left)\n            self._check_time(end_s)\n",
+        "password, left)\n",
+    ),
+    bug(
+        "deadline",
+        "the script is sent again with too little time left",
+        "store.py",
+        "                    self._check_time(job.end_s)\n",
+        "",
+    ),
+    bug(
+        "deadline",
+        "a wait may be longer than what the invocation has left",
+        "store.py",
+        "min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)",
+        "self._clock() + self._timeout_s",
+    ),
+    bug(
+        "deadline",
+        "no time is kept back for the answer",
+        "limits.py",
+        "ANSWER_RESERVE_MS = 200",
+        "ANSWER_RESERVE_MS = 0",
+    ),
+    # --- connection ---------------------------------------------------------------------------
+    bug(
+        "connection",
+        "the socket that gave no answer is used again, and its late reply is believed",
+        "store.py",
+        "        except BaseException:\n            self.close()\n",
+        "        except BaseException:\n",
+        combination=True,
+    ),
+    bug(
+        "connection",
+        "the end of the stream is taken for a reply",
+        "connection.py",
+        "            if not received:\n                raise ConnectionResetError\n",
+        "            if not received:\n                return [1]\n",
+    ),
+    bug(
+        "connection",
+        "a connection that died since the last invocation costs the batch",
+        "store.py",
+        "reconnected = error is not None and reused and",
+        "reconnected = error is not None and False and",
+    ),
+    bug(
+        "connection",
+        "a connection is thrown away after every batch",
+        "store.py",
+        "        out_of_time = isinstance(error, OutOfTime)\n",
+        "        out_of_time = isinstance(error, OutOfTime)\n        self.close()\n",
+    ),
+    bug(
+        "connection",
+        "a server without the script is never given it",
+        "store.py",
+        'word == "NOSCRIPT" and command == b"EVALSHA"',
+        "False",
+    ),
+    # --- tools --------------------------------------------------------------------------------
+    bug(
+        "tools",
+        "a fill ignores the fence",
+        "copy/fill.lua",
+        "if held[i] and string.sub(held[i], 1, 1) ~= '0' then",
+        "if false then",
+        LUA_CHECK,
+        combination=True,
+    ),
+    Bug(
+        "tools",
+        "a fill writes where a value stands",
+        (
+            Patch(
+                "copy/fill.lua", "~= '0' then", "~= '0' and redis.call('EXISTS', key) == 0 then"
+            ),
+            Patch("copy/fill.lua", "value, 'NX')", "value)"),
+        ),
+        LUA_CHECK,
+        combination=True,
+    ),
+    bug(
+        "tools",
+        "what was read yesterday is filled",
+        "tools/backfill/filler.py",
+        "age_s = self._mirror.wall_clock() - read_s",
+        "age_s = 0.0",
+        combination=True,
+    ),
+    bug(
+        "tools",
+        "a backfill's cursor is saved before its page is filled",
+        "tools/backfill/command.py",
+        "            done = await filler.page(found, read_s)\n",
+        "            held = json_attributes(page.rest) if page.rest else None\n"
+        "            early = {'after': held, 'ended': not held, 'tally': tally.document()}\n"
+        "            await run.kept.save(_name(segment), early)\n"
+        "            done = await filler.page(found, read_s)\n",
+    ),
+    Bug(
+        "tools",
+        "a repair reads the item before the fence",
+        (
+            Patch(
+                "copy/repair.py",
+                "        seen = await self.look(",
+                "        early = await self._read([each.target.key for each in wanted])\n"
+                "        first = {e.target.key: i for e, i in zip(wanted, early)}\n"
+                "        seen = await self.look(",
+            ),
+            Patch(
+                "copy/repair.py",
+                "images = await self._read([each.target.key for each in open_])",
+                "images = [first[each.target.key] for each in open_]",
+            ),
+        ),
+    ),
+    bug(
+        "tools",
+        "a repair leaves the fence as it is",
+        "copy/repair.lua",
+        "done = redis.pcall('SET', KEYS[2], fence, 'EX', life)",
+        "done = 1",
+        LUA_CHECK,
+    ),
+    bug(
+        "tools",
+        "a repair writes whatever has changed meanwhile",
+        "copy/repair.lua",
+        "if (held[2] or '') ~= was or",
+        "if false and (held[2] or '') ~= was or false and",
+        LUA_CHECK,
+    ),
+    bug(
+        "tools",
+        "a repair compares the value alone",
+        "copy/repair.lua",
+        "(held[2] or '') ~= was or ",
+        "",
+        LUA_CHECK,
+        combination=True,
+    ),
+    bug(
+        "tools",
+        "an orphan is removed blindly",
+        "tools/audit/command.py",
+        "        repaired = await self._repair(findings)\n",
+        "        await self._copy.remove([e.name for e in findings if e.kind == 'orphan'])\n"
+        "        repaired = await self._repair(findings)\n",
+    ),
+    Bug(
+        "tools",
+        "a redrive replays an image",
+        (
+            Patch(
+                "copy/repair.py",
+                '    version: bytes = b""\n',
+                "    version: bytes = b''\n    image: bytes = b''\n",
+            ),
+            Patch(
+                "copy/repair.py",
+                "images = await self._read([each.target.key for each in open_])",
+                "images = [each.target.image or None for each in open_]\n"
+                "        if not open_[0].target.version:\n"
+                "            images = await self._read([each.target.key for each in open_])",
+            ),
+            Patch(
+                "tools/redrive/discarded.py",
+                "version(label_ms, record.sequence_number))\n",
+                "version(label_ms, record.sequence_number), bytes(record.image))\n",
+            ),
+        ),
+        combination=True,
+    ),
+    Bug(
+        "tools",
+        "a redrive pulls the fence back to its record",
+        (
+            Patch(
+                "copy/repair.py",
+                'if target.version and (seen.fence or b"") >= target.version + RANK_RECORD:',
+                "if False:",
+            ),
+            Patch(
+                "copy/repair.py",
+                "max(kept, wanted.target.version)",
+                "wanted.target.version or kept",
+            ),
+        ),
+    ),
+    bug(
+        "tools",
+        "a redrive moves an object before its writes are confirmed",
+        "tools/redrive/command.py",
+        "            if not reasons:\n",
+        "            if True:\n",
+    ),
+)
+
+
+def look(folder: Path, name: str) -> tuple[bool, str]:
+    """Run one check against the copy in a folder: whether it passed, else what it saw."""
+    if name == SEEDS_CHECK:
+        arguments = ["asyncsync", "simulate", "--seeds", str(SEEDS), "--violations", "1"]
+    elif name == LUA_CHECK:
+        done = run(folder, "tests/support/lua_server.py", str(SEEDS))
+        return _seen(done)
+    elif name == SCOPE_CHECK:
+        arguments = ["asyncsync", "simulate", "--scope", "3", "--violations", "1"]
+    else:
+        arguments = ["pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{name}"]
+    return _seen(run(folder, "-m", *arguments))
+
+
+def _seen(done: subprocess.CompletedProcess[bytes]) -> tuple[bool, str]:
+    lines = done.stdout.decode().splitlines()
+    # An end of another kind is no proof: the bug may only have stopped the program.
+    seen = [line for line in lines if line.startswith(("VIOLATION", "FAILED"))]
+    return done.returncode == 0, seen[0].removeprefix("VIOLATION").strip() if seen else ""
+
+
+def main() -> int:
+    """Try every bug, or those whose words are given; 1 where one lives."""
+    words = " ".join(sys.argv[1:])
+    chosen = [each for each in BUGS if words in f"{each.area} {each.wrong}"]
+    lived = []
+    with copy() as folder:
+        for name in sorted({each.check for each in chosen}):
+            began_s = time.monotonic()
+            if not look(folder, name)[0]:
+                print(f"the check {name!r} fails without any bug")
+                return 1
+            print(f"the check {name!r} passes without a bug, {time.monotonic() - began_s:.0f} s")
+        for at, each in enumerate(chosen, 1):
+            began_s = time.monotonic()
+            try:
+                with applied(folder, each.patches):
+                    _, seen = look(folder, each.check)
+            except PatchLost as exc:
+                print(f"{exc}, which stands for: {each.wrong}")
+                return 1
+            seconds = time.monotonic() - began_s
+            verdict = "caught" if seen else "LIVED "
+            print(f"{at:3}/{len(chosen)} {verdict} {seconds:5.1f} s  {each.area}: {each.wrong}")
+            print(f"{'':26}by {each.check}: {seen[:150]}", flush=True)
+            if not seen:
+                lived.append(each.wrong)
+    print(f"{len(chosen) - len(lived)} of {len(chosen)} caught")
+    return 1 if lived else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

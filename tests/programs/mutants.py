@@ -1,0 +1,901 @@
+"""Take one rule at a time out of a copy of the package and see its tests fail.
+
+Run by `make mutants`. A mutant whose text is no longer in the source fails loudly, and so
+does one that every test lets live. The copy without any change must pass first.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+from tests.support.patches import Patch, PatchLost, applied, copy, suite_passes
+
+RULES = "edges/test_cluster_rules.py"
+FILL = "copy/test_fill.py"
+REPAIR = "copy/test_repair.py"
+REDRIVE = "tools/test_redrive.py"
+AUDIT, LOOKS, NAMES = "tools/test_audit.py", "tools/test_confirm.py", "copy/test_names.py"
+SLICES, TRAIL = "tools/test_slices.py", "tools/test_cursors.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One rule taken out: what it was, where it stood, what stands there instead."""
+
+    rule: str
+    file: str
+    old: str
+    new: str
+    suite: str = "edges/test_failures.py"
+
+
+MUTANTS = (
+    # --- the failures table of the design -----------------------------------------------------
+    Mutant(
+        "an unencodable survivor's key is removed",
+        "encode.py",
+        "            rank = RANK_REJECT\n",
+        "            continue\n",
+    ),
+    Mutant(
+        "that removal has rank 0, so the same record can be written well later",
+        "encode.py",
+        "            rank = RANK_REJECT\n",
+        "            rank = b'9'\n",
+    ),
+    Mutant(
+        "a reject is reported",
+        "report.py",
+        'if config.rejects == "report":',
+        "if False:",
+    ),
+    Mutant("skip goes on", "report.py", 'if config.rejects == "report":', "if True:"),
+    Mutant(
+        "skip never skips a failed write",
+        "report.py",
+        "for entry, _ in failed]\n    if config",
+        "for entry, _ in failed if config.rejects == 'report']\n    if config",
+    ),
+    Mutant(
+        "a record without a usable key is reported",
+        "report.py",
+        "rejects = [*decoded.rejects, *encoded.rejects]",
+        "rejects = [*encoded.rejects]",
+    ),
+    Mutant(
+        "a record that cannot be named raises",
+        "report.py",
+        "    if decoded.unnamed:\n        error:",
+        "    if False:\n        error:",
+    ),
+    Mutant(
+        "the rest is applied before that",
+        "decode.py",
+        "            unnamed.append(_sequence_number_fault(text))\n            continue\n",
+        "            raise EventError(f'cannot be named {_sequence_number_fault(text)}')\n",
+    ),
+    Mutant(
+        "a view without new images raises",
+        "mirror.py",
+        '("KEYS_ONLY", "OLD_IMAGE")',
+        '("KEYS_ONLY",)',
+    ),
+    Mutant(
+        "a refused write is a failed one",
+        "store.py",
+        'return Outcome("failed", reply.word, reason)',
+        "return APPLIED",
+    ),
+    Mutant(
+        "refused credentials raise",
+        "connection.py",
+        "if reply.word in _REFUSAL_WORDS or",
+        "if",
+    ),
+    Mutant(
+        "a dead connection is opened again once",
+        "store.py",
+        "reconnected = error is not None and reused and",
+        "reconnected = error is not None and not reused and",
+    ),
+    Mutant(
+        "a fresh connection is not tried twice",
+        "store.py",
+        "reconnected = error is not None and reused and",
+        "reconnected = error is not None and",
+        "edges/test_failures.py",
+    ),
+    Mutant(
+        "what has no answer in time has failed",
+        "store.py",
+        '        failed = Outcome("failed", error, reason)\n',
+        "        failed = APPLIED\n",
+    ),
+    Mutant(
+        "the socket that gave no answer is thrown away",
+        "store.py",
+        "        except BaseException:\n            self.close()\n",
+        "        except BaseException:\n",
+    ),
+    Mutant(
+        "without the fence a write that timed out is not sent again",
+        "store.py",
+        "return pending[0].fenced or not error.timed_out",
+        "return True",
+    ),
+    Mutant(
+        "nothing is sent with less than 500 ms left",
+        "store.py",
+        '        """Make sure there is time to send; raise OutOfTime where there is not."""\n',
+        '        """"""\n        return\n',
+    ),
+    Mutant(
+        "nothing is sent after connecting with less than 500 ms left",
+        "store.py",
+        "password, left)\n            self._check_time(end_s)\n",
+        "password, left)\n",
+    ),
+    Mutant(
+        "no wait is longer than what is left",
+        "store.py",
+        "min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)",
+        "self._clock() + self._timeout_s",
+    ),
+    Mutant(
+        "the lowest failed record is reported",
+        "report.py",
+        '{"itemIdentifier": min(reported)[1]}',
+        '{"itemIdentifier": max(reported)[1]}',
+    ),
+    Mutant(
+        "it is reported as the text that came",
+        "report.py",
+        '{"itemIdentifier": min(reported)[1]}',
+        '{"itemIdentifier": str(min(reported)[0])}',
+    ),
+    Mutant(
+        "two items on one Redis key raise",
+        "encode.py",
+        "    _refuse_shared_names(named)\n",
+        "",
+    ),
+    # --- the fence ----------------------------------------------------------------------------
+    Mutant(
+        "equal is applied again",
+        "fence.lua",
+        "version < held[i]",
+        "version <= held[i]",
+        "edges/test_store.py",
+    ),
+    Mutant("older is fenced", "fence.lua", "version < held[i]", "false", "edges/test_order.py"),
+    Mutant(
+        "versions are no Lua numbers",
+        "fence.lua",
+        "version < held[i]",
+        "tonumber(version) < tonumber(held[i])",
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "a refused write leaves its fence",
+        "fence.lua",
+        "if not (type(done) == 'table' and done.err) then",
+        "if true then",
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "a removal leaves a tombstone",
+        "fence.lua",
+        "done = redis.pcall('DEL', key)",
+        "done = redis.pcall('DEL', key, fences[i]) ; version = '0'",
+        "edges/test_order.py",
+    ),
+    Mutant(
+        "the fence moves in refresh where nothing is written",
+        "fence.lua",
+        "done = redis.pcall('SET', key, value, 'XX')",
+        "done = redis.pcall('SET', key, value, 'XX') or {err = 'absent'}",
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "a fence lives as long as its setting",
+        "fence.lua",
+        "'EX', life",
+        "'EX', 60",
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "a version counts its digits",
+        "encode.py",
+        "return label + _COUNTS[len(digits)] + digits",
+        "return label + digits",
+        "edges/test_order.py",
+    ),
+    Mutant(
+        "a version begins with its stream's label",
+        "encode.py",
+        "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
+        "(FENCE_FORMAT, LABEL_DIGITS, 0)",
+        "edges/test_order.py",
+    ),
+    Mutant(
+        "collapse is by sequence number, not by arrival",
+        "collapse.py",
+        "if held is None or record.sequence_number >= held.sequence_number:",
+        "if True:",
+    ),
+    # --- the round trip -----------------------------------------------------------------------
+    Mutant(
+        "a server without the script gets it",
+        "store.py",
+        'word == "NOSCRIPT" and command == b"EVALSHA"',
+        "False",
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "a call that was made too late is not sent",
+        "store.py",
+        "                job.out_of_time = True\n                return\n",
+        "                pass\n",
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "what was not sent for want of time fails",
+        "store.py",
+        "                if job.out_of_time:\n                    raise OutOfTime\n",
+        "",
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "what did not go out at once goes before a reply is waited for",
+        "transport.py",
+        "        while self._unsent:\n            wait_at_most",
+        "        while False:\n            wait_at_most",
+        "edges/test_transport.py",
+    ),
+    Mutant(
+        "what has been sent of a piece is not sent again",
+        "transport.py",
+        "memoryview(data)[sent:]",
+        "memoryview(data)",
+        "edges/test_transport.py",
+    ),
+    Mutant(
+        "a blocking socket waits no longer than it is let",
+        "transport.py",
+        "waiting.settimeout(left_s)",
+        "waiting.settimeout(None if left_s > 0.15 else left_s)",
+        "edges/test_transport.py",
+    ),
+    Mutant(
+        "no time left is no wait",
+        "transport.py",
+        "    if left_s <= 0:\n        raise TimeoutError\n",
+        "    left_s = max(left_s, 0)\n",
+        "edges/test_transport.py",
+    ),
+    Mutant(
+        "a name is looked up for no longer than there is time",
+        "transport.py",
+        "looking.join(max(0.0, left()))",
+        "looking.join()",
+        "edges/test_transport.py",
+    ),
+    Mutant(
+        "a call goes out before the next is made",
+        "connection.py",
+        "if size >= _WRITE_BYTES:",
+        "if False:",
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "a reply speaks for its own call only",
+        "store.py",
+        "            job.pending += [call for call in unanswered if call is not None]\n",
+        "",
+    ),
+    Mutant(
+        "a call holds the server for about a millisecond",
+        "limits.py",
+        "CALL_KEYS_MAX = 180",
+        "CALL_KEYS_MAX = 1_000",
+        "core/test_plan.py",
+    ),
+    Mutant(
+        "a certificate's name is checked",
+        "connection.py",
+        "return ssl.create_default_context(cafile=ca_file)",
+        "c = ssl.create_default_context(cafile=ca_file)\n"
+        "    c.check_hostname = False\n    return c",
+        "edges/test_connection.py",
+    ),
+    Mutant(
+        "the database is chosen",
+        "connection.py",
+        "    if server.database:\n",
+        "    if False:\n",
+        "edges/test_connection.py",
+    ),
+    Mutant(
+        "one event loop for the life of the process, on a cluster",
+        "mirror.py",
+        "        if self._loop is None:\n",
+        "        if True:\n",
+        "edges/test_cluster.py",
+    ),
+    # --- signing in with IAM ------------------------------------------------------------------
+    Mutant(
+        "IAM: each new connection asks for the password anew",
+        "mirror.py",
+        "        self._password = _password_of(config, credentials, wall_clock)\n",
+        "        first = _password_of(config, credentials, wall_clock)()\n"
+        "        self._password = lambda: first\n",
+        "edges/test_iam.py",
+    ),
+    Mutant(
+        "IAM: a token is made anew at three quarters of its life",
+        "iam.py",
+        "< IAM_TOKEN_AGE_S_MAX",
+        "< IAM_TOKEN_S",
+        "edges/test_iam.py",
+    ),
+    Mutant(
+        "IAM: and not kept where the clock was set back",
+        "iam.py",
+        "if not 0 <= now_s - self._signed_s < IAM",
+        "if not now_s - self._signed_s < IAM",
+        "edges/test_iam.py",
+    ),
+    Mutant(
+        "IAM: a role's session token is signed with",
+        "iam.py",
+        "    if by.session_token:\n",
+        "    if False:\n",
+        "edges/test_iam.py",
+    ),
+    Mutant(
+        "IAM: a serverless cache is named as one",
+        "iam.py",
+        "    if is_serverless(server.host):\n",
+        "    if False:\n",
+        "edges/test_iam.py",
+    ),
+    Mutant(
+        "IAM: what signs is missed at a cold start",
+        "iam.py",
+        "    credentials()  # at",
+        "    # at",
+        "edges/test_iam.py",
+    ),
+    Mutant(
+        "IAM: credentials are not shown",
+        "iam.py",
+        'f"AwsCredentials(region={self.region!r})"',
+        'f"AwsCredentials({self.secret_access_key!r})"',
+        "edges/test_iam.py",
+    ),
+    Mutant(
+        "IAM: a token needs TLS",
+        "config.py",
+        "    elif not server.tls:\n",
+        "    elif False:\n",
+        "core/test_config.py",
+    ),
+    Mutant(
+        "IAM: and no password beside it",
+        "config.py",
+        "    elif server.password:\n",
+        "    elif False:\n",
+        "core/test_config.py",
+    ),
+    # --- a cluster ----------------------------------------------------------------------------
+    Mutant(
+        "a call has keys of one slot",
+        "plan.py",
+        "slots.setdefault(slot(entry.name), [])",
+        "slots.setdefault(7, [])",
+        "core/test_plan.py",
+    ),
+    Mutant(
+        "a call that is moved is followed",
+        "cluster.py",
+        "            shares.setdefault(target, [])",
+        "            reply.word == 'ASK' and shares.setdefault(target, [])",
+        RULES,
+    ),
+    Mutant(
+        "a call is sent on so often and no more",
+        "cluster.py",
+        "range(REDIRECTIONS_MAX + 1)",
+        "range(100)",
+        RULES,
+    ),
+    Mutant(
+        "ASKING stands before a call that is asked for",
+        "store.py",
+        "                if call.asking:\n",
+        "                if False:\n",
+        RULES,
+    ),
+    Mutant(
+        "a slot that is asked for elsewhere has not moved",
+        "cluster.py",
+        '            if reply.word == "MOVED":\n',
+        "            if True:\n",
+        RULES,
+    ),
+    Mutant(
+        "no topology outlives a failure",
+        "cluster.py",
+        "            self._holders = []\n        return",
+        "            pass\n        return",
+        RULES,
+    ),
+    Mutant(
+        "nodes are asked for the topology by turns",
+        "cluster.py",
+        "                self._known.append(node)\n",
+        "                self._known.insert(0, node)\n",
+        RULES,
+    ),
+    Mutant(
+        "the node that gave the topology is asked last",
+        "cluster.py",
+        "[*(each for each in nodes if each != node), node]",
+        "[node, *nodes]",
+        RULES,
+    ),
+    Mutant(
+        "a dead connection is opened again for the topology, too",
+        "cluster.py",
+        "for node in [*asked, *again]:",
+        "for node in asked:",
+        RULES,
+    ),
+    Mutant(
+        "so many nodes are asked for it and no more",
+        "cluster.py",
+        "[:TOPOLOGY_ASKED_MAX]",
+        "",
+        RULES,
+    ),
+    Mutant(
+        "a node's fresh connection is not tried twice",
+        "cluster.py",
+        "reused = node in run.connected and node not in run.dead",
+        "reused = True",
+        RULES,
+    ),
+    Mutant(
+        "a node's old connection that died is opened again",
+        "cluster.py",
+        "reused = node in run.connected and node not in run.dead",
+        "reused = False",
+        RULES,
+    ),
+    Mutant(
+        "a refusal by one node throws every connection away",
+        "cluster.py",
+        "            self.close()\n            raise\n",
+        "            raise\n",
+        RULES,
+    ),
+    Mutant(
+        "a node that names no host means its own",
+        "cluster.py",
+        "host=host or by.host",
+        "host=host",
+        "edges/test_cluster.py",
+    ),
+    # --- fill and repair ----------------------------------------------------------------------
+    Mutant("a fence stops a fill", "copy/fill.lua", "if held[i] and", "if false and", FILL),
+    Mutant(
+        "a reader's claim stops no fill",
+        "copy/fill.lua",
+        "string.sub(held[i], 1, 1) ~= '0'",
+        "true",
+        FILL,
+    ),
+    Mutant(
+        "a value stops a fill",
+        "copy/fill.lua",
+        "pcall('SET', key, value, 'NX')",
+        "pcall('SET', key, value)",
+        FILL,
+    ),
+    Mutant(
+        "a repair writes only where the fence is what it was",
+        "copy/repair.lua",
+        "(held[2] or '') ~= was or ",
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "and only where the value is",
+        "copy/repair.lua",
+        " or (held[1] and '1' or '') ~= there or (held[1] or '') ~= before",
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "it leaves a fence of its own",
+        "copy/repair.lua",
+        "redis.pcall('SET', KEYS[2], fence, 'EX', life)",
+        "1",
+        REPAIR,
+    ),
+    Mutant(
+        "a refused repair leaves the fence",
+        "copy/repair.lua",
+        "if not (type(done) == 'table' and done.err) then",
+        "if true then",
+        REPAIR,
+    ),
+    Mutant(
+        "the fence is read before the item",
+        "copy/repair.py",
+        "        images = await self._read([each.target.key for each in open_])\n",
+        "        images = await self._read([each.target.key for each in open_])\n"
+        "        for each, now in zip(open_, await self.look([x.named for x in open_])):\n"
+        "            each.seen = now\n",
+        REPAIR,
+    ),
+    Mutant(
+        "what changed is not taken for repaired",
+        "copy/repair.py",
+        '            if outcome.kind != "fenced"\n',
+        "",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair keeps the version",
+        "copy/repair.py",
+        "max(kept, wanted.target.version)",
+        "wanted.target.version or version_in(None)[0]",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair has rank 2",
+        "copy/repair.py",
+        "wanted.target.version), RANK_REPAIR",
+        "wanted.target.version), RANK_RECORD",
+        REPAIR,
+    ),
+    Mutant(
+        "each repair has a nonce of its own",
+        "copy/repair.py",
+        "self._chance.randrange(10**NONCE_DIGITS)",
+        "7",
+        REPAIR,
+    ),
+    Mutant(
+        "a removal of what cannot be encoded claims no version",
+        "copy/repair.py",
+        "if not wanted.fault:",
+        "if True:",
+        REPAIR,
+    ),
+    Mutant(
+        "a fence that is past the version is left",
+        "copy/repair.py",
+        "if target.version and (seen.fence",
+        "if False and (seen.fence",
+        REPAIR,
+    ),
+    Mutant(
+        "at rank 0 it is not past",
+        "copy/repair.py",
+        ">= target.version + RANK_RECORD",
+        ">= target.version",
+        REPAIR,
+    ),
+    Mutant(
+        "a repair ends a minute after the look",
+        "copy/repair.py",
+        "self._write(open_, mirror.clock() + left_s)",
+        "self._write(open_, float('inf'))",
+        REPAIR,
+    ),
+    Mutant(
+        "a minute ends while the machine sleeps, too",
+        "copy/repair.py",
+        "min(end_s - mirror.clock(), wall_end_s - mirror.wall_clock())",
+        "end_s - mirror.clock()",
+        REPAIR,
+    ),
+    Mutant(
+        "a fence of another format is left alone",
+        "copy/entries.py",
+        'if fence[:1] != b"1" or',
+        "if",
+        FILL,
+    ),
+    # --- redrive ------------------------------------------------------------------------------
+    Mutant(
+        "redrive takes the highest record of a key",
+        "tools/redrive/discarded.py",
+        "target.version > held.version",
+        "target.version < held.version",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive leaves the fence at the record's version",
+        "tools/redrive/discarded.py",
+        "Target(record.key, version(label_ms, record.sequence_number))",
+        "Target(record.key)",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive keeps an object of which a key is not confirmed",
+        "tools/redrive/command.py",
+        "            if not reasons:\n",
+        "            if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive keeps an object of which a record has no key",
+        "tools/redrive/command.py",
+        '[Left(name, "unreadable", b"", fault) for fault in found.faults]',
+        "[]",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive moves nothing in a dry run",
+        "tools/redrive/command.py",
+        "        if not self._dry_run:\n",
+        "        if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive writes nothing in a dry run",
+        "copy/repair.py",
+        "        if not self._dry_run:\n",
+        "        if True:\n",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive ends where Redis is away",
+        "tools/redrive/command.py",
+        "if answers and all(",
+        "if False and all(",
+        REDRIVE,
+    ),
+    Mutant(
+        "redrive copies an object before it is removed",
+        "tools/redrive/objects.py",
+        'with dynamo_errors(f"copying {name}", "S3"):',
+        'with dynamo_errors(f"copying {name}", "S3"):\n'
+        "                await self._client.delete_object(**source)",
+        REDRIVE,
+    ),
+    # --- audit --------------------------------------------------------------------------------
+    Mutant(
+        "audit counts no key whose fence or value has changed between looks",
+        "tools/audit/confirm.py",
+        "if each.witness == before[key].witness]",
+        "]",
+        LOOKS,
+    ),
+    Mutant(
+        "audit takes the fence into what has changed",
+        "tools/audit/confirm.py",
+        "(digest, seen.fence)",
+        "(digest, None)",
+        AUDIT,
+    ),
+    Mutant(
+        "audit lets the pipeline have its time",
+        "tools/audit/confirm.py",
+        "        await wait()\n",
+        "",
+        AUDIT,
+    ),
+    Mutant(
+        "audit's first look is a read of its own, consistent",
+        "tools/audit/confirm.py",
+        "for each in await look(keys) if each.kind in kinds}\n    first",
+        "for each in () if each.kind in kinds}\n    first",
+        AUDIT,
+    ),
+    Mutant(
+        "audit calls no expired value missing",
+        "tools/audit/confirm.py",
+        "config.ttl_s is None and not may_have_expired",
+        "True",
+        LOOKS,
+    ),
+    Mutant(
+        "audit calls a key missing in mirror alone",
+        "tools/audit/confirm.py",
+        'is_due = config.mode == "mirror" and ',
+        "is_due = ",
+        LOOKS,
+    ),
+    Mutant(
+        "audit says that an item cannot be encoded",
+        "tools/audit/confirm.py",
+        'if reason and kind is None and config.mode == "mirror":',
+        "if False:",
+        AUDIT,
+    ),
+    Mutant(
+        "audit takes a number for ours only as DynamoDB writes it",
+        "copy/names.py",
+        "or not _NUMBER.fullmatch(text)",
+        "",
+        NAMES,
+    ),
+    Mutant(
+        "audit takes no number for ours that DynamoDB would refuse",
+        "copy/names.py",
+        "return digits <= _DIGITS_MAX and",
+        "return",
+        NAMES,
+    ),
+    Mutant(
+        "audit takes no name for ours of which another is made",
+        "copy/names.py",
+        "return key if self.name_of(key) == name else None",
+        "return key",
+        NAMES,
+    ),
+    Mutant(
+        "audit counts a key of another type as foreign",
+        "tools/audit/orphans.py",
+        "held not in (_STRING, _GONE)",
+        "held is None",
+        AUDIT,
+    ),
+    Mutant(
+        "audit passes fences over",
+        "tools/audit/orphans.py",
+        "if not is_fence(name)]",
+        "]",
+        AUDIT,
+    ),
+    Mutant(
+        "audit scans every node's names",
+        "copy/reader.py",
+        "for _, slots in groupby(held, key=lambda each: each[0])]",
+        "for _, slots in groupby(held, key=lambda each: each[0])][:1]",
+        AUDIT,
+    ),
+    Mutant(
+        "audit draws its parts at random",
+        "tools/audit/command.py",
+        "chance.sample(range(segments), count)",
+        "[*range(count)]",
+        AUDIT,
+    ),
+    Mutant(
+        "audit ends well only where every finding was repaired",
+        "tools/audit/report.py",
+        "return self.tally.findings == self.tally.repaired",
+        "return True",
+        AUDIT,
+    ),
+    Mutant(
+        "audit shows contents only where that is asked for",
+        "tools/audit/report.py",
+        "        if show:\n            lines +=",
+        "        if True:\n            lines +=",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes no name that is in use",
+        "tools/audit/retire.py",
+        "if key is None]\n    keys",
+        "]\n    keys",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes only what has a new name",
+        "tools/audit/retire.py",
+        "if successor in there]",
+        "]",
+        AUDIT,
+    ),
+    Mutant(
+        "retire removes strings alone",
+        "tools/audit/retire.py",
+        "if held == _STRING]\n    in_use",
+        "]\n    in_use",
+        AUDIT,
+    ),
+    Mutant(
+        "audit takes nothing for the same that seemed to differ and was not looked at again",
+        "tools/audit/report.py",
+        " - self.unsettled - self.waiting)",
+        " - self.unsettled)",
+        AUDIT,
+    ),
+    # --- slices -------------------------------------------------------------------------------
+    Mutant(
+        "a place moves only past what has settled",
+        "tools/cursors.py",
+        "while steps and not steps[0].waits_for:",
+        "while steps:",
+        TRAIL,
+    ),
+    Mutant(
+        "what an earlier slice has filled and left counts at the end",
+        "tools/backfill/command.py",
+        '"tally": tally.document()}\n        await',
+        '"tally": {}}\n        await',
+        SLICES,
+    ),
+    Mutant(
+        "an audit in slices keeps the parts that it has drawn",
+        "tools/audit/command.py",
+        "how = held or {",
+        "how = {",
+        SLICES,
+    ),
+    Mutant(
+        "an audit's slice ends with what it holds settled",
+        "tools/audit/command.py",
+        "        step.waits_for += 1\n",
+        "",
+        SLICES,
+    ),
+    Mutant(
+        "a cursor of another server is not gone on from",
+        "tools/audit/scan.py",
+        'goes_on = all(servers) and held.get("servers") == servers',
+        "goes_on = True",
+        SLICES,
+    ),
+    Mutant(
+        "documents of another mark are passed over",
+        "tools/state.py",
+        'if each.get("mark") == mark}',
+        "}",
+        SLICES,
+    ),
+    Mutant(
+        "what a redrive's earlier slice has left counts at the end",
+        "tools/redrive/command.py",
+        '    said.go_on(held.get("tally", {}), held.get("named", ()))\n',
+        "",
+        SLICES,
+    ),
+    Mutant(
+        "a dry redrive goes on after the last name",
+        "tools/redrive/command.py",
+        'held.get("place", 0), held.get("after", "")',
+        '0, ""',
+        SLICES,
+    ),
+)
+
+
+def main() -> int:
+    """Run every mutant, or those whose rule holds the words given; 1 where one lives."""
+    words = " ".join(sys.argv[1:])
+    chosen = [mutant for mutant in MUTANTS if words in mutant.rule]
+    lived = []
+    with copy() as folder:
+        for suite in sorted({mutant.suite for mutant in chosen}):
+            if not suite_passes(folder, suite):
+                print(f"{suite} fails without any mutant")
+                return 1
+        for at, mutant in enumerate(chosen, 1):
+            began_s = time.monotonic()
+            try:
+                with applied(folder, [Patch(mutant.file, mutant.old, mutant.new)]):
+                    caught = not suite_passes(folder, mutant.suite)
+            except PatchLost as exc:
+                print(f"{exc}, which stands for: {mutant.rule}")
+                return 1
+            seconds = time.monotonic() - began_s
+            verdict = "caught" if caught else "LIVED "
+            print(f"{at:3}/{len(chosen)} {verdict} {seconds:5.1f} s  {mutant.rule}", flush=True)
+            if not caught:
+                lived.append(mutant.rule)
+    print(f"{len(chosen) - len(lived)} of {len(chosen)} caught")
+    return 1 if lived else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,230 @@
+"""What CloudFormation makes of a translated template for given parameters, as far as is known.
+
+Conditions are decided and what they leave out is gone; parameters are their values. What only AWS
+knows stays: as a function of CloudFormation's (for cfn-lint), or as an example.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / ".venv-template" / "bin"
+
+_ACCOUNT = "us-east-1:111122223333"
+
+PSEUDO = {
+    "AWS::Partition": "aws",
+    "AWS::Region": "us-east-1",
+    "AWS::AccountId": "111122223333",
+    "AWS::StackName": "players",
+    "AWS::StackId": f"arn:aws:cloudformation:{_ACCOUNT}:stack/players/51af3dc0-da77-11e4",
+}
+
+# What AWS gives, where an assertion has to read it; everything else is "${Resource.Attribute}".
+EXAMPLES = {
+    "ServerlessCache": "asyncsync-51af3dc0",
+    "ServerlessCache.Endpoint.Address": "a-51af3dc0.serverless.use1.cache.amazonaws.com",
+    "ServerlessCache.Endpoint.Port": "6379",
+    "ServerlessCache.ARN": f"arn:aws:elasticache:{_ACCOUNT}:serverlesscache:asyncsync-51af3dc0",
+    "NodeCache": "players-nodecache-x1",
+    "NodeCache.PrimaryEndPoint.Address": "master.players-nodecache-x1.use1.cache.amazonaws.com",
+    "NodeCache.PrimaryEndPoint.Port": "6379",
+    "MirrorUser": "asyncsync-51af3dc0",
+    "MirrorUser.Arn": "arn:aws:elasticache:us-east-1:111122223333:user:asyncsync-51af3dc0",
+    "OperationsUser": "asyncsync-operations-51af3dc0",
+    "OperationsUser.Arn": f"arn:aws:elasticache:{_ACCOUNT}:user:asyncsync-operations-51af3dc0",
+    "LookUser": "asyncsync-look-51af3dc0",
+    "LookUser.Arn": "arn:aws:elasticache:us-east-1:111122223333:user:asyncsync-look-51af3dc0",
+    "Players": "players-Players-X1",
+    "Players.Arn": "arn:aws:dynamodb:us-east-1:111122223333:table/players-Players-X1",
+    "Players.StreamArn": "arn:aws:dynamodb:us-east-1:111122223333:table/players-Players-X1"
+    "/stream/2026-01-01T00:00:00.000",
+}
+
+_NOTHING = object()  # AWS::NoValue
+
+
+def tool(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a tool of the template's environment."""
+    return subprocess.run(
+        [str(TOOLS / command[0]), *command[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"},
+    )
+
+
+def translate(template: Path) -> subprocess.CompletedProcess[str]:
+    """Print what CloudFormation is given for a template."""
+    return tool("python", str(ROOT / "tests" / "support" / "translate.py"), str(template))
+
+
+class Resolver:
+    """One template with one set of parameters; `known` keeps no function of CloudFormation's."""
+
+    def __init__(
+        self, template: Mapping[str, Any], parameters: Mapping[str, str], *, known: bool
+    ) -> None:
+        declared = template["Parameters"]
+        assert set(parameters) <= set(declared), "a parameter that is not declared"
+        for name, value in parameters.items():
+            allowed = declared[name].get("AllowedPattern")
+            assert allowed is None or re.search(allowed, value), f"{name}: {value}"
+            assert value in map(str, declared[name].get("AllowedValues", [value])), name
+        self._values = {n: parameters.get(n, body.get("Default")) for n, body in declared.items()}
+        self._template = template
+        self._known = known
+        self.conditions = {name: self._holds(name) for name in template["Conditions"]}
+        self._there = {
+            name
+            for name, body in template["Resources"].items()
+            if "Condition" not in body or self.conditions[body["Condition"]]
+        }
+
+    def _holds(self, name: str) -> bool:
+        held = self.value(self._template["Conditions"][name])
+        assert isinstance(held, bool), name
+        return held
+
+    def broken_rules(self) -> list[str]:
+        """What the template's rules refuse about these parameters."""
+        refused = []
+        for rule in self._template["Rules"].values():
+            if self.value(rule["RuleCondition"]):
+                refused += [
+                    each["AssertDescription"]
+                    for each in rule["Assertions"]
+                    if not self.value(each["Assert"])
+                ]
+        return refused
+
+    def resources(self) -> dict[str, Any]:
+        """The resources that are made, each resolved."""
+        return {
+            name: {key: self.value(part) for key, part in body.items() if key != "Condition"}
+            for name, body in self._template["Resources"].items()
+            if name in self._there
+        }
+
+    def outputs(self) -> dict[str, Any]:
+        """The outputs that are given."""
+        return {
+            name: self.value(body["Value"])
+            for name, body in self._template["Outputs"].items()
+            if "Condition" not in body or self.conditions[body["Condition"]]
+        }
+
+    def template(self) -> dict[str, Any]:
+        """The template that is left, for cfn-lint."""
+        return {"AWSTemplateFormatVersion": "2010-09-09", "Resources": self.resources()}
+
+    def value(self, node: Any) -> Any:
+        """Resolve a part of the template."""
+        if isinstance(node, list):
+            resolved = [self.value(each) for each in node]
+            return [each for each in resolved if each is not _NOTHING]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1:
+            ((name, argument),) = node.items()
+            function = getattr(self, "_" + name.removeprefix("Fn::").lower(), None)
+            if (name == "Ref" or name == "Condition" or name.startswith("Fn::")) and function:
+                return function(argument)
+            assert not name.startswith("Fn::") or name == "Fn::GetAZs", name
+        pairs = {key: self.value(each) for key, each in node.items()}
+        return {key: each for key, each in pairs.items() if each is not _NOTHING}
+
+    # --- CloudFormation's functions ------------------------------------------------------------
+
+    def _ref(self, name: str) -> Any:
+        if name == "AWS::NoValue":
+            return _NOTHING
+        if name in PSEUDO:
+            return PSEUDO[name]
+        if name in self._values:
+            return self._values[name]
+        return self._of_resource(name, {"Ref": name})
+
+    def _getatt(self, argument: Sequence[str]) -> Any:
+        return self._of_resource(".".join(argument), {"Fn::GetAtt": argument})
+
+    def _of_resource(self, name: str, function: object) -> Any:
+        assert name.split(".")[0] in self._there, f"{name} is not made with these parameters"
+        return EXAMPLES.get(name, "${" + name + "}") if self._known else function
+
+    def _sub(self, argument: Any) -> Any:
+        text, names = argument if isinstance(argument, list) else (argument, {})
+        left = False
+
+        def replaced(found: re.Match[str]) -> str:
+            nonlocal left
+            name = found[1]
+            value = self.value(names[name]) if name in names else None
+            if value is None:
+                of = {"Fn::GetAtt": name.split(".", 1)} if "." in name else {"Ref": name}
+                value = self.value(of)
+            if isinstance(value, str | int):
+                return str(value)
+            left = True
+            ((function, inner),) = value.items()
+            if function == "Fn::Sub":
+                return str(inner)
+            return "${" + (inner if function == "Ref" else ".".join(inner)) + "}"
+
+        made = re.sub(r"\$\{([\w:.]+)\}", replaced, text)
+        return {"Fn::Sub": made} if left else made
+
+    def _if(self, argument: Sequence[Any]) -> Any:
+        condition, then, otherwise = argument
+        return self.value(then if self.conditions[condition] else otherwise)
+
+    def _condition(self, name: str) -> bool:
+        return self._holds(name)
+
+    def _equals(self, argument: Sequence[Any]) -> bool:
+        one, other = (self.value(each) for each in argument)
+        return bool(one == other)
+
+    def _not(self, argument: Sequence[Any]) -> bool:
+        return not self.value(argument[0])
+
+    def _and(self, argument: Sequence[Any]) -> bool:
+        return all(self.value(each) for each in argument)
+
+    def _or(self, argument: Sequence[Any]) -> bool:
+        return any(self.value(each) for each in argument)
+
+    def _split(self, argument: Sequence[Any]) -> Any:
+        return self.value(argument[1]).split(argument[0])
+
+    def _select(self, argument: Sequence[Any]) -> Any:
+        values = self.value(argument[1])
+        if isinstance(values, dict):  # zones and addresses, which AWS knows
+            return {"Fn::Select": [argument[0], values]}
+        return values[int(argument[0])]
+
+    def _cidr(self, argument: Sequence[Any]) -> Any:
+        return {"Fn::Cidr": self.value(argument)}
+
+
+def pair_cover(
+    held: Mapping[str, Mapping[str, bool]],
+) -> Iterator[str]:
+    """Choose cases until every pair of conditions has been seen in every way that there is."""
+    pairs = {
+        case: set(itertools.combinations(sorted(conditions.items()), 2))
+        for case, conditions in held.items()
+    }
+    missing = set().union(*pairs.values())
+    while missing:
+        best = max(pairs, key=lambda case: len(pairs[case] & missing))
+        missing -= pairs[best]
+        yield best

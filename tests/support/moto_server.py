@@ -1,0 +1,59 @@
+"""moto's server, with short cuts for tables of many items; what it answers is the same.
+
+moto looks for each of an attribute value's ten members under every name that it may have, which
+is nine tenths of a scan; it sorts the table again for each page, making both numbers anew at each
+comparison; and it counts the items one by one, at which another's write is an error. Run as
+`python tests/support/moto_server.py`, with the arguments of moto.server.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from asyncsync.lab.servers import free_port, running
+
+
+@contextmanager
+def quick_dynamodb() -> Iterator[str]:
+    """Run it in a process of its own until the block ends; gives its endpoint URL."""
+    port = free_port()
+    command = [sys.executable, __file__, "-H", "127.0.0.1", "-p", str(port)]
+    with running(command, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+def cut_short() -> None:
+    """Put the short cuts into moto."""
+    from moto.core.serialize import BaseJSONSerializer
+    from moto.dynamodb.models.table import Table
+
+    get_value = BaseJSONSerializer.get_value
+    all_items = Table.all_items
+
+    def get_value_of(self: Any, value: Any, key: str, shape: Any) -> Any:
+        parent = getattr(shape, "parent", None)
+        if type(value) is dict and parent is not None and parent.name == "AttributeValue":
+            return value.get(key)
+        return get_value(self, value, key, shape)
+
+    def sorted_items(self: Any) -> Any:
+        if self.range_key_attr:
+            return all_items(self)
+        return sorted(self.items.values(), key=lambda item: item.hash_key.cast_value)
+
+    def count(self: Any) -> int:
+        return sum(map(len, list(self.items.values()))) if self.has_range_key else len(self.items)
+
+    BaseJSONSerializer.get_value = get_value_of  # type: ignore[method-assign]
+    Table.all_items = sorted_items  # type: ignore[method-assign]
+    Table.__len__ = count  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    from moto.server import main
+
+    cut_short()
+    main()

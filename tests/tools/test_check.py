@@ -1,0 +1,489 @@
+"""asyncsync check: everything right says ok; each thing that is wrong is named with its remedy."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+import redis
+
+from asyncsync import Config
+from asyncsync.aws.clients import Table
+from asyncsync.cli.main import main
+from asyncsync.lab.servers import ServerProcess, free_port, redis_process
+from asyncsync.tools.check.aws import check_mapping, check_table
+from asyncsync.tools.check.redis import scratch
+from tests.conftest import FOUND
+from tests.deploy.test_template_cache import set_user
+from tests.support.cluster import Cluster
+from tests.support.events import arn
+from tests.support.tls import tls_options
+
+CONFIG = Config(redis_url="redis://unused")
+GOOD: dict[str, Any] = {
+    "UUID": "51af3dc0",
+    "State": "Enabled",
+    "BatchSize": 1000,
+    "EventSourceArn": arn(),
+    "FunctionArn": "arn:aws:lambda:us-east-1:111122223333:function:mirror",
+    "FunctionResponseTypes": ["ReportBatchItemFailures"],
+    "BisectBatchOnFunctionError": True,
+    "MaximumRetryAttempts": 200,
+    "MaximumRecordAgeInSeconds": 82_800,
+    "StartingPosition": "TRIM_HORIZON",
+    "DestinationConfig": {"OnFailure": {"Destination": "arn:aws:s3:::bucket"}},
+}
+COMMANDS = ["EVALSHA", "EVAL", "MGET", "SET", "DEL", "write", "removal"]
+
+
+def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, str]]:
+    """The exit code, and of each line its subject and its state with what it says."""
+    code = main(["check", *arguments])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = [
+        (line[6:18].strip(), line[:6].strip(), line[19:]) for line in captured.out.splitlines()
+    ]
+    return code, {subject: f"{state} {says}" for subject, state, says in lines}
+
+
+# --- the server -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["mirror", "refresh", "invalidate"])
+def test_a_server_that_is_right_is_ok_and_holds_nothing_afterwards(
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_MODE", mode)
+    code, said = checked(capsys, "--redis-url", real_server.url)
+
+    assert code == 0
+    assert list(said) == ["redis", "TLS", "cluster", "eviction", *COMMANDS]
+    assert {line.split()[0] for subject, line in said.items() if subject != "TLS"} == {"ok"}
+    assert said["TLS"].startswith("note off")
+    assert real_client.keys("*") == []
+
+
+def test_without_the_fence_two_commands_are_all(
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_FENCE", "off")
+    code, said = checked(capsys, "--redis-url", real_server.url)
+
+    assert code == 0
+    assert list(said)[4:] == ["SET", "DEL"]
+
+
+@pytest.mark.parametrize("command", ["evalsha", "eval", "mget", "set", "del"])
+def test_a_command_that_the_user_may_not_run_is_named(
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    rules = ["on", "~Players:*", "~{Players:*}!f", "-@all", "+info"]
+    rules += [f"+{each}" for each in ("evalsha", "eval", "mget", "set", "del") if each != command]
+    set_user(real_client, "copy", rules)
+    real_client.script_flush()
+    monkeypatch.setenv("ASYNCSYNC_KEY", "Players:{@key}")
+    url = f"redis://copy:hush@{real_server.host}:{real_server.port}"
+
+    code, said = checked(capsys, "--redis-url", url)
+
+    assert code == 1
+    assert {each for each, line in said.items() if line.startswith("fix")} == {command.upper()}
+    assert "NOPERM" in said[command.upper()]
+    assert "hush" not in "".join(said.values())
+    assert "write" not in said
+
+
+def test_keys_that_the_user_may_not_write_are_found_by_the_template(
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_user(real_client, "copy", ["on", "~Players:*", "~{Players:*}!f", "+@all"])
+    url = f"redis://copy:any@{real_server.host}:{real_server.port}"
+
+    monkeypatch.setenv("ASYNCSYNC_KEY", "Games:{@key}")
+    code, said = checked(capsys, "--redis-url", url)
+    assert (code, said["SET"].split()[0]) == (1, "fix")
+    monkeypatch.setenv("ASYNCSYNC_KEY", "Players:{Number}")
+    assert checked(capsys, "--redis-url", url)[0] == 0
+
+
+@pytest.mark.skipif(not FOUND, reason="needs a real server")
+def test_a_wrong_password_a_wrong_authority_and_nobody_there_are_one_line_each(
+    authority: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls_port = free_port()
+    options = [*tls_options(authority, tls_port), "--requirepass", "hush-hush"]
+    with redis_process(FOUND[0], *options) as server:
+        code, said = checked(capsys, "--redis-url", f"redis://:hush-no@127.0.0.1:{server.port}")
+        assert (code, list(said)) == (1, ["redis"])
+        assert "WRONGPASS" in said["redis"]
+        assert "hush" not in said["redis"]
+
+        url = f"rediss://:hush-hush@localhost:{tls_port}"
+        code, said = checked(capsys, "--redis-url", url)
+        assert code == 1
+        assert "certificate verify failed" in said["redis"]
+        monkeypatch.setenv("ASYNCSYNC_REDIS_CA_FILE", str(authority / "ca.crt"))
+        code, said = checked(capsys, "--redis-url", url)
+        assert (code, said["TLS"]) == (0, "ok on, the certificate is trusted")
+        monkeypatch.delenv("ASYNCSYNC_REDIS_CA_FILE")
+    code, said = checked(capsys, "--redis-url", f"redis://127.0.0.1:{server.port}")
+    assert code == 1
+    assert "cannot be reached" in said["redis"]
+
+
+def test_a_cluster_and_its_setting_must_agree(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"redis://127.0.0.1:{cluster.nodes[0].port}"
+    code, said = checked(capsys, "--redis-url", url)
+    assert (code, said["cluster"]) == (1, "fix set ASYNCSYNC_REDIS_CLUSTER=true")
+    assert "SET" not in said
+
+    monkeypatch.setenv("ASYNCSYNC_REDIS_CLUSTER", "true")
+    code, said = checked(capsys, "--redis-url", url)
+    assert code == 0
+    assert said["cluster"] == "ok yes, as set"
+    assert said["ASKING"] == "ok permitted"
+    assert said["write"] == "ok applied"
+
+
+def test_a_single_server_that_is_set_to_be_a_cluster_is_told(
+    real_server: ServerProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_REDIS_CLUSTER", "true")
+    code, said = checked(capsys, "--redis-url", real_server.url)
+
+    assert (code, said["cluster"]) == (1, "fix set ASYNCSYNC_REDIS_CLUSTER=false")
+
+
+@pytest.mark.parametrize(
+    ("policy", "mode", "state"),
+    [
+        ("noeviction", "mirror", "ok"),
+        ("volatile-lru", "mirror", "note"),
+        ("allkeys-lru", "mirror", "fix"),
+        ("allkeys-lru", "invalidate", "ok"),
+    ],
+)
+def test_a_policy_that_evicts_is_told(
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    mode: str,
+    state: str,
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_MODE", mode)
+    real_client.config_set("maxmemory-policy", policy)
+    try:
+        code, said = checked(capsys, "--redis-url", real_server.url)
+    finally:
+        real_client.config_set("maxmemory-policy", "noeviction")
+
+    assert said["eviction"].split()[0] == state
+    assert code == (state == "fix")
+
+
+@pytest.mark.parametrize(
+    ("key", "keys", "name"),
+    [
+        ("{@table}:{@key}", ("Id", "Sort"), b"T:asyncsync-check-n:asyncsync-check-n"),
+        ("p:{Number}", (), b"p:asyncsync-check-n"),
+        ("p:{@key}", (), b"p:asyncsync-check-n"),
+    ],
+)
+def test_a_scratch_key_is_named_as_the_copys_keys_are(
+    key: str, keys: tuple[str, ...], name: bytes
+) -> None:
+    made = scratch(Config(redis_url="redis://unused", key=key), "T", keys, "n")
+
+    assert (made.name, made.fence) == (name, b"{" + name + b"}!f")
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stream", "view", "mode", "state"),
+    [
+        (arn(), "NEW_IMAGE", "mirror", "ok"),
+        (arn(), "NEW_AND_OLD_IMAGES", "refresh", "note"),
+        (arn(), "KEYS_ONLY", "mirror", "fix"),
+        (arn(), "OLD_IMAGE", "refresh", "fix"),
+        (arn(), "KEYS_ONLY", "invalidate", "ok"),
+        (arn(), "NEW_AND_OLD_IMAGES", "invalidate", "note"),
+    ],
+)
+def test_the_view_type_must_fit_the_mode(stream: str, view: str, mode: Any, state: str) -> None:
+    table = Table("Players", ("Number",), stream, view)
+    verdicts = check_table(table, Config(redis_url="redis://unused", mode=mode))
+
+    assert {v.subject: v.state for v in verdicts}["view type"] == state
+
+
+@pytest.fixture(scope="module")
+def dynamodb(moto: str) -> str:
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=moto,
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    for name, view in (("Players", "NEW_IMAGE"), ("Keys", "KEYS_ONLY"), ("Still", "")):
+        stream = {"StreamEnabled": bool(view), **({"StreamViewType": view} if view else {})}
+        client.create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
+            BillingMode="PAY_PER_REQUEST",
+            **({"StreamSpecification": stream} if view else {}),
+        )
+    return moto
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "wrong"),
+    [
+        ("Players", "{@table}:{@key}", {}),
+        ("Keys", "{@table}:{@key}", {"view type": "KEYS_ONLY has no new images"}),
+        ("Still", "{@table}:{@key}", {"stream": "enable it with view type NEW_IMAGE"}),
+        ("Absent", "{@table}:{@key}", {"table": "ResourceNotFoundException"}),
+        ("Players", "{Id}", {"key": "the key of table 'Players' is ['Number']"}),
+    ],
+)
+def test_a_table_is_looked_at(
+    dynamodb: str,
+    fake_server: ServerProcess,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    key: str,
+    wrong: Mapping[str, str],
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_KEY", key)
+    arguments = ["--table", table, "--endpoint-url", dynamodb]
+    code, said = checked(capsys, *arguments, "--redis-url", fake_server.url)
+
+    found = {subject: line for subject, line in said.items() if line.startswith("fix")}
+    assert found.keys() == wrong.keys()
+    assert all(wrong[subject] in line for subject, line in found.items())
+    assert code == bool(wrong)
+
+
+# --- the mapping ------------------------------------------------------------------------------
+
+
+def test_the_templates_mapping_is_right_in_everything(translated: Any) -> None:
+    from tests.support.cloudformation import Resolver
+
+    mapping = dict(Resolver(translated, {}, known=True).resources()["MirrorChanges"]["Properties"])
+    mapping["State"] = "Enabled"
+    mapping["DestinationConfig"] = GOOD["DestinationConfig"]  # its bucket's ARN is AWS's to make
+
+    assert {verdict.state for verdict in check_mapping(mapping, CONFIG)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("change", "subject", "says"),
+    [
+        ({"FunctionResponseTypes": []}, "answers", "set ReportBatchItemFailures"),
+        ({"MaximumRetryAttempts": -1}, "attempts", "without end"),
+        ({"MaximumRecordAgeInSeconds": -1}, "record age", "not under 86400 s"),
+        ({"MaximumRecordAgeInSeconds": 86_400}, "record age", "not under 86400 s"),
+        ({"DestinationConfig": {}}, "given up", "goes to nowhere"),
+        (
+            {"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:a:b:c"}}},
+            "given up",
+            "keeps no records",
+        ),
+        ({"BisectBatchOnFunctionError": False}, "bisect", "set BisectBatchOnFunctionError"),
+        ({"State": "Disabled"}, "mapping", "is Disabled"),
+    ],
+)
+def test_a_mapping_that_loses_records_is_told_how(
+    change: dict[str, Any], subject: str, says: str
+) -> None:
+    verdicts = check_mapping({**GOOD, **change}, CONFIG)
+
+    (wrong,) = [each for each in verdicts if each.state == "fix"]
+    assert wrong.subject == subject
+    assert says in wrong.says
+
+
+def test_a_function_that_raises_needs_no_answers_read() -> None:
+    config = Config(redis_url="redis://unused", on_failure="raise")
+    verdicts = check_mapping({**GOOD, "FunctionResponseTypes": []}, config)
+
+    assert {each.state for each in verdicts} == {"ok"}
+
+
+def test_a_record_age_of_a_second_under_a_day_will_do() -> None:
+    verdicts = check_mapping({**GOOD, "MaximumRecordAgeInSeconds": 86_399}, CONFIG)
+
+    assert {each.state for each in verdicts} == {"ok"}
+
+
+class Lambda:
+    """What a stub of Lambda's API answers: one function, and mappings."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, str] = {"ASYNCSYNC_REDIS_URL": "rediss://cache.example.com"}
+        self.mappings: list[dict[str, Any]] = [dict(GOOD)]
+
+    def answer(self, url: str) -> tuple[int, dict[str, Any]]:
+        parts = urlsplit(url)
+        if parts.path == "/2015-03-31/functions/mirror/configuration":
+            return 200, {"FunctionName": "mirror", "Environment": {"Variables": self.settings}}
+        if parts.path.rstrip("/") == "/2015-03-31/event-source-mappings":
+            query = parse_qs(parts.query)
+            (name,), (stream,) = query.get("FunctionName", [""]), query.get("EventSourceArn", [""])
+            found = [
+                each
+                for each in self.mappings
+                if (name and each["FunctionArn"].endswith(f":function:{name}"))
+                or each["EventSourceArn"] == stream
+            ]
+            return 200, {"EventSourceMappings": found}
+        return 404, {"Message": f"no function at {parts.path}"}
+
+
+@pytest.fixture
+def aws_lambda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambda]:
+    stub = Lambda()
+
+    class Endpoint(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, answer = stub.answer(self.path)
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            if status == 404:
+                self.send_header("x-amzn-ErrorType", "ResourceNotFoundException")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
+    thread.start()
+    for name, value in {
+        "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{server.server_address[1]}",
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield stub
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_function_is_looked_at_without_a_way_to_its_cache(
+    aws_lambda: Lambda, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = checked(capsys, "--function", "mirror")
+
+    assert code == 0
+    assert said["settings"] == "ok mirror starts with them"
+    assert said["readers"] == "ok no second mapping on the stream"
+    assert said["redis"].startswith("note not looked at")
+    assert "SET" not in said
+
+
+def test_the_functions_settings_hold_for_its_server_and_its_table(
+    aws_lambda: Lambda,
+    dynamodb: str,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_MODE", "mirror")  # of this shell; the function has its own
+    aws_lambda.settings["ASYNCSYNC_KEY"] = "Players:{Number}"
+    aws_lambda.settings["ASYNCSYNC_MODE"] = "invalidate"
+    stream = boto3.client("dynamodb", endpoint_url=dynamodb).describe_table(TableName="Keys")
+    aws_lambda.mappings[0]["EventSourceArn"] = stream["Table"]["LatestStreamArn"]
+    set_user(real_client, "copy", ["on", "~Players:*", "~{Players:*}!f", "+@all"])
+    url = f"redis://copy:any@{real_server.host}:{real_server.port}"
+    arguments = ["--table", "Keys", "--endpoint-url", dynamodb, "--redis-url", url]
+
+    code, said = checked(capsys, "--function", "mirror", *arguments)
+
+    assert code == 0
+    assert said["view type"] == "ok KEYS_ONLY"
+    assert said["write"] == "ok applied"
+
+
+def other(function: str) -> dict[str, Any]:
+    return {**GOOD, "UUID": function, "FunctionArn": GOOD["FunctionArn"][:-6] + function}
+
+
+@pytest.mark.parametrize(
+    ("others", "state"),
+    [(["other"], "note"), (["mirror:live"], "fix"), (["other", "third"], "fix")],
+)
+def test_another_reader_of_the_stream_is_named(
+    aws_lambda: Lambda, capsys: pytest.CaptureFixture[str], others: list[str], state: str
+) -> None:
+    aws_lambda.mappings += [other(each) for each in others]
+    code, said = checked(capsys, "--function", "mirror")
+
+    assert said["readers"].startswith(f"{state} also mapped to {', '.join(others)}")
+    assert code == (state == "fix")
+
+
+def test_wrong_settings_no_mapping_and_no_function_are_told(
+    aws_lambda: Lambda, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws_lambda.settings["ASYNCSYNC_MODE"] = "miror"
+    code, said = checked(capsys, "--function", "mirror")
+    assert code == 1
+    assert "did you mean mirror?" in said["settings"]
+
+    aws_lambda.settings["ASYNCSYNC_MODE"] = "mirror"
+    aws_lambda.mappings.clear()
+    code, said = checked(capsys, "--function", "mirror")
+    assert (code, said["mapping"]) == (1, "fix mirror has no mappings on a stream, not 1")
+
+    code, said = checked(capsys, "--function", "absent")
+    assert code == 1
+    assert "ResourceNotFoundException" in said["function"]
+
+
+def test_nothing_to_look_at_is_wrong_arguments(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ASYNCSYNC_REDIS_URL", raising=False)
+
+    assert main(["check"]) == 2
+    assert main(["check", "--redis-url", "http://a"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2

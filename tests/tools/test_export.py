@@ -1,0 +1,267 @@
+"""A backfill from an export in S3: AWS's layout, streamed, a broken part named."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from base64 import b64encode
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import md5
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+import redis
+
+from asyncsync import Config
+from asyncsync.aws.clients import Dynamo
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.tools.backfill.command import BackfillOptions, backfill
+from asyncsync.tools.backfill.filler import TooLate
+from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.mirrors import make_mirror
+from tests.support.tables import make_table, only_moto
+
+BUCKET = "exports"
+FOLDER = "daily/AWSDynamoDB/01234567890123-abcdef01"
+
+
+def part_of(numbers: range) -> bytes:
+    """One data file: gzip, an item a line."""
+    lines = [
+        orjson.dumps({"Item": {"Number": {"N": str(number)}, "B": {"B": "/w=="}}}) + b"\n"
+        for number in numbers
+    ]
+    return gzip.compress(b"".join(lines))
+
+
+class Exported:
+    """An export of one table, its parts as they are put."""
+
+    def __init__(self, clients: Dynamo, table: str, parts: list[bytes], **summary: Any) -> None:
+        self.clients = clients
+        self.parts = parts
+        self.files = [
+            {
+                "itemCount": 100,
+                "md5Checksum": b64encode(md5(held).digest()).decode(),
+                "etag": md5(held).hexdigest() + "-1",
+                "dataFileS3Key": f"{FOLDER}/data/part{at}.json.gz",
+            }
+            for at, held in enumerate(parts)
+        ]
+        self.summary = {
+            "version": "2020-06-30",
+            "exportArn": f"arn:aws:dynamodb:us-east-1:1:table/{table}/export/01234567890123-abc",
+            "tableArn": f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}",
+            "exportTime": (datetime.now(UTC) - timedelta(hours=1)).isoformat()[:23] + "Z",
+            "s3Bucket": BUCKET,
+            "manifestFilesS3Key": f"{FOLDER}/manifest-files.json",
+            "itemCount": 100 * len(parts),
+            "outputFormat": "DYNAMODB_JSON",
+            "exportType": "FULL_EXPORT",
+            **summary,
+        }
+
+    async def put(self, bucket: str = BUCKET, above: str = "") -> str:
+        """Put it into S3, in a bucket that is made where it is not there; gives its address."""
+        files = [
+            {**each, "dataFileS3Key": f"{above}{each['dataFileS3Key']}"} for each in self.files
+        ]
+        objects = {
+            f"{FOLDER}/manifest-summary.json": orjson.dumps(self.summary),
+            f"{FOLDER}/manifest-files.json": b"\n".join(orjson.dumps(each) for each in files),
+        }
+        objects |= {
+            str(each["dataFileS3Key"]): held
+            for each, held in zip(self.files, self.parts, strict=True)
+        }
+        async with self.clients.open("s3") as s3:
+            await s3.create_bucket(Bucket=bucket)
+            for key, held in objects.items():
+                await s3.put_object(Bucket=bucket, Key=f"{above}{key}", Body=held)
+        return f"s3://{bucket}/{above}{FOLDER}/"
+
+
+class Runs:
+    """Backfills of one table from its export."""
+
+    def __init__(self, table: str, endpoint: str, server: ServerProcess) -> None:
+        self.said: list[str] = []
+        self._options: dict[str, Any] = {
+            "table": table,
+            "endpoint_url": endpoint,
+            "assume_following": True,
+        }
+        self._mirror = make_mirror(Config(redis_url=server.url, metrics="off"), {})
+
+    async def __call__(self, **options: Any) -> bool:
+        given = BackfillOptions(**self._options, **options)
+        return await backfill(given, self._mirror, {}, self.said.append)
+
+    @property
+    def last(self) -> str:
+        return "\n".join(self.said)
+
+
+def parts(count: int = 3) -> list[bytes]:
+    return [part_of(range(at * 100, at * 100 + 100)) for at in range(count)]
+
+
+@only_moto
+async def test_every_part_is_filled_and_no_capacity_is_read(
+    clients: Dynamo, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
+) -> None:
+    await make_table(clients, f"Whole-{real_server.name}")
+    table = f"Whole-{real_server.name}"
+    url = await Exported(clients, table, parts()).put()
+    runs = Runs(table, endpoint, real_server)
+
+    assert await runs(from_export=url)
+
+    assert f"table   {table}, about 300 items, 3 parts of an export" in runs.last
+    assert "done: 300 read, 300 filled; " in runs.last
+    assert runs.last.endswith(" 0.0 units")
+    assert real_client.dbsize() == 300
+    assert real_client.get(f"{table}:299") == b'{"Number":299,"B":"/w=="}'
+
+
+def _another_checksum(held: bytes) -> bytes:
+    return held + b"\0"
+
+
+def _cut(held: bytes) -> bytes:
+    return held[: len(held) // 2]
+
+
+def _fewer(_: bytes) -> bytes:
+    return part_of(range(100, 150))
+
+
+def _no_item(_: bytes) -> bytes:
+    return gzip.compress(b'{"Item": 7}\n' * 100)
+
+
+def _no_gzip(_: bytes) -> bytes:
+    return b"not gzip"
+
+
+@only_moto
+@pytest.mark.parametrize(
+    ("broken", "has_checksum", "said"),
+    [
+        (_another_checksum, True, "its checksum is not the manifest's"),
+        (_cut, False, "it is not whole (EOFError)"),
+        (_fewer, False, "it has 50 items, the manifest says 100"),
+        (_no_item, False, "line 1 is not an item of the table"),
+        (_no_gzip, False, "it is not whole (BadGzipFile)"),
+    ],
+)
+async def test_a_broken_part_is_named_the_rest_is_done_and_then_it_alone(
+    clients: Dynamo,
+    endpoint: str,
+    fake_server: ServerProcess,
+    tmp_path: Any,
+    broken: Callable[[bytes], bytes],
+    has_checksum: bool,
+    said: str,
+) -> None:
+    table = f"Broken-{broken.__name__}"
+    await make_table(clients, table)
+    export = Exported(clients, table, parts())
+    if not has_checksum:
+        export.files[1]["md5Checksum"] = ""
+    whole = export.parts[1]
+    export.parts[1] = broken(whole)
+    url = await export.put()
+    runs = Runs(table, endpoint, fake_server)
+    options = {"from_export": url, "state": str(tmp_path / "state.json")}
+
+    with redis.Redis(port=fake_server.port) as client:
+        client.flushall()
+        assert not await runs(**options)
+        assert f"left: {FOLDER}/data/part1.json.gz: {said}" in runs.last
+        assert "goes on with the same arguments, --state " in runs.last
+        assert {client.exists(f"{table}:{number}") for number in [*range(100), 200, 299]} == {1}
+
+        export.parts[1] = whole
+        if not has_checksum:  # the manifest is what it was
+            export.files[1]["md5Checksum"] = ""
+        await export.put()
+        assert await runs(**options)
+        assert client.dbsize() == 300
+        assert ", 3 parts of an export, 2 of them done before" in runs.last
+        assert "done: 300 read, 300 filled; " in runs.said[-1]  # both runs together
+
+
+@only_moto
+async def test_the_command_line_ends_with_1_where_a_part_is_broken(
+    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+) -> None:
+    await make_table(clients, "Ends")
+    export = Exported(clients, "Ends", parts())
+    export.parts[0] = _another_checksum(export.parts[0])
+    url = await export.put()
+    program = [sys.executable, "-m", "asyncsync", "backfill", "--table", "Ends", "--json"]
+    program += ["--endpoint-url", endpoint, "--redis-url", fake_server.url]
+
+    ended = await anyio.run_process(
+        [*program, "--assume-following", "--from-export", url], check=False
+    )
+
+    said = orjson.loads(ended.stdout)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert (said["how"], said["read"], said["filled"]) == ("done", 200, 200)
+    assert said["broken"] == [f"{FOLDER}/data/part0.json.gz: its checksum is not the manifest's"]
+
+
+@only_moto
+async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
+    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+) -> None:
+    await make_table(clients, "Gone")
+    export = Exported(clients, "Gone", parts())
+    url = await export.put()
+    async with clients.open("s3") as s3:
+        await s3.delete_object(Bucket=BUCKET, Key=str(export.files[2]["dataFileS3Key"]))
+
+    with pytest.raises(CommandFailed, match=r"S3 refused reading s3://exports/\S+part2.json.gz"):
+        await Runs("Gone", endpoint, fake_server)(from_export=url)
+
+
+@only_moto
+@pytest.mark.parametrize(
+    ("summary", "said"),
+    [
+        ({"outputFormat": "ION"}, "its format is ION, not DYNAMODB_JSON"),
+        ({"exportType": "INCREMENTAL_EXPORT"}, "which holds changes, not a table"),
+        ({"tableArn": "arn:aws:dynamodb:us-east-1:1:table/Other"}, "not of table Refused"),
+    ],
+)
+async def test_what_is_no_full_export_of_the_table_is_refused(
+    clients: Dynamo,
+    endpoint: str,
+    fake_server: ServerProcess,
+    summary: dict[str, Any],
+    said: str,
+) -> None:
+    if "Refused" not in (await clients.items.list_tables())["TableNames"]:
+        await make_table(clients, "Refused")
+    url = await Exported(clients, "Refused", parts(1), **summary).put()
+
+    with pytest.raises(CommandRefused, match=said):
+        await Runs("Refused", endpoint, fake_server)(from_export=url)
+
+
+@only_moto
+async def test_an_export_that_is_older_than_a_fill_may_be_is_not_filled(
+    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+) -> None:
+    await make_table(clients, "Old")
+    made_at = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
+    url = await Exported(clients, "Old", parts(1), exportTime=made_at).put()
+
+    with pytest.raises(TooLate, match="too old to be filled"):
+        await Runs("Old", endpoint, fake_server)(from_export=url)

@@ -1,0 +1,163 @@
+"""asyncsync get, on keys that the handler wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from asyncsync import Config, Mirror
+from asyncsync.cli.main import main
+from asyncsync.copy.entries import NO_VERSION
+from asyncsync.lab.servers import ServerProcess, free_port, redis_process
+from asyncsync.tools.get import read_fence
+from tests.conftest import FOUND
+from tests.support.events import FIRST, event, item, record
+
+
+def write(url: str, records: Sequence[dict[str, Any]], **options: Any) -> None:
+    mirror = Mirror(Config(redis_url=url, metrics="off", **options))
+    mirror.lambda_handler(event(records))
+    mirror.close()
+
+
+def got(capsys: pytest.CaptureFixture[str], url: str, *arguments: str) -> tuple[int, str]:
+    code = main(["get", *arguments, "--redis-url", url])
+    return code, capsys.readouterr().out
+
+
+def test_value_expiry_and_fence_are_written_for_people(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(any_server.url, [record(7, FIRST)])
+
+    code, said = got(capsys, any_server.url, "Players:7")
+
+    assert code == 0
+    assert said.splitlines() == [
+        "Players:7",
+        '  value    {"Number":7,"Name":"player 7"}',
+        "           30 bytes, expires never",
+        "  fence    {Players:7}!f, expires in 24 h 59 min",
+        "           stream of 2026-01-01T00:00:00.000Z",
+        f"           sequence number {FIRST}",
+        "           rank 1: a stream record",
+    ]
+
+
+def test_json_keeps_the_values_own_digits_and_says_when_it_expires(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = "1" + "0" * 100
+    image = item(7, Points={"N": digits})
+    write(any_server.url, [record(7, FIRST, image=image)], ttl_s=3_600)
+
+    code, said = got(capsys, any_server.url, "Players:7", "--json")
+
+    assert code == 0
+    shown = json.loads(said)
+    assert f'"Points":{digits}' in shown["value"]
+    assert 3_590_000 < shown["expires_in_ms"] <= 3_600_000
+    assert 89_990_000 < shown["fence_expires_in_ms"] <= 90_000_000
+    assert shown["sequence_number"] == str(FIRST)
+    assert (shown["stream"], shown["rank"]) == ("2026-01-01T00:00:00.000Z", 1)
+
+
+def test_a_removed_item_shows_its_fence_and_nothing_at_all_is_exit_1(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(any_server.url, [record(7, FIRST, removed=True)])
+
+    code, said = got(capsys, any_server.url, "Players:7")
+    assert code == 0
+    assert "value    none" in said
+    assert f"sequence number {FIRST}" in said
+
+    code, said = got(capsys, any_server.url, "Players:8")
+    assert code == 1
+    assert said.splitlines() == ["Players:8", "  value    none", "  fence    none"]
+
+
+def test_a_fence_of_a_repair_before_any_record_says_so(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    any_client.set("{a}!f", NO_VERSION + b"2" + b"0" * 12)
+
+    said = got(capsys, any_server.url, "a")[1]
+
+    assert "without a version: no record of its key was known" in said
+    assert "rank 2: a repair or a reader's fill" in said
+
+
+def test_a_key_that_is_no_text_or_no_fence_of_ours_is_shown_as_it_is(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    any_client.set("other", b"\xff\x00binary")
+    any_client.set("{other}!f", "something else")
+
+    code, said = got(capsys, any_server.url, "other")
+
+    assert code == 0
+    assert "\\xff" in said
+    assert "not of a format that is known here: something else" in said
+    assert got(capsys, any_server.url, "{other}!f")[1].endswith("fence    none\n")
+
+
+def test_what_redis_refuses_is_one_line_and_never_the_password(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    any_client.rpush("list", "a")
+
+    assert main(["get", "list", "--redis-url", any_server.url]) == 1
+
+    errors = capsys.readouterr().err
+    assert errors.startswith("asyncsync: Redis at 127.0.0.1:")
+    assert "WRONGTYPE" in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.skipif(not FOUND, reason="needs a real server")
+def test_the_environment_says_where_redis_is_and_with_which_password(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis_process(FOUND[0], "--requirepass", "hush-hush") as server:
+        url = f"redis://:hush-hush@{server.host}:{server.port}"
+        write(url, [record(7, FIRST)])
+        monkeypatch.setenv("ASYNCSYNC_REDIS_URL", server.url)
+        monkeypatch.setenv("ASYNCSYNC_REDIS_PASSWORD", "hush-hush")
+        assert main(["get", "Players:7"]) == 0
+        monkeypatch.setenv("ASYNCSYNC_REDIS_PASSWORD", "hush-wrong")
+        assert main(["get", "Players:7"]) == 1
+        assert "hush" not in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["get", "a", "--redis-url", f"redis://127.0.0.1:{free_port()}"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "sequence_number", "rank", "nonce"),
+    [
+        (b"1" + b"1767225600000" + b"03" + b"111" + b"1", "111", "1", ""),
+        (b"1" + b"1767225600000" + b"22" + b"9" * 22 + b"0", "9" * 22, "0", ""),
+        (b"1" + b"1767225600000" + b"03" + b"111" + b"2" + b"4f1c", "111", "2", "4f1c"),
+    ],
+)
+def test_a_fence_is_decoded(content: bytes, sequence_number: str, rank: str, nonce: str) -> None:
+    fence = read_fence(content)
+
+    assert fence is not None
+    assert fence.stream_label == "2026-01-01T00:00:00.000Z"
+    assert (fence.sequence_number, fence.rank, fence.nonce) == (sequence_number, rank, nonce)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"2176722560000003111", b"1" * 16, b"1176722560000022" + b"9" * 5, b"nonce only"],
+)
+def test_what_is_no_fence_is_not_decoded(content: bytes) -> None:
+    assert read_fence(content) is None

@@ -1,0 +1,774 @@
+"""The operations function: slices before a deadline, its rights, and the machine that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aioboto3
+import anyio
+import pytest
+import redis
+
+from asyncsync import Config, ConfigError, Mirror
+from asyncsync.aws.clients import Dynamo
+from asyncsync.aws.items import scan_page
+from asyncsync.cli import operations
+from asyncsync.cli.operations import (
+    EVENT_BYTES_MAX,
+    SAID_BYTES_MAX,
+    SAID_LINE_BYTES_MAX,
+    SAID_LINES_MAX,
+    Said,
+    lambda_handler,
+)
+from asyncsync.copy import reader as copy_module
+from asyncsync.errors import StoreRefused
+from asyncsync.lab.proxy import proxy_to
+from asyncsync.lab.servers import ServerProcess, dynamodb_process, redis_process
+from asyncsync.tools.audit import command as audit_module
+from asyncsync.tools.audit.command import AuditOptions, audit_with
+from asyncsync.tools.audit.retire import RetireOptions, retire_with
+from asyncsync.tools.backfill.command import BackfillOptions, backfill
+from asyncsync.tools.errors import CommandFailed
+from tests.conftest import FOUND
+from tests.deploy.test_template_cache import access, set_user
+from tests.support.cloudformation import PSEUDO, Resolver
+from tests.support.events import FIRST, arn, record
+from tests.support.state_machine import Failed, Walk
+from tests.support.tables import begin_stream, load, make_table, numbered
+from tests.tools.test_export import Exported, parts
+from tests.tools.test_preconditions import function
+from tests.tools.test_redrive import at_version, discarded
+from tests.tools.test_slices import ITEMS, plant, result
+
+BUCKET = "operated"
+STATE = f"s3://{BUCKET}/operations"
+
+
+@pytest.fixture
+def table(request: pytest.FixtureRequest) -> str:
+    """A name of the test's own."""
+    kept = [c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_")]
+    return "".join(kept)[:200]
+
+
+class Deadline:
+    """Lambda's context, whose time goes by with every look at it."""
+
+    aws_request_id = "8f2a"
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def get_remaining_time_in_millis(self) -> int:
+        self._looks -= 1
+        return 900_000 if self._looks > 0 else 59_000
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """Moto's alone, which has S3, too."""
+    with dynamodb_process() as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=FOUND[:1])
+def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """One server is enough: the commands themselves are tested on each."""
+    with redis_process(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+async def bucket(clients: Dynamo) -> AsyncIterator[Any]:
+    async with clients.open("s3") as s3:
+        await s3.create_bucket(Bucket=BUCKET)
+        yield s3
+        listed = await s3.list_objects_v2(Bucket=BUCKET)
+        for each in listed.get("Contents", []):
+            await s3.delete_object(Bucket=BUCKET, Key=each["Key"])
+        await s3.delete_bucket(Bucket=BUCKET)
+
+
+@pytest.fixture
+def settings(
+    table: str, real_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> pytest.MonkeyPatch:
+    """The function's environment, as the template has it."""
+    for name, value in {
+        operations.TABLE: table,
+        operations.PLACE: f"s3://{BUCKET}/aws/lambda/",
+        operations.STATE: STATE,
+        operations.SEES_MAPPING: "false",
+        "ASYNCSYNC_REDIS_URL": real_server.url,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def few(*arguments: Any) -> Any:
+        dynamo, name, segment, segments, after = arguments
+        return await scan_page(dynamo, name, segment, segments, after, 5)
+
+    monkeypatch.setattr(audit_module, "scan_page", few)
+    monkeypatch.setattr(copy_module, "SCAN_COUNT", 20)
+
+
+async def invoked(event: Any, context: Any = None) -> dict[str, Any]:
+    """The function in a thread of its own: it brings its own event loop. JSON in, JSON out."""
+    given = json.loads(json.dumps(event))
+    answer = await asyncio.to_thread(lambda_handler, given, context)
+    made: dict[str, Any] = json.loads(json.dumps(answer))
+    return made
+
+
+async def until_done(event: Any, looks: int) -> list[dict[str, Any]]:
+    """Invoke it with its own answers until it is done."""
+    answers = [await invoked(event, Deadline(looks))]
+    while not answers[-1]["done"]:
+        answers.append(await invoked(answers[-1]["next"], Deadline(looks)))
+        assert len(answers) < 100, "no slice got anywhere"
+    return answers
+
+
+# --- slices -----------------------------------------------------------------------------------
+
+
+async def test_a_backfill_in_slices_fills_what_one_invocation_fills(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_client: redis.Redis,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(ITEMS))
+    args = ["backfill", "--endpoint-url", endpoint, "--assume-following", "--segments", "4"]
+    args += ["--page-items", "5", "--json"]
+
+    (once,) = await until_done({"args": args}, 10**6)
+    copied = {name: real_client.get(name) for name in real_client.scan_iter()}
+    real_client.flushall()
+    answers = await until_done({"args": args}, 10)
+
+    assert len(answers) >= 5
+    assert (once["done"], once["exit_code"]) == (True, 0)
+    assert [each["exit_code"] for each in answers] == [1] * (len(answers) - 1) + [0]
+    first, last = (json.loads(each["said"][-1]) for each in (once, answers[-1]))
+    assert (last["read"], last["filled"]) == (first["read"], first["filled"]) == (ITEMS, ITEMS)
+    assert {name: real_client.get(name) for name in real_client.scan_iter()} == copied
+    assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
+
+
+async def test_an_audit_in_slices_finds_what_one_invocation_finds(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_client: redis.Redis,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(ITEMS))
+    planted = plant(real_client, table)
+    args = ["audit", "--endpoint-url", endpoint, "--settle", "0.001", "--json"]
+
+    (once,) = await until_done({"args": args}, 10**6)
+    answers = await until_done({"args": args}, 10)
+
+    assert len(answers) >= 5
+    assert once["exit_code"] == answers[-1]["exit_code"] == 1
+    findings, summary = result(once["said"])
+    assert findings == planted
+    assert result(answers[-1]["said"])[1] == summary
+    found: dict[str, str] = {}
+    for each in answers:
+        lines = [line for line in each["said"] if line.startswith('{"finding"')]
+        found |= {json.loads(line)["key"]: json.loads(line)["finding"] for line in lines}
+    assert found == planted
+    assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
+
+
+async def test_what_the_environment_knows_arguments_may_leave_out(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_client: redis.Redis,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(3))
+    made = record(2, FIRST, stream_arn=arn(table=table))
+    body = discarded([made], table=table)
+    await bucket.put_object(Bucket=BUCKET, Key="aws/lambda/a", Body=body)
+
+    answer = await invoked({"args": ["redrive", "--endpoint-url", endpoint]}, Deadline(10**6))
+
+    assert (answer["done"], answer["exit_code"]) == (True, 0)
+    assert answer["said"] == [
+        "1 of 1 objects redriven and moved to redriven/: 1 keys repaired, 0 already past it; "
+        "0 objects left"
+    ]
+    assert real_client.exists(f"{table}:2")
+    listed = await bucket.list_objects_v2(Bucket=BUCKET)
+    assert [each["Key"] for each in listed["Contents"]] == ["redriven/aws/lambda/a"]
+
+
+async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lost(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+) -> None:
+    """Redis is away: a page would wait for it as long as it may be filled, a day."""
+    await make_table(clients, table)
+    await load(clients, table, numbered(20))
+    args = ["backfill", "--endpoint-url", endpoint, "--assume-following"]
+    async with proxy_to(real_server.host, real_server.port) as proxy:
+        settings.setenv("ASYNCSYNC_REDIS_URL", f"redis://127.0.0.1:{proxy.port}")
+        proxy.cut()
+        with settings.context() as patched:
+            patched.setattr(operations, "ANSWER_S", 898.0)  # of the 900 s that there are
+            cut = await invoked({"args": args}, Deadline(10**6))
+        proxy.heal()
+        (done,) = await until_done(cut["next"], 10**6)
+
+    assert (cut["done"], cut["exit_code"]) == (False, 1)
+    assert cut["said"][-1] == "time is up in the middle of something, which is done again"
+    assert done["exit_code"] == 0
+    assert real_client.dbsize() == 20
+
+
+def test_its_name_is_what_it_is_called_by() -> None:
+    assert f"{lambda_handler.__module__}.{lambda_handler.__name__}" == operations.ENTRY_POINT
+
+
+# --- what it refuses --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"args": ["demo"]}, "demo is not for here: backfill, audit, redrive are"),
+        ({"args": ["tail", "--table", "T"]}, "tail is not for here"),
+        ({"args": ["simulate"]}, "simulate is not for here"),
+        ({"args": []}, "nothing is not for here"),
+        ({"args": ["--version"]}, "--version is not for here"),
+        ({}, "an event is "),
+        (["audit"], "an event is "),
+        ({"args": ["audit"], "arg": []}, "an event is "),
+        ({"args": "audit"}, "args are a list"),
+        ({"args": ["audit", "--sample", 100]}, "args are a list of texts, numbers too"),
+        ({"args": ["audit"], "also": "--repair"}, "args are a list"),
+        ({"args": ["audit", "--sample", "0"]}, "argument --sample: must be 1 or more"),
+        ({"args": ["audit", "--sampel", "1"]}, "unrecognized arguments: --sampel 1"),
+        ({"args": ["audit", "--state", "a.json"]}, "--state is s3://bucket/prefix here"),
+        ({"args": ["audit", "--retire", "{A}", "--show"]}, "--retire removes old names"),
+        ({"args": ["backfill"]}, "give --assume-following"),
+        ({"args": ["audit", "x" * EVENT_BYTES_MAX]}, "more than 16,384 bytes"),
+        ({"args": ["audit", "\ud800"]}, "unrecognized arguments"),
+    ],
+)
+def test_what_makes_no_sense_here_is_an_answer_with_exit_code_2(
+    event: Any, said: str, settings: pytest.MonkeyPatch
+) -> None:
+    answer = lambda_handler(event, Deadline(10**6))
+
+    assert (answer["done"], answer["exit_code"]) == (True, 2)
+    assert said in answer["said"][0]
+    assert answer["next"] == event
+    json.dumps(answer).encode()
+
+
+def test_settings_that_are_wrong_are_an_answer_too(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("ASYNCSYNC_MODE", "sideways")
+    assert "ASYNCSYNC_MODE" in lambda_handler({"args": ["audit"]})["said"][0]
+    settings.delenv(operations.STATE)
+    assert "OPERATIONS_STATE is not set" in lambda_handler({"args": ["audit"]})["said"][0]
+    settings.delenv(operations.TABLE)
+    assert "required: --table" in lambda_handler({"args": ["audit"]})["said"][0]
+    settings.delenv(operations.PLACE)
+    said = lambda_handler({"args": ["redrive", "--table", "T"]})["said"]
+    assert "required: PLACE" in said[0]
+
+
+async def test_what_is_worth_another_try_is_raised(
+    clients: Dynamo, endpoint: str, table: str, bucket: Any, settings: pytest.MonkeyPatch
+) -> None:
+    args = ["audit", "--endpoint-url", endpoint]
+    with pytest.raises(CommandFailed, match="describing table"):  # it is not there
+        await invoked({"args": args})
+    await make_table(clients, table)
+    settings.setenv("ASYNCSYNC_REDIS_PASSWORD", "wrong")
+    with pytest.raises(StoreRefused) as raised:
+        await invoked({"args": args})
+    assert "wrong" not in str(raised.value).replace("WRONGPASS", "").replace("invalid", "")
+    assert not issubclass(ConfigError, StoreRefused)
+
+
+# --- what it says -----------------------------------------------------------------------------
+
+
+def test_an_answer_is_bounded_and_keeps_the_first_and_the_last_of_what_was_said() -> None:
+    said = Said()
+    for number in range(10 * SAID_LINES_MAX):
+        said(f"stale    Players:{number}")
+    lines = said.lines()
+
+    assert len(lines) == SAID_LINES_MAX + 1
+    assert (lines[0], lines[-2]) == ("stale    Players:0", "stale    Players:1999")
+    assert lines[-1] == f"({9 * SAID_LINES_MAX:,} lines of the middle are left out)"
+
+    for line in ("x" * 10**6, '"\\\n' * 10**5, "zoë\U0001f600" * 10**5):
+        said = Said()
+        for _ in range(100):
+            said(line)
+        assert len(json.dumps(said.lines())) < SAID_BYTES_MAX + 1_000
+        assert len(said.lines()[0].encode()) <= SAID_LINE_BYTES_MAX
+    # Half of what Step Functions takes, which is less than Lambda does.
+    assert SAID_BYTES_MAX + 1_000 + EVENT_BYTES_MAX + 1_000 < 128 * 1_024
+
+
+def test_of_how_far_it_is_an_answer_has_the_latest_and_the_log_one_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    said = Said()
+    said("table   Players")
+    for _ in range(100):
+        now_s += 1.0
+        said(f"{now_s:7.1f} s  {now_s:.0f} keys, 1/s, 0 findings")
+        if now_s == 50:
+            said("stale    Players:7")
+
+    assert said.lines() == [
+        "table   Players",
+        "   50.0 s  50 keys, 1/s, 0 findings",
+        "stale    Players:7",
+        "  100.0 s  100 keys, 1/s, 0 findings",
+    ]
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["says"] for each in logged] == [
+        f"{n}.0 s  {n} keys, 1/s, 0 findings" for n in (30, 60, 90)
+    ]
+
+
+async def test_neither_arguments_nor_findings_are_logged(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(ITEMS))
+    plant(real_client, table)
+    real_client.acl_setuser(
+        "who", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"]
+    )
+    url = f"redis://who:secret@127.0.0.1:{real_server.port}"
+    args = ["audit", "--endpoint-url", endpoint, "--settle", "0.001", "--show"]
+    monkeyed = [*args, "--redis-url", url]
+    settings.setattr(operations, "LOG_INTERVAL_S", 0.0)
+    settings.setattr("asyncsync.tools.audit.report.PROGRESS_INTERVAL_S", 0.0)
+
+    answer = await invoked({"args": monkeyed}, Deadline(10**6))
+
+    real_client.acl_deluser("who")
+    assert any("another" in line for line in answer["said"])  # shown, as was asked for
+    out, err = capsys.readouterr()
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert (events[0], events[-1]) == ("slice_began", "slice_ended")
+    assert "progress" in events
+    for word in ("secret", "another", f"{table}:", "--show"):
+        assert word not in out + err
+
+
+# --- rights -----------------------------------------------------------------------------------
+
+ALIASES = {"s3:ListObjectsV2": "s3:ListBucket"}
+
+
+class Calls:
+    """Every call to AWS as IAM sees it: the action, and on what."""
+
+    def __init__(self) -> None:
+        self.made: set[tuple[str, str]] = set()
+
+    def note(self, params: Any, model: Any, **_: Any) -> None:
+        service = model.service_model.service_name
+        action = ALIASES.get(f"{service}:{model.name}", f"{service}:{model.name}")
+        if action == "s3:CopyObject":
+            source = params["CopySource"]
+            self.made.add(("s3:GetObject", f"{source['Bucket']}/{source['Key']}"))
+            action = "s3:PutObject"
+        self.made.add((action, self._resource(service, params)))
+
+    def _resource(self, service: str, params: Any) -> str:
+        if service == "s3":
+            return "/".join(str(params[name]) for name in ("Bucket", "Key") if name in params)
+        if service == "dynamodb":
+            return str(params.get("TableName") or next(iter(params["RequestItems"])))
+        return "*"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """What botocore's own events say of every client that the tools open."""
+    noted = Calls()
+    session = aioboto3.Session
+
+    class Noted(session):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **given: Any) -> None:
+            super().__init__(*args, **given)
+            self._session.register("provide-client-params", noted.note)
+
+    monkeypatch.setattr(aioboto3, "Session", Noted)
+    return noted
+
+
+def statements(translated: Any, **given: str) -> list[tuple[str, str]]:
+    """Action and resource of each thing that the role allows, the network's and logs' left out."""
+    role = Resolver(translated, given, known=True).resources()["OperationsRole"]
+    (policy,) = role["Properties"]["Policies"]
+    allowed = []
+    for each in policy["PolicyDocument"]["Statement"]:
+        if each["Sid"] in ("Logs", "Connect", "Interfaces", "InterfacesNotByCode"):
+            continue
+        actions = each["Action"] if isinstance(each["Action"], list) else [each["Action"]]
+        allowed += [(action, each["Resource"]) for action in actions]
+    return allowed
+
+
+OURS = {
+    "Network": "existing",
+    "SubnetIds": "subnet-0a1b2c3d",
+    "SecurityGroupIds": "sg-0a1b2c3d",
+}
+
+
+async def test_the_commands_call_what_the_role_allows_and_the_role_allows_nothing_else(
+    translated: Any,
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_client: redis.Redis,
+    calls: Calls,
+) -> None:
+    await _everything(clients, endpoint, table, bucket, settings, real_client)
+    names = {BUCKET: "${GivenUp.Arn}", table: "arn:aws:dynamodb:*:table/players-Players-X1"}
+    made = {(action, _named(resource, names)) for action, resource in calls.made}
+
+    for given, left_out in ((OURS, set()), ({}, {"lambda", "cloudwatch"})):
+        allowed = statements(translated, **given)
+        used = {each for each in made if each[0].split(":")[0] not in left_out}
+        for action, resource in used:
+            assert any(
+                action == its and fnmatch.fnmatchcase(resource, _pattern(pattern))
+                for its, pattern in allowed
+            ), (action, resource)
+        for its, pattern in allowed:
+            assert any(
+                action == its and fnmatch.fnmatchcase(resource, _pattern(pattern))
+                for action, resource in used
+            ), (its, pattern)
+
+
+def _named(resource: str, names: dict[str, str]) -> str:
+    first, slash, rest = resource.partition("/")
+    return names.get(first, first) + slash + rest
+
+
+def _pattern(resource: str) -> str:
+    """A resource of the policy, for fnmatch: of a table's ARN the account's part is any."""
+    return resource.replace(f"us-east-1:{PSEUDO['AWS::AccountId']}", "*").replace("[", "[[]")
+
+
+async def _everything(
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    client: redis.Redis,
+) -> None:
+    """Each command, each way in, each kind of end."""
+    await make_table(clients, table)
+    await begin_stream(clients, table)
+    await load(clients, table, numbered(40))
+    settings.setenv(operations.SEES_MAPPING, "true")
+    at = ["--endpoint-url", endpoint]
+    described = await clients.items.describe_table(TableName=table)
+    async with function(clients) as functions:
+        await functions.create_event_source_mapping(
+            EventSourceArn=described["Table"]["LatestStreamArn"],
+            FunctionName="mirror",
+            StartingPosition="TRIM_HORIZON",
+        )
+        for looks in (6, 10**6):
+            await until_done({"args": ["backfill", *at, "--page-items", "5"]}, looks)
+    export = Exported(clients, table, parts())
+    del export.summary["manifestFilesS3Key"]
+    url = await export.put(BUCKET, "exports/")
+    client.flushall()
+    args = ["backfill", *at, "--assume-following", "--from-export", url]
+    assert (await until_done({"args": args}, 3))[-1]["exit_code"] == 0
+
+    client.delete(f"{table}:3")
+    client.set(f"{table}:999", "an orphan")
+    settled = ["--settle", "0.001"]
+    for more in (["--sample", "10"], ["--repair"], ["--retire", "old:{Number}", "--orphans"]):
+        assert (await until_done({"args": ["audit", *at, *settled, *more]}, 3))[-1]["done"]
+    for name, number in (("a", 1), ("b", 2)):
+        made = record(number, FIRST, stream_arn=arn(table=table))
+        key = f"aws/lambda/{name}"
+        await bucket.put_object(Bucket=BUCKET, Key=key, Body=discarded([made], table=table))
+    assert (await until_done({"args": ["redrive", *at]}, 1))[-1]["exit_code"] == 0
+
+
+# --- what it asks of the cache -----------------------------------------------------------------
+
+COMMANDS = "evalsha eval exists mget get set del type scan info"
+
+
+async def _on_the_cache(
+    clients: Dynamo, endpoint: str, table: str, state: str, url: str, client: redis.Redis
+) -> bool:
+    """Fill, repair in slices, retire; whether all went well."""
+    client.flushall()
+    client.script_flush()
+    for name in ("Players:v0:1", "Players:1", "Players:999"):
+        client.set(name, "{}")
+    client.set("{Players:2}!f", at_version(FIRST) + b"1")  # removed, and there again
+    client.hset("Players:7000", "not", "ours")
+    client.set("Players:" + "!" + "0" * 64, '{"Number":998}')  # a hash of nobody's
+    mirror = Mirror(Config(redis_url=url, key="Players:{Number}"), emit=lambda _: None)
+    filled = BackfillOptions(table=table, endpoint_url=endpoint, assume_following=True)
+    audited = AuditOptions(
+        table=table, endpoint_url=endpoint, settle_s=0.001, repair=True, state=state
+    )
+    retired = RetireOptions(table=table, endpoint_url=endpoint, template="Players:v0:{Number}")
+    return (
+        await backfill(filled, mirror, {}, print)
+        and await audit_with(clients, audited, mirror, print)
+        and await retire_with(clients, retired, mirror, print)
+        and client.exists("Players:1", "Players:2", "Players:3") == 3
+        and not client.exists("Players:999", "Players:v0:1")
+    )
+
+
+async def test_the_caches_user_may_do_what_the_commands_send_and_nothing_less_will_do(
+    translated: Any,
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    tmp_path: Path,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(3))
+    rules = access(translated, "OperationsUser", Cache="node")
+    url = f"redis://operator:any@127.0.0.1:{real_server.port}"
+    assert {rule[1:] for rule in rules if rule.startswith("+")} == set(COMMANDS.split())
+
+    for without in ("", *COMMANDS.split()):
+        set_user(real_client, "operator", [each for each in rules if each != f"+{without}"])
+        state = str(tmp_path / f"{without}.json")
+        try:
+            went_well = await _on_the_cache(clients, endpoint, table, state, url, real_client)
+        except (StoreRefused, CommandFailed):
+            went_well = False
+        assert went_well == (not without), without
+    real_client.acl_deluser("operator")
+    await asyncio.sleep(0)
+
+
+# --- many segments at once ----------------------------------------------------------------------
+
+
+class Lambda:
+    """The function in place of Lambda, and what else the machine asks."""
+
+    def __init__(self, endpoint: str, looks: int) -> None:
+        self.endpoint = endpoint
+        self.looks = looks
+        self.mapping = {"State": "Enabled", "StartingPosition": "TRIM_HORIZON"}
+        self.alarm = "OK"
+        self.events: list[Any] = []
+        self.fails = 0
+
+    def resources(self) -> dict[str, Callable[[Any], Any]]:
+        return {
+            "lambda:invoke": self.invoke,
+            "aws-sdk:lambda:getEventSourceMapping": self.look,
+            "aws-sdk:cloudwatch:describeAlarms": lambda given: {
+                "MetricAlarms": [{"StateValue": self.alarm, "AlarmName": given["AlarmNames"][0]}]
+            },
+        }
+
+    def look(self, given: Any) -> Any:
+        assert given == {"Uuid": "${MirrorChanges}"}
+        return {**self.mapping, "BatchSize": 1000}
+
+    def invoke(self, given: Any) -> Any:
+        assert given["FunctionName"] == "${OperationsFunction.Arn}"
+        self.events.append(given["Payload"])
+        if self.fails:
+            self.fails -= 1
+            raise CommandFailed("Redis is away")
+        answer = lambda_handler(given["Payload"], Deadline(self.looks))
+        return {"StatusCode": 200, "Payload": json.loads(json.dumps(answer))}
+
+
+@pytest.fixture
+def definition(translated: Any) -> Any:
+    resources = Resolver(translated, {"OperationsMap": "true"}, known=True).resources()
+    return resources["OperationsMachine"]["Properties"]["Definition"]
+
+
+async def test_the_machine_runs_every_segment_until_none_has_work_left(
+    definition: Any,
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_client: redis.Redis,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(ITEMS))
+    function = Lambda(endpoint, looks=4)
+    function.fails = 3  # and is tried again
+    walk = Walk(function.resources())
+    args = ["backfill", "--endpoint-url", endpoint, "--page-items", "10"]
+
+    await asyncio.to_thread(walk.run, definition, {"args": args, "segments": 6})
+
+    also = ["--assume-following", "--segments", "6", "--only"]
+    events = [{"args": args, "also": [*also, str(number)]} for number in range(6)]
+    assert [
+        each for at, each in enumerate(function.events) if each not in function.events[:at]
+    ] == (events)
+    assert len(function.events) >= 12  # slices
+    assert walk.seen.count("Again") == walk.seen.count("Slice") - 6
+    assert walk.seen[-1] == "Done"
+    assert real_client.dbsize() == ITEMS
+    assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
+
+
+async def test_started_again_the_machine_goes_on_with_the_segment_that_was_under_way(
+    definition: Any,
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_client: redis.Redis,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(60))
+    function = Lambda(endpoint, looks=3)
+    args = ["backfill", "--endpoint-url", endpoint, "--page-items", "5", "--json"]
+    given = {"args": args, "segments": 1}
+    invoke = function.invoke
+
+    def until_it_is_away(event: Any) -> Any:
+        function.fails = 100 if len(function.events) >= 2 else 0
+        return invoke(event)
+
+    first = Walk({**function.resources(), "lambda:invoke": until_it_is_away})
+    with pytest.raises(CommandFailed):
+        await asyncio.to_thread(first.run, definition, given)
+    filled = real_client.dbsize()
+    assert 0 < filled < 60
+
+    function.fails, function.events = 0, []
+    await asyncio.to_thread(Walk(function.resources()).run, definition, given)
+    assert real_client.dbsize() == 60
+    assert len(function.events) <= 4  # of six slices two were done
+
+
+async def test_the_machine_says_what_is_left_what_is_wrong_and_what_does_not_follow(
+    definition: Any,
+    clients: Dynamo,
+    endpoint: str,
+    table: str,
+    bucket: Any,
+    settings: pytest.MonkeyPatch,
+    real_client: redis.Redis,
+    tmp_path: Path,
+) -> None:
+    await make_table(clients, table)
+    await load(clients, table, numbered(20))
+    function = Lambda(endpoint, looks=10**6)
+
+    async def walk(*args: str) -> Any:
+        given = {"args": ["backfill", "--endpoint-url", endpoint, *args], "segments": 2}
+        made = Walk(function.resources())
+        with pytest.raises(Failed) as failed:
+            await asyncio.to_thread(made.run, definition, given)
+        return failed.value.args
+
+    (tmp_path / "poisoned.py").write_text(
+        "import os\n"
+        "from asyncsync import Config, Mirror\n"
+        "def value(item):\n"
+        "    raise LookupError\n"
+        "mirror = Mirror(Config(redis_url=os.environ['ASYNCSYNC_REDIS_URL']), transform=value)\n"
+    )
+    settings.syspath_prepend(str(tmp_path))
+    assert (await walk("--mirror", "poisoned:mirror"))[0] == "LeftWork"
+    assert (await walk("--what"))[0] == "WrongArguments"
+    assert "unrecognized arguments: --what" in (await walk("--what"))[1]
+    function.alarm = "ALARM"
+    assert (await walk())[0] == "NotFollowed"
+    function.alarm = "INSUFFICIENT_DATA"  # nobody writes to the table
+    function.mapping["State"] = "Disabled"
+    assert (await walk())[0] == "NotFollowed"
+    function.mapping = {"State": "Enabled", "StartingPosition": "LATEST"}
+    invoked_before = len(function.events)
+    assert (await walk())[0] == "NotFollowed"
+    assert len(function.events) == invoked_before
+
+
+def test_the_machine_is_a_distributed_map_whose_concurrency_is_capped(definition: Any) -> None:
+    states = definition["States"]
+    inner = states["Backfill"]["ItemProcessor"]
+    ends = {name: each for name, each in inner["States"].items() if each["Type"] == "Task"}
+
+    assert inner["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
+    assert states["Backfill"]["MaxConcurrency"] == 8
+    assert inner["States"]["Slice"]["TimeoutSeconds"] > 900
+    for machine in (definition, inner):  # every state can be come to, and leads to one
+        led_to = {machine["StartAt"]}
+        for state in machine["States"].values():
+            led_to |= {state[name] for name in ("Next", "Default") if name in state}
+            led_to |= {each["Next"] for each in state.get("Choices", ())}
+        assert led_to == set(machine["States"])
+    assert list(ends) == ["Slice"]
+
+
+@pytest.fixture(autouse=True)
+def no_state_is_left() -> Iterator[None]:
+    """Sockets of a loop that has ended are let go."""
+    yield
+    anyio.run(anyio.sleep, 0)

@@ -1,0 +1,159 @@
+"""Nothing is filled unless a mapping follows the stream since before the first read."""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from asyncsync.aws.clients import Dynamo, describe_table, stream_of
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.tools.backfill.preconditions import (
+    BEHIND_MS_MAX,
+    refuse_unless_followed,
+    why_not_followed,
+)
+from asyncsync.tools.errors import CommandRefused
+from tests.support.tables import begin_stream, load, make_table, numbered, only_moto
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+ARN = "arn:aws:lambda:us-east-1:111122223333:function:mirror"
+
+
+def mapping(**given: Any) -> dict[str, Any]:
+    return {
+        "UUID": "u-1",
+        "FunctionArn": ARN,
+        "State": "Enabled",
+        "StartingPosition": "TRIM_HORIZON",
+        "LastModified": NOW - timedelta(hours=2),
+        **given,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "age_ms", "why"),
+    [
+        ({}, 0, ""),
+        ({}, BEHIND_MS_MAX, ""),
+        ({}, BEHIND_MS_MAX + 1_000, "mapping u-1 has not caught up: it is 61 s behind"),
+        ({"State": "Disabled"}, 0, "mapping u-1 is Disabled, not Enabled"),
+        ({"State": "Creating"}, 0, "mapping u-1 is Creating, not Enabled"),
+        ({"StartingPosition": "LATEST"}, 0, "mapping u-1 began at LATEST, not at TRIM_HORIZON"),
+    ],
+)
+def test_a_mapping_follows_when_it_is_whole_enabled_and_caught_up(
+    given: dict[str, Any], age_ms: float, why: str
+) -> None:
+    assert why_not_followed([mapping(**given)], {ARN: age_ms}, None) == why
+
+
+def test_one_that_follows_is_enough_and_none_is_not() -> None:
+    assert why_not_followed([mapping(State="Disabled"), mapping()], {ARN: 0.0}, None) == ""
+    assert "no event source mapping" in why_not_followed([], {}, None)
+
+
+def test_before_an_export_it_must_have_been_as_it_is() -> None:
+    an_hour_ago, three_hours_ago = NOW - timedelta(hours=1), NOW - timedelta(hours=3)
+
+    assert why_not_followed([mapping()], {ARN: 0.0}, an_hour_ago) == ""
+    assert why_not_followed([mapping()], {ARN: 0.0}, three_hours_ago) == (
+        "mapping u-1 was made or changed at 2026-01-01T22:00:00Z, after the export"
+    )
+
+
+# --- as AWS's own calls have it ---------------------------------------------------------------
+
+
+@asynccontextmanager
+async def function(clients: Dynamo, name: str = "mirror") -> AsyncIterator[Any]:
+    """A function that nothing invokes; gives Lambda's client."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as written:
+        written.writestr("app.py", "def handler(event, context): pass\n")
+    trust = '{"Version": "2012-10-17", "Statement": []}'
+    async with clients.open("iam") as iam, clients.open("lambda") as functions:
+        role = await iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
+        await functions.create_function(
+            FunctionName=name,
+            Runtime="python3.13",
+            Role=role["Role"]["Arn"],
+            Handler="app.handler",
+            Code={"ZipFile": archive.getvalue()},
+        )
+        yield functions
+
+
+@only_moto
+async def test_lambda_and_cloudwatch_are_asked(clients: Dynamo) -> None:
+    await make_table(clients, "Followed")
+    await begin_stream(clients, "Followed")
+    table = await describe_table(clients, "Followed")
+    now = datetime.now(UTC)
+    with pytest.raises(CommandRefused, match="no event source mapping reads the table's stream"):
+        await refuse_unless_followed(clients, table, now)
+
+    async with function(clients) as functions, clients.open("cloudwatch") as metrics:
+        made = await functions.create_event_source_mapping(
+            EventSourceArn=table.stream_arn,
+            FunctionName="mirror",
+            StartingPosition="TRIM_HORIZON",
+        )
+        assert made["EventSourceArn"] == table.stream_arn
+        await refuse_unless_followed(clients, table, now)
+        for minutes, age_ms in ((4, 900_000.0), (1, 120_000.0)):
+            await metrics.put_metric_data(
+                Namespace="AWS/Lambda",
+                MetricData=[
+                    {
+                        "MetricName": "IteratorAge",
+                        "Dimensions": [{"Name": "FunctionName", "Value": "mirror"}],
+                        "Timestamp": now - timedelta(minutes=minutes),
+                        "Value": age_ms,
+                    }
+                ],
+            )
+        with pytest.raises(CommandRefused, match="not caught up: it is 120 s behind; mend that"):
+            await refuse_unless_followed(clients, table, now)
+
+
+@only_moto
+async def test_the_command_fills_nothing_until_a_mapping_follows(
+    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+) -> None:
+    await make_table(clients, "Waits")
+    await load(clients, "Waits", numbered(3))
+    await begin_stream(clients, "Waits")
+    stream_arn = stream_of(await describe_table(clients, "Waits"))
+    program = [sys.executable, "-m", "asyncsync", "backfill", "--table", "Waits"]
+    program += ["--endpoint-url", endpoint, "--redis-url", fake_server.url]
+    with redis.Redis(port=fake_server.port) as client:
+        client.flushall()
+
+        ended = await anyio.run_process(program, check=False)
+        assert (ended.returncode, ended.stdout, client.dbsize()) == (2, b"", 0)
+        assert ended.stderr.startswith(b"asyncsync: nothing may be filled yet: no event source")
+        assert ended.stderr.count(b"\n") == 1
+
+        async with function(clients, "waits") as functions:
+            await functions.create_event_source_mapping(
+                EventSourceArn=stream_arn, FunctionName="waits", StartingPosition="TRIM_HORIZON"
+            )
+        ended = await anyio.run_process(program, check=False)
+        assert (ended.returncode, ended.stderr, client.dbsize()) == (0, b"", 3)
+
+
+async def test_a_table_without_a_stream_is_refused(clients: Dynamo) -> None:
+    await make_table(clients, "Streamless")
+    table = await describe_table(clients, "Streamless")
+
+    with pytest.raises(CommandRefused, match="Streamless has no stream"):
+        await refuse_unless_followed(clients, table, NOW)

@@ -1,0 +1,421 @@
+"""asyncsync tail and what it reads DynamoDB with, on moto's server in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from asyncsync import Config
+from asyncsync.aws.clients import (
+    Dynamo,
+    IteratorGone,
+    Page,
+    Shard,
+    describe_table,
+    get_item,
+    lambda_record,
+    read_page,
+    scan,
+    shard_iterator,
+    shards,
+    stream_of,
+)
+from asyncsync.cli.main import main
+from asyncsync.lab.servers import ServerProcess, free_port
+from asyncsync.mapping.answers import Answer, FunctionError, Returned
+from asyncsync.mapping.event_source_mapping import (
+    Batch,
+    Decision,
+    EventSourceMapping,
+    MappingSettings,
+)
+from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.run import poller as poll
+from asyncsync.tools.run.command import TailOptions, tail
+from asyncsync.tools.run.poller import Consumer, Poller
+from tests.support.events import FIRST, arn, record
+
+
+async def make_table(clients: Dynamo, name: str, view: str | None = "NEW_AND_OLD_IMAGES") -> None:
+    stream: dict[str, Any] = {"StreamEnabled": False}
+    if view is not None:
+        stream = {"StreamEnabled": True, "StreamViewType": view}
+    await clients.items.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
+        BillingMode="PAY_PER_REQUEST",
+        StreamSpecification=stream,  # type: ignore[arg-type]
+    )
+
+
+async def put(clients: Dynamo, table: str, number: int, **attributes: Any) -> None:
+    await clients.items.put_item(
+        TableName=table, Item={"Number": {"N": str(number)}, **attributes}
+    )
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+async def test_a_table_is_mirrored_and_progress_is_told(
+    clients: Dynamo,
+    endpoint: str,
+    any_server: ServerProcess,
+    any_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = f"Tail-{any_server.name}"
+    await make_table(clients, table)
+    for number in (1, 2, 3):
+        await put(clients, table, number, Odd={"B": b"\xff"})
+    await put(clients, table, 1, Odd={"S": "newer"})
+    await clients.items.delete_item(TableName=table, Key={"Number": {"N": "2"}})
+    any_client.script_flush()  # so that one round trip more brings the script
+    said: list[str] = []
+
+    monkeypatch.setattr("asyncsync.tools.run.command.PROGRESS_INTERVAL_S", 0.05)
+    options = TailOptions(table=table, endpoint_url=endpoint, idle_s=1.5)
+    await tail(options, Config(redis_url=any_server.url), {}, said.append)
+
+    held: Any = any_client.mget(*(f"{table}:{number}" for number in (1, 2, 3)))
+    assert [each and json.loads(each) for each in held] == [
+        {"Number": 1, "Odd": "newer"},
+        None,
+        {"Number": 3, "Odd": "/w=="},
+    ]
+    assert re.match(rf"stream  arn:aws:dynamodb:[\w-]+:[0-9]+:table/{table}/", said[0])
+    assert said[1] == f"redis   127.0.0.1:{any_server.port}, keys {{@table}}:{{@key}}"
+    assert "5 records in 1 batches, 2 round trips, 2 superseded, caught up" in said[-1]
+
+
+async def test_a_redis_that_is_down_is_told_with_what_was_reported(
+    clients: Dynamo, endpoint: str
+) -> None:
+    await make_table(clients, "Down")
+    await put(clients, "Down", 1)
+    told = anyio.Event()
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "ConnectionRefusedError" in line:
+            told.set()
+
+    async with anyio.create_task_group() as tasks:
+        options = TailOptions(table="Down", endpoint_url=endpoint)
+        config = Config(redis_url=f"redis://127.0.0.1:{free_port()}")
+        tasks.start_soon(tail, options, config, {}, say)
+        with anyio.fail_after(10):
+            await told.wait()
+        tasks.cancel_scope.cancel()
+
+    assert any(re.search("batch of 1 reported [0-9]{21}", line) for line in said)
+
+
+async def test_what_no_retry_can_mend_ends_it_with_one_line(
+    clients: Dynamo, endpoint: str, real_server: ServerProcess
+) -> None:
+    table = f"KeysOnly-{real_server.name}"
+    await make_table(clients, table, "KEYS_ONLY")
+    await put(clients, table, 1)
+
+    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
+    ended = await anyio.run_process(
+        [sys.executable, *command, "--redis-url", real_server.url], check=False
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr.count(b"\n") == 1
+    assert b"KEYS_ONLY" in ended.stderr
+
+
+async def test_a_table_without_a_stream_or_no_table_is_refused(
+    clients: Dynamo, endpoint: str
+) -> None:
+    await make_table(clients, "Streamless", None)
+    config = Config(redis_url="redis://127.0.0.1:1")
+
+    with pytest.raises(CommandRefused, match="Streamless has no stream: enable one"):
+        await tail(
+            TailOptions(table="Streamless", endpoint_url=endpoint), config, {}, lambda _: None
+        )
+    with pytest.raises(CommandFailed, match="describing table Nowhere: ResourceNotFoundException"):
+        await tail(TailOptions(table="Nowhere", endpoint_url=endpoint), config, {}, lambda _: None)
+
+
+async def test_an_endpoint_that_is_not_there_is_one_line(no_sdk_backoff: None) -> None:
+    options = TailOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
+
+    with pytest.raises(CommandFailed, match="DynamoDB failed at describing table T: Could not"):
+        await tail(options, Config(redis_url="redis://127.0.0.1:1"), {}, lambda _: None)
+
+
+async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
+    clients: Dynamo, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
+) -> None:
+    table = f"CtrlC-{real_server.name}"
+    await make_table(clients, table)
+    await put(clients, table, 1)
+    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
+    process = await anyio.open_process([sys.executable, *command, "--redis-url", real_server.url])
+    async with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        last = ""
+        with anyio.fail_after(20):
+            while "1 records in 1 batches" not in last:
+                last = (await process.stdout.receive()).decode()
+            process.send_signal(signal.SIGINT)
+            last = "".join([each.decode() async for each in process.stdout])
+            errors = "".join([each.decode() async for each in process.stderr])
+
+    assert (process.returncode, errors) == (0, "")
+    assert "caught up" in last
+    assert real_client.get(f"{table}:1") == b'{"Number":1}'
+
+
+async def test_a_mirror_of_ones_own_is_used_as_it_is(
+    clients: Dynamo,
+    endpoint: str,
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    tmp_path: Path,
+) -> None:
+    table = f"Own-{real_server.name}"
+    await make_table(clients, table)
+    await put(clients, table, 1)
+    (tmp_path / "mine.py").write_text(
+        "from asyncsync import Config, Mirror\n"
+        f"mirror = Mirror(Config(redis_url={real_server.url!r}, metrics='off'),\n"
+        "                key=lambda keys: 'mine:' + keys['Number']['N'])\n"
+    )
+    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
+    command += ["--mirror", "mine:mirror", "--idle", "0.3"]
+
+    ended = await anyio.run_process([sys.executable, *command], cwd=tmp_path, check=False)
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert real_client.get("mine:1") == b'{"Number":1}'
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "is not of the form module:name"),
+        ("no_such_module:mirror", "cannot be loaded"),
+        ("asyncsync:no_such_name", "cannot be loaded"),
+        ("asyncsync:__version__", "is str, not an asyncsync.Mirror"),
+    ],
+)
+def test_a_mirror_that_is_none_is_refused(
+    name: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    assert main(["tail", "--table", "T", "--mirror", name]) == 2
+    assert said in capsys.readouterr().err
+    assert main(["tail", "--table", "T", "--mirror", name, "--redis-url", "redis://a"]) == 2
+
+
+# --- what DynamoDB is read with ---------------------------------------------------------------
+
+
+def test_an_sdk_record_becomes_the_record_that_lambda_sends() -> None:
+    sdk = {
+        "eventID": "0" * 32,
+        "eventName": "REMOVE",
+        "eventVersion": "1.1",
+        "eventSource": "aws:dynamodb",
+        "awsRegion": "us-east-1",
+        "dynamodb": {
+            "ApproximateCreationDateTime": datetime(2026, 1, 1, tzinfo=UTC),
+            "Keys": {"Number": {"N": "7"}},
+            "OldImage": {
+                "B": {"B": b"foobar"},
+                "BS": {"BS": [b"a", b"b"]},
+                "L": {"L": [{"B": b"x"}, {"M": {"b": {"B": b"y"}}}]},
+                "S": {"S": "text"},
+                "NULL": {"NULL": True},
+            },
+            "SequenceNumber": str(FIRST),
+            "SizeBytes": 100,
+            "StreamViewType": "OLD_IMAGE",
+        },
+        "userIdentity": {"PrincipalId": "dynamodb.amazonaws.com", "Type": "Service"},
+    }
+
+    made = lambda_record(sdk, arn())
+
+    expected = record(
+        7,
+        FIRST,
+        removed=True,
+        view="OLD_IMAGE",
+        OldImage={
+            "B": {"B": "Zm9vYmFy"},
+            "BS": {"BS": ["YQ==", "Yg=="]},
+            "L": {"L": [{"B": "eA=="}, {"M": {"b": {"B": "eQ=="}}}]},
+            "S": {"S": "text"},
+            "NULL": {"NULL": True},
+        },
+    )
+    identity = {"type": "Service", "principalId": "dynamodb.amazonaws.com"}
+    assert made == {**expected, "userIdentity": identity}
+    assert json.loads(json.dumps(made)) == made
+
+
+async def test_items_are_read_consistently_one_or_all(clients: Dynamo) -> None:
+    await make_table(clients, "Items")
+    for number in range(3):
+        await put(clients, "Items", number, B={"B": b"\x00"})
+
+    table = await describe_table(clients, "Items")
+
+    assert (table.keys, table.view_type) == (("Number",), "NEW_AND_OLD_IMAGES")
+    assert stream_of(table).endswith(table.stream_arn or "?")
+    found = [item async for item in scan(clients, "Items")]
+    assert sorted(item["Number"]["N"] for item in found) == ["0", "1", "2"]
+    assert await get_item(clients, "Items", {"Number": {"N": "1"}}) == {
+        "Number": {"N": "1"},
+        "B": {"B": "AA=="},
+    }
+    assert await get_item(clients, "Items", {"Number": {"N": "9"}}) is None
+
+
+# --- the poller -------------------------------------------------------------------------------
+
+
+class Shards:
+    """A stream of three shards, one the child of another, in place of DynamoDB's: moto has one."""
+
+    def __init__(self) -> None:
+        self.pages = {
+            "child": [[record(1, FIRST + 9)]],
+            "parent": [[record(1, FIRST)], [], [record(1, FIRST + 1), record(2, FIRST + 2)]],
+            "other": [[record(3, FIRST + 5)]],
+        }
+        self.gone = True
+
+    async def shards(self, *_: object) -> list[Shard]:
+        return [Shard("child", "parent"), Shard("parent", "trimmed"), Shard("other", None)]
+
+    async def shard_iterator(
+        self, _clients: object, _arn: str, shard_id: str, after: str | None = None
+    ) -> str:
+        at = 0
+        if after is not None:
+            assert (shard_id, after) == ("parent", str(FIRST))
+            at = 1
+        return f"{shard_id}/{at}"
+
+    async def read_page(self, _clients: object, _arn: str, iterator: str) -> Page:
+        shard_id, at = iterator.split("/")
+        if iterator == "parent/2" and self.gone:
+            self.gone = False
+            raise IteratorGone("older than 15 minutes")
+        following = int(at) + 1
+        more = following < len(self.pages[shard_id])
+        return Page(self.pages[shard_id][int(at)], f"{shard_id}/{following}" if more else None)
+
+
+async def test_a_child_shard_follows_its_parent_and_an_iterator_that_expired_is_renewed(
+    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Shards()
+    for name in ("shards", "shard_iterator", "read_page"):
+        monkeypatch.setattr(poll, name, getattr(stream, name))
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.0)
+    seen: list[int] = []
+    failing = iter([True])
+    done = anyio.Event()
+
+    async def function(batch: Batch) -> Answer:
+        return FunctionError() if next(failing, False) else Returned(None)
+
+    def watch(_batch: Batch, _answer: Answer, decision: Decision) -> None:
+        seen.extend(int(each.item_identifier) - FIRST for each in decision.acknowledged)
+        if len(seen) == 5:
+            done.set()
+
+    mapping = EventSourceMapping(
+        MappingSettings(backoff_first_ms=20), function="f", stream_arn=arn()
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Poller(clients, arn(), [Consumer(mapping, function, watch)]).run)
+        with anyio.fail_after(10):
+            await done.wait()
+        tasks.cancel_scope.cancel()
+
+    assert [at for at in seen if at != 5] == [0, 1, 2, 9]
+    assert mapping.checkpoint("parent") == str(FIRST + 2)
+
+
+async def test_reading_pauses_while_too_many_records_wait(
+    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poll, "WAITING_MAX", 3)
+    await make_table(clients, "Slow")
+    for number in range(10):
+        await put(clients, "Slow", number)
+    stream_arn = stream_of(await describe_table(clients, "Slow"))
+    read = 0
+
+    async def page(_clients: Dynamo, _arn: str, iterator: str) -> Page:
+        nonlocal read
+        read += 1
+        answer = await clients.streams.get_records(ShardIterator=iterator, Limit=5)
+        records = [lambda_record(each, stream_arn) for each in answer["Records"]]
+        return Page(records, answer.get("NextShardIterator"))
+
+    monkeypatch.setattr(poll, "read_page", page)
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.0)
+    invoked, go_on, done = anyio.Event(), anyio.Event(), anyio.Event()
+    mapping = EventSourceMapping(MappingSettings(), function="f", stream_arn=stream_arn)
+
+    async def function(_batch: Batch) -> Answer:
+        invoked.set()
+        await go_on.wait()
+        return Returned(None)
+
+    def watch(_batch: Batch, _answer: Answer, _decision: Decision) -> None:
+        if read > 1 and mapping.waiting == 0:
+            done.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Poller(clients, stream_arn, [Consumer(mapping, function, watch)]).run)
+        await invoked.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert (read, mapping.waiting) == (1, 5)
+        go_on.set()
+        with anyio.fail_after(10):
+            await done.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_shard_iterator_begins_at_the_oldest_or_after_a_record(clients: Dynamo) -> None:
+    await make_table(clients, "Iterators")
+    for number in range(3):
+        await put(clients, "Iterators", number)
+    stream_arn = stream_of(await describe_table(clients, "Iterators"))
+    (shard,) = await shards(clients, stream_arn)
+
+    first = await read_page(
+        clients, stream_arn, await shard_iterator(clients, stream_arn, shard.shard_id)
+    )
+    second = first.records[1]["dynamodb"]["SequenceNumber"]
+    rest = await read_page(
+        clients, stream_arn, await shard_iterator(clients, stream_arn, shard.shard_id, second)
+    )
+
+    assert len(first.records) == 3
+    assert rest.records == first.records[2:]
