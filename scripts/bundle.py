@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from asyncsync.cli.exit_codes import exit_code_of
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 
 # Bytecode is of one minor version of Python: this one is the template's Runtime.
@@ -189,7 +190,7 @@ def main(argv: list[str] | None, say: Callable[[str], None] = print) -> int:
                 _make(kind, platform, arguments.into, say, zipped=arguments.zip)
     except CommandFailed as exc:
         print(f"asyncsync: {exc}", file=sys.stderr)
-        return exc.exit_code
+        return exit_code_of(exc)
     return 0
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncsync.aws.raw_items import leave_items
-from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.errors import AsyncsyncError, ConfigError
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -48,15 +48,19 @@ _CONNECTIONS_MAX = 32
 _CONNECT_WITHIN_S = 10
 
 
-class IteratorGone(CommandFailed):
+class AwsFailed(AsyncsyncError):
+    """AWS could not be used, or said no; the message says at what."""
+
+
+class IteratorGone(AwsFailed):
     """A shard iterator is older than 15 minutes, or what it points to than 24 hours."""
 
 
-class ObjectGone(CommandFailed):
+class ObjectGone(AwsFailed):
     """An object of S3 is not there, or no longer."""
 
 
-class Throttled(CommandFailed):
+class Throttled(AwsFailed):
     """DynamoDB asks to come again later."""
 
 
@@ -103,7 +107,7 @@ class Page:
 async def dynamo(endpoint_url: str | None, env: Mapping[str, str]) -> AsyncIterator[Dynamo]:
     """Open the clients; an endpoint of one's own needs no credentials.
 
-    Raises CommandFailed, as every function here does, where DynamoDB cannot be used.
+    Raises AwsFailed, as every function here does, where DynamoDB cannot be used.
     """
     import aioboto3  # 0.9 s
     from aiobotocore.config import AioConfig
@@ -132,7 +136,7 @@ async def dynamo(endpoint_url: str | None, env: Mapping[str, str]) -> AsyncItera
 def dynamo_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
     """Turn a foreign error into one line that says what was being done.
 
-    Raises CommandFailed, or its children IteratorGone, ObjectGone and Throttled.
+    Raises AwsFailed, or its children IteratorGone, ObjectGone and Throttled.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -142,13 +146,13 @@ def dynamo_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
         error = exc.response.get("Error", {})
         code = error.get("Code", "error")
         said = f"{code}: {error.get('Message', '')}".rstrip(": ")
-        failed = IteratorGone if code in _ITERATOR_GONE else CommandFailed
+        failed = IteratorGone if code in _ITERATOR_GONE else AwsFailed
         failed = Throttled if code in _THROTTLED else failed
         failed = ObjectGone if code in _OBJECT_GONE else failed
         raise failed(f"{service} refused {doing}: {said}") from exc
     except (BotoCoreError, ValueError) as exc:
         said = " ".join(str(exc).split())
-        raise CommandFailed(f"{service} failed at {doing}: {said}") from exc
+        raise AwsFailed(f"{service} failed at {doing}: {said}") from exc
 
 
 async def describe_table(dynamo: Dynamo, name: str) -> Table:
@@ -172,12 +176,10 @@ async def describe_table(dynamo: Dynamo, name: str) -> Table:
 def stream_of(table: Table) -> str:
     """Return the ARN of a table's stream.
 
-    Raises CommandRefused where it has none.
+    Raises ConfigError where it has none.
     """
     if table.stream_arn is None:
-        raise CommandRefused(
-            f"table {table.name} has no stream: enable one with view type NEW_IMAGE"
-        )
+        raise ConfigError(f"table {table.name} has no stream: enable one with view type NEW_IMAGE")
     return table.stream_arn
 
 

@@ -17,12 +17,11 @@ import msgspec
 from msgspec import Raw
 
 from asyncsync.aws.budget import Pace
-from asyncsync.aws.clients import Dynamo, dynamo_errors
+from asyncsync.aws.clients import AwsFailed, Dynamo, dynamo_errors
 from asyncsync.aws.raw_items import raw_items
 from asyncsync.copy.entries import Item, key_of
 from asyncsync.copy.repair import ReadItems
 from asyncsync.model import Key
-from asyncsync.tools.errors import CommandFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ async def read_keys(
 def consistent_reads(dynamo: Dynamo, table: str, pace: Pace) -> ReadItems:
     """Read items by key as a repair asks for them, each key's answer in its place.
 
-    The function raises CommandFailed where one cannot be read.
+    The function raises AwsFailed where one cannot be read.
     """
     return _reads(partial(read_keys, dynamo, table), pace)
 
@@ -101,14 +100,14 @@ def _reads(ask: Callable[[Sequence[Any]], Awaitable[Answer]], pace: Pace) -> Rea
 def in_order(keys: Sequence[Key], items: Sequence[Item]) -> list[bytes | None]:
     """Give each key its item's image; None where there is none.
 
-    Keys are the same where DynamoDB says so: numbers by value. Raises CommandFailed where an
+    Keys are the same where DynamoDB says so: numbers by value. Raises AwsFailed where an
     item was not asked for, because the one that was would be taken for deleted.
     """
     images: dict[object, bytes | None] = dict.fromkeys([_identity(key) for key in keys])
     for item in items:
         identity = _identity(key_of(item, [name for name, _, _ in keys[0]]))
         if identity not in images:
-            raise CommandFailed("DynamoDB answered with an item that was not asked for")
+            raise AwsFailed("DynamoDB answered with an item that was not asked for")
         images[identity] = image_of(item)
     return [images[_identity(key)] for key in keys]
 

@@ -14,15 +14,10 @@ from contextlib import suppress
 
 from asyncsync.cli.arguments import parser
 from asyncsync.cli.commands import work_of
+from asyncsync.cli.exit_codes import DONE, LEFT_WORK, exit_code_of
 from asyncsync.cli.running import config_of, has_own_mirror, interruptible, mirror_of
-from asyncsync.errors import AsyncsyncError, ConfigError
-from asyncsync.tools.errors import (
-    LEFT_WORK,
-    WRONG_ARGUMENTS,
-    CommandFailed,
-    CommandRefused,
-    require,
-)
+from asyncsync.errors import AsyncsyncError
+from asyncsync.tools.errors import CommandRefused, require
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,12 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return COMMANDS[arguments.command](arguments)
-    except CommandFailed as exc:
-        return _fail(exc, exc.exit_code)
-    except ConfigError as exc:
-        return _fail(exc, WRONG_ARGUMENTS)
     except AsyncsyncError as exc:
-        return _fail(exc, LEFT_WORK)
+        return _fail(exc, exit_code_of(exc))
     except KeyboardInterrupt:
         return _fail("interrupted", LEFT_WORK)
     except BrokenPipeError:
@@ -74,7 +65,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         program=_program(),
     )
     with interruptible():
-        return 0 if demo(options, os.environ, _say) else LEFT_WORK
+        return DONE if demo(options, os.environ, _say) else LEFT_WORK
 
 
 def _tail(arguments: argparse.Namespace) -> int:
@@ -93,7 +84,7 @@ def _tail(arguments: argparse.Namespace) -> int:
     config = None if has_own_mirror(arguments) else config_of(arguments)
     with interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
         anyio.run(tail, options, config, os.environ, _say)
-    return 0
+    return DONE
 
 
 def _on_a_table(arguments: argparse.Namespace) -> int:
@@ -103,7 +94,7 @@ def _on_a_table(arguments: argparse.Namespace) -> int:
     work = work_of(arguments)
     mirror = mirror_of(arguments)
     with interruptible():
-        return 0 if anyio.run(work, mirror, os.environ, _say) else LEFT_WORK
+        return DONE if anyio.run(work, mirror, os.environ, _say) else LEFT_WORK
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -122,7 +113,7 @@ def _check(arguments: argparse.Namespace) -> int:
         nonces=(secrets.token_hex(8), secrets.token_hex(8)),
     )
     is_right = asyncio.run(check(options, os.environ, lambda verdict: _say(str(verdict))))
-    return 0 if is_right else LEFT_WORK
+    return DONE if is_right else LEFT_WORK
 
 
 def _get(arguments: argparse.Namespace) -> int:
@@ -130,7 +121,7 @@ def _get(arguments: argparse.Namespace) -> int:
 
     config = config_of(arguments)
     is_there = get(arguments.key, config, os.environ, as_json=arguments.json, say=_say)
-    return 0 if is_there else LEFT_WORK
+    return DONE if is_there else LEFT_WORK
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
@@ -148,10 +139,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
     with interruptible():
         if arguments.scope is not None:
-            return 0 if whole_scope(arguments.scope, arguments.violations, _say) else LEFT_WORK
+            return DONE if whole_scope(arguments.scope, arguments.violations, _say) else LEFT_WORK
         if arguments.seed is not None:
             ended = tell(arguments.seed, _say, trace=arguments.trace)
-            return LEFT_WORK if ended.violation else 0
+            return LEFT_WORK if ended.violation else DONE
         options = SimulateOptions(
             first=arguments.first,
             seeds=arguments.seeds,
@@ -159,7 +150,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
             violations_max=arguments.violations,
             program=_program(),
         )
-        return 0 if is_good(simulate(options, _say)) else LEFT_WORK
+        return DONE if is_good(simulate(options, _say)) else LEFT_WORK
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {

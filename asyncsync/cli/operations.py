@@ -25,11 +25,12 @@ import orjson
 
 from asyncsync.cli.arguments import Defaults, parser
 from asyncsync.cli.commands import Work, work_of
+from asyncsync.cli.exit_codes import DONE, LEFT_WORK, WRONG_ARGUMENTS
 from asyncsync.cli.running import mirror_of
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import LambdaContext
 from asyncsync.tools.deadline import OutOfTime
-from asyncsync.tools.errors import LEFT_WORK, WRONG_ARGUMENTS, CommandRefused
+from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.output import is_progress
 from asyncsync.version import __version__
 
@@ -74,7 +75,7 @@ def lambda_handler(event: object, context: LambdaContext | None = None) -> dict[
         work, mirror = work_of(arguments), mirror_of(arguments)
         said.log("slice_began", command=arguments.command, version=__version__)
         is_good = anyio.run(_slice, work, mirror, said, context)
-        done, exit_code = True, 0 if is_good else LEFT_WORK
+        done, exit_code = True, DONE if is_good else LEFT_WORK
     except OutOfTime as exc:
         said(str(exc))
         done, exit_code = False, LEFT_WORK

@@ -15,8 +15,8 @@ from msgspec import Raw
 
 from asyncsync.config import Config
 from asyncsync.encode import Rules, encode, version
+from asyncsync.errors import ConfigError
 from asyncsync.model import Encoded, Key, SequenceNumber, Stream, StreamRecord
-from asyncsync.tools.errors import CommandRefused
 
 # An item that was read: in the SDK's shape, or the text that DynamoDB sent.
 Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
@@ -77,10 +77,10 @@ def version_in(fence: bytes | None) -> tuple[bytes, bytes] | None:
 def refuse_without_fence(config: Config) -> None:
     """Refuse to write beside a stream where nothing says what is newer.
 
-    Raises CommandRefused.
+    Raises ConfigError.
     """
     if config.fence == "off":
-        raise CommandRefused(
+        raise ConfigError(
             "fills and repairs need ASYNCSYNC_FENCE=on: without the fence they could put an "
             "older value over a newer one"
         )

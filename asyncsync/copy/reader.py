@@ -14,11 +14,11 @@ from typing import TypeVar
 import anyio
 
 from asyncsync.copy.repair import Seen, look
+from asyncsync.errors import StoreUnavailable
 from asyncsync.keys import slot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Call, Entry, Outcome
 from asyncsync.store import SCRIPT
-from asyncsync.tools.errors import CommandFailed
 
 # Waits while Redis is away: doubled each time, a minute in all.
 PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
@@ -47,7 +47,7 @@ class Copy:
     async def see(self, named: Sequence[Entry]) -> list[Seen]:
         """Read value and fence of each entry's names, both at one moment.
 
-        Raises StoreRefused, or CommandFailed where Redis is away for too long.
+        Raises StoreRefused, or StoreUnavailable where Redis is away for too long.
         """
 
         async def ask() -> tuple[list[Seen], str]:
@@ -142,6 +142,6 @@ class Copy:
                 if not error:
                     return answer
                 if pause_s is None:
-                    raise CommandFailed(f"Redis at {self._config.server.address}: {error}")
+                    raise StoreUnavailable(f"Redis at {self._config.server.address}", error)
                 await self._sleep(pause_s)
         raise AssertionError("the last try returns or raises")

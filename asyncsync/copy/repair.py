@@ -111,7 +111,7 @@ def _slot(entry: Entry, config: Config) -> int | None:
 class Repairer:
     """Repairs keys of one table's copy, on a connection of its own; one call at a time.
 
-    A dry run answers what would be repaired and writes nothing. Raises CommandRefused where
+    A dry run answers what would be repaired and writes nothing. Raises ConfigError where
     the fence is off.
     """
 

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asyncsync.errors import AsyncsyncError
+
 STARTED_WITHIN_S = 20.0  # moto imports for seconds on a busy machine
 
 # Stock names; valkey first, because it is what a new ElastiCache is.
 BINARIES = ("valkey-server", "redis-server")
 
 
-class ServerError(Exception):
+class ServerError(AsyncsyncError):
     """A server did not start; the message says which and what it printed."""
 
 

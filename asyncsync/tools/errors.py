@@ -1,4 +1,4 @@
-"""How a command fails: one line on stderr and an exit code, never a traceback."""
+"""How a command fails: an error whose message is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from importlib.util import find_spec
 
 from asyncsync.errors import AsyncsyncError
 
-LEFT_WORK = 1  # found a difference, or could not finish
-WRONG_ARGUMENTS = 2
-
 
 class CommandFailed(AsyncsyncError):
     """A command could not do its work; the message says why and what to do."""
 
-    exit_code = LEFT_WORK
-
 
 class CommandRefused(CommandFailed):
     """A command cannot begin: its arguments, or something that is not installed."""
-
-    exit_code = WRONG_ARGUMENTS
 
 
 def require(command: str, extra: str, modules: Sequence[str]) -> None:

@@ -13,13 +13,12 @@ from io import BytesIO
 from random import Random
 from typing import Any, Protocol
 
-from asyncsync.aws.clients import Dynamo, ObjectGone, Throttled
+from asyncsync.aws.clients import AwsFailed, Dynamo, ObjectGone, Throttled
 from asyncsync.lab.simulation.faults import Weather
 from asyncsync.lab.simulation.oracle import item_image
 from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.table import TABLE, Table
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
-from asyncsync.tools.errors import CommandFailed
 
 BUCKET = "simulated"
 PAGE_ITEMS = 100  # of a scan that asks for no limit
@@ -251,7 +250,7 @@ class S3:
     async def _ask(self) -> None:
         await self._aws.wait(self._caller)
         if self._aws.weather.strikes("S3 fails"):
-            raise CommandFailed("S3 refused a call: InternalError")
+            raise AwsFailed("S3 refused a call: InternalError")
 
 
 class _Pages:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from asyncsync.aws.clients import Table, describe_table, dynamo
+from asyncsync.aws.clients import AwsFailed, Table, describe_table, dynamo
 from asyncsync.config import PREFIX, Config
 from asyncsync.tools.check.aws import (
     Function,
@@ -103,7 +103,7 @@ async def _function(name: str | None, tell: Tell) -> Function | None:
         return None
     try:
         function = await read_function(name)
-    except CommandFailed as exc:
+    except (CommandFailed, AwsFailed) as exc:
         tell(Verdict("fix", "function", str(exc)))
         return None
     tell(Verdict("ok", "function", f"{name} is there"))
@@ -116,6 +116,6 @@ async def _table(options: CheckOptions, env: Mapping[str, str], tell: Tell) -> T
     try:
         async with dynamo(options.endpoint_url, env) as clients:
             return await describe_table(clients, options.table)
-    except CommandFailed as exc:
+    except (CommandFailed, AwsFailed) as exc:
         tell(Verdict("fix", "table", str(exc)))
         return None
