@@ -20,16 +20,16 @@ from asyncsync.connection import ReplyError, refuse
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Call, Outcome, Written
-from asyncsync.store import UNSENT, Job, Link, OutOfTime, may_send_again
+from asyncsync.store import UNSENT, Client, Job, OutOfTime, is_retryable
 
 
 class ClusterStore:
     """The nodes of a cluster, each behind one connection."""
 
-    def __init__(self, server: Server, link_of: Callable[[Server], Link]) -> None:
+    def __init__(self, server: Server, link_of: Callable[[Server], Client]) -> None:
         self._entrance = server  # a node, or a name that leads to one
         self._link_of = link_of
-        self._links: dict[Server, Link] = {}
+        self._links: dict[Server, Client] = {}
         self._known: list[Server] = []  # nodes, replicas too; the one asked last is the last
         self._holders: list[Server | None] = []  # by slot; empty where they are not known
 
@@ -102,7 +102,7 @@ class ClusterStore:
     async def _attempt(self, attempt: _Attempt) -> None:
         attempt.error = await self._link(attempt.node).write(attempt.job)
 
-    def _link(self, node: Server) -> Link:
+    def _link(self, node: Server) -> Client:
         if node not in self._links:
             self._links[node] = self._link_of(node)
         return self._links[node]
@@ -228,7 +228,7 @@ class _Attempt(Struct, eq=False):
 
     @property
     def may_be_sent_again(self) -> bool:
-        return self.error is not None and may_send_again(self.error, self.job.pending)
+        return self.error is not None and is_retryable(self.error, self.job.pending)
 
 
 def _redirection(reply: ReplyError, node: Server) -> Server | None:

@@ -21,7 +21,7 @@ from asyncsync.errors import StoreRefused, StoreUnavailable
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-Left: TypeAlias = Callable[[], float]  # seconds until whoever waits must have given up
+TimeLeft: TypeAlias = Callable[[], float]  # seconds until whoever waits must have given up
 Password: TypeAlias = Callable[[], str]
 
 READ_BYTES = 65_536  # at once, by every transport
@@ -54,7 +54,7 @@ class Transport(Protocol):
     async def write(self, data: bytes) -> None:
         """Send what goes at once and keep the rest, which goes while others wait or write."""
 
-    async def read(self, left: Left) -> bytes:
+    async def read(self, left: TimeLeft) -> bytes:
         """Wait for bytes as long as there is time left; none where the other side has ended.
 
         Raises TimeoutError.
@@ -64,10 +64,12 @@ class Transport(Protocol):
         """Throw the connection away; what is unsent is dropped."""
 
 
-Reach: TypeAlias = Callable[[Server, Left], Awaitable[Transport]]  # raises OSError, TimeoutError
+OpenTransport: TypeAlias = Callable[
+    [Server, TimeLeft], Awaitable[Transport]
+]  # raises OSError, TimeoutError
 
 
-class Wire:
+class Connection:
     """One open connection; after any exception it is of no further use."""
 
     def __init__(self, transport: Transport) -> None:
@@ -81,7 +83,7 @@ class Wire:
         self,
         commands: Iterable[tuple[bytes | str, ...]],
         settle: Callable[[object], None],
-        left: Left,
+        left: TimeLeft,
     ) -> None:
         """Send commands and hand over each reply, in order, as it comes.
 
@@ -110,7 +112,7 @@ class Wire:
                 await self._transport.write(b"".join(packed))
         return count
 
-    async def receive(self, count: int, settle: Callable[[object], None], left: Left) -> None:
+    async def receive(self, count: int, settle: Callable[[object], None], left: TimeLeft) -> None:
         """Hand over so many replies, in order, each as it comes.
 
         Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
@@ -119,7 +121,7 @@ class Wire:
             for _ in range(count):
                 settle(await self._reply(left))
 
-    async def _reply(self, left: Left) -> object:
+    async def _reply(self, left: TimeLeft) -> object:
         reply: object = self._parser.gets()
         while reply is self:
             received = await self._transport.read(left)
@@ -143,7 +145,9 @@ def _told() -> Iterator[None]:
         raise StoreUnavailable("ProtocolError", reason) from exc
 
 
-async def open_wire(server: Server, reach: Reach, password: Password, left: Left) -> Wire:
+async def open_connection(
+    server: Server, reach: OpenTransport, password: Password, left: TimeLeft
+) -> Connection:
     """Connect and sign in with the password of this moment.
 
     Raises StoreUnavailable, TimeoutError, or StoreRefused where the server refuses the
@@ -151,7 +155,7 @@ async def open_wire(server: Server, reach: Reach, password: Password, left: Left
     """
     secret = password()
     try:
-        wire = Wire(await reach(server, left))
+        wire = Connection(await reach(server, left))
     except TimeoutError:
         raise
     except OSError as exc:
@@ -171,7 +175,7 @@ async def open_wire(server: Server, reach: Reach, password: Password, left: Left
 
 
 async def _begin(
-    wire: Wire, commands: list[tuple[bytes | str, ...]], server: Server, left: Left
+    wire: Connection, commands: list[tuple[bytes | str, ...]], server: Server, left: TimeLeft
 ) -> None:
     replies: list[object] = []
     await wire.exchange(commands, replies.append, left)

@@ -41,9 +41,9 @@ from asyncsync.model import (
 from asyncsync.shapes import Shapes
 from asyncsync.values import (
     Transform,
-    attribute_of,
     expiry_ms,
     parse_image,
+    read_attribute,
     to_json,
     transformed,
 )
@@ -51,7 +51,7 @@ from asyncsync.values import (
 FENCE_FORMAT = b"1"
 
 
-class Rules(Struct, frozen=True):
+class EncodeRules(Struct, frozen=True):
     """What the user chose about names and values, and the shapes of images met so far."""
 
     config: Config
@@ -60,7 +60,9 @@ class Rules(Struct, frozen=True):
     shapes: Shapes = field(default_factory=Shapes)
 
 
-def encode(latest: Sequence[StreamRecord], stream: Stream, rules: Rules, now_ms: int) -> Encoding:
+def encode(
+    latest: Sequence[StreamRecord], stream: Stream, rules: EncodeRules, now_ms: int
+) -> Encoding:
     """Name each surviving record; the encoding makes their entries as they are taken.
 
     Raises ConfigError where the template does not fit the table, or two items get one name.
@@ -154,7 +156,7 @@ _COUNTS = [b"%02d" % count for count in range(SEQUENCE_NUMBER_DIGITS_MAX + 1)]
 
 
 def _naming(
-    latest: Sequence[StreamRecord], stream: Stream, rules: Rules
+    latest: Sequence[StreamRecord], stream: Stream, rules: EncodeRules
 ) -> Callable[[Key], bytes]:
     """Return how this batch's keys are named; the first record's says what a key is made of."""
     function = rules.key
@@ -186,7 +188,7 @@ def _prefixing(prefix: str, only: str) -> Callable[[Key], bytes]:
     return named
 
 
-def _valuing(rules: Rules, now_ms: int) -> _ValueOf | None:
+def _valuing(rules: EncodeRules, now_ms: int) -> _ValueOf | None:
     """Return how this batch's images become value bytes and expiry; None where none does.
 
     Value bytes are None for a removal; expiry is in epoch milliseconds, 0 for never.
@@ -221,7 +223,7 @@ def _plain_json(shapes: Shapes) -> Callable[[bytes], bytes]:
     return made
 
 
-def _value(image: bytes, rules: Rules, now_ms: int) -> tuple[bytes | None, int]:
+def _value(image: bytes, rules: EncodeRules, now_ms: int) -> tuple[bytes | None, int]:
     """Make a value that depends on an attribute's expiry or on the user's transform."""
     config = rules.config
     passed = config.value == "dynamodb-json"
@@ -229,7 +231,7 @@ def _value(image: bytes, rules: Rules, now_ms: int) -> tuple[bytes | None, int]:
     own: object = None
     if config.ttl_attribute is not None:
         own = (
-            attribute_of(_as_it_came(image), config.ttl_attribute)
+            read_attribute(_as_it_came(image), config.ttl_attribute)
             if passed
             else attributes.get(config.ttl_attribute)
         )

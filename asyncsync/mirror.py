@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncsync.collapse import collapse
 from asyncsync.config import Config, Server
-from asyncsync.connection import Password, Reach, tls_context
+from asyncsync.connection import OpenTransport, Password, tls_context
 from asyncsync.decode import decode, to_bytes
-from asyncsync.encode import Rules, encode
+from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
 from asyncsync.keys import KeyFunction
 from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Report, Response, report
 from asyncsync.runtime import take_raw_events
-from asyncsync.store import SCRIPT, Clock, Link, RedisStore, Store
-from asyncsync.transport import finished, open_socket
+from asyncsync.store import SCRIPT, Client, Clock, RedisStore, Store
+from asyncsync.transport import open_socket, run_blocking
 from asyncsync.values import Transform
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Mirror:
                 "a transform is never called with mode='invalidate': it writes no value"
             )
         self.config = config
-        self.rules = Rules(config, key, transform)
+        self.rules = EncodeRules(config, key, transform)
         self.raw_event = raw_event and config.raw_event == "auto" and take_raw_events(sys.modules)
         self.clock = clock
         self.wall_clock = wall_clock
@@ -101,11 +101,14 @@ class Mirror:
 
     def new_store(self, script: bytes) -> Store:
         """Make one more store of the same server, on the running event loop, with that script."""
-        from asyncsync.transport_asyncio import connect, over  # 25 ms that lambda_handler saves
+        from asyncsync.transport_asyncio import (  # 25 ms that lambda_handler saves
+            asyncio_transport,
+            connect,
+        )
 
-        reach = over(self._connect or connect)
+        reach = asyncio_transport(self._connect or connect)
 
-        def link_of(server: Server) -> Link:
+        def link_of(server: Server) -> Client:
             return self._link(server, reach, script)
 
         if not self.config.redis_cluster:
@@ -114,9 +117,9 @@ class Mirror:
 
         return ClusterStore(self.config.server, link_of)
 
-    def _link(self, server: Server, reach: Reach, script: bytes) -> Link:
+    def _link(self, server: Server, reach: OpenTransport, script: bytes) -> Client:
         timeout_ms = self.config.timeout_ms
-        return Link(server, timeout_ms, reach, self.clock, self._password, script)
+        return Client(server, timeout_ms, reach, self.clock, self._password, script)
 
     def _store_of_loop(self) -> Store:
         if self._loops_store is None:
@@ -176,7 +179,7 @@ class Mirror:
         event loop for it.
         """
         if self._own_store is not None:
-            return finished(self._answer(event, context, self._own_store))
+            return run_blocking(self._answer(event, context, self._own_store))
         import asyncio
 
         if self._loop is None:

@@ -17,7 +17,15 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from asyncsync.config import Server
-from asyncsync.connection import Left, Password, Reach, ReplyError, Wire, open_wire, refuse
+from asyncsync.connection import (
+    Connection,
+    OpenTransport,
+    Password,
+    ReplyError,
+    TimeLeft,
+    open_connection,
+    refuse,
+)
 from asyncsync.errors import StoreUnavailable
 from asyncsync.limits import ANSWER_RESERVE_MS, SEND_LEFT_MS_MIN
 from asyncsync.model import APPLIED, FENCED, STANDS, Call, Outcome, Written
@@ -53,7 +61,7 @@ class Store(Protocol):
 class RedisStore:
     """One server behind one connection."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Client) -> None:
         self._link = link
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
@@ -67,7 +75,7 @@ class RedisStore:
         job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
         reused = self._link.is_open
         error = await self._link.write(job)
-        reconnected = error is not None and reused and may_send_again(error, job.pending)
+        reconnected = error is not None and reused and is_retryable(error, job.pending)
         if reconnected:
             error = await self._link.write(job)
         if error is not None:
@@ -102,14 +110,14 @@ class Job(Struct):
                 self.outcomes[at] = failed
 
 
-class Link:
+class Client:
     """One server and the connection to it, opened when it is needed."""
 
     def __init__(
         self,
         server: Server,
         timeout_ms: int,
-        reach: Reach,
+        reach: OpenTransport,
         clock: Clock,
         password: Password,
         script: bytes = SCRIPT,
@@ -120,7 +128,7 @@ class Link:
         self._timeout_s = timeout_ms / 1_000
         self._reach = reach
         self._clock = clock
-        self._wire: Wire | None = None
+        self._wire: Connection | None = None
         self._is_free = Lock()
 
     @property
@@ -177,16 +185,16 @@ class Link:
         finally:
             self._is_free.release()
 
-    async def _opened(self, end_s: float) -> Wire:
+    async def _opened(self, end_s: float) -> Connection:
         self._check_time(end_s)
         if self._wire is None:
             left = self._left(end_s)
             with _in_time("connecting"):
-                self._wire = await open_wire(self._server, self._reach, self._password, left)
+                self._wire = await open_connection(self._server, self._reach, self._password, left)
             self._check_time(end_s)
         return self._wire
 
-    async def _exchange(self, wire: Wire, job: Job, command: bytes, script: bytes) -> None:
+    async def _exchange(self, wire: Connection, job: Job, command: bytes, script: bytes) -> None:
         """Make one round trip; a call without a reply, or without its script, stays pending."""
         # None stands for ASKING, which says of the next command only that it was sent here.
         sent: list[Call | None] = []
@@ -231,7 +239,7 @@ class Link:
                 return
             yield call
 
-    def _left(self, end_s: float) -> Left:
+    def _left(self, end_s: float) -> TimeLeft:
         """Say, from now on, what is left of the timeout or of the invocation, less the answer."""
         until_s = min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)
         return lambda: until_s - self._clock()
@@ -285,7 +293,7 @@ class OutOfTime(StoreUnavailable):
         super().__init__(OUT_OF_TIME.error, OUT_OF_TIME.reason)
 
 
-def may_send_again(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
+def is_retryable(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
     """Whether a dead connection's calls may go out once more.
 
     Without the fence a write that timed out may still be under way, and would then land on

@@ -13,12 +13,12 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from asyncsync.config import Server
-from asyncsync.connection import READ_BYTES, Left, Transport, tls_context
+from asyncsync.connection import READ_BYTES, TimeLeft, Transport, tls_context
 
 T = TypeVar("T")
 
 
-def finished(work: Coroutine[Any, Any, T]) -> T:
+def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that waits on sockets only, which here means that it never yields."""
     try:
         work.send(None)
@@ -49,7 +49,7 @@ class SocketTransport:
         except self._full:
             pass
 
-    async def read(self, left: Left) -> bytes:
+    async def read(self, left: TimeLeft) -> bytes:
         """Send what is unsent, then wait for bytes, as long as there is time left."""
         while self._unsent:
             wait_at_most(self._socket, left)
@@ -70,7 +70,7 @@ class SocketTransport:
         self._socket.close()
 
 
-def wait_at_most(waiting: socket.socket, left: Left) -> None:
+def wait_at_most(waiting: socket.socket, left: TimeLeft) -> None:
     """Let the socket's next call wait as long as there is time left.
 
     Raises TimeoutError where there is none: a timeout of 0 would mean not to wait.
@@ -81,7 +81,7 @@ def wait_at_most(waiting: socket.socket, left: Left) -> None:
     waiting.settimeout(left_s)
 
 
-async def open_socket(server: Server, left: Left) -> Transport:
+async def open_socket(server: Server, left: TimeLeft) -> Transport:
     """Connect to a server: unix socket, TCP or TLS, to the first of its addresses that answers.
 
     Raises OSError, or TimeoutError where the time is over.
@@ -100,7 +100,7 @@ async def open_socket(server: Server, left: Left) -> Transport:
     raise error
 
 
-def _connected(family: int, address: Any, left: Left) -> socket.socket:
+def _connected(family: int, address: Any, left: TimeLeft) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         wait_at_most(made, left)
@@ -111,7 +111,7 @@ def _connected(family: int, address: Any, left: Left) -> socket.socket:
     return made
 
 
-def _secured(connected: socket.socket, server: Server, left: Left) -> SocketTransport:
+def _secured(connected: socket.socket, server: Server, left: TimeLeft) -> SocketTransport:
     import ssl  # 12 ms that only TLS pays
 
     try:
@@ -123,7 +123,7 @@ def _secured(connected: socket.socket, server: Server, left: Left) -> SocketTran
     return SocketTransport(secured, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
 
 
-def _addresses(server: Server, left: Left) -> list[Any]:
+def _addresses(server: Server, left: TimeLeft) -> list[Any]:
     """Look a server's name up; in a thread, because a resolver has no deadline."""
     found: list[Any] = []
     errors: list[Exception] = []

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from asyncsync.config import Server
-from asyncsync.connection import READ_BYTES, Left, Reach, Transport, tls_context
+from asyncsync.connection import READ_BYTES, OpenTransport, TimeLeft, Transport, tls_context
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect: TypeAlias = Callable[[Server], Awaitable[Streams]]
@@ -27,7 +27,7 @@ class StreamTransport:
         self._writer.write(data)
         await asyncio.sleep(0)
 
-    async def read(self, left: Left) -> bytes:
+    async def read(self, left: TimeLeft) -> bytes:
         """Wait for bytes as long as there is time left."""
         async with asyncio.timeout(left()):
             return await self._reader.read(READ_BYTES)
@@ -38,10 +38,10 @@ class StreamTransport:
             self._writer.transport.abort()
 
 
-def over(connect: Connect) -> Reach:
+def asyncio_transport(connect: Connect) -> OpenTransport:
     """Return how to reach a server over what connects."""
 
-    async def opened(server: Server, left: Left) -> Transport:
+    async def opened(server: Server, left: TimeLeft) -> Transport:
         async with asyncio.timeout(left()):
             return StreamTransport(await connect(server))
 

@@ -264,7 +264,7 @@ def expiry_ms(attribute: Any) -> int:
     return int(seconds) * 1_000 if seconds >= 1 else 1  # 1: long past, but not "never"
 
 
-def attribute_of(raw: bytes, name: str) -> Any:
+def read_attribute(raw: bytes, name: str) -> Any:
     """Return one attribute value of an unparsed image, None where it is absent."""
     try:
         attribute = _TOP.decode(raw).get(name)

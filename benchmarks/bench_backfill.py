@@ -39,7 +39,7 @@ from typing import Any
 import anyio
 import redis
 
-from asyncsync.aws.clients import Dynamo, describe_table, dynamo
+from asyncsync.aws.clients import AwsClients, describe_table, open_clients
 from asyncsync.aws.items import Answer, image_of, scan_page
 from asyncsync.aws.raw_items import without_items
 from asyncsync.config import Config
@@ -195,7 +195,7 @@ def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.
 
 
 async def _load(url: str, items: int, chance: random.Random) -> None:
-    async with dynamo(url, {}) as clients:
+    async with open_clients(url, {}) as clients:
         await clients.items.create_table(
             TableName=TABLE,
             KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
@@ -211,7 +211,7 @@ async def _load(url: str, items: int, chance: random.Random) -> None:
 
 
 async def _idle_scan(url: str) -> None:
-    async with dynamo(url, {}) as clients:
+    async with open_clients(url, {}) as clients:
         await describe_table(clients, TABLE)
 
         async def segment(number: int) -> None:
@@ -250,7 +250,7 @@ async def _read(
     url: str, page: Sequence[dict[str, Any]], rounds: int
 ) -> Mapping[str, Sequence[float]]:
     times_us: dict[str, list[float]] = {"read": [], "parsed": []}
-    async with dynamo(url, {}) as clients:
+    async with open_clients(url, {}) as clients:
 
         async def read() -> list[Any]:
             answer = await scan_page(clients, TABLE, 0, 1, None)
@@ -317,7 +317,7 @@ async def _peak(items: int, redis_url: str) -> None:
     segments = command.SEGMENTS_MIN
 
     async def made(
-        _clients: Dynamo, _table: str, segment: int, _segments: int, after: Any, _limit: Any
+        _clients: AwsClients, _table: str, segment: int, _segments: int, after: Any, _limit: Any
     ) -> Answer:
         first = after or 0
         last = min(first + a_page, items // segments)
@@ -328,7 +328,7 @@ async def _peak(items: int, redis_url: str) -> None:
 
     vars(command).update(scan_page=made, json_attributes=lambda cursor: {"at": str(cursor)})
     with dynamodb_process() as url:
-        async with dynamo(url, {}) as clients:
+        async with open_clients(url, {}) as clients:
             await clients.items.create_table(
                 TableName=TABLE,
                 KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],

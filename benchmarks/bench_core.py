@@ -34,7 +34,7 @@ from boto3.dynamodb.types import Binary, TypeDeserializer
 from asyncsync.collapse import collapse
 from asyncsync.config import Config
 from asyncsync.decode import decode
-from asyncsync.encode import Rules, encode
+from asyncsync.encode import EncodeRules, encode
 from asyncsync.model import Call, Encoded
 from asyncsync.plan import plan
 from benchmarks.events import Image, event_of, image, modified
@@ -50,7 +50,7 @@ NOW_MS = 1_767_225_600_000
 # --- ours -------------------------------------------------------------------------------------
 
 
-def core(event: bytes, rules: Rules) -> tuple[Encoded, list[Call]]:
+def core(event: bytes, rules: EncodeRules) -> tuple[Encoded, list[Call]]:
     """Run the pure stages, as the mirror does."""
     decoded = decode(event)
     assert decoded.stream is not None, "the event has records"
@@ -98,7 +98,9 @@ def usual(event: bytes) -> list[str]:
 # --- comparison -------------------------------------------------------------------------------
 
 
-def differing(event: bytes, images: Sequence[Image], rules: Mapping[str, Rules]) -> list[str]:
+def differing(
+    event: bytes, images: Sequence[Image], rules: Mapping[str, EncodeRules]
+) -> list[str]:
     """Name every value that is not what it should be; an empty list before times mean anything."""
     found = []
     entries = {name: core(event, each)[0].entries for name, each in rules.items()}
@@ -158,9 +160,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     missed = False
     for view_type in VIEWS:
         event = event_of(modified(images), chance, view_type)
-        rules: dict[str, Rules] = {
-            "json": Rules(Config(redis_url="redis://unused", value="json")),
-            "dynamodb-json": Rules(Config(redis_url="redis://unused", value="dynamodb-json")),
+        rules: dict[str, EncodeRules] = {
+            "json": EncodeRules(Config(redis_url="redis://unused", value="json")),
+            "dynamodb-json": EncodeRules(
+                Config(redis_url="redis://unused", value="dynamodb-json")
+            ),
         }
         wrong = differing(event, images, rules)
         if wrong:

@@ -15,7 +15,7 @@ import botocore.session
 import pytest
 import redis
 
-from asyncsync.aws.clients import Dynamo, dynamo
+from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.lab.servers import (
     ServerProcess,
     binaries,
@@ -221,6 +221,6 @@ def endpoint(request: pytest.FixtureRequest, one_loader: None) -> Iterator[str]:
 
 
 @pytest.fixture
-async def clients(endpoint: str) -> AsyncIterator[Dynamo]:
-    async with dynamo(endpoint, {}) as opened:
+async def clients(endpoint: str) -> AsyncIterator[AwsClients]:
+    async with open_clients(endpoint, {}) as opened:
         yield opened

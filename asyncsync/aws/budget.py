@@ -33,7 +33,7 @@ class Consumed(Protocol):
 Read = TypeVar("Read", bound=Consumed)
 
 
-class Pace:
+class ReadBudget:
     """One table's reads, however many tasks make them; without a budget only patience is left."""
 
     def __init__(

@@ -65,7 +65,7 @@ class Throttled(AwsFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Dynamo:
+class AwsClients:
     """The two clients of one account and Region, and how another service's is opened."""
 
     items: DynamoDBClient
@@ -96,7 +96,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RecordPage:
     """Records in Lambda's shape, and where to go on: None at the end of a closed shard."""
 
     records: list[dict[str, Any]]
@@ -104,7 +104,9 @@ class Page:
 
 
 @asynccontextmanager
-async def dynamo(endpoint_url: str | None, env: Mapping[str, str]) -> AsyncIterator[Dynamo]:
+async def open_clients(
+    endpoint_url: str | None, env: Mapping[str, str]
+) -> AsyncIterator[AwsClients]:
     """Open the clients; an endpoint of one's own needs no credentials.
 
     Raises AwsFailed, as every function here does, where DynamoDB cannot be used.
@@ -123,17 +125,17 @@ async def dynamo(endpoint_url: str | None, env: Mapping[str, str]) -> AsyncItera
         proxies={} if own else None,
     )
     async with AsyncExitStack() as clients:
-        with dynamo_errors("opening the client"):
+        with aws_errors("opening the client"):
             session = aioboto3.Session(**(_LOCAL if own else {}))  # type: ignore[arg-type]
             open_ = partial(session.client, endpoint_url=endpoint_url, config=config)
             items = await clients.enter_async_context(open_("dynamodb"))
             leave_items(items.meta.events)
             streams = await clients.enter_async_context(open_("dynamodbstreams"))
-        yield Dynamo(items, streams, open_)
+        yield AwsClients(items, streams, open_)
 
 
 @contextmanager
-def dynamo_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
+def aws_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
     """Turn a foreign error into one line that says what was being done.
 
     Raises AwsFailed, or its children IteratorGone, ObjectGone and Throttled.
@@ -155,9 +157,9 @@ def dynamo_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
         raise AwsFailed(f"{service} failed at {doing}: {said}") from exc
 
 
-async def describe_table(dynamo: Dynamo, name: str) -> Table:
+async def describe_table(dynamo: AwsClients, name: str) -> Table:
     """Return a table's key and stream."""
-    with dynamo_errors(f"describing table {name}"):
+    with aws_errors(f"describing table {name}"):
         answer = await dynamo.items.describe_table(TableName=name)
     table = answer["Table"]
     stream = table.get("StreamSpecification", {})
@@ -183,12 +185,12 @@ def stream_of(table: Table) -> str:
     return table.stream_arn
 
 
-async def shards(dynamo: Dynamo, stream_arn: str) -> list[Shard]:
+async def shards(dynamo: AwsClients, stream_arn: str) -> list[Shard]:
     """List a stream's shards, parents before their children."""
     found: list[Shard] = []
     request: dict[str, Any] = {"StreamArn": stream_arn}
     while True:
-        with dynamo_errors("describing the stream"):
+        with aws_errors("describing the stream"):
             answer = await dynamo.streams.describe_stream(**request)
         stream = answer["StreamDescription"]
         found += [
@@ -201,32 +203,32 @@ async def shards(dynamo: Dynamo, stream_arn: str) -> list[Shard]:
 
 
 async def shard_iterator(
-    dynamo: Dynamo, stream_arn: str, shard_id: str, after: str | None = None
+    dynamo: AwsClients, stream_arn: str, shard_id: str, after: str | None = None
 ) -> str:
     """Begin to read a shard at its oldest record, or after a sequence number."""
     place: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
     if after is not None:
         place = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": after}
-    with dynamo_errors(f"opening shard {shard_id}"):
+    with aws_errors(f"opening shard {shard_id}"):
         answer = await dynamo.streams.get_shard_iterator(
             StreamArn=stream_arn, ShardId=shard_id, **place
         )
     return answer["ShardIterator"]
 
 
-async def read_page(dynamo: Dynamo, stream_arn: str, iterator: str) -> Page:
+async def read_page(dynamo: AwsClients, stream_arn: str, iterator: str) -> RecordPage:
     """Read the next records of a shard, at most 1 000."""
-    with dynamo_errors("reading the stream"):
+    with aws_errors("reading the stream"):
         answer = await dynamo.streams.get_records(ShardIterator=iterator)
     records = [lambda_record(each, stream_arn) for each in answer["Records"]]
-    return Page(records, answer.get("NextShardIterator"))
+    return RecordPage(records, answer.get("NextShardIterator"))
 
 
-async def scan(dynamo: Dynamo, table: str) -> AsyncIterator[Attributes]:
+async def scan(dynamo: AwsClients, table: str) -> AsyncIterator[Attributes]:
     """Read every item consistently, in DynamoDB JSON."""
     request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
     while True:
-        with dynamo_errors(f"scanning table {table}"):
+        with aws_errors(f"scanning table {table}"):
             answer = await dynamo.items.scan(**request)
         for item in answer["Items"]:
             yield json_attributes(item)
@@ -236,9 +238,9 @@ async def scan(dynamo: Dynamo, table: str) -> AsyncIterator[Attributes]:
         request["ExclusiveStartKey"] = last
 
 
-async def get_item(dynamo: Dynamo, table: str, key: Attributes) -> Attributes | None:
+async def get_item(dynamo: AwsClients, table: str, key: Attributes) -> Attributes | None:
     """Read one item consistently, in DynamoDB JSON; None where there is none."""
-    with dynamo_errors(f"reading an item of table {table}"):
+    with aws_errors(f"reading an item of table {table}"):
         answer = await dynamo.items.get_item(TableName=table, Key=key, ConsistentRead=True)
     item = answer.get("Item")
     return None if item is None else json_attributes(item)

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from asyncsync.aws.budget import Pace
-from asyncsync.aws.clients import AwsFailed, Dynamo, dynamo_errors
+from asyncsync.aws.budget import ReadBudget
+from asyncsync.aws.clients import AwsClients, AwsFailed, aws_errors
 from asyncsync.aws.raw_items import raw_items
 from asyncsync.copy.entries import Item, key_of
 from asyncsync.copy.repair import ReadItems
@@ -34,7 +34,12 @@ class Answer:
 
 
 async def scan_page(
-    dynamo: Dynamo, table: str, segment: int, segments: int, after: Any, limit: int | None = None
+    dynamo: AwsClients,
+    table: str,
+    segment: int,
+    segments: int,
+    after: Any,
+    limit: int | None = None,
 ) -> Answer:
     """Read one page of a segment, from its beginning or after a key in the SDK's shape.
 
@@ -47,7 +52,7 @@ async def scan_page(
         request["ExclusiveStartKey"] = after
     if limit:
         request["Limit"] = limit
-    with dynamo_errors(f"scanning table {table}"), raw_items():
+    with aws_errors(f"scanning table {table}"), raw_items():
         answer = await dynamo.items.scan(**request)
     units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
     items: Any = answer["Items"]
@@ -55,11 +60,11 @@ async def scan_page(
 
 
 async def read_keys(
-    dynamo: Dynamo, table: str, keys: Sequence[Any], *, consistent: bool = True
+    dynamo: AwsClients, table: str, keys: Sequence[Any], *, consistent: bool = True
 ) -> Answer:
     """Read up to 100 items by their keys in the SDK's shape."""
     wanted: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
-    with dynamo_errors(f"reading items of table {table}"), raw_items():
+    with aws_errors(f"reading items of table {table}"), raw_items():
         answer = await dynamo.items.batch_get_item(
             RequestItems=wanted, ReturnConsumedCapacity="TOTAL"
         )
@@ -69,7 +74,7 @@ async def read_keys(
     return Answer(items, unread.get(table, {}).get("Keys", []), units)
 
 
-def consistent_reads(dynamo: Dynamo, table: str, pace: Pace) -> ReadItems:
+def consistent_reads(dynamo: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
     """Read items by key as a repair asks for them, each key's answer in its place.
 
     The function raises AwsFailed where one cannot be read.
@@ -77,12 +82,12 @@ def consistent_reads(dynamo: Dynamo, table: str, pace: Pace) -> ReadItems:
     return _reads(partial(read_keys, dynamo, table), pace)
 
 
-def eventual_reads(dynamo: Dynamo, table: str, pace: Pace) -> ReadItems:
+def eventual_reads(dynamo: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
     """Read items by key at half the price; a write of the last second may be missed."""
     return _reads(partial(read_keys, dynamo, table, consistent=False), pace)
 
 
-def _reads(ask: Callable[[Sequence[Any]], Awaitable[Answer]], pace: Pace) -> ReadItems:
+def _reads(ask: Callable[[Sequence[Any]], Awaitable[Answer]], pace: ReadBudget) -> ReadItems:
     async def read(keys: Sequence[Key]) -> list[bytes | None]:
         items: list[Item] = []
         wanted: Sequence[Any] = [sdk_key(key) for key in keys]

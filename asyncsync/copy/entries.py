@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from asyncsync.config import Config
-from asyncsync.encode import Rules, encode, version
+from asyncsync.encode import EncodeRules, encode, version
 from asyncsync.errors import ConfigError
 from asyncsync.model import Encoded, Key, SequenceNumber, Stream, StreamRecord
 
@@ -31,7 +31,7 @@ _COUNT_ENDS = 16  # digits of a fence: one of format, 13 of the label, two count
 
 
 def entries_of(
-    found: Sequence[tuple[Key, bytes | None]], table: str, rules: Rules, now_ms: int
+    found: Sequence[tuple[Key, bytes | None]], table: str, rules: EncodeRules, now_ms: int
 ) -> Encoded:
     """Make the entry of each item from its key and image; no image is a removal.
 

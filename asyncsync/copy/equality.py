@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 
-def is_same(one: bytes, other: bytes, form: Literal["json", "dynamodb-json"]) -> bool:
+def same_value(one: bytes, other: bytes, form: Literal["json", "dynamodb-json"]) -> bool:
     """Whether two values of a format have the same meaning."""
     if one == other:
         return True

@@ -17,7 +17,7 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw
 
-from asyncsync.encode import Rules
+from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.keys import (
     FENCE_SUFFIX,
@@ -49,14 +49,14 @@ _TYPED = msgspec.json.Decoder(dict[str, str])
 _TEXT = msgspec.json.Decoder(str)
 
 
-class Names:
+class KeyNames:
     """How the items of one table are called: names to keys, and keys to names.
 
     Raises ConfigError where the template does not fit the table.
     """
 
     def __init__(
-        self, table: str, keys: Sequence[str], types: Mapping[str, str], rules: Rules
+        self, table: str, keys: Sequence[str], types: Mapping[str, str], rules: EncodeRules
     ) -> None:
         self._keys = keys
         self._types = types

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import anyio
 
-from asyncsync.copy.repair import Seen, look
+from asyncsync.copy.repair import Snapshot, look
 from asyncsync.errors import StoreUnavailable
 from asyncsync.keys import slot
 from asyncsync.mirror import Mirror
@@ -44,13 +44,13 @@ class Copy:
         self._sleep = sleep
         self._turn = anyio.Lock()
 
-    async def see(self, named: Sequence[Entry]) -> list[Seen]:
+    async def see(self, named: Sequence[Entry]) -> list[Snapshot]:
         """Read value and fence of each entry's names, both at one moment.
 
         Raises StoreRefused, or StoreUnavailable where Redis is away for too long.
         """
 
-        async def ask() -> tuple[list[Seen], str]:
+        async def ask() -> tuple[list[Snapshot], str]:
             seen = await look(self._store, named, self._config)
             return seen, next((each.error for each in seen if each.error), "")
 

@@ -78,7 +78,7 @@ class Repaired:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Snapshot:
     """A key's value and fence at one moment; with an error, neither is known."""
 
     value: bytes | None
@@ -86,12 +86,12 @@ class Seen:
     error: str = ""
 
 
-_NOTHING = Seen(None, None)
+_NOTHING = Snapshot(None, None)
 
 
 async def look(
     store: Store, named: Sequence[Entry], config: Config, end_s: float = float("inf")
-) -> list[Seen]:
+) -> list[Snapshot]:
     """Read value and fence of each entry's names, both at one moment, before end_s.
 
     Raises StoreRefused.
@@ -144,7 +144,7 @@ class Repairer:
             done += await self._repair_few(targets[first : first + KEYS_MAX])
         return done
 
-    async def look(self, named: Sequence[Entry], end_s: float = float("inf")) -> list[Seen]:
+    async def look(self, named: Sequence[Entry], end_s: float = float("inf")) -> list[Snapshot]:
         """Read value and fence of each entry's names, both at one moment.
 
         Raises StoreRefused.
@@ -262,7 +262,7 @@ class _Wanted:
 
     target: Target
     named: Entry
-    seen: Seen = _NOTHING
+    seen: Snapshot = _NOTHING
     entry: Entry | None = None
     fault: str = ""  # why it cannot be encoded; then the entry is a removal
 
@@ -282,12 +282,12 @@ def _answer(wanted: _Wanted, outcome: Outcome) -> Repaired:
     return Repaired(wanted.target, "repaired", name)
 
 
-def _seen(outcome: Outcome) -> Seen:
+def _seen(outcome: Outcome) -> Snapshot:
     if outcome.kind == "failed":
-        return Seen(None, None, f"{outcome.error}: {outcome.reason}")
+        return Snapshot(None, None, f"{outcome.error}: {outcome.reason}")
     assert isinstance(outcome.reply, list), "MGET answers with a list"
     value, fence = outcome.reply
-    return Seen(value, fence)
+    return Snapshot(value, fence)
 
 
 def _ended(wanted: _Wanted) -> Repaired | None:

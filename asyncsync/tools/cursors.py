@@ -21,7 +21,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(slots=True)
-class Step(Generic[T]):
+class Page(Generic[T]):
     """One page of a part, or a few names of a node."""
 
     part: int
@@ -30,7 +30,7 @@ class Step(Generic[T]):
     waits_for: int = 1  # what is still to settle: the step itself, and what it is looked at for
 
 
-class Trail(Generic[T]):
+class Cursors(Generic[T]):
     """Steps of parts that are begun in order, each read in order, and settle in any.
 
     A part's number is its place in that order.
@@ -42,7 +42,7 @@ class Trail(Generic[T]):
         self._parts = parts
         self._next: int = held.get("next", 0)  # no part from here on was begun
         self._open: dict[int, Any] = dict(held.get("open", ()))  # begun and not ended
-        self._steps: dict[int, deque[Step[T]]] = {}
+        self._steps: dict[int, deque[Page[T]]] = {}
         add(tally, held.get("tally", {}))
 
     @property
@@ -58,13 +58,13 @@ class Trail(Generic[T]):
             self._open[part] = None
             yield part, None
 
-    def step(self, part: int, place: Any, tally: T) -> Step[T]:
+    def step(self, part: int, place: Any, tally: T) -> Page[T]:
         """Take a step that was read; its tally may be added to until it settles."""
-        made = Step(part, place, tally)
+        made = Page(part, place, tally)
         self._steps.setdefault(part, deque()).append(made)
         return made
 
-    def settle(self, step: Step[T]) -> None:
+    def settle(self, step: Page[T]) -> None:
         """Take one thing that the step waits for as settled."""
         step.waits_for -= 1
         steps = self._steps[step.part]

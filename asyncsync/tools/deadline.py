@@ -12,10 +12,10 @@ from typing import TypeAlias
 from asyncsync.tools.errors import CommandFailed
 
 # How many seconds new work may still be begun; 0 or less: no more.
-LeftS: TypeAlias = Callable[[], float]
+TimeLeft: TypeAlias = Callable[[], float]
 
 
-def no_end() -> float:
+def unlimited() -> float:
     """Give a command all the time that it needs."""
     return float("inf")
 

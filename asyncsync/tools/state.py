@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias
 import anyio
 import orjson
 
-from asyncsync.aws.clients import Dynamo, dynamo_errors
+from asyncsync.aws.clients import AwsClients, aws_errors
 from asyncsync.tools.errors import CommandRefused
 
 RUN = "run"
@@ -119,7 +119,7 @@ class S3State:
         """
         found: dict[str, Document] = {}
         for key in await self._keys():
-            with dynamo_errors(f"reading s3://{self._bucket}/{key}", "S3"):
+            with aws_errors(f"reading s3://{self._bucket}/{key}", "S3"):
                 answer = await self._client.get_object(Bucket=self._bucket, Key=key)
                 held = await answer["Body"].read()
             name = key.removeprefix(self._prefix).removesuffix(".json")
@@ -132,7 +132,7 @@ class S3State:
         Raises CommandFailed.
         """
         key = f"{self._prefix}{name}.json"
-        with dynamo_errors(f"writing s3://{self._bucket}/{key}", "S3"):
+        with aws_errors(f"writing s3://{self._bucket}/{key}", "S3"):
             await self._client.put_object(
                 Bucket=self._bucket, Key=key, Body=orjson.dumps(document)
             )
@@ -140,12 +140,12 @@ class S3State:
     async def remove(self) -> None:
         """Remove every object under the prefix that is a document."""
         for key in await self._keys():
-            with dynamo_errors(f"removing s3://{self._bucket}/{key}", "S3"):
+            with aws_errors(f"removing s3://{self._bucket}/{key}", "S3"):
                 await self._client.delete_object(Bucket=self._bucket, Key=key)
 
     async def _keys(self) -> list[str]:
         keys: list[str] = []
-        with dynamo_errors(f"listing s3://{self._bucket}/{self._prefix}", "S3"):
+        with aws_errors(f"listing s3://{self._bucket}/{self._prefix}", "S3"):
             pages = self._client.get_paginator("list_objects_v2")
             async for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
                 keys += [each["Key"] for each in page.get("Contents", [])]
@@ -153,7 +153,7 @@ class S3State:
 
 
 @asynccontextmanager
-async def open_state(where: str | None, dynamo: Dynamo) -> AsyncIterator[State]:
+async def open_state(where: str | None, dynamo: AwsClients) -> AsyncIterator[State]:
     """Open the state of a path or an s3:// prefix; without either nothing is kept."""
     if where is None:
         yield NoState()
@@ -165,7 +165,7 @@ async def open_state(where: str | None, dynamo: Dynamo) -> AsyncIterator[State]:
         yield FileState(Path(where))
 
 
-class Kept:
+class SavedRun:
     """What one run has kept so far, and keeps."""
 
     def __init__(self, state: State, mark: str, documents: Mapping[str, Document]) -> None:
@@ -174,7 +174,7 @@ class Kept:
         self._documents = {n: each for n, each in documents.items() if each.get("mark") == mark}
 
     @property
-    def goes_on(self) -> bool:
+    def is_resumed(self) -> bool:
         """Whether anything was kept."""
         return bool(self._documents)
 
@@ -200,7 +200,7 @@ async def keep(
     documents: Mapping[str, Document],
     run: Document,
     make_mark: Callable[[], str] = lambda: token_hex(8),
-) -> Kept:
+) -> SavedRun:
     """Go on with the run that documents are of, or begin one, if they are of this one.
 
     Raises CommandRefused where they are of another, or what saving raises.
@@ -212,11 +212,13 @@ async def keep(
         refuse_another_run(this, held)
     await state.save(RUN, {**this, "mark": mark})
     others = {name: document for name, document in documents.items() if name != RUN}
-    return Kept(state, mark, others)
+    return SavedRun(state, mark, others)
 
 
 @asynccontextmanager
-async def keeping(kept: Kept, name: str, document: Callable[[], Document]) -> AsyncIterator[None]:
+async def autosave(
+    kept: SavedRun, name: str, document: Callable[[], Document]
+) -> AsyncIterator[None]:
     """Keep a document of the moment now and then, and at the end however that comes."""
 
     async def now_and_then() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncsync import Config, Mirror, mirror
-from asyncsync.connection import Left, Wire
+from asyncsync.connection import Connection, TimeLeft
 
 passed: list[tuple[str, float]] = []
 
@@ -38,10 +38,10 @@ for name, stage in (
 ):
     setattr(mirror, name, noted(stage, vars(mirror)[name]))
 
-send, receive = Wire.send, Wire.receive
+send, receive = Connection.send, Connection.receive
 
 
-async def traced_send(self: Wire, commands: Any) -> int:
+async def traced_send(self: Connection, commands: Any) -> int:
     """Send, and note the moment at which all is on its way."""
     count = await send(self, commands)
     note("encode: values, plan, pack, send")
@@ -49,14 +49,14 @@ async def traced_send(self: Wire, commands: Any) -> int:
 
 
 async def traced_receive(
-    self: Wire, count: int, settle: Callable[[object], None], left: Left
+    self: Connection, count: int, settle: Callable[[object], None], left: TimeLeft
 ) -> None:
     """Receive, and note the last reply."""
     await receive(self, count, settle, left)
     note("wait for the last reply")
 
 
-Wire.send, Wire.receive = traced_send, traced_receive  # type: ignore[method-assign]
+Connection.send, Connection.receive = traced_send, traced_receive  # type: ignore[method-assign]
 
 handle = Mirror(Config.from_env(os.environ), raw_event=True).lambda_handler
 

@@ -13,8 +13,8 @@ from msgspec import DecodeError, Raw
 
 from asyncsync.aws import items as items_module
 from asyncsync.aws import raw_items as raw
-from asyncsync.aws.budget import BACKOFF_FIRST_S, BACKOFF_LAST_S, Pace
-from asyncsync.aws.clients import Dynamo, Throttled
+from asyncsync.aws.budget import BACKOFF_FIRST_S, BACKOFF_LAST_S, ReadBudget
+from asyncsync.aws.clients import AwsClients, Throttled
 from asyncsync.aws.items import (
     Answer,
     consistent_reads,
@@ -29,7 +29,7 @@ from asyncsync.copy.entries import key_of
 from asyncsync.tools.errors import CommandFailed
 
 
-async def make_table(clients: Dynamo, name: str) -> None:
+async def make_table(clients: AwsClients, name: str) -> None:
     await clients.items.create_table(
         TableName=name,
         KeySchema=[
@@ -55,10 +55,14 @@ def key(at: str) -> Any:
 # --- reads ------------------------------------------------------------------------------------
 
 
-async def test_keys_are_read_in_their_order_and_an_absent_item_is_none(clients: Dynamo) -> None:
+async def test_keys_are_read_in_their_order_and_an_absent_item_is_none(
+    clients: AwsClients,
+) -> None:
     await make_table(clients, "Reads")
 
-    found = await consistent_reads(clients, "Reads", Pace())([key("3"), key("77"), key("1.0")])
+    found = await consistent_reads(clients, "Reads", ReadBudget())(
+        [key("3"), key("77"), key("1.0")]
+    )
 
     assert [each and orjson.loads(each) for each in found] == [
         {"Who": {"B": "/w=="}, "At": {"N": "3"}},
@@ -68,20 +72,20 @@ async def test_keys_are_read_in_their_order_and_an_absent_item_is_none(clients: 
 
 
 async def test_what_was_not_read_at_once_is_asked_for_again(
-    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+    clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_table(clients, "Again")
     asked: list[int] = []
     read_keys = items_module.read_keys
 
-    async def few(clients: Dynamo, table: str, keys: Any) -> Answer:
+    async def few(clients: AwsClients, table: str, keys: Any) -> Answer:
         asked.append(len(keys))
         answer = await read_keys(clients, table, keys[:2])
         return Answer(answer.items, keys[2:], answer.units)
 
     monkeypatch.setattr(items_module, "read_keys", few)
     slept: list[float] = []
-    pace = Pace(sleep=_noting(slept))
+    pace = ReadBudget(sleep=_noting(slept))
 
     found = await consistent_reads(clients, "Again", pace)([key(str(at)) for at in range(5)])
 
@@ -98,7 +102,7 @@ def test_an_item_that_was_not_asked_for_is_an_error_not_an_absent_one() -> None:
 
 
 @pytest.mark.parametrize("segments", [1, 3])
-async def test_the_pages_of_all_segments_are_the_table(clients: Dynamo, segments: int) -> None:
+async def test_the_pages_of_all_segments_are_the_table(clients: AwsClients, segments: int) -> None:
     table = f"Pages-{segments}"
     await clients.items.create_table(
         TableName=table,
@@ -131,7 +135,7 @@ ODD: Any = {
 
 
 async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for(
-    clients: Dynamo,
+    clients: AwsClients,
 ) -> None:
     await make_table(clients, "Sent")
     await clients.items.put_item(TableName="Sent", Item=ODD)
@@ -168,7 +172,7 @@ def test_an_answer_is_taken_apart_and_put_together_by_nobody_who_does_not_know_i
 
 
 async def test_where_an_answer_is_not_known_the_sdk_parses_it(
-    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+    clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_table(clients, "Unknown")
     scanned = await scan_page(clients, "Unknown", 0, 1, None)
@@ -244,7 +248,7 @@ async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
 ) -> None:
     """Pages of 20 to 128 units at 1 000 units a second, as the reads of a small table."""
     time, chance = Time(), Random(1)
-    pace = Pace(1_000.0, time.clock, time.sleep)
+    pace = ReadBudget(1_000.0, time.clock, time.sleep)
     began_s = time.now_s
 
     async def read() -> Took:
@@ -268,7 +272,7 @@ async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
 
 async def test_without_a_budget_nothing_waits() -> None:
     slept: list[float] = []
-    pace = Pace(sleep=_noting(slept))
+    pace = ReadBudget(sleep=_noting(slept))
 
     async def read() -> Took:
         return Took(1e9)
@@ -281,7 +285,7 @@ async def test_without_a_budget_nothing_waits() -> None:
 
 async def test_a_read_that_is_put_off_is_made_again_after_ever_longer_waits() -> None:
     slept: list[float] = []
-    pace = Pace(sleep=_noting(slept), chance=Random(1))
+    pace = ReadBudget(sleep=_noting(slept), chance=Random(1))
     refusals = iter([True] * 12 + [False, True, False])
 
     async def read() -> Took:

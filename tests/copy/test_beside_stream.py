@@ -51,7 +51,7 @@ class Mended:
         self.machine = machine
         self.of = of
         self.reads = asyncio.Event()
-        self.goes_on = asyncio.Event()
+        self.is_resumed = asyncio.Event()
         self.image: bytes | None = None
         self.repairer = Repairer(machine.mirror, TABLE, self.read)
         self.task = machine.loop.create_task(self.repairer.repair([Target(key(of))]))
@@ -60,8 +60,8 @@ class Mended:
         """Read the item now, answer when it is let go on."""
         self.image = self.machine.image(self.of)
         self.reads.set()
-        await self.goes_on.wait()
-        self.goes_on.clear()
+        await self.is_resumed.wait()
+        self.is_resumed.clear()
         self.reads.clear()
         return [self.image]
 
@@ -167,7 +167,7 @@ class Beside(RuleBasedStateMachine):
     @rule(at=st.integers(0, 2))
     def go_on_repairing(self, at: int) -> None:
         each = self.mending[min(at, len(self.mending) - 1)]
-        each.goes_on.set()
+        each.is_resumed.set()
         each.reads.clear()
         self._step(each)
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from asyncsync.aws.clients import json_attributes
-from asyncsync.copy.equality import is_same
+from asyncsync.copy.equality import same_value
 from asyncsync.lab.compare import from_dynamodb_json, from_json
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.values import to_json
@@ -29,8 +29,8 @@ from asyncsync.values import to_json
     ],
 )
 def test_spelling_is_no_difference(one: bytes, other: bytes) -> None:
-    assert is_same(one, other, "json")
-    assert is_same(other, one, "json")
+    assert same_value(one, other, "json")
+    assert same_value(other, one, "json")
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_spelling_is_no_difference(one: bytes, other: bytes) -> None:
     ],
 )
 def test_what_is_another_value_differs(one: bytes, other: bytes) -> None:
-    assert not is_same(one, other, "json")
-    assert not is_same(other, one, "json")
+    assert not same_value(one, other, "json")
+    assert not same_value(other, one, "json")
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_what_is_another_value_differs(one: bytes, other: bytes) -> None:
     ],
 )  # fmt: skip
 def test_in_dynamodb_json_too(one: Any, other: Any) -> None:
-    assert is_same(orjson.dumps(one), orjson.dumps(other), "dynamodb-json")
-    assert not is_same(orjson.dumps(one), orjson.dumps(other), "json")
+    assert same_value(orjson.dumps(one), orjson.dumps(other), "dynamodb-json")
+    assert not same_value(orjson.dumps(one), orjson.dumps(other), "json")
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_in_dynamodb_json_too(one: Any, other: Any) -> None:
     ],
 )
 def test_what_is_another_value_differs_in_dynamodb_json(one: Any, other: Any) -> None:
-    assert not is_same(orjson.dumps(one), orjson.dumps(other), "dynamodb-json")
-    assert not is_same(orjson.dumps(other), orjson.dumps(one), "dynamodb-json")
+    assert not same_value(orjson.dumps(one), orjson.dumps(other), "dynamodb-json")
+    assert not same_value(orjson.dumps(other), orjson.dumps(one), "dynamodb-json")
 
 
 def test_it_agrees_with_the_labs_own_comparison() -> None:
@@ -102,7 +102,7 @@ def test_it_agrees_with_the_labs_own_comparison() -> None:
         plain = to_json(one), to_json(other)
         typed = orjson.dumps(one), orjson.dumps(other)
 
-        assert is_same(*plain, "json") == (from_json(plain[0]) == from_json(plain[1]))
-        assert is_same(*typed, "dynamodb-json") == (
+        assert same_value(*plain, "json") == (from_json(plain[0]) == from_json(plain[1]))
+        assert same_value(*typed, "dynamodb-json") == (
             from_dynamodb_json(typed[0]) == from_dynamodb_json(typed[1])
         )

@@ -11,16 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncsync import Config, ConfigError
-from asyncsync.copy.names import Names, is_fence
-from asyncsync.encode import Rules
+from asyncsync.copy.names import KeyNames, is_fence
+from asyncsync.encode import EncodeRules
 from asyncsync.limits import NAME_BYTES_MAX
 
 
-def names(template: str = "{@table}:{@key}", key: Any = None, **types: str) -> Names:
+def names(template: str = "{@table}:{@key}", key: Any = None, **types: str) -> KeyNames:
     """How a table's items are called; its hash key comes first."""
     types = types or {"Number": "N"}
-    rules = Rules(Config(redis_url="redis://unused", key=template), key)
-    return Names("Players", [*types], types, rules)
+    rules = EncodeRules(Config(redis_url="redis://unused", key=template), key)
+    return KeyNames("Players", [*types], types, rules)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from asyncsync import AttributeValue, Config, Mirror
-from asyncsync.aws.clients import Dynamo, json_attributes
+from asyncsync.aws.clients import AwsClients, json_attributes
 from asyncsync.lab.compare import from_json
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import ServerProcess
@@ -83,7 +83,7 @@ def copy_of(client: redis.Redis) -> dict[str, Any]:
 
 @pytest.mark.parametrize("command", [by_backfill, by_audit, by_redrive])
 async def test_what_a_command_writes_is_what_the_handler_writes(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     real_server: ServerProcess,
     real_client: redis.Redis,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asyncsync.collapse import collapse
 from asyncsync.config import Config
 from asyncsync.decode import decode
-from asyncsync.encode import Rules, encode, version
+from asyncsync.encode import EncodeRules, encode, version
 from asyncsync.errors import ConfigError
 from asyncsync.keys import settle
 from asyncsync.limits import LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
@@ -26,11 +26,11 @@ NOW_MS = 1_767_225_600_000
 STREAM = Stream(arn(), "Players", LABEL_MS)
 
 
-def rules(*, function: Any = None, transform: Any = None, **options: Any) -> Rules:
-    return Rules(Config(redis_url="redis://h", **options), function, transform)
+def rules(*, function: Any = None, transform: Any = None, **options: Any) -> EncodeRules:
+    return EncodeRules(Config(redis_url="redis://h", **options), function, transform)
 
 
-def encoded(*records: Record, by: Rules | None = None) -> Encoded:
+def encoded(*records: Record, by: EncodeRules | None = None) -> Encoded:
     """Encode what survives of an event."""
     decoded = decode(event(records))
     assert decoded.stream is not None

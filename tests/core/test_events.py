@@ -10,7 +10,7 @@ import pytest
 from asyncsync.collapse import collapse
 from asyncsync.config import Config
 from asyncsync.decode import decode, to_bytes
-from asyncsync.encode import Rules, encode
+from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import EventError
 from asyncsync.model import Encoded, Entry, SequenceNumber
 
@@ -120,7 +120,7 @@ def through(event: bytes) -> tuple[Encoded, int]:
     assert decoded.stream is not None
     assert (decoded.rejects, decoded.unnamed) == ([], [])
     collapsed = collapse(decoded.records)
-    rules = Rules(Config(redis_url="redis://h"))
+    rules = EncodeRules(Config(redis_url="redis://h"))
     encoded = encode(collapsed.latest, decoded.stream, rules, NOW_MS).finished()
     return encoded, collapsed.superseded
 

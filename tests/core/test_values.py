@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from asyncsync.errors import RecordError
 from asyncsync.values import (
-    attribute_of,
     expiry_ms,
     parse_image,
+    read_attribute,
     to_item,
     to_json,
     transformed,
@@ -487,15 +487,15 @@ def test_one_attribute_is_found_without_parsing_the_others(
 ) -> None:
     raw = orjson.dumps(image)
 
-    assert attribute_of(raw, name) == image.get(name)
+    assert read_attribute(raw, name) == image.get(name)
     for present in image:
-        assert attribute_of(raw, present) == image[present]
+        assert read_attribute(raw, present) == image[present]
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"5", b'{"t":', b'{"t":{]}', b'{"t":1e999}'])
 def test_an_attribute_of_what_is_no_image_is_absent(raw: bytes) -> None:
-    assert attribute_of(raw, "t") is None
+    assert read_attribute(raw, "t") is None
 
 
 def test_an_attribute_beside_a_name_that_is_not_utf_8_is_absent() -> None:
-    assert attribute_of(b'{"\xff":{"N":"1"},"t":{"N":"1"}}', "t") is None
+    assert read_attribute(b'{"\xff":{"N":"1"},"t":{"N":"1"}}', "t") is None

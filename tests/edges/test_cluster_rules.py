@@ -21,8 +21,8 @@ from asyncsync.keys import slot
 from asyncsync.limits import REDIRECTIONS_MAX, SEND_LEFT_MS_MIN, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Entry, Outcome, Written
 from asyncsync.plan import plan
-from asyncsync.store import Link
-from asyncsync.transport_asyncio import Connect, Streams, connect, over
+from asyncsync.store import Client
+from asyncsync.transport_asyncio import Connect, Streams, asyncio_transport, connect
 from tests.edges.test_store import entry
 
 NEVER = float("inf")
@@ -115,7 +115,9 @@ class Writer:
         )
         self.store = ClusterStore(
             self.config.server,
-            lambda server: Link(server, self.config.timeout_ms, over(connect), clock, lambda: ""),
+            lambda server: Client(
+                server, self.config.timeout_ms, asyncio_transport(connect), clock, lambda: ""
+            ),
         )
 
     async def written(self, *entries: Entry, end_s: float = NEVER) -> Written:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from asyncsync.config import Config
-from asyncsync.connection import Reach
+from asyncsync.connection import OpenTransport
 from asyncsync.encode import version
 from asyncsync.errors import StoreRefused
 from asyncsync.keys import settle
@@ -29,10 +29,10 @@ from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
 from asyncsync.plan import plan
-from asyncsync.store import SCRIPT, Link, RedisStore, digest_of
+from asyncsync.store import SCRIPT, Client, RedisStore, digest_of
 from asyncsync.tools.run.meter import Meter, metered
-from asyncsync.transport import finished, open_socket
-from asyncsync.transport_asyncio import Connect, connect, over
+from asyncsync.transport import open_socket, run_blocking
+from asyncsync.transport_asyncio import Connect, asyncio_transport, connect
 
 LABEL_MS = 1_767_225_600_000
 NEVER = float("inf")
@@ -54,14 +54,14 @@ def entry(
 @pytest.fixture(autouse=True, params=["socket", "streams"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test over both, but for those that bring streams of their own."""
-    reach = open_socket if request.param == "socket" else over(connect)
+    reach = open_socket if request.param == "socket" else asyncio_transport(connect)
     monkeypatch.setattr(Writer, "reach", reach)
 
 
 class Writer:
     """A store with its settings: writes entries and returns the kinds of their outcomes."""
 
-    reach: Reach = open_socket
+    reach: OpenTransport = open_socket
 
     def __init__(
         self,
@@ -72,14 +72,14 @@ class Writer:
     ) -> None:
         self.config = Config(redis_url=url, **options)
         server = self.config.server
-        reach = over(connect) if connect else type(self).reach
+        reach = asyncio_transport(connect) if connect else type(self).reach
         self.is_blocking = reach is open_socket
-        self.store = RedisStore(Link(server, 2_000, reach, clock, lambda: server.password))
+        self.store = RedisStore(Client(server, 2_000, reach, clock, lambda: server.password))
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
         applying = self.store.apply(plan(entries, self.config), len(entries), NEVER)
         if self.is_blocking:
-            return list((await asyncio.to_thread(finished, applying)).outcomes)
+            return list((await asyncio.to_thread(run_blocking, applying)).outcomes)
         return list((await applying).outcomes)
 
     async def __call__(self, *entries: Entry) -> list[str]:

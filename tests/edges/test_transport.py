@@ -20,7 +20,7 @@ import redis
 from asyncsync import Config, Mirror
 from asyncsync.config import Server
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from asyncsync.transport import SocketTransport, finished, open_socket
+from asyncsync.transport import SocketTransport, open_socket, run_blocking
 from tests.support.context import Context
 from tests.support.events import FIRST, event, failed, record
 from tests.support.tls import tls_options
@@ -28,10 +28,10 @@ from tests.support.tls import tls_options
 # Far more than a socket's buffers take, and not the same twice.
 MUCH = random.Random(4711).randbytes(4_000_000)
 
-Left = Callable[[], float]
+TimeLeft = Callable[[], float]
 
 
-def within(seconds: float) -> Left:
+def within(seconds: float) -> TimeLeft:
     until_s = time.monotonic() + seconds
     return lambda: until_s - time.monotonic()
 
@@ -46,7 +46,7 @@ def ends() -> Iterator[tuple[SocketTransport, socket.socket]]:
 
 def write(transport: SocketTransport, *pieces: bytes) -> None:
     for piece in pieces:
-        finished(transport.write(piece))
+        run_blocking(transport.write(piece))
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def test_a_write_waits_for_nobody_and_the_rest_goes_in_order_before_a_reply_is_w
     assert time.monotonic() - began_s < 5
 
     with reading(theirs, len(MUCH), b"+OK\r\n") as taken:
-        assert finished(transport.read(within(20))) == b"+OK\r\n"
+        assert run_blocking(transport.read(within(20))) == b"+OK\r\n"
     assert b"".join(taken) == MUCH
 
 
@@ -106,7 +106,7 @@ def test_the_other_sides_end_is_no_bytes(ends: tuple[SocketTransport, socket.soc
     transport, theirs = ends
     theirs.close()
 
-    assert finished(transport.read(within(20))) == b""
+    assert run_blocking(transport.read(within(20))) == b""
     with pytest.raises(BrokenPipeError):
         write(transport, b"x")
 
@@ -136,7 +136,7 @@ def test_a_silent_other_side_is_waited_for_as_long_as_there_is_time(
     began_s = time.monotonic()
 
     with pytest.raises(TimeoutError):
-        finished(transport.read(within(left_s)))
+        run_blocking(transport.read(within(left_s)))
 
     assert max(left_s, 0) <= time.monotonic() - began_s < 5
 
@@ -157,7 +157,7 @@ def test_the_time_is_one_for_all_that_is_still_to_be_sent_and_the_answer(
     thread.start()
     began_s = time.monotonic()
     with pytest.raises(TimeoutError):
-        finished(transport.read(within(0.2)))
+        run_blocking(transport.read(within(0.2)))
     took_s = time.monotonic() - began_s
     over.set()
     thread.join()
@@ -178,7 +178,7 @@ def test_a_resolver_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatc
     began_s = time.monotonic()
 
     with pytest.raises(TimeoutError):
-        finished(open_socket(server_of("redis://cache.example"), within(0.05)))
+        run_blocking(open_socket(server_of("redis://cache.example"), within(0.05)))
 
     assert time.monotonic() - began_s < 5
     answered.set()
@@ -208,17 +208,17 @@ def test_an_address_that_refuses_is_not_the_last_one_tried(
     closed = free_port()
     found = [address(closed), address(real_server.port)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    transport = finished(open_socket(server_of("redis://cache.example"), within(20)))
-    finished(transport.write(b"PING\r\n"))
-    assert finished(transport.read(within(20))) == b"+PONG\r\n"
+    transport = run_blocking(open_socket(server_of("redis://cache.example"), within(20)))
+    run_blocking(transport.write(b"PING\r\n"))
+    assert run_blocking(transport.read(within(20))) == b"+PONG\r\n"
     transport.abort()
 
     del found[1]
     with pytest.raises(ConnectionRefusedError):
-        finished(open_socket(server_of("redis://cache.example"), within(20)))
+        run_blocking(open_socket(server_of("redis://cache.example"), within(20)))
     found.clear()
     with pytest.raises(OSError, match=r"cache\.example has no address"):
-        finished(open_socket(server_of("redis://cache.example"), within(20)))
+        run_blocking(open_socket(server_of("redis://cache.example"), within(20)))
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
@@ -239,7 +239,7 @@ def test_a_server_that_takes_a_connection_and_says_nothing_is_answered_for_in_ti
 
 
 def test_small_requests_are_not_held_back_for_larger_ones(real_server: ServerProcess) -> None:
-    transport = finished(open_socket(server_of(real_server.url), within(20)))
+    transport = run_blocking(open_socket(server_of(real_server.url), within(20)))
     assert isinstance(transport, SocketTransport)
 
     assert transport._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
@@ -278,6 +278,6 @@ def test_a_coroutine_that_waits_for_an_event_loop_is_refused() -> None:
     async def returns() -> int:
         return 7
 
-    assert finished(returns()) == 7
+    assert run_blocking(returns()) == 7
     with pytest.raises(RuntimeError, match="waited for an event loop"):
-        finished(asyncio.sleep(0))
+        run_blocking(asyncio.sleep(0))

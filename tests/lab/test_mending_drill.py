@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyncsync.aws.clients import describe_table, dynamo
+from asyncsync.aws.clients import describe_table, open_clients
 from asyncsync.aws.items import image_of, read_keys, scan_page
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import binaries, dynamodb_process, redis_process
@@ -123,7 +123,7 @@ async def test_the_quick_moto_answers_as_moto_does() -> None:
     said: list[Any] = []  # what each of them answered
     with dynamodb_process() as one, quick_dynamodb() as other:
         for url in (one, other):
-            async with dynamo(url, {}) as clients:
+            async with open_clients(url, {}) as clients:
                 await make_table(clients, "T")
                 await load(clients, "T", items)
                 after: Any = None

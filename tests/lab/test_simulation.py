@@ -37,8 +37,8 @@ from asyncsync.lab.simulation.table import Table
 from asyncsync.lab.simulation.virtual_time import Stuck, VirtualLoop
 from asyncsync.lab.simulation.world import Ended, run
 from asyncsync.model import Call
-from asyncsync.store import UNSENT, Job, Link
-from asyncsync.transport_asyncio import Streams, over
+from asyncsync.store import UNSENT, Client, Job
+from asyncsync.transport_asyncio import Streams, asyncio_transport
 from tests.programs.bugs import BUGS
 from tests.support.lua_server import LuaServer
 from tests.support.patches import ROOT, Patch, PatchLost, patched
@@ -487,7 +487,13 @@ def test_what_a_broken_connection_kept_from_being_packed_is_pending_still() -> N
 
     calls = [Call((b"GET", b"%0*d" % (1_000, at)), (at,), fenced=False) for at in range(500)]
     job = Job(float("inf"), list(calls), [UNSENT] * len(calls))
-    link = Link(Config(redis_url="redis://x").server, 2_000, over(connect), loop.time, lambda: "")
+    link = Client(
+        Config(redis_url="redis://x").server,
+        2_000,
+        asyncio_transport(connect),
+        loop.time,
+        lambda: "",
+    )
 
     error = loop.run_until_complete(link.write(job))
 

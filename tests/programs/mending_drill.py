@@ -24,7 +24,14 @@ import anyio
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import Dynamo, describe_table, dynamo, get_item, scan, stream_of
+from asyncsync.aws.clients import (
+    AwsClients,
+    describe_table,
+    get_item,
+    open_clients,
+    scan,
+    stream_of,
+)
 from asyncsync.errors import AsyncsyncError
 from asyncsync.lab.compare import from_json, plain_item
 from asyncsync.lab.servers import binaries, redis_process
@@ -89,7 +96,7 @@ class Scale:
 class Table:
     """A table and whoever writes to it; one write at a time, so its stream has their order."""
 
-    clients: Dynamo
+    clients: AwsClients
     chance: random.Random
     versions: dict[int, int]  # by number, of the items that the writer picks from
     absent: set[int] = field(default_factory=set)
@@ -424,7 +431,7 @@ async def staged(
     """Load the table, plant the foreign keys, then write and mirror until the block ends."""
     chance = random.Random(scale.seed)
     began_s = time.monotonic()
-    async with dynamo(endpoint, {}) as clients:
+    async with open_clients(endpoint, {}) as clients:
         await make_table(clients, TABLE)
         await load(clients, TABLE, numbered(scale.items, Version={"N": "1"}))
         await begin_stream(clients, TABLE)

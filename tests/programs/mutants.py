@@ -636,7 +636,7 @@ MUTANTS = (
     Mutant(
         "redrive keeps an object of which a record has no key",
         "tools/redrive/command.py",
-        '[Left(name, "unreadable", b"", fault) for fault in found.faults]',
+        '[Unresolved(name, "unreadable", b"", fault) for fault in found.faults]',
         "[]",
         REDRIVE,
     ),
@@ -664,8 +664,8 @@ MUTANTS = (
     Mutant(
         "redrive copies an object before it is removed",
         "tools/redrive/objects.py",
-        'with dynamo_errors(f"copying {name}", "S3"):',
-        'with dynamo_errors(f"copying {name}", "S3"):\n'
+        'with aws_errors(f"copying {name}", "S3"):',
+        'with aws_errors(f"copying {name}", "S3"):\n'
         "                await self._client.delete_object(**source)",
         REDRIVE,
     ),
@@ -842,8 +842,8 @@ MUTANTS = (
     Mutant(
         "a cursor of another server is not gone on from",
         "tools/audit/scan.py",
-        'goes_on = all(servers) and held.get("servers") == servers',
-        "goes_on = True",
+        'is_resumed = all(servers) and held.get("servers") == servers',
+        "is_resumed = True",
         SLICES,
     ),
     Mutant(
@@ -856,7 +856,7 @@ MUTANTS = (
     Mutant(
         "what a redrive's earlier slice has left counts at the end",
         "tools/redrive/command.py",
-        '    said.go_on(held.get("tally", {}), held.get("named", ()))\n',
+        '    said.resume(held.get("tally", {}), held.get("named", ()))\n',
         "",
         SLICES,
     ),

@@ -10,15 +10,15 @@ import pytest
 from msgspec.structs import replace
 
 from asyncsync import Config
-from asyncsync.encode import Rules
+from asyncsync.encode import EncodeRules
 from benchmarks import bench_core
 from benchmarks.bench_core import TARGET_VIEW, differing, timed_rounds, usual
 from benchmarks.events import Image, batch, event_of, image, modified
 from benchmarks.report.spread import spread
 
 RULES = {
-    "json": Rules(Config(redis_url="redis://unused", value="json")),
-    "dynamodb-json": Rules(Config(redis_url="redis://unused", value="dynamodb-json")),
+    "json": EncodeRules(Config(redis_url="redis://unused", value="json")),
+    "dynamodb-json": EncodeRules(Config(redis_url="redis://unused", value="dynamodb-json")),
 }
 
 

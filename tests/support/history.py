@@ -22,7 +22,7 @@ import redis
 from asyncsync import Config, Mirror
 from asyncsync.aws.clients import json_attributes
 from asyncsync.config import Server
-from asyncsync.connection import Left, Transport
+from asyncsync.connection import TimeLeft, Transport
 from asyncsync.lab.compare import Findings, compare, from_json, plain_item
 from asyncsync.lab.demo.changes import Change, make_changes
 from asyncsync.mapping.answers import Answer
@@ -138,7 +138,7 @@ class Deployed(Mirror):
         link = self._own_store._link
         reach, loop = link._reach, asyncio.get_running_loop()
 
-        async def opened(server: Server, left: Left) -> Transport:
+        async def opened(server: Server, left: TimeLeft) -> Transport:
             transport = await reach(server, left)
             write = transport.write
 

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from asyncsync.aws.clients import Dynamo, dynamo, scan
+from asyncsync.aws.clients import AwsClients, open_clients, scan
 from asyncsync.lab.compare import from_json, plain_item
 
 Item = dict[str, dict[str, Any]]
@@ -19,19 +19,19 @@ only_moto = pytest.mark.only_moto
 
 async def table_names(url: str) -> set[str]:
     """Name the tables of a DynamoDB."""
-    async with dynamo(url, {}) as clients:
+    async with open_clients(url, {}) as clients:
         pages = clients.items.get_paginator("list_tables").paginate()
         return {name async for page in pages for name in page["TableNames"]}
 
 
 async def drop_tables(url: str, but: set[str]) -> None:
     """Remove every table but those."""
-    async with dynamo(url, {}) as clients:
+    async with open_clients(url, {}) as clients:
         for name in await table_names(url) - but:
             await clients.items.delete_table(TableName=name)
 
 
-async def make_table(clients: Dynamo, name: str, **keys: str) -> None:
+async def make_table(clients: AwsClients, name: str, **keys: str) -> None:
     """A table without a stream; keys are names with their types, the hash key first."""
     keys = keys or {"Number": "N"}
     kinds = ("HASH", "RANGE")
@@ -49,7 +49,7 @@ async def make_table(clients: Dynamo, name: str, **keys: str) -> None:
     )
 
 
-async def begin_stream(clients: Dynamo, name: str) -> None:
+async def begin_stream(clients: AwsClients, name: str) -> None:
     """Give a table a stream from now on: what it holds already is not in it."""
     await clients.items.update_table(
         TableName=name,
@@ -57,7 +57,7 @@ async def begin_stream(clients: Dynamo, name: str) -> None:
     )
 
 
-async def load(clients: Dynamo, name: str, items: Sequence[Item]) -> None:
+async def load(clients: AwsClients, name: str, items: Sequence[Item]) -> None:
     """Put items, in their order: moto pages a scan rightly only where keys rise."""
     for first in range(0, len(items), 25):
         request: Any = {
@@ -75,7 +75,7 @@ def numbered(count: int, **attributes: Any) -> list[Item]:
 
 
 async def differences(
-    clients: Dynamo, name: str, copy: Mapping[str, bytes]
+    clients: AwsClients, name: str, copy: Mapping[str, bytes]
 ) -> dict[str, tuple[object, object]]:
     """Where a copy with the default names differs from its table: (table, copy) by Redis key."""
     table = {

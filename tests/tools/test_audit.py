@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import Dynamo, json_attributes
+from asyncsync.aws.clients import AwsClients, json_attributes
 from asyncsync.aws.items import scan_page
 from asyncsync.copy.reader import PAUSES_S, Copy
 from asyncsync.errors import StoreRefused
@@ -25,7 +25,7 @@ from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.tools.audit import command as audit_module
 from asyncsync.tools.audit.command import AuditOptions, audit_with, draw_parts
-from asyncsync.tools.audit.report import Ledger
+from asyncsync.tools.audit.report import AuditReport
 from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from tests.support.cluster import Cluster
@@ -45,7 +45,7 @@ class World:
     """A table, its stream as a queue, and the mirror at the queue's end."""
 
     def __init__(
-        self, clients: Dynamo, endpoint: str, table: str, mirror: Mirror, **keys: str
+        self, clients: AwsClients, endpoint: str, table: str, mirror: Mirror, **keys: str
     ) -> None:
         self.clients, self.endpoint, self.table, self.mirror = clients, endpoint, table, mirror
         self.keys = keys or {"Number": "N"}
@@ -119,7 +119,7 @@ class World:
 
 @pytest.fixture
 async def make(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     fake_server: ServerProcess,
     client: redis.Redis,
@@ -659,13 +659,13 @@ async def test_cut_short_it_takes_nothing_for_the_same_that_seemed_to_differ(
     world = await filled(make, 5)
     client.delete("Players:3", "Players:4")
     counted: list[int] = []
-    count = Ledger.count
+    count = AuditReport.count
 
-    def note(ledger: Ledger, keys: int) -> None:
+    def note(ledger: AuditReport, keys: int) -> None:
         count(ledger, keys)
         counted.append(keys)
 
-    monkeypatch.setattr(Ledger, "count", note)
+    monkeypatch.setattr(AuditReport, "count", note)
     monkeypatch.setattr(audit_module, "wait_s", lambda _: anyio.sleep_forever)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.audit)

@@ -23,7 +23,7 @@ import redis.asyncio
 from aiohttp import ClientSession, web
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import Dynamo, Table, describe_table, stream_of
+from asyncsync.aws.clients import AwsClients, Table, describe_table, stream_of
 from asyncsync.aws.items import Answer, scan_page
 from asyncsync.copy.entries import NO_VERSION, version_in
 from asyncsync.lab.proxy import proxy_to
@@ -97,7 +97,7 @@ def command(table: str, endpoint: str, *arguments: str) -> list[str]:
 
 
 async def test_a_table_is_filled_and_progress_is_told(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     any_server: ServerProcess,
@@ -120,7 +120,7 @@ async def test_a_table_is_filled_and_progress_is_told(
 
 @pytest.mark.parametrize("hash_type", ["S", "B"])
 async def test_composite_and_binary_keys_are_named_as_the_handler_does(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -166,7 +166,7 @@ def _b64(value: bytes) -> str:
 
 
 async def test_a_mirror_of_ones_own_names_and_makes_the_values(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -199,7 +199,7 @@ async def test_a_mirror_of_ones_own_names_and_makes_the_values(
 
 
 async def test_a_clusters_copy_is_filled_and_repaired(
-    clients: Dynamo, endpoint: str, table: str, cluster: Cluster
+    clients: AwsClients, endpoint: str, table: str, cluster: Cluster
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(200))
@@ -266,7 +266,7 @@ class Watching:
 class World:
     """A table that a writer changes, its stream mirrored, its copy watched."""
 
-    def __init__(self, clients: Dynamo, table: str, server: ServerProcess, items: int) -> None:
+    def __init__(self, clients: AwsClients, table: str, server: ServerProcess, items: int) -> None:
         self.clients = clients
         self.table = table
         self.server = server
@@ -359,7 +359,7 @@ class World:
 
 
 async def test_whatever_changes_meanwhile_wins_and_nothing_comes_back(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -406,7 +406,7 @@ async def test_whatever_changes_meanwhile_wins_and_nothing_comes_back(
 
 
 async def test_a_table_that_is_being_emptied_leaves_nothing_behind(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -435,7 +435,7 @@ async def test_a_table_that_is_being_emptied_leaves_nothing_behind(
 
 
 async def test_killed_and_started_again_it_goes_on_where_it_was(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -464,7 +464,7 @@ async def test_killed_and_started_again_it_goes_on_where_it_was(
 
 
 async def test_ctrl_c_says_how_to_go_on(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -492,7 +492,7 @@ async def test_ctrl_c_says_how_to_go_on(
 
 
 async def test_a_state_of_another_run_is_refused(
-    clients: Dynamo, endpoint: str, table: str, real_server: ServerProcess, tmp_path: Path
+    clients: AwsClients, endpoint: str, table: str, real_server: ServerProcess, tmp_path: Path
 ) -> None:
     await make_table(clients, table)
     state = tmp_path / "state.json"
@@ -511,7 +511,7 @@ async def test_a_state_of_another_run_is_refused(
 
 @only_moto
 async def test_a_state_can_be_kept_in_s3(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -546,7 +546,7 @@ async def test_a_state_can_be_kept_in_s3(
 
 
 async def test_while_redis_is_away_it_waits_and_then_goes_on(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -614,7 +614,7 @@ async def throttling(endpoint: str) -> AsyncIterator[tuple[str, list[bool]]]:
 
 
 async def test_a_table_that_throttles_is_read_all_the_same(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from asyncsync import Config
-from asyncsync.copy.repair import Seen
+from asyncsync.copy.repair import Snapshot
 from asyncsync.model import Entry, Key, SequenceNumber
 from asyncsync.tools.audit.confirm import (
     CLOCKS_MS,
     LOOKS_MAX,
+    Confirmed,
     Difference,
     Kind,
-    Settled,
     difference_of,
     settle,
 )
@@ -39,7 +39,7 @@ def kind(
     return difference_of(
         exists=exists,
         entry=entry(value, expires_at_ms),
-        seen=Seen(held, None),
+        seen=Snapshot(held, None),
         config=Config(redis_url="redis://unused", **settings),
         now_ms=NOW_MS,
     )
@@ -108,7 +108,7 @@ class Script:
     async def wait(self) -> None:
         self.asked.append("waits")
 
-    async def settle(self, *numbers: int, kinds: Sequence[Kind] = ("stale",)) -> Settled:
+    async def settle(self, *numbers: int, kinds: Sequence[Kind] = ("stale",)) -> Confirmed:
         return await settle([key(each) for each in numbers], kinds, self.look, self.wait)
 
 
@@ -117,16 +117,16 @@ async def test_what_differs_and_has_not_changed_is_a_finding() -> None:
 
     settled = await script.settle(1, kinds=("stale", "missing"))
 
-    assert settled == Settled(1, [difference(1, b"f", "missing")], 0, 0)
+    assert settled == Confirmed(1, [difference(1, b"f", "missing")], 0, 0)
     assert script.asked == [[key(1)], "waits", [key(1)]]
 
 
 async def test_what_is_the_same_at_the_first_look_was_only_read_too_soon() -> None:
     script = Script([difference(2, b"f")])
 
-    assert await script.settle(1, 2) == Settled(1, [], 1, 0)
+    assert await script.settle(1, 2) == Confirmed(1, [], 1, 0)
     assert script.asked == [[key(1), key(2)], "waits", [key(2)]]
-    assert await Script([]).settle(1) == Settled(0, [], 0, 0)
+    assert await Script([]).settle(1) == Confirmed(0, [], 0, 0)
 
 
 async def test_what_has_changed_is_looked_at_again_and_the_rest_is_not() -> None:
@@ -138,25 +138,25 @@ async def test_what_has_changed_is_looked_at_again_and_the_rest_is_not() -> None
 
     settled = await script.settle(1, 2, 3)
 
-    assert settled == Settled(3, [difference(2, b"f"), difference(3, b"f2")], 1, 0)
+    assert settled == Confirmed(3, [difference(2, b"f"), difference(3, b"f2")], 1, 0)
     assert script.asked[3:] == ["waits", [key(1), key(3)]]
 
 
 async def test_what_changes_at_every_look_is_not_judged() -> None:
     script = Script(*([difference(1, b"%d" % at)] for at in range(100)))
 
-    assert await script.settle(1) == Settled(1, [], 0, 1)
+    assert await script.settle(1) == Confirmed(1, [], 0, 1)
     assert script.asked.count([key(1)]) == LOOKS_MAX
 
 
 async def test_what_is_not_asked_for_is_no_difference() -> None:
     script = Script([difference(1, b"f", "orphan")])
 
-    assert await script.settle(1) == Settled(0, [], 0, 0)
+    assert await script.settle(1) == Confirmed(0, [], 0, 0)
 
 
 async def test_a_fence_that_came_back_with_another_value_is_a_change() -> None:
     changed = Difference("stale", key(1), b"1", (b"another digest", b"f"))
     script = Script([difference(1, b"f")], [changed], [changed])
 
-    assert await script.settle(1) == Settled(1, [changed], 0, 0)
+    assert await script.settle(1) == Confirmed(1, [changed], 0, 0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncsync.tools.counts import add, counts
-from asyncsync.tools.cursors import Step, Trail
+from asyncsync.tools.cursors import Cursors, Page
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ def test_counts_are_integers_by_name_and_are_added_up() -> None:
 
 
 def test_parts_are_begun_in_order_and_an_open_one_first() -> None:
-    trail = Trail(3, Count(), {"next": 2, "open": [[0, "a"]], "tally": {"steps": 4}})
+    trail = Cursors(3, Count(), {"next": 2, "open": [[0, "a"]], "tally": {"steps": 4}})
 
     assert list(trail.todo()) == [(0, "a"), (2, None)]
     assert trail.tally.steps == 4
@@ -39,7 +39,7 @@ def test_parts_are_begun_in_order_and_an_open_one_first() -> None:
 
 
 def test_a_place_moves_only_past_what_has_settled() -> None:
-    trail = Trail(1, Count())
+    trail = Cursors(1, Count())
     list(trail.todo())
     first, second = (trail.step(0, place, Count(1)) for place in ("a", None))
     first.waits_for += 1
@@ -65,14 +65,14 @@ def test_cut_anywhere_and_gone_on_with_every_step_counts_once(
     weights = {
         (part, step): 2 ** (part * 5 + step) for part, n in enumerate(parts) for step in range(n)
     }
-    trail = Trail(len(parts), Count())
+    trail = Cursors(len(parts), Count())
     while not trail.is_done:
         _walk(trail, parts, weights, chance, cut_after)
         held = json.loads(json.dumps(trail.document()))
         # Whatever a cut leaves: places and counts are of one moment.
         done = {(p, s) for p in range(held["next"]) for s in range(_done(held, p, parts))}
         assert trail.tally.weight == sum(weights[each] for each in done)
-        trail = Trail(len(parts), Count(), held)
+        trail = Cursors(len(parts), Count(), held)
 
     assert trail.tally == Count(len(weights), sum(weights.values()))
 
@@ -84,14 +84,14 @@ def _done(held: Any, part: int, parts: list[int]) -> int:
 
 
 def _walk(
-    trail: Trail[Count],
+    trail: Cursors[Count],
     parts: list[int],
     weights: dict[tuple[int, int], int],
     chance: Random,
     cut_after: int,
 ) -> None:
     """Read up to so many steps, settle them in any order, and leave some of them unsettled."""
-    read: list[Step[Count]] = []
+    read: list[Page[Count]] = []
     for part, place in trail.todo():
         for step in range(place or 0, parts[part]):
             after = step + 1 if step + 1 < parts[part] else None

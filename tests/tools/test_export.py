@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import Dynamo
+from asyncsync.aws.clients import AwsClients
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.backfill.filler import TooLate
@@ -40,7 +40,9 @@ def part_of(numbers: range) -> bytes:
 class Exported:
     """An export of one table, its parts as they are put."""
 
-    def __init__(self, clients: Dynamo, table: str, parts: list[bytes], **summary: Any) -> None:
+    def __init__(
+        self, clients: AwsClients, table: str, parts: list[bytes], **summary: Any
+    ) -> None:
         self.clients = clients
         self.parts = parts
         self.files = [
@@ -112,7 +114,7 @@ def parts(count: int = 3) -> list[bytes]:
 
 @only_moto
 async def test_every_part_is_filled_and_no_capacity_is_read(
-    clients: Dynamo, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
+    clients: AwsClients, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     await make_table(clients, f"Whole-{real_server.name}")
     table = f"Whole-{real_server.name}"
@@ -160,7 +162,7 @@ def _no_gzip(_: bytes) -> bytes:
     ],
 )
 async def test_a_broken_part_is_named_the_rest_is_done_and_then_it_alone(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     fake_server: ServerProcess,
     tmp_path: Any,
@@ -198,7 +200,7 @@ async def test_a_broken_part_is_named_the_rest_is_done_and_then_it_alone(
 
 @only_moto
 async def test_the_command_line_ends_with_1_where_a_part_is_broken(
-    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+    clients: AwsClients, endpoint: str, fake_server: ServerProcess
 ) -> None:
     await make_table(clients, "Ends")
     export = Exported(clients, "Ends", parts())
@@ -219,7 +221,7 @@ async def test_the_command_line_ends_with_1_where_a_part_is_broken(
 
 @only_moto
 async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
-    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+    clients: AwsClients, endpoint: str, fake_server: ServerProcess
 ) -> None:
     await make_table(clients, "Gone")
     export = Exported(clients, "Gone", parts())
@@ -241,7 +243,7 @@ async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
     ],
 )
 async def test_what_is_no_full_export_of_the_table_is_refused(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     fake_server: ServerProcess,
     summary: dict[str, Any],
@@ -257,7 +259,7 @@ async def test_what_is_no_full_export_of_the_table_is_refused(
 
 @only_moto
 async def test_an_export_that_is_older_than_a_fill_may_be_is_not_filled(
-    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+    clients: AwsClients, endpoint: str, fake_server: ServerProcess
 ) -> None:
     await make_table(clients, "Old")
     made_at = (datetime.now(UTC) - timedelta(hours=25)).isoformat()

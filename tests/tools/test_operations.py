@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import Dynamo
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import scan_page
 from asyncsync.cli import operations
 from asyncsync.cli.operations import (
@@ -85,7 +85,7 @@ def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture
-async def bucket(clients: Dynamo) -> AsyncIterator[Any]:
+async def bucket(clients: AwsClients) -> AsyncIterator[Any]:
     async with clients.open("s3") as s3:
         await s3.create_bucket(Bucket=BUCKET)
         yield s3
@@ -142,7 +142,7 @@ async def until_done(event: Any, looks: int) -> list[dict[str, Any]]:
 
 
 async def test_a_backfill_in_slices_fills_what_one_invocation_fills(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -169,7 +169,7 @@ async def test_a_backfill_in_slices_fills_what_one_invocation_fills(
 
 
 async def test_an_audit_in_slices_finds_what_one_invocation_finds(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -198,7 +198,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
 
 
 async def test_what_the_environment_knows_arguments_may_leave_out(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -224,7 +224,7 @@ async def test_what_the_environment_knows_arguments_may_leave_out(
 
 
 async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lost(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -305,7 +305,7 @@ def test_settings_that_are_wrong_are_an_answer_too(settings: pytest.MonkeyPatch)
 
 
 async def test_what_is_worth_another_try_is_raised(
-    clients: Dynamo, endpoint: str, table: str, bucket: Any, settings: pytest.MonkeyPatch
+    clients: AwsClients, endpoint: str, table: str, bucket: Any, settings: pytest.MonkeyPatch
 ) -> None:
     args = ["audit", "--endpoint-url", endpoint]
     with pytest.raises(CommandFailed, match="describing table"):  # it is not there
@@ -367,7 +367,7 @@ def test_of_how_far_it_is_an_answer_has_the_latest_and_the_log_one_now_and_then(
 
 
 async def test_neither_arguments_nor_findings_are_logged(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -465,7 +465,7 @@ OURS = {
 
 async def test_the_commands_call_what_the_role_allows_and_the_role_allows_nothing_else(
     translated: Any,
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -503,7 +503,7 @@ def _pattern(resource: str) -> str:
 
 
 async def _everything(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -550,7 +550,7 @@ COMMANDS = "evalsha eval exists mget get set del type scan info"
 
 
 async def _on_the_cache(
-    clients: Dynamo, endpoint: str, table: str, state: str, url: str, client: redis.Redis
+    clients: AwsClients, endpoint: str, table: str, state: str, url: str, client: redis.Redis
 ) -> bool:
     """Fill, repair in slices, retire; whether all went well."""
     client.flushall()
@@ -577,7 +577,7 @@ async def _on_the_cache(
 
 async def test_the_caches_user_may_do_what_the_commands_send_and_nothing_less_will_do(
     translated: Any,
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     real_server: ServerProcess,
@@ -647,7 +647,7 @@ def definition(translated: Any) -> Any:
 
 async def test_the_machine_runs_every_segment_until_none_has_work_left(
     definition: Any,
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -677,7 +677,7 @@ async def test_the_machine_runs_every_segment_until_none_has_work_left(
 
 async def test_started_again_the_machine_goes_on_with_the_segment_that_was_under_way(
     definition: Any,
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,
@@ -709,7 +709,7 @@ async def test_started_again_the_machine_goes_on_with_the_segment_that_was_under
 
 async def test_the_machine_says_what_is_left_what_is_wrong_and_what_does_not_follow(
     definition: Any,
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     bucket: Any,

@@ -14,11 +14,11 @@ import anyio
 import pytest
 import redis
 
-from asyncsync.aws.clients import Dynamo, describe_table, stream_of
+from asyncsync.aws.clients import AwsClients, describe_table, stream_of
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.preconditions import (
     BEHIND_MS_MAX,
-    refuse_unless_followed,
+    require_caught_up_mapping,
     why_not_followed,
 )
 from asyncsync.tools.errors import CommandRefused
@@ -74,7 +74,7 @@ def test_before_an_export_it_must_have_been_as_it_is() -> None:
 
 
 @asynccontextmanager
-async def function(clients: Dynamo, name: str = "mirror") -> AsyncIterator[Any]:
+async def function(clients: AwsClients, name: str = "mirror") -> AsyncIterator[Any]:
     """A function that nothing invokes; gives Lambda's client."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as written:
@@ -93,13 +93,13 @@ async def function(clients: Dynamo, name: str = "mirror") -> AsyncIterator[Any]:
 
 
 @only_moto
-async def test_lambda_and_cloudwatch_are_asked(clients: Dynamo) -> None:
+async def test_lambda_and_cloudwatch_are_asked(clients: AwsClients) -> None:
     await make_table(clients, "Followed")
     await begin_stream(clients, "Followed")
     table = await describe_table(clients, "Followed")
     now = datetime.now(UTC)
     with pytest.raises(CommandRefused, match="no event source mapping reads the table's stream"):
-        await refuse_unless_followed(clients, table, now)
+        await require_caught_up_mapping(clients, table, now)
 
     async with function(clients) as functions, clients.open("cloudwatch") as metrics:
         made = await functions.create_event_source_mapping(
@@ -108,7 +108,7 @@ async def test_lambda_and_cloudwatch_are_asked(clients: Dynamo) -> None:
             StartingPosition="TRIM_HORIZON",
         )
         assert made["EventSourceArn"] == table.stream_arn
-        await refuse_unless_followed(clients, table, now)
+        await require_caught_up_mapping(clients, table, now)
         for minutes, age_ms in ((4, 900_000.0), (1, 120_000.0)):
             await metrics.put_metric_data(
                 Namespace="AWS/Lambda",
@@ -122,12 +122,12 @@ async def test_lambda_and_cloudwatch_are_asked(clients: Dynamo) -> None:
                 ],
             )
         with pytest.raises(CommandRefused, match="not caught up: it is 120 s behind; mend that"):
-            await refuse_unless_followed(clients, table, now)
+            await require_caught_up_mapping(clients, table, now)
 
 
 @only_moto
 async def test_the_command_fills_nothing_until_a_mapping_follows(
-    clients: Dynamo, endpoint: str, fake_server: ServerProcess
+    clients: AwsClients, endpoint: str, fake_server: ServerProcess
 ) -> None:
     await make_table(clients, "Waits")
     await load(clients, "Waits", numbered(3))
@@ -151,9 +151,9 @@ async def test_the_command_fills_nothing_until_a_mapping_follows(
         assert (ended.returncode, ended.stderr, client.dbsize()) == (0, b"", 3)
 
 
-async def test_a_table_without_a_stream_is_refused(clients: Dynamo) -> None:
+async def test_a_table_without_a_stream_is_refused(clients: AwsClients) -> None:
     await make_table(clients, "Streamless")
     table = await describe_table(clients, "Streamless")
 
     with pytest.raises(CommandRefused, match="Streamless has no stream"):
-        await refuse_unless_followed(clients, table, NOW)
+        await require_caught_up_mapping(clients, table, NOW)

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import Dynamo
+from asyncsync.aws.clients import AwsClients
 from asyncsync.copy.entries import version_in
 from asyncsync.copy.repair import Target
 from asyncsync.encode import version
@@ -185,7 +185,7 @@ class Bench:
     """A table of its own, its mirror on one server, and a folder of discarded batches."""
 
     def __init__(
-        self, clients: Dynamo, endpoint: str, table: str, folder: Path, **mirror: Any
+        self, clients: AwsClients, endpoint: str, table: str, folder: Path, **mirror: Any
     ) -> None:
         self.clients = clients
         self.endpoint = endpoint
@@ -257,7 +257,7 @@ def client(server: ServerProcess) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 async def make(
-    clients: Dynamo, endpoint: str, server: ServerProcess, client: redis.Redis, tmp_path: Path
+    clients: AwsClients, endpoint: str, server: ServerProcess, client: redis.Redis, tmp_path: Path
 ) -> AsyncIterator[Callable[..., Any]]:
     made: list[str] = []
 
@@ -508,7 +508,7 @@ async def test_a_place_that_is_not_there_is_refused(bench: Bench) -> None:
 
 
 @pytest.fixture
-async def bucket(clients: Dynamo) -> AsyncIterator[tuple[Any, str]]:
+async def bucket(clients: AwsClients) -> AsyncIterator[tuple[Any, str]]:
     async with clients.open("s3") as s3:
         await s3.create_bucket(Bucket="failures")
         yield s3, "failures"

@@ -16,9 +16,9 @@ import redis
 
 from asyncsync import Config
 from asyncsync.aws.clients import (
-    Dynamo,
+    AwsClients,
     IteratorGone,
-    Page,
+    RecordPage,
     Shard,
     describe_table,
     get_item,
@@ -45,7 +45,9 @@ from asyncsync.tools.run.poller import Consumer, Poller
 from tests.support.events import FIRST, arn, record
 
 
-async def make_table(clients: Dynamo, name: str, view: str | None = "NEW_AND_OLD_IMAGES") -> None:
+async def make_table(
+    clients: AwsClients, name: str, view: str | None = "NEW_AND_OLD_IMAGES"
+) -> None:
     stream: dict[str, Any] = {"StreamEnabled": False}
     if view is not None:
         stream = {"StreamEnabled": True, "StreamViewType": view}
@@ -58,7 +60,7 @@ async def make_table(clients: Dynamo, name: str, view: str | None = "NEW_AND_OLD
     )
 
 
-async def put(clients: Dynamo, table: str, number: int, **attributes: Any) -> None:
+async def put(clients: AwsClients, table: str, number: int, **attributes: Any) -> None:
     await clients.items.put_item(
         TableName=table, Item={"Number": {"N": str(number)}, **attributes}
     )
@@ -68,7 +70,7 @@ async def put(clients: Dynamo, table: str, number: int, **attributes: Any) -> No
 
 
 async def test_a_table_is_mirrored_and_progress_is_told(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     any_server: ServerProcess,
     any_client: redis.Redis,
@@ -99,7 +101,7 @@ async def test_a_table_is_mirrored_and_progress_is_told(
 
 
 async def test_a_redis_that_is_down_is_told_with_what_was_reported(
-    clients: Dynamo, endpoint: str
+    clients: AwsClients, endpoint: str
 ) -> None:
     await make_table(clients, "Down")
     await put(clients, "Down", 1)
@@ -123,7 +125,7 @@ async def test_a_redis_that_is_down_is_told_with_what_was_reported(
 
 
 async def test_what_no_retry_can_mend_ends_it_with_one_line(
-    clients: Dynamo, endpoint: str, real_server: ServerProcess
+    clients: AwsClients, endpoint: str, real_server: ServerProcess
 ) -> None:
     table = f"KeysOnly-{real_server.name}"
     await make_table(clients, table, "KEYS_ONLY")
@@ -140,7 +142,7 @@ async def test_what_no_retry_can_mend_ends_it_with_one_line(
 
 
 async def test_a_table_without_a_stream_or_no_table_is_refused(
-    clients: Dynamo, endpoint: str
+    clients: AwsClients, endpoint: str
 ) -> None:
     await make_table(clients, "Streamless", None)
     config = Config(redis_url="redis://127.0.0.1:1")
@@ -161,7 +163,7 @@ async def test_an_endpoint_that_is_not_there_is_one_line(no_sdk_backoff: None) -
 
 
 async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
-    clients: Dynamo, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
+    clients: AwsClients, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     table = f"CtrlC-{real_server.name}"
     await make_table(clients, table)
@@ -185,7 +187,7 @@ async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
 
 
 async def test_a_mirror_of_ones_own_is_used_as_it_is(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     real_server: ServerProcess,
     real_client: redis.Redis,
@@ -274,7 +276,7 @@ def test_an_sdk_record_becomes_the_record_that_lambda_sends() -> None:
     assert json.loads(json.dumps(made)) == made
 
 
-async def test_items_are_read_consistently_one_or_all(clients: Dynamo) -> None:
+async def test_items_are_read_consistently_one_or_all(clients: AwsClients) -> None:
     await make_table(clients, "Items")
     for number in range(3):
         await put(clients, "Items", number, B={"B": b"\x00"})
@@ -318,18 +320,20 @@ class Shards:
             at = 1
         return f"{shard_id}/{at}"
 
-    async def read_page(self, _clients: object, _arn: str, iterator: str) -> Page:
+    async def read_page(self, _clients: object, _arn: str, iterator: str) -> RecordPage:
         shard_id, at = iterator.split("/")
         if iterator == "parent/2" and self.gone:
             self.gone = False
             raise IteratorGone("older than 15 minutes")
         following = int(at) + 1
         more = following < len(self.pages[shard_id])
-        return Page(self.pages[shard_id][int(at)], f"{shard_id}/{following}" if more else None)
+        return RecordPage(
+            self.pages[shard_id][int(at)], f"{shard_id}/{following}" if more else None
+        )
 
 
 async def test_a_child_shard_follows_its_parent_and_an_iterator_that_expired_is_renewed(
-    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+    clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = Shards()
     for name in ("shards", "shard_iterator", "read_page"):
@@ -361,7 +365,7 @@ async def test_a_child_shard_follows_its_parent_and_an_iterator_that_expired_is_
 
 
 async def test_reading_pauses_while_too_many_records_wait(
-    clients: Dynamo, monkeypatch: pytest.MonkeyPatch
+    clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poll, "WAITING_MAX", 3)
     await make_table(clients, "Slow")
@@ -370,21 +374,21 @@ async def test_reading_pauses_while_too_many_records_wait(
     stream_arn = stream_of(await describe_table(clients, "Slow"))
     read = 0
 
-    async def page(_clients: Dynamo, _arn: str, iterator: str) -> Page:
+    async def page(_clients: AwsClients, _arn: str, iterator: str) -> RecordPage:
         nonlocal read
         read += 1
         answer = await clients.streams.get_records(ShardIterator=iterator, Limit=5)
         records = [lambda_record(each, stream_arn) for each in answer["Records"]]
-        return Page(records, answer.get("NextShardIterator"))
+        return RecordPage(records, answer.get("NextShardIterator"))
 
     monkeypatch.setattr(poll, "read_page", page)
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.0)
-    invoked, go_on, done = anyio.Event(), anyio.Event(), anyio.Event()
+    invoked, resume, done = anyio.Event(), anyio.Event(), anyio.Event()
     mapping = EventSourceMapping(MappingSettings(), function="f", stream_arn=stream_arn)
 
     async def function(_batch: Batch) -> Answer:
         invoked.set()
-        await go_on.wait()
+        await resume.wait()
         return Returned(None)
 
     def watch(_batch: Batch, _answer: Answer, _decision: Decision) -> None:
@@ -396,13 +400,15 @@ async def test_reading_pauses_while_too_many_records_wait(
         await invoked.wait()
         await anyio.wait_all_tasks_blocked()
         assert (read, mapping.waiting) == (1, 5)
-        go_on.set()
+        resume.set()
         with anyio.fail_after(10):
             await done.wait()
         tasks.cancel_scope.cancel()
 
 
-async def test_a_shard_iterator_begins_at_the_oldest_or_after_a_record(clients: Dynamo) -> None:
+async def test_a_shard_iterator_begins_at_the_oldest_or_after_a_record(
+    clients: AwsClients,
+) -> None:
     await make_table(clients, "Iterators")
     for number in range(3):
         await put(clients, "Iterators", number)

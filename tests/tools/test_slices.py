@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import Dynamo
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import scan_page
 from asyncsync.copy import reader as copy_module
 from asyncsync.copy.reader import Copy
@@ -140,7 +140,7 @@ def _odd_ones(item: dict[str, object]) -> dict[str, object] | None:
 
 
 async def test_a_backfill_in_slices_comes_to_what_one_run_comes_to(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -183,7 +183,7 @@ async def test_a_backfill_in_slices_comes_to_what_one_run_comes_to(
 
 
 async def test_segments_can_be_done_apart_and_make_the_whole(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     fake_server: ServerProcess,
@@ -222,7 +222,7 @@ async def test_segments_can_be_done_apart_and_make_the_whole(
 
 @pytest.mark.parametrize("sample", [None, 120])
 async def test_an_audit_in_slices_comes_to_what_one_run_comes_to(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -270,7 +270,7 @@ async def test_an_audit_in_slices_comes_to_what_one_run_comes_to(
 
 
 async def test_a_repair_in_slices_mends_what_one_run_mends(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -301,7 +301,7 @@ async def test_a_repair_in_slices_mends_what_one_run_mends(
 
 
 async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -347,7 +347,7 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
 
 
 async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -381,7 +381,7 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
 
 
 async def test_on_a_cluster_every_nodes_names_are_scanned_in_slices(
-    clients: Dynamo, endpoint: str, table: str, state: Path, cluster: Cluster
+    clients: AwsClients, endpoint: str, table: str, state: Path, cluster: Cluster
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(5))
@@ -406,7 +406,7 @@ async def test_on_a_cluster_every_nodes_names_are_scanned_in_slices(
 
 
 async def test_names_are_scanned_anew_where_the_server_is_another(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -446,7 +446,7 @@ async def test_names_are_scanned_anew_where_the_server_is_another(
 
 @pytest.mark.parametrize("says", ["nothing", "another", "an error"])
 async def test_names_of_a_server_that_does_not_say_who_it_is_are_scanned_in_one_slice_or_given_up(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -490,7 +490,7 @@ def _asking_for_what_is_not_there(arguments: Any, *rest: Any, **more: Any) -> Ca
 
 
 async def test_a_sample_of_other_parts_is_not_gone_on_with(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -518,7 +518,7 @@ async def test_a_sample_of_other_parts_is_not_gone_on_with(
 
 
 async def test_what_was_found_before_is_said_again_to_people(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -546,7 +546,7 @@ async def test_what_was_found_before_is_said_again_to_people(
 
 @pytest.mark.parametrize("dry_run", [False, True])
 async def test_a_redrive_in_slices_comes_to_what_one_run_comes_to(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     tmp_path: Path,
@@ -588,7 +588,7 @@ async def test_a_redrive_in_slices_comes_to_what_one_run_comes_to(
 
 
 async def test_old_names_are_removed_in_slices(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,
@@ -631,7 +631,7 @@ async def test_what_a_run_that_has_ended_left_is_passed_over(state: Path) -> Non
     kept = FileState(state)
     second = await keep(kept, await kept.load(), {"command": "a"}, lambda: "two")
 
-    assert not second.goes_on
+    assert not second.is_resumed
     assert second.document("segment-000001") == {}
     await second.save("segment-000001", {"ended": False})
     third = await keep(FileState(state), await kept.load(), {"command": "a"})
@@ -652,7 +652,7 @@ async def test_two_runs_that_began_at_once_leave_nothing_out(state: Path) -> Non
 
 
 async def test_two_audits_of_one_state_at_once_come_to_the_same(
-    clients: Dynamo,
+    clients: AwsClients,
     endpoint: str,
     table: str,
     state: Path,

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from asyncsync.aws.clients import dynamo_errors, scan
+from asyncsync.aws.clients import aws_errors, scan
 from asyncsync.config import parse_url
 from asyncsync.lab.compare import (
     Findings,
@@ -146,7 +146,7 @@ async def _write(stage: Stage, changes: list[Change]) -> None:
         ]
     }
     while requests:
-        with dynamo_errors(f"writing to table {stage.table}"):
+        with aws_errors(f"writing to table {stage.table}"):
             answer = await stage.clients.items.batch_write_item(RequestItems=requests)
         requests = dict(answer.get("UnprocessedItems", {}))
     now_s = time.monotonic()

@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from asyncsync.aws.clients import Dynamo, dynamo_errors
+from asyncsync.aws.clients import AwsClients, aws_errors
 from asyncsync.config import Server
 from asyncsync.connection import tls_context
 from asyncsync.keys import settle
@@ -81,9 +81,9 @@ def table_names(is_guest: bool) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def temporary_table(dynamo: Dynamo, name: str, *, keep: bool) -> AsyncIterator[str]:
+async def temporary_table(dynamo: AwsClients, name: str, *, keep: bool) -> AsyncIterator[str]:
     """Create the seed's table with a stream, give the stream's ARN, and delete it again."""
-    with dynamo_errors(f"creating table {name}"):
+    with aws_errors(f"creating table {name}"):
         made = await dynamo.items.create_table(
             TableName=name,
             KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
@@ -98,7 +98,7 @@ async def temporary_table(dynamo: Dynamo, name: str, *, keep: bool) -> AsyncIter
         yield made["TableDescription"]["LatestStreamArn"]
     finally:
         if not keep:
-            with dynamo_errors(f"deleting table {name}"):
+            with aws_errors(f"deleting table {name}"):
                 await dynamo.items.delete_table(TableName=name)
 
 

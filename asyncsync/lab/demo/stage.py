@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import anyio
 import orjson
 
-from asyncsync.aws.clients import Dynamo, dynamo
+from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.config import Config
 from asyncsync.lab.demo.environment import Reader, Servers, table_names, temporary_table, through
 from asyncsync.lab.demo.usual_handler import Loop
@@ -79,7 +79,7 @@ class Stage:
     """Everything one run holds."""
 
     options: DemoOptions
-    clients: Dynamo
+    clients: AwsClients
     table: str
     journal: Journal
     ours: Side
@@ -145,7 +145,7 @@ async def staged(
         loop_config = Config(redis_url=f"{found.redis_url}/{config.server.database + 1}")
     journal = Journal()
     async with AsyncExitStack() as stack:
-        clients = await stack.enter_async_context(dynamo(found.endpoint_url, env))
+        clients = await stack.enter_async_context(open_clients(found.endpoint_url, env))
         stream_arn = await stack.enter_async_context(
             temporary_table(clients, table, keep=options.keep)
         )

@@ -13,7 +13,7 @@ from io import BytesIO
 from random import Random
 from typing import Any, Protocol
 
-from asyncsync.aws.clients import AwsFailed, Dynamo, ObjectGone, Throttled
+from asyncsync.aws.clients import AwsClients, AwsFailed, ObjectGone, Throttled
 from asyncsync.lab.simulation.faults import Weather
 from asyncsync.lab.simulation.oracle import item_image
 from asyncsync.lab.simulation.scenario import Scenario
@@ -66,7 +66,7 @@ class Aws:
         self._scenario = scenario
         self._loop = loop
 
-    def clients(self, caller: Caller) -> Dynamo:
+    def clients(self, caller: Caller) -> AwsClients:
         """Open the clients of a caller."""
         items: Any = Items(self, caller)
 
@@ -75,7 +75,7 @@ class Aws:
             assert service == "s3", "the tools are told that the stream is followed"
             yield S3(self, caller)
 
-        return Dynamo(items, items, opened)
+        return AwsClients(items, items, opened)
 
     async def wait(self, caller: Caller) -> None:
         """Let half of a call's time pass."""

@@ -19,8 +19,8 @@ from zlib import crc32
 import anyio
 from anyio.abc import TaskGroup
 
-from asyncsync.aws.budget import Pace
-from asyncsync.aws.clients import Dynamo, Table, describe_table, dynamo, json_attributes
+from asyncsync.aws.budget import ReadBudget
+from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
 from asyncsync.aws.items import (
     consistent_reads,
     eventual_reads,
@@ -29,21 +29,21 @@ from asyncsync.aws.items import (
     sdk_attributes,
 )
 from asyncsync.copy.entries import Item, key_of
-from asyncsync.copy.names import Names
+from asyncsync.copy.names import KeyNames
 from asyncsync.copy.reader import Copy
 from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.tools.audit.confirm import Comparer, Difference, Kind, settle, wait_s
 from asyncsync.tools.audit.orphans import suspects
-from asyncsync.tools.audit.report import Ledger, Tally
-from asyncsync.tools.audit.scan import Naming, names_of, naming
+from asyncsync.tools.audit.report import AuditReport, Tally
+from asyncsync.tools.audit.scan import KeyScan, names_of, naming
 from asyncsync.tools.counts import add, counts
-from asyncsync.tools.cursors import Step, Trail
-from asyncsync.tools.deadline import LeftS, OutOfTime, no_end
+from asyncsync.tools.cursors import Cursors, Page
+from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.output import Say
-from asyncsync.tools.state import Document, Kept, keep, keeping, open_state
+from asyncsync.tools.state import Document, SavedRun, autosave, keep, open_state
 
 # Segments of a whole scan, and parts of a sample, read side by side: one process compares on
 # one core, and more would only hold more pages.
@@ -85,31 +85,37 @@ async def audit(
     mirror: Mirror,
     env: Mapping[str, str],
     say: Say,
-    left_s: LeftS = no_end,
+    left_s: TimeLeft = unlimited,
 ) -> bool:
     """Compare table and copy; return whether there is no finding, or each was repaired.
 
     Raises CommandRefused where it may not begin, CommandFailed, ConfigError or StoreRefused
     where it cannot go on, OutOfTime where no more is to be begun.
     """
-    async with dynamo(options.endpoint_url, env) as clients:
+    async with open_clients(options.endpoint_url, env) as clients:
         return await audit_with(clients, options, mirror, say, left_s)
 
 
 async def audit_with(
-    clients: Dynamo, options: AuditOptions, mirror: Mirror, say: Say, left_s: LeftS = no_end
+    clients: AwsClients,
+    options: AuditOptions,
+    mirror: Mirror,
+    say: Say,
+    left_s: TimeLeft = unlimited,
 ) -> bool:
     """Audit through clients that are open already.
 
     Raises what audit raises.
     """
     table = await describe_table(clients, options.table)
-    names = Names(table.name, table.keys, table.types, mirror.rules)
+    names = KeyNames(table.name, table.keys, table.types, mirror.rules)
     looks_for_orphans = _looks_for_orphans(options, names)
     async with open_state(options.state, clients) as state:
         kept = await keep(state, await state.load(), _identity(options, mirror, table))
         parts = await _parts(kept, table, options)
-        ledger = Ledger(say, as_json=options.as_json, show=options.show, expected=parts.expected)
+        ledger = AuditReport(
+            say, as_json=options.as_json, show=options.show, expected=parts.expected
+        )
         auditor = Auditor(clients, mirror, table, options, ledger, left_s)
         ended = False
         try:
@@ -151,7 +157,7 @@ _OF_NAMES: tuple[Kind, ...] = ("orphan",)
 _ALL = (*_OF_ITEMS, *_OF_NAMES)
 
 
-def _looks_for_orphans(options: AuditOptions, names: Names) -> bool:
+def _looks_for_orphans(options: AuditOptions, names: KeyNames) -> bool:
     if options.orphans is None:
         return options.sample is None and bool(names.prefix)
     return options.orphans
@@ -187,7 +193,7 @@ def draw_parts(items: int, sample: int | None, chance: Random) -> Parts:
     return Parts(segments, chance.sample(range(segments), count), sample)
 
 
-async def _parts(kept: Kept, table: Table, options: AuditOptions) -> Parts:
+async def _parts(kept: SavedRun, table: Table, options: AuditOptions) -> Parts:
     """Return the parts that were drawn before, or draw them and keep how.
 
     Raises CommandRefused where they cannot be drawn again: by another Python, or version.
@@ -208,7 +214,7 @@ class Phase:
     """What is looked for in the items, or in the names; and how far that is."""
 
     kinds: Collection[Kind]
-    trail: Trail[Tally]
+    trail: Cursors[Tally]
     of_names: bool
 
 
@@ -217,19 +223,19 @@ class Auditor:
 
     def __init__(
         self,
-        clients: Dynamo,
+        clients: AwsClients,
         mirror: Mirror,
         table: Table,
         options: AuditOptions,
-        ledger: Ledger,
-        left_s: LeftS,
+        ledger: AuditReport,
+        left_s: TimeLeft,
     ) -> None:
         self._clients = clients
         self._table = table
         self._keeps = options.state is not None
         self._ledger = ledger
-        self._left_s: LeftS = lambda: left_s() - SETTLES_LEFT * options.settle_s
-        self._pace = Pace(options.rcu, chance=options.chance)
+        self._left_s: TimeLeft = lambda: left_s() - SETTLES_LEFT * options.settle_s
+        self._pace = ReadBudget(options.rcu, chance=options.chance)
         reads = consistent_reads(clients, table.name, self._pace)
         self._repairer = Repairer(mirror, table.name, reads) if options.repair else None
         self._turn = anyio.Lock()  # the repairer's: one call at a time
@@ -240,27 +246,27 @@ class Auditor:
         self._waiting = anyio.Semaphore(CHUNKS_WAITING_MAX)
         self._orphans: set[bytes] = set()  # SCAN may name one twice
 
-    async def run(self, parts: Parts, kept: Kept, names: Names | None) -> None:
+    async def run(self, parts: Parts, kept: SavedRun, names: KeyNames | None) -> None:
         """Scan the table's parts, then the copy's names where there are any to be looked for.
 
         Raises what reading table and copy raises, and OutOfTime.
         """
         held = kept.document("progress")
-        items = Trail(len(parts.drawn), Tally(), held.get("items"))
-        found: Naming[Tally] | None = None
+        items = Cursors(len(parts.drawn), Tally(), held.get("items"))
+        found: KeyScan[Tally] | None = None
         if names is not None:
             found = await naming(self._copy, Tally(), held.get("names", {}), kept=self._keeps)
         if held:
             before = Tally()
             for trail in [items] if found is None else [items, found.trail]:
                 add(before, counts(trail.tally))
-            self._ledger.go_on(counts(before), held["named"])
+            self._ledger.resume(counts(before), held["named"])
 
         def document() -> Document:
             made: Document = {"items": items.document(), "named": self._ledger.named}
             return made | ({} if found is None else {"names": found.document()})
 
-        async with keeping(kept, "progress", document):
+        async with autosave(kept, "progress", document):
             await self._scan(parts, Phase(_ALL if names is None else _OF_ITEMS, items, False))
             _refuse_to_go_on(items, "of the table")
             if names is not None and found is not None:
@@ -292,7 +298,7 @@ class Auditor:
                     break
 
     async def _compare(
-        self, items: Sequence[Item], phase: Phase, step: Step[Tally], tasks: TaskGroup
+        self, items: Sequence[Item], phase: Phase, step: Page[Tally], tasks: TaskGroup
     ) -> None:
         key_names = sorted(self._table.keys)
         found = [(key_of(item, key_names), image_of(item)) for item in items]
@@ -305,7 +311,7 @@ class Auditor:
         phase.trail.settle(step)
 
     async def _begin(
-        self, keys: Sequence[Key], phase: Phase, step: Step[Tally], tasks: TaskGroup
+        self, keys: Sequence[Key], phase: Phase, step: Page[Tally], tasks: TaskGroup
     ) -> None:
         """Look at what seems to differ, now and later, while the scan goes on."""
         if not keys:
@@ -315,7 +321,7 @@ class Auditor:
         await self._waiting.acquire()
         tasks.start_soon(self._settle, keys, phase, step)
 
-    async def _settle(self, keys: Sequence[Key], phase: Phase, step: Step[Tally]) -> None:
+    async def _settle(self, keys: Sequence[Key], phase: Phase, step: Page[Tally]) -> None:
         try:
             settled = await settle(keys, phase.kinds, self._look, self._wait)
         finally:
@@ -334,7 +340,7 @@ class Auditor:
         async with self._turn:
             return await self._repairer.repair([Target(each.key) for each in findings])
 
-    async def _find_orphans(self, names: Names, found: Naming[Tally]) -> None:
+    async def _find_orphans(self, names: KeyNames, found: KeyScan[Tally]) -> None:
         """Scan the copy's names for keys whose item is not there."""
         reads = eventual_reads(self._clients, self._table.name, self._pace)
         phase = Phase(_OF_NAMES, found.trail, True)
@@ -354,6 +360,6 @@ class Auditor:
             self._repairer.close()
 
 
-def _refuse_to_go_on(trail: Trail[Tally], of: str) -> None:
+def _refuse_to_go_on(trail: Cursors[Tally], of: str) -> None:
     if not trail.is_done:
         raise OutOfTime(f"time is up: not all {of} was looked at")

@@ -17,9 +17,9 @@ import anyio
 
 from asyncsync.config import Config
 from asyncsync.copy.entries import entries_of
-from asyncsync.copy.equality import is_same
+from asyncsync.copy.equality import same_value
 from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import KEYS_MAX, ReadItems, Seen
+from asyncsync.copy.repair import KEYS_MAX, ReadItems, Snapshot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Encoded, Entry, Key
 
@@ -47,7 +47,7 @@ class Difference:
 
 
 def difference_of(
-    *, exists: bool, entry: Entry, seen: Seen, config: Config, now_ms: int
+    *, exists: bool, entry: Entry, seen: Snapshot, config: Config, now_ms: int
 ) -> Kind | None:
     """Say how a copy differs from what the item makes of its key; None where it does not.
 
@@ -63,7 +63,7 @@ def difference_of(
         may_have_expired = 0 < entry.expires_at_ms <= now_ms + CLOCKS_MS
         is_due = config.mode == "mirror" and config.ttl_s is None and not may_have_expired
         return "missing" if is_due else None
-    return None if is_same(entry.value, seen.value, config.value) else "stale"
+    return None if same_value(entry.value, seen.value, config.value) else "stale"
 
 
 class Comparer:
@@ -108,7 +108,7 @@ class Comparer:
         self,
         found: Sequence[tuple[Key, bytes | None]],
         made: Encoded,
-        seen: Mapping[int, Seen],
+        seen: Mapping[int, Snapshot],
     ) -> list[Difference]:
         config, now_ms = self._mirror.config, self._now_ms()
         reasons = {int(each.item_identifier): each.reason for each in made.rejects}
@@ -136,11 +136,11 @@ class Comparer:
         return differences
 
 
-def _by_place(named: Sequence[Entry], seen: Sequence[Seen]) -> dict[int, Seen]:
+def _by_place(named: Sequence[Entry], seen: Sequence[Snapshot]) -> dict[int, Snapshot]:
     return {int(each.item_identifier): at for each, at in zip(named, seen, strict=True)}
 
 
-def _difference(kind: Kind, key: Key, entry: Entry, seen: Seen, reason: str) -> Difference:
+def _difference(kind: Kind, key: Key, entry: Entry, seen: Snapshot, reason: str) -> Difference:
     digest = None if seen.value is None else sha256(seen.value).digest()
     return Difference(kind, key, entry.name, (digest, seen.fence), reason, entry.value, seen.value)
 
@@ -151,7 +151,7 @@ def without_contents(difference: Difference) -> Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Confirmed:
     """What became of suspects."""
 
     seen: int  # at the first look
@@ -165,7 +165,7 @@ async def settle(
     kinds: Collection[Kind],
     look: Callable[[Sequence[Key]], Awaitable[list[Difference]]],
     wait: Callable[[], Awaitable[None]],
-) -> Settled:
+) -> Confirmed:
     """Look at keys, wait, look again, as often as it takes to tell findings from the pipeline."""
     before = {each.key: each for each in await look(keys) if each.kind in kinds}
     first = len(before)
@@ -180,7 +180,7 @@ async def settle(
         dropped += len(before) - len(now)
         findings += [each for key, each in now.items() if each.witness == before[key].witness]
         before = {k: each for k, each in now.items() if each.witness != before[k].witness}
-    return Settled(first, findings, dropped, len(before))
+    return Confirmed(first, findings, dropped, len(before))
 
 
 def wait_s(settle_s: float) -> Callable[[], Awaitable[None]]:

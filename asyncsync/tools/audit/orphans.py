@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asyncsync.copy.names import Names, is_fence
+from asyncsync.copy.names import KeyNames, is_fence
 from asyncsync.copy.reader import Copy
 from asyncsync.copy.repair import KEYS_MAX, ReadItems
 from asyncsync.model import Key
@@ -26,7 +26,9 @@ class Suspects:
     keys: Sequence[Key]
 
 
-async def suspects(found: Sequence[bytes], names: Names, copy: Copy, read: ReadItems) -> Suspects:
+async def suspects(
+    found: Sequence[bytes], names: KeyNames, copy: Copy, read: ReadItems
+) -> Suspects:
     """Tell names of the copy apart; a fence is neither ours nor foreign.
 
     Raises what reading table and copy raises.
@@ -46,7 +48,7 @@ async def suspects(found: Sequence[bytes], names: Names, copy: Copy, read: ReadI
     return Suspects(len(ours) - others, len(items) - len(ours) + others, orphans)
 
 
-async def keys_of(found: Sequence[bytes], names: Names, copy: Copy) -> list[Key | None]:
+async def keys_of(found: Sequence[bytes], names: KeyNames, copy: Copy) -> list[Key | None]:
     """Read the key out of each name, or of its value where the name says none.
 
     Raises what reading the copy raises.

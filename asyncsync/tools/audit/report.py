@@ -14,7 +14,7 @@ import orjson
 
 from asyncsync.copy.repair import Repaired
 from asyncsync.tools.audit.confidence import CONFIDENCE, bound_percent, lower_bound, percent
-from asyncsync.tools.audit.confirm import Difference, Settled
+from asyncsync.tools.audit.confirm import Confirmed, Difference
 from asyncsync.tools.audit.orphans import Suspects
 from asyncsync.tools.counts import add, counts
 from asyncsync.tools.output import Say, progress, rate_and_left
@@ -60,7 +60,7 @@ class Tally:
         return max(0, self.judged - self.missing - self.stale)
 
 
-class Ledger:
+class AuditReport:
     """Counts and says."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Ledger:
         """Whether there is no finding, or each was repaired."""
         return self.tally.findings == self.tally.repaired
 
-    def go_on(self, tally: Mapping[str, int], named: Sequence[str]) -> None:
+    def resume(self, tally: Mapping[str, int], named: Sequence[str]) -> None:
         """Take what earlier slices have come to, and say their findings once more."""
         add(self.tally, tally)
         self._before = self.tally.keys
@@ -119,7 +119,7 @@ class Ledger:
 
     def settled(
         self,
-        settled: Settled,
+        settled: Confirmed,
         findings: Sequence[Difference],
         repaired: Sequence[Repaired] = (),
         *,

@@ -13,19 +13,19 @@ from dataclasses import asdict, dataclass
 import orjson
 from msgspec import structs
 
-from asyncsync.aws.clients import Dynamo, Table, describe_table, dynamo
-from asyncsync.copy.names import Names, is_fence
+from asyncsync.aws.clients import AwsClients, Table, describe_table, open_clients
+from asyncsync.copy.names import KeyNames, is_fence
 from asyncsync.copy.reader import Copy
-from asyncsync.encode import Rules
+from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.tools.audit.orphans import keys_of
 from asyncsync.tools.audit.scan import names_of, naming
-from asyncsync.tools.deadline import LeftS, OutOfTime, no_end
+from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.output import Say
-from asyncsync.tools.state import Document, keep, keeping, open_state
+from asyncsync.tools.state import Document, autosave, keep, open_state
 
 _STRING = b"string"
 
@@ -57,19 +57,23 @@ async def retire(
     mirror: Mirror,
     env: Mapping[str, str],
     say: Say,
-    left_s: LeftS = no_end,
+    left_s: TimeLeft = unlimited,
 ) -> bool:
     """Remove old names; return whether each item of theirs has its new one.
 
     Raises CommandRefused or ConfigError where it may not begin, CommandFailed or StoreRefused
     where it cannot go on, OutOfTime where no more is to be begun.
     """
-    async with dynamo(options.endpoint_url, env) as clients:
+    async with open_clients(options.endpoint_url, env) as clients:
         return await retire_with(clients, options, mirror, say, left_s)
 
 
 async def retire_with(
-    clients: Dynamo, options: RetireOptions, mirror: Mirror, say: Say, left_s: LeftS = no_end
+    clients: AwsClients,
+    options: RetireOptions,
+    mirror: Mirror,
+    say: Say,
+    left_s: TimeLeft = unlimited,
 ) -> bool:
     """Retire through clients that are open already.
 
@@ -79,9 +83,9 @@ async def retire_with(
     if mirror.rules.key is None and options.template == config.key:
         raise CommandRefused(f"--retire {options.template}: that is the template in use")
     table = await describe_table(clients, options.table)
-    rules = Rules(structs.replace(config, key=options.template))
-    old = Names(table.name, table.keys, table.types, rules)
-    present = Names(table.name, table.keys, table.types, mirror.rules)
+    rules = EncodeRules(structs.replace(config, key=options.template))
+    old = KeyNames(table.name, table.keys, table.types, rules)
+    present = KeyNames(table.name, table.keys, table.types, mirror.rules)
     if not old.prefix and not options.orphans:
         raise CommandRefused(
             f"--retire {options.template}: its names begin with nothing of their own, so a key "
@@ -95,7 +99,7 @@ async def retire_with(
             held = kept.document("progress")
             found = await naming(copy, tally, held, kept=options.state is not None)
             with first_error():
-                async with keeping(kept, "progress", found.document):
+                async with autosave(kept, "progress", found.document):
                     async for some, step in names_of(copy, old.pattern, found, Tally, left_s):
                         await _few(some, old, present, copy, step.tally)
                         found.trail.settle(step)
@@ -120,7 +124,7 @@ def _identity(options: RetireOptions, mirror: Mirror, table: Table) -> Document:
 
 
 async def _few(
-    found: Sequence[bytes], old: Names, present: Names, copy: Copy, tally: Tally
+    found: Sequence[bytes], old: KeyNames, present: KeyNames, copy: Copy, tally: Tally
 ) -> None:
     names = [name for name in dict.fromkeys(found) if not is_fence(name)]
     types = await copy.types(names)
@@ -147,7 +151,7 @@ async def _few(
     tally.foreign += len(names) - len(strings) + len(others) - len(successors)
 
 
-def _name_of(names: Names, key: Key) -> bytes:
+def _name_of(names: KeyNames, key: Key) -> bytes:
     """Return an item's name; empty where the user's function gives none."""
     try:
         return names.name_of(key)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asyncsync.copy.reader import Copy
-from asyncsync.tools.cursors import Step, Trail
-from asyncsync.tools.deadline import LeftS
+from asyncsync.tools.cursors import Cursors, Page
+from asyncsync.tools.deadline import TimeLeft
 from asyncsync.tools.errors import CommandFailed
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ BEGINNINGS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Naming(Generic[T]):
+class KeyScan(Generic[T]):
     """A scan of the copy's names: its nodes, which servers they are, and how far it is."""
 
     nodes: Sequence[int | None]
     servers: Sequence[str]  # none where nothing is kept
-    trail: Trail[T]
+    trail: Cursors[T]
     beginnings: int = 0  # that came to no end
 
     def document(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Naming(Generic[T]):
         return made | {"beginnings": self.beginnings}
 
 
-async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -> Naming[T]:
+async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -> KeyScan[T]:
     """Begin to scan names, or go on where the servers are those that they were.
 
     Raises what asking the copy raises, and CommandFailed where it began too often.
@@ -49,22 +49,22 @@ async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -
     nodes = await copy.nodes()
     servers = await copy.servers(nodes) if kept else []
     before = held.get("trail", {})
-    goes_on = all(servers) and held.get("servers") == servers
+    is_resumed = all(servers) and held.get("servers") == servers
     was_begun = before.get("next", 0) > 0
-    beginnings = held.get("beginnings", 0) + (was_begun and not goes_on)
+    beginnings = held.get("beginnings", 0) + (was_begun and not is_resumed)
     if beginnings >= BEGINNINGS_MAX:
         raise CommandFailed(
             f"the copy's names were scanned {beginnings} times and never to their end: the server "
             "says each time that it is another one (run_id of INFO), or does not say; give the "
             "scan more time, or leave it out with --no-orphans"
         )
-    trail = Trail(len(nodes), tally, before if goes_on else None)
-    return Naming(nodes, servers, trail, beginnings)
+    trail = Cursors(len(nodes), tally, before if is_resumed else None)
+    return KeyScan(nodes, servers, trail, beginnings)
 
 
 async def names_of(
-    copy: Copy, pattern: bytes, naming: Naming[T], make_tally: Callable[[], T], left_s: LeftS
-) -> AsyncIterator[tuple[list[bytes], Step[T]]]:
+    copy: Copy, pattern: bytes, naming: KeyScan[T], make_tally: Callable[[], T], left_s: TimeLeft
+) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
     """Give names that a pattern fits, each few with their step, until all are or time is up.
 
     Raises what asking the copy raises, and CommandFailed where a cluster's slots have moved.
@@ -76,8 +76,8 @@ async def names_of(
 
 
 async def _some(
-    copy: Copy, pattern: bytes, naming: Naming[T], make_tally: Callable[[], T], left_s: LeftS
-) -> AsyncIterator[tuple[list[bytes], Step[T]]]:
+    copy: Copy, pattern: bytes, naming: KeyScan[T], make_tally: Callable[[], T], left_s: TimeLeft
+) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
     for part, place in naming.trail.todo():
         cursor: str | None = place or "0"
         while cursor is not None:

@@ -19,19 +19,19 @@ from typing import Any, TypeAlias
 import anyio
 import orjson
 
-from asyncsync.aws.budget import Pace
-from asyncsync.aws.clients import Dynamo, Table, describe_table, dynamo, json_attributes
+from asyncsync.aws.budget import ReadBudget
+from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
 from asyncsync.aws.items import consistent_reads, image_of, scan_page, sdk_attributes
 from asyncsync.copy.entries import key_of
 from asyncsync.mirror import Mirror
 from asyncsync.tools.backfill.export import BrokenPart, Export, open_part, pages, read_manifests
 from asyncsync.tools.backfill.filler import Filler, Tally, TooLate, refuse_to_fill
-from asyncsync.tools.backfill.preconditions import refuse_unless_followed
+from asyncsync.tools.backfill.preconditions import require_caught_up_mapping
 from asyncsync.tools.counts import counts
-from asyncsync.tools.deadline import LeftS, OutOfTime, no_end
+from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.output import Say, progress, rate_and_left
-from asyncsync.tools.state import RUN, Document, Kept, keep, open_state
+from asyncsync.tools.state import RUN, Document, SavedRun, keep, open_state
 
 # Segments worked on at once. One process encodes on one core: more only hold more pages.
 WORKERS_MAX = 16
@@ -66,13 +66,13 @@ class Run:
 
     options: BackfillOptions
     mirror: Mirror
-    clients: Dynamo
+    clients: AwsClients
     table: Table
-    kept: Kept
+    kept: SavedRun
     parts: int
-    pace: Pace
+    pace: ReadBudget
     expected: int  # items, about
-    left_s: LeftS
+    left_s: TimeLeft
     began_s: float
     tally: Tally = field(default_factory=Tally)
     before: int = 0  # items that an earlier slice has read
@@ -94,7 +94,7 @@ async def backfill(
     mirror: Mirror,
     env: Mapping[str, str],
     say: Say,
-    left_s: LeftS = no_end,
+    left_s: TimeLeft = unlimited,
 ) -> bool:
     """Fill the copy; return whether nothing was rejected or left.
 
@@ -103,12 +103,16 @@ async def backfill(
     """
     refuse_to_fill(mirror)
     _refuse_some_of_unknown(options)
-    async with dynamo(options.endpoint_url, env) as clients:
+    async with open_clients(options.endpoint_url, env) as clients:
         return await backfill_with(clients, options, mirror, say, left_s)
 
 
 async def backfill_with(
-    clients: Dynamo, options: BackfillOptions, mirror: Mirror, say: Say, left_s: LeftS = no_end
+    clients: AwsClients,
+    options: BackfillOptions,
+    mirror: Mirror,
+    say: Say,
+    left_s: TimeLeft = unlimited,
 ) -> bool:
     """Fill the copy through clients that are open already.
 
@@ -123,7 +127,7 @@ async def backfill_with(
                 export = await read_manifests(s3, options.from_export, table)
             if not options.assume_following:
                 made_at = None if export is None else export.made_at
-                await refuse_unless_followed(clients, table, datetime.now(UTC), made_at)
+                await require_caught_up_mapping(clients, table, datetime.now(UTC), made_at)
             state = await stack.enter_async_context(open_state(options.state, clients))
             held = await state.load()
             parts = _segments(options, table, held) if export is None else len(export.parts)
@@ -135,7 +139,7 @@ async def backfill_with(
                 table=table,
                 kept=await keep(state, held, _identity(options, mirror, table, parts)),
                 parts=parts,
-                pace=Pace(options.rcu, chance=options.chance),
+                pace=ReadBudget(options.rcu, chance=options.chance),
                 expected=table.items if export is None else export.items,
                 left_s=left_s,
                 began_s=time.monotonic(),
@@ -292,8 +296,8 @@ def _head(run: Run, todo: int) -> Sequence[str]:
     config, only = run.mirror.config, run.options.only
     of = "parts of an export" if run.options.from_export else "segments"
     here = "" if only is None else f", {only[0]} to {only[-1]} here"
-    goes_on = f", {len(only or range(run.parts)) - todo} of them done before"
-    of_them = f"{run.parts} {of}{here}{goes_on if run.kept.goes_on else ''}"
+    is_resumed = f", {len(only or range(run.parts)) - todo} of them done before"
+    of_them = f"{run.parts} {of}{here}{is_resumed if run.kept.is_resumed else ''}"
     return [
         f"table   {run.table.name}, about {run.expected:,} items, {of_them}",
         f"redis   {config.server.address}, keys {config.key}",

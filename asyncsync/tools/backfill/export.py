@@ -22,7 +22,7 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from asyncsync.aws.clients import Table, dynamo_errors
+from asyncsync.aws.clients import Table, aws_errors
 from asyncsync.copy.entries import key_of
 from asyncsync.model import Key
 from asyncsync.tools.errors import CommandFailed, CommandRefused
@@ -114,7 +114,7 @@ async def open_part(s3: Any, bucket: str, part: Part) -> AsyncIterator[IO[bytes]
     """
     digest = md5(usedforsecurity=False)
     with tempfile.TemporaryFile(prefix="asyncsync-") as file:
-        with dynamo_errors(f"reading s3://{bucket}/{part.key}", "S3"):
+        with aws_errors(f"reading s3://{bucket}/{part.key}", "S3"):
             answer = await s3.get_object(Bucket=bucket, Key=part.key)
             async for chunk in answer["Body"].iter_chunks(_READ_BYTES):
                 digest.update(chunk)
@@ -158,7 +158,7 @@ def pages(
 
 
 async def _read(s3: Any, bucket: str, key: str) -> bytes:
-    with dynamo_errors(f"reading s3://{bucket}/{key}", "S3"):
+    with aws_errors(f"reading s3://{bucket}/{key}", "S3"):
         answer = await s3.get_object(Bucket=bucket, Key=key)
         held = await answer["Body"].read()
     assert isinstance(held, bytes), "an object's body is bytes"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from asyncsync.aws.clients import Dynamo, Table, dynamo_errors, stream_of
+from asyncsync.aws.clients import AwsClients, Table, aws_errors, stream_of
 from asyncsync.tools.errors import CommandRefused
 
 # The mapping's newest records are older than this where it has not caught up. A busy mapping
@@ -26,8 +26,8 @@ _OR_SAY = (
 )
 
 
-async def refuse_unless_followed(
-    dynamo: Dynamo, table: Table, now: datetime, read_at: datetime | None = None
+async def require_caught_up_mapping(
+    dynamo: AwsClients, table: Table, now: datetime, read_at: datetime | None = None
 ) -> None:
     """Refuse where no mapping follows the table's stream since before it is, or was, read.
 
@@ -36,7 +36,7 @@ async def refuse_unless_followed(
     mappings: list[Mapping[str, Any]] = []
     ages: dict[str, float] = {}
     async with dynamo.open("lambda") as functions, dynamo.open("cloudwatch") as metrics:
-        with dynamo_errors("listing the stream's event source mappings", "Lambda"):
+        with aws_errors("listing the stream's event source mappings", "Lambda"):
             pages = functions.get_paginator("list_event_source_mappings")
             async for page in pages.paginate(EventSourceArn=stream_of(table)):
                 mappings += page["EventSourceMappings"]
@@ -50,7 +50,7 @@ async def refuse_unless_followed(
 
 async def _age_ms(metrics: Any, function: str, now: datetime) -> float:
     """Return how old the records of a function's last minute were; 0 where there were none."""
-    with dynamo_errors("reading the function's IteratorAge", "CloudWatch"):
+    with aws_errors("reading the function's IteratorAge", "CloudWatch"):
         answer = await metrics.get_metric_statistics(
             Namespace="AWS/Lambda",
             MetricName="IteratorAge",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from asyncsync.aws.clients import AwsFailed, Table, describe_table, dynamo
+from asyncsync.aws.clients import AwsFailed, Table, describe_table, open_clients
 from asyncsync.config import PREFIX, Config
 from asyncsync.tools.check.aws import (
     Function,
@@ -114,7 +114,7 @@ async def _table(options: CheckOptions, env: Mapping[str, str], tell: Tell) -> T
     if options.table is None:
         return None
     try:
-        async with dynamo(options.endpoint_url, env) as clients:
+        async with open_clients(options.endpoint_url, env) as clients:
             return await describe_table(clients, options.table)
     except (CommandFailed, AwsFailed) as exc:
         tell(Verdict("fix", "table", str(exc)))

@@ -13,12 +13,12 @@ from typing import TypeAlias
 
 from asyncsync.cluster import ClusterStore
 from asyncsync.config import Config, Server
-from asyncsync.connection import Password, ReplyError, open_wire
+from asyncsync.connection import Password, ReplyError, open_connection
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
 from asyncsync.model import Call
-from asyncsync.store import SCRIPT, Link, RedisStore, Store, digest_of
+from asyncsync.store import SCRIPT, Client, RedisStore, Store, digest_of
 from asyncsync.tools.check.verdict import Verdict
 from asyncsync.transport import open_socket
 
@@ -93,7 +93,7 @@ async def _server(
         await wire.exchange([command], replies.append, left)
         return replies[0]
 
-    wire = await open_wire(server, open_socket, password, left)
+    wire = await open_connection(server, open_socket, password, left)
     try:
         tls = "on, the certificate is trusted" if server.tls else "off: right on one machine only"
         verdicts = [
@@ -152,8 +152,8 @@ async def _asking(ask: Ask, config: Config) -> Verdict:
 async def _commands(config: Config, key: Scratch, password: Password) -> list[Verdict]:
     """Try each command that the mode needs by itself, on a scratch key, then a whole write."""
 
-    def link_of(server: Server) -> Link:
-        return Link(server, config.timeout_ms, open_socket, time.monotonic, password)
+    def link_of(server: Server) -> Client:
+        return Client(server, config.timeout_ms, open_socket, time.monotonic, password)
 
     one = config.server
     store = ClusterStore(one, link_of) if config.redis_cluster else RedisStore(link_of(one))

@@ -17,19 +17,19 @@ from typing import Any
 import anyio
 import orjson
 
-from asyncsync.aws.budget import Pace
-from asyncsync.aws.clients import Dynamo, Table, describe_table, dynamo
+from asyncsync.aws.budget import ReadBudget
+from asyncsync.aws.clients import AwsClients, Table, describe_table, open_clients
 from asyncsync.aws.items import consistent_reads
 from asyncsync.copy.repair import Repaired, Repairer
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.tools.counts import add, counts
-from asyncsync.tools.deadline import LeftS, OutOfTime, no_end
+from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandFailed, first_error
 from asyncsync.tools.output import Say, progress
 from asyncsync.tools.redrive.discarded import Discarded, fitting, highest, read_discarded
 from asyncsync.tools.redrive.objects import DONE, Objects, open_objects
-from asyncsync.tools.state import Document, Kept, keep, open_state
+from asyncsync.tools.state import Document, SavedRun, keep, open_state
 
 # Objects read side by side, whose keys are then repaired together: Lambda's events end at
 # 6 MB, so some 100 MB of them at most.
@@ -70,7 +70,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Unresolved:
     """Why an object stays: one reason, with the Redis key where there is one."""
 
     object: str
@@ -84,19 +84,23 @@ async def redrive(
     mirror: Mirror,
     env: Mapping[str, str],
     say: Say,
-    left_s: LeftS = no_end,
+    left_s: TimeLeft = unlimited,
 ) -> bool:
     """Redrive every object of the places; return whether none was left.
 
     Raises CommandFailed, ConfigError or StoreRefused where it cannot go on, OutOfTime where no
     more is to be begun.
     """
-    async with dynamo(options.endpoint_url, env) as clients:
+    async with open_clients(options.endpoint_url, env) as clients:
         return await redrive_with(clients, options, mirror, say, left_s)
 
 
 async def redrive_with(
-    clients: Dynamo, options: RedriveOptions, mirror: Mirror, say: Say, left_s: LeftS = no_end
+    clients: AwsClients,
+    options: RedriveOptions,
+    mirror: Mirror,
+    say: Say,
+    left_s: TimeLeft = unlimited,
 ) -> bool:
     """Redrive through clients that are open already.
 
@@ -104,7 +108,7 @@ async def redrive_with(
     """
     tally = Tally()
     table = await describe_table(clients, options.table)
-    read = consistent_reads(clients, table.name, Pace(chance=options.chance))
+    read = consistent_reads(clients, table.name, ReadBudget(chance=options.chance))
     repairer = Repairer(mirror, table.name, read, dry_run=options.dry_run)
     redriver = Redriver(repairer, table, tally, dry_run=options.dry_run)
     said = _Said(say, tally, options)
@@ -136,17 +140,17 @@ def _identity(options: RedriveOptions, mirror: Mirror, table: Table) -> Document
 
 
 async def _places(
-    clients: Dynamo,
+    clients: AwsClients,
     options: RedriveOptions,
-    kept: Kept,
+    kept: SavedRun,
     redriver: Redriver,
     said: _Said,
-    left_s: LeftS,
+    left_s: TimeLeft,
 ) -> None:
     """Redrive place after place, from where it was, until all are or time is up."""
     held = kept.document("progress")
     at, after = held.get("place", 0), held.get("after", "")
-    said.go_on(held.get("tally", {}), held.get("named", ()))
+    said.resume(held.get("tally", {}), held.get("named", ()))
     worked = False
     for number, place in enumerate(options.places[at:], at):
         async with open_objects(place, clients) as objects:
@@ -180,7 +184,7 @@ class Redriver:
         self._tally = tally
         self._dry_run = dry_run
 
-    async def few(self, objects: Objects, names: Sequence[str]) -> list[Left]:
+    async def few(self, objects: Objects, names: Sequence[str]) -> list[Unresolved]:
         """Redrive these objects; return why any of them stays.
 
         Raises CommandFailed where Redis confirmed not one key.
@@ -190,7 +194,7 @@ class Redriver:
         answers = {each.target.key: each for each in await self._repairer.repair(targets)}
         _refuse_to_go_on(list(answers.values()))
 
-        left: list[Left] = []
+        left: list[Unresolved] = []
         done: list[str] = []
         for name, each in found.items():
             reasons = _reasons(name, each, answers)
@@ -238,12 +242,12 @@ def _refuse_to_go_on(answers: Sequence[Repaired]) -> None:
         )
 
 
-def _reasons(name: str, found: Discarded, answers: Mapping[Key, Repaired]) -> list[Left]:
-    reasons = [Left(name, "unreadable", b"", fault) for fault in found.faults]
+def _reasons(name: str, found: Discarded, answers: Mapping[Key, Repaired]) -> list[Unresolved]:
+    reasons = [Unresolved(name, "unreadable", b"", fault) for fault in found.faults]
     for target in found.targets:
         answer = answers[target.key]
         if answer.kind not in _DONE:
-            reasons.append(Left(name, answer.kind, answer.name, answer.reason))
+            reasons.append(Unresolved(name, answer.kind, answer.name, answer.reason))
     return reasons
 
 
@@ -261,7 +265,7 @@ class _Said:
         self._options = options
         self._began_s = self._said_s = time.monotonic()
 
-    def go_on(self, tally: Mapping[str, int], named: Sequence[str]) -> None:
+    def resume(self, tally: Mapping[str, int], named: Sequence[str]) -> None:
         """Take what earlier slices have come to, and say once more what they left."""
         add(self.tally, tally)
         self._before = self.tally.objects
@@ -269,7 +273,7 @@ class _Said:
         for line in named:
             self._say(line)
 
-    def left(self, found: Sequence[Left]) -> None:
+    def left(self, found: Sequence[Unresolved]) -> None:
         for each in found:
             line = _left_json(each) if self._options.as_json else _left_line(each)
             self._say(line)
@@ -286,12 +290,12 @@ class _Said:
         self._say(summary(self.tally, dry_run=self._options.dry_run))
 
 
-def _left_line(left: Left) -> str:
+def _left_line(left: Unresolved) -> str:
     named = f"{_text(left.name)}: " if left.name else ""
     return f"left    {left.object}: {named}{left.reason}"
 
 
-def _left_json(left: Left) -> str:
+def _left_json(left: Unresolved) -> str:
     shown: dict[str, Any] = {
         "left": left.object,
         "kind": left.kind,

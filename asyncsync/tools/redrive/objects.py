@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from asyncsync.aws.clients import Dynamo, ObjectGone, dynamo_errors
+from asyncsync.aws.clients import AwsClients, ObjectGone, aws_errors
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 
 # What is done lies below this: a folder beside the files, or a prefix of the bucket.
@@ -97,7 +97,7 @@ class Bucket:
         if after:
             request["StartAfter"] = self._key(after)
         while True:
-            with dynamo_errors(f"listing {self._url(self._prefix)}", "S3"):
+            with aws_errors(f"listing {self._url(self._prefix)}", "S3"):
                 page = await self._client.list_objects_v2(**request)
             for each in page.get("Contents", []):
                 if not each["Key"].startswith(f"{DONE}/"):
@@ -112,7 +112,7 @@ class Bucket:
         Raises CommandFailed.
         """
         try:
-            with dynamo_errors(f"reading {name}", "S3"):
+            with aws_errors(f"reading {name}", "S3"):
                 answer = await self._client.get_object(Bucket=self._bucket, Key=self._key(name))
                 return bytes(await answer["Body"].read())
         except ObjectGone:
@@ -126,11 +126,11 @@ class Bucket:
         key = self._key(name)
         source = {"Bucket": self._bucket, "Key": key}
         try:
-            with dynamo_errors(f"copying {name}", "S3"):
+            with aws_errors(f"copying {name}", "S3"):
                 await self._client.copy_object(
                     Bucket=self._bucket, Key=f"{DONE}/{key}", CopySource=source
                 )
-            with dynamo_errors(f"removing {name}", "S3"):
+            with aws_errors(f"removing {name}", "S3"):
                 await self._client.delete_object(**source)
         except ObjectGone:
             return
@@ -153,7 +153,7 @@ def files(root: Path) -> Files:
 
 
 @asynccontextmanager
-async def open_objects(place: str, dynamo: Dynamo) -> AsyncIterator[Objects]:
+async def open_objects(place: str, dynamo: AwsClients) -> AsyncIterator[Objects]:
     """Open a file, a folder or an s3:// prefix.
 
     Raises CommandRefused where there is no such place.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from asyncsync.aws.clients import describe_table, dynamo, stream_of
+from asyncsync.aws.clients import describe_table, open_clients, stream_of
 from asyncsync.config import Config
 from asyncsync.mapping.answers import Answer
 from asyncsync.mapping.event_source_mapping import (
@@ -89,7 +89,7 @@ async def _tail(
                 progress.last_log = ""
 
     with first_error():
-        async with dynamo(options.endpoint_url, env) as clients:
+        async with open_clients(options.endpoint_url, env) as clients:
             stream_arn = stream_of(await describe_table(clients, options.table))
             say(f"stream  {stream_arn}")
             say(f"redis   {mirror.config.server.address}, keys {mirror.config.key}")

@@ -14,9 +14,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asyncsync.aws.clients import (
-    Dynamo,
+    AwsClients,
     IteratorGone,
-    Page,
+    RecordPage,
     Shard,
     read_page,
     shard_iterator,
@@ -130,7 +130,7 @@ class Consumer:
 class Poller:
     """Reads every shard of one stream from its oldest record, for one or more consumers."""
 
-    def __init__(self, dynamo: Dynamo, stream_arn: str, consumers: Sequence[Consumer]) -> None:
+    def __init__(self, dynamo: AwsClients, stream_arn: str, consumers: Sequence[Consumer]) -> None:
         self.quiet_since_s = time.monotonic()  # when the last record came
         self._dynamo = dynamo
         self._stream_arn = stream_arn
@@ -188,7 +188,7 @@ class Poller:
         except IteratorGone:  # trimmed: go on at what is left
             return await shard_iterator(self._dynamo, self._stream_arn, shard.shard_id)
 
-    def _hand_over(self, shard: Shard, page: Page) -> str | None:
+    def _hand_over(self, shard: Shard, page: RecordPage) -> str | None:
         records: list[ShardRecord] = [shard_record(record) for record in page.records]
         if not records:
             return None
