@@ -177,7 +177,7 @@ def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.
     with dynamodb_process() as url, redis.Redis(port=server.port) as client:
         anyio.run(_load, url, items, chance)
         options = BackfillOptions(
-            table=TABLE, endpoint_url=url, assume_following=True, as_json=True
+            table=TABLE, endpoint_url=url, skip_mapping_check=True, as_json=True
         )
 
         def filled() -> None:
@@ -336,7 +336,7 @@ async def _peak(items: int, redis_url: str) -> None:
                 BillingMode="PAY_PER_REQUEST",
             )
         options = BackfillOptions(
-            table=TABLE, endpoint_url=url, assume_following=True, as_json=True
+            table=TABLE, endpoint_url=url, skip_mapping_check=True, as_json=True
         )
         assert await backfill(options, mirror, {}, lambda _: None)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -99,7 +99,7 @@ class World:
 
     async def audit(self, **options: Any) -> bool:
         self.said.clear()
-        given = {"settle_s": 0.01, **options}
+        given = {"recheck_after_s": 0.01, **options}
         wanted = AuditOptions(table=self.table, endpoint_url=self.endpoint, **given)
         return await audit_with(self.clients, wanted, self.mirror, self._say)
 
@@ -249,13 +249,13 @@ async def test_contents_are_shown_only_where_that_is_asked_for(
         await world.audit(as_json=as_json)
         assert "item 2" not in "\n".join(world.said)
         assert "secret" not in "\n".join(world.said)
-    await world.audit(show=True)
+    await world.audit(show_values=True)
     text = "\n".join(world.said)
     assert '  table  {"Name":"item 2","Number":2}\n  copy   secret' in text.replace(
         '{"Number":2,"Name":"item 2"}', '{"Name":"item 2","Number":2}'
     )
     assert "\n  copy   none" in text
-    await world.audit(show=True, as_json=True)
+    await world.audit(show_values=True, as_json=True)
     assert {json.loads(line).get("copy") for line in world.said[:2]} == {"secret", None}
 
 
@@ -687,7 +687,7 @@ async def test_the_command_line_ends_with_1_where_there_is_a_finding(
 ) -> None:
     world = await filled(make, 5)
     program = [sys.executable, "-m", "asyncsync", "audit", "--table", world.table]
-    program += ["--endpoint-url", world.endpoint, "--settle", "0.01"]
+    program += ["--endpoint-url", world.endpoint, "--recheck-after", "0.01"]
     program += ["--redis-url", world.mirror.config.redis_url]
 
     ended = await anyio.run_process(program, check=False)
@@ -811,11 +811,11 @@ async def test_a_template_that_could_name_a_strangers_key_is_refused(
     world = await filled(make, 3)
     client.set("2", "whose?")
 
-    with pytest.raises(CommandRefused, match="give --orphans"):
+    with pytest.raises(CommandRefused, match="give --scan-all-keys"):
         await retired(world, "{Number}")
     with pytest.raises(CommandRefused, match="the template in use"):
         await retired(world, "{@table}:{@key}")
     with pytest.raises(ConfigError, match="must use exactly these"):
         await retired(world, "{@table}:{Name}")
     assert client.get("2") == b"whose?"
-    assert (await retired(world, "{Number}", orphans=True))["removed"] == 1
+    assert (await retired(world, "{Number}", scan_all_keys=True))["removed"] == 1

@@ -157,7 +157,7 @@ async def test_a_backfill_in_slices_comes_to_what_one_run_comes_to(
             endpoint_url=endpoint,
             segments=4,
             page_items=5,
-            assume_following=True,
+            skip_mapping_check=True,
             as_json=True,
             **given,
         )
@@ -197,7 +197,11 @@ async def test_segments_can_be_done_apart_and_make_the_whole(
         for only in (range(2), range(2, 3), range(3, 6)):
             said: list[str] = []
             options = BackfillOptions(
-                table=table, endpoint_url=endpoint, segments=6, only=only, assume_following=True
+                table=table,
+                endpoint_url=endpoint,
+                segments=6,
+                only_segments=only,
+                skip_mapping_check=True,
             )
             assert await backfill(options, mirror, {}, said.append)
             assert f"6 segments, {only[0]} to {only[-1]} here" in said[0]
@@ -210,8 +214,8 @@ async def test_segments_can_be_done_apart_and_make_the_whole(
             table=table,
             endpoint_url=endpoint,
             segments=segments,
-            only=range(3, 6),
-            assume_following=True,
+            only_segments=range(3, 6),
+            skip_mapping_check=True,
         )
         with pytest.raises(CommandRefused, match=why):
             await backfill(options, mirror, {}, print)
@@ -239,7 +243,7 @@ async def test_an_audit_in_slices_comes_to_what_one_run_comes_to(
         options = AuditOptions(
             table=table,
             endpoint_url=endpoint,
-            settle_s=0.001,
+            recheck_after_s=0.001,
             orphans=True,
             sample=sample,
             as_json=True,
@@ -284,7 +288,7 @@ async def test_a_repair_in_slices_mends_what_one_run_mends(
     options = AuditOptions(
         table=table,
         endpoint_url=endpoint,
-        settle_s=0.001,
+        recheck_after_s=0.001,
         repair=True,
         as_json=True,
         state=str(state),
@@ -296,7 +300,7 @@ async def test_a_repair_in_slices_mends_what_one_run_mends(
     assert good
     summary = result(said[-1])[1]
     assert (summary["repaired"], summary["keys"]) == (len(planted), ITEMS)
-    again = AuditOptions(table=table, endpoint_url=endpoint, settle_s=0.001)
+    again = AuditOptions(table=table, endpoint_url=endpoint, recheck_after_s=0.001)
     assert await audit_with(clients, again, mirror, said[-1].append)
 
 
@@ -315,7 +319,7 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
     planted = plant(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     said: list[str] = []
     compared = 0
@@ -360,7 +364,7 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
     program = [sys.executable, "-m", "asyncsync", "audit", "--table", table, "--no-orphans"]
     program += ["--endpoint-url", endpoint, "--redis-url", real_server.url, "--state", str(state)]
 
-    process = await anyio.open_process([*program, "--settle", "3600"])
+    process = await anyio.open_process([*program, "--recheck-after", "3600"])
     async with process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -371,7 +375,7 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
     assert (process.returncode, errors) == (1, "asyncsync: interrupted\n")
     assert f"goes on with the same arguments, --state {state} included" in said
     seed = documents_in(state)["parts"]["seed"]
-    ended = await anyio.run_process([*program, "--settle", "0.01", "--json"], check=False)
+    ended = await anyio.run_process([*program, "--recheck-after", "0.01", "--json"], check=False)
 
     findings, summary = result(ended.stdout.decode().splitlines())
     assert findings == {key: how for key, how in planted.items() if how != "orphan"}
@@ -391,7 +395,7 @@ async def test_on_a_cluster_every_nodes_names_are_scanned_in_slices(
             opened.set(name, "{}")
     mirror = mirror_of(cluster.url, redis_cluster=True)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
 
     _, said = await in_slices(partial(audit_with, clients, options, mirror), 3)
@@ -419,7 +423,7 @@ async def test_names_are_scanned_anew_where_the_server_is_another(
     planted = plant(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     run = partial(audit_with, clients, options, mirror)
 
@@ -469,7 +473,7 @@ async def test_names_of_a_server_that_does_not_say_who_it_is_are_scanned_in_one_
         monkeypatch.setattr(Copy, "servers", servers)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     run = partial(audit_with, clients, options, mirror)
 
@@ -502,7 +506,7 @@ async def test_a_sample_of_other_parts_is_not_gone_on_with(
     await load(clients, table, numbered(ITEMS))
     mirror = mirror_of(fake_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), sample=100
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), sample=100
     )
     run = partial(audit_with, clients, options, mirror)
     with pytest.raises(OutOfTime):
@@ -529,7 +533,9 @@ async def test_what_was_found_before_is_said_again_to_people(
     await load(clients, table, numbered(ITEMS))
     plant(real_client, table)
     mirror = mirror_of(real_server.url)
-    options = AuditOptions(table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state))
+    options = AuditOptions(
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state)
+    )
 
     _, said = await in_slices(partial(audit_with, clients, options, mirror), 9)
 
@@ -664,7 +670,7 @@ async def test_two_audits_of_one_state_at_once_come_to_the_same(
     planted = plant(real_client, table)
     mirrors = [mirror_of(real_server.url) for _ in range(2)]
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     ended: list[list[str]] = []
 

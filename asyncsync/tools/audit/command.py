@@ -69,11 +69,11 @@ class AuditOptions:
     table: str
     endpoint_url: str | None = None
     sample: int | None = None  # about so many keys; None: the whole table
-    settle_s: float = 10.0
+    recheck_after_s: float = 10.0
     orphans: bool | None = None  # None: where the names have a prefix and the table is whole
     repair: bool = False
-    show: bool = False
-    rcu: float | None = None
+    show_values: bool = False
+    max_rcu: float | None = None
     state: str | None = None  # a path or s3:// prefix
     as_json: bool = False
     chance: Random = field(default_factory=SystemRandom, compare=False)
@@ -113,7 +113,7 @@ async def audit_with(
         kept = await keep(state, await state.load(), _identity(options, mirror, table))
         parts = await _parts(kept, table, options)
         ledger = AuditReport(
-            say, as_json=options.as_json, show=options.show, expected=parts.expected
+            say, as_json=options.as_json, show=options.show_values, expected=parts.expected
         )
         auditor = Auditor(clients, mirror, table, options, ledger, left_s)
         ended = False
@@ -233,12 +233,12 @@ class Auditor:
         self._table = table
         self._keeps = options.state is not None
         self._ledger = ledger
-        self._left_s: TimeLeft = lambda: left_s() - SETTLES_LEFT * options.settle_s
-        self._pace = ReadBudget(options.rcu, chance=options.chance)
+        self._left_s: TimeLeft = lambda: left_s() - SETTLES_LEFT * options.recheck_after_s
+        self._pace = ReadBudget(options.max_rcu, chance=options.chance)
         reads = consistent_reads(clients, table.name, self._pace)
         self._repairer = Repairer(mirror, table.name, reads) if options.repair else None
         self._turn = anyio.Lock()  # the repairer's: one call at a time
-        self._wait = wait_s(options.settle_s)
+        self._wait = wait_s(options.recheck_after_s)
         self._copy = Copy(mirror)
         self._comparer = Comparer(mirror, table.name, self._copy)
         self._look = partial(self._comparer.look, read=reads)

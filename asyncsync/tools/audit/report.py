@@ -1,6 +1,7 @@
 """What an audit says: each finding as it is made, how far it is, and what it comes to.
 
-A finding is named by its Redis key. What the item or the copy holds is said only with --show.
+A finding is named by its Redis key. What item and copy hold is written only
+with --show-values.
 """
 
 from __future__ import annotations

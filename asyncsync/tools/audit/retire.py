@@ -1,4 +1,4 @@
-"""asyncsync audit --retire: remove the names of an old template, once each item has its new one.
+"""asyncsync retire: remove the names of an old template, once each item has its new one.
 
 A name is removed only if the old template reads a complete key of the table's types out of it,
 it holds a string, it is no name under the present settings, and the name that they give its
@@ -37,7 +37,7 @@ class RetireOptions:
     table: str
     template: str  # the old one
     endpoint_url: str | None = None
-    orphans: bool = False  # also where the old template has no prefix of its own
+    scan_all_keys: bool = False  # also where the old template has no prefix of its own
     state: str | None = None  # a path or s3:// prefix
     as_json: bool = False
 
@@ -81,15 +81,15 @@ async def retire_with(
     """
     config = mirror.config
     if mirror.rules.key is None and options.template == config.key:
-        raise CommandRefused(f"--retire {options.template}: that is the template in use")
+        raise CommandRefused(f"{options.template}: that is the template in use")
     table = await describe_table(clients, options.table)
     rules = EncodeRules(structs.replace(config, key=options.template))
     old = KeyNames(table.name, table.keys, table.types, rules)
     present = KeyNames(table.name, table.keys, table.types, mirror.rules)
-    if not old.prefix and not options.orphans:
+    if not old.prefix and not options.scan_all_keys:
         raise CommandRefused(
-            f"--retire {options.template}: its names begin with nothing of their own, so a key "
-            "of somebody else's could be one; give --orphans where the server has none"
+            f"{options.template}: its names begin with nothing of their own, so a key "
+            "of somebody else's could be one; give --scan-all-keys where the server has none"
         )
     copy = Copy(mirror)
     tally = Tally()

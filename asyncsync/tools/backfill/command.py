@@ -50,12 +50,12 @@ class BackfillOptions:
     table: str
     endpoint_url: str | None = None
     segments: int | None = None  # None: from the table's size
-    only: range | None = None  # of the segments, or of an export's parts; None: all
+    only_segments: range | None = None  # of the segments, or of an export's parts; None: all
     page_items: int | None = None  # items a page at most; None: as DynamoDB gives them
-    rcu: float | None = None  # read capacity units a second; None: no budget
+    max_rcu: float | None = None  # read capacity units a second; None: no budget
     state: str | None = None  # a path or s3:// prefix
     from_export: str | None = None
-    assume_following: bool = False
+    skip_mapping_check: bool = False
     as_json: bool = False
     chance: Random = field(default_factory=SystemRandom, compare=False)
 
@@ -85,7 +85,7 @@ class Run:
 
     def todo(self) -> list[int]:
         """Return the parts that are not done, as far as they are this run's."""
-        parts = self.options.only or range(self.parts)
+        parts = self.options.only_segments or range(self.parts)
         return [part for part in parts if not self.kept.document(_name(part)).get("ended")]
 
 
@@ -125,13 +125,13 @@ async def backfill_with(
             if options.from_export is not None:
                 s3 = await stack.enter_async_context(clients.open("s3"))
                 export = await read_manifests(s3, options.from_export, table)
-            if not options.assume_following:
+            if not options.skip_mapping_check:
                 made_at = None if export is None else export.made_at
                 await require_caught_up_mapping(clients, table, datetime.now(UTC), made_at)
             state = await stack.enter_async_context(open_state(options.state, clients))
             held = await state.load()
             parts = _segments(options, table, held) if export is None else len(export.parts)
-            _refuse_beyond(options.only, parts)
+            _refuse_beyond(options.only_segments, parts)
             run = Run(
                 options=options,
                 mirror=mirror,
@@ -139,7 +139,7 @@ async def backfill_with(
                 table=table,
                 kept=await keep(state, held, _identity(options, mirror, table, parts)),
                 parts=parts,
-                pace=ReadBudget(options.rcu, chance=options.chance),
+                pace=ReadBudget(options.max_rcu, chance=options.chance),
                 expected=table.items if export is None else export.items,
                 left_s=left_s,
                 began_s=time.monotonic(),
@@ -148,13 +148,13 @@ async def backfill_with(
 
 
 def _refuse_some_of_unknown(options: BackfillOptions) -> None:
-    if options.only and options.segments is None and options.from_export is None:
-        raise CommandRefused("--only counts the segments of --segments: give both")
+    if options.only_segments and options.segments is None and options.from_export is None:
+        raise CommandRefused("--only-segments counts the segments of --segments: give both")
 
 
 def _refuse_beyond(only: range | None, parts: int) -> None:
     if only and only[-1] >= parts:
-        raise CommandRefused(f"--only: there are {parts} parts, 0 to {parts - 1}")
+        raise CommandRefused(f"--only-segments: there are {parts} parts, 0 to {parts - 1}")
 
 
 def _segments(options: BackfillOptions, table: Table, held: Mapping[str, Document]) -> int:
@@ -165,13 +165,14 @@ def _segments(options: BackfillOptions, table: Table, held: Mapping[str, Documen
 
 def _identity(options: BackfillOptions, mirror: Mirror, table: Table, parts: int) -> Document:
     """Return what a state belongs to: with anything else, its cursors would leave items out."""
+    only = options.only_segments
     return {
         "command": "backfill",
         "table": table.arn or table.name,
         "stream": table.stream_arn,
         "export": options.from_export,
         "segments": parts,
-        "only": None if options.only is None else [options.only[0], options.only[-1]],
+        "only": None if only is None else [only[0], only[-1]],
         "redis": mirror.config.server.address,
         "key": mirror.config.key,
         "value": mirror.config.value,
@@ -187,7 +188,7 @@ Work: TypeAlias = Callable[[Run, int, Filler], Awaitable[None]]
 
 async def _run(run: Run, work: Work, say: Say) -> bool:
     todo = run.todo()
-    for part in run.options.only or range(run.parts):
+    for part in run.options.only_segments or range(run.parts):
         run.tally.add(run.kept.document(_name(part)).get("tally", {}))
     run.before = run.tally.read
     if not run.options.as_json:
@@ -293,7 +294,7 @@ def _exported(s3: Any, export: Export) -> Work:
 
 
 def _head(run: Run, todo: int) -> Sequence[str]:
-    config, only = run.mirror.config, run.options.only
+    config, only = run.mirror.config, run.options.only_segments
     of = "parts of an export" if run.options.from_export else "segments"
     here = "" if only is None else f", {only[0]} to {only[-1]} here"
     is_resumed = f", {len(only or range(run.parts)) - todo} of them done before"

@@ -2,7 +2,7 @@
 
 A fill holds what the table held; what changes afterwards must come by the stream. So a mapping
 that began at the stream's oldest record, before the first read, has to be enabled and to have
-caught up. What cannot be seen from here is the user's to say (--assume-following).
+caught up. What cannot be seen from here is the user's to say (--skip-mapping-check).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BEHIND_MS_MAX = 60_000
 LOOK_BACK_S = 600
 
 _OR_SAY = (
-    "mend that, or give --assume-following where you know that all changes since are mirrored"
+    "mend that, or give --skip-mapping-check where you know that all changes since are mirrored"
 )
 
 
