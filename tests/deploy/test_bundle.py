@@ -23,8 +23,8 @@ from asyncsync.cli import operations
 from asyncsync.lab.servers import dynamodb_process, redis_process
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from scripts import bundle
-from tests.conftest import FOUND
-from tests.project.test_tidy import HOT
+from tests.support.package import HOT
+from tests.support.servers import FOUND
 
 ROOT = Path(__file__).parents[2]
 HERE = {"aarch64": "arm64", "x86_64": "x86_64"}[platform.machine()]

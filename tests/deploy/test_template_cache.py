@@ -14,10 +14,10 @@ import redis
 
 from asyncsync import Config, Mirror, StoreRefused
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from tests.conftest import FOUND
 from tests.support.cloudformation import Resolver
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, event, record
+from tests.support.servers import FOUND
 from tests.support.tls import tls_options
 
 MODES = ("mirror", "refresh", "invalidate")

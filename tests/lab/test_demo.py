@@ -23,7 +23,7 @@ from asyncsync.lab.demo.stage import DemoOptions
 from asyncsync.lab.demo.watcher import Journal, Watched
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.values import to_json
-from tests.conftest import FOUND
+from tests.support.servers import FOUND
 from tests.support.tables import table_names
 
 SMALL = {"items": 20, "changes": 150, "seed": 4711, "cut_s": 0.5}

@@ -29,7 +29,7 @@ from asyncsync.report import METRICS
 from asyncsync.tools.audit.confidence import bound_percent, percent
 from asyncsync.values import to_json
 from tests.programs.bugs import BUGS
-from tests.project.test_tidy import HOT
+from tests.support.package import HOT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,35 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "asyncsync"
+from tests.support.package import CORE, HOT, PACKAGE, ROOT
 
-# The reading order of what Lambda runs; imports point up the list only.
-HOT = (
-    "errors",
-    "limits",
-    "version",
-    "model",
-    "keys",
-    "config",
-    "decode",
-    "collapse",
-    "values",
-    "shapes",
-    "encode",
-    "plan",
-    "report",
-    "iam",
-    "connection",
-    "transport",
-    "transport_asyncio",
-    "store",
-    "cluster",
-    "runtime",
-    "mirror",
-    "handler",
-)
-CORE = ("decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
 CORE_MAY_IMPORT = {
     "__future__",
     "base64",

@@ -20,10 +20,10 @@ from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
 from asyncsync.tools.check.redis import scratch
-from tests.conftest import FOUND
 from tests.deploy.test_template_cache import set_user
 from tests.support.cluster import Cluster
 from tests.support.events import arn
+from tests.support.servers import FOUND
 from tests.support.tls import tls_options
 
 CONFIG = Config(redis_url="redis://unused")

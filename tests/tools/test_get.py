@@ -14,8 +14,8 @@ from asyncsync.cli.main import main
 from asyncsync.copy.entries import NO_VERSION
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.get import read_fence
-from tests.conftest import FOUND
 from tests.support.events import FIRST, event, item, record
+from tests.support.servers import FOUND
 
 
 def write(url: str, records: Sequence[dict[str, Any]], **options: Any) -> None:

@@ -35,10 +35,10 @@ from asyncsync.tools.audit.command import AuditOptions, audit_with
 from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
-from tests.conftest import FOUND
 from tests.deploy.test_template_cache import access, set_user
 from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, arn, record
+from tests.support.servers import FOUND
 from tests.support.state_machine import Failed, Walk
 from tests.support.tables import begin_stream, load, make_table, numbered
 from tests.tools.test_export import Exported, parts
