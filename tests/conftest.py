@@ -196,6 +196,13 @@ def endpoint(request: pytest.FixtureRequest, one_loader: None) -> Iterator[str]:
 
 
 @pytest.fixture
+def table(request: pytest.FixtureRequest) -> str:
+    """A table name that no other test uses."""
+    name = request.node.name.removeprefix("test_")
+    return "".join(c if c.isalnum() else "-" for c in name)[:200]
+
+
+@pytest.fixture
 async def clients(endpoint: str) -> AsyncIterator[AwsClients]:
     async with open_clients(endpoint, {}) as opened:
         yield opened

@@ -30,7 +30,7 @@ from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, arn, event, record
-from tests.support.foreign import TYPES, look, plant_foreign
+from tests.support.planted import TYPES, look, plant_foreign
 from tests.support.tables import Item, load, make_table, numbered, until
 
 

@@ -50,13 +50,6 @@ from tests.support.tables import (
 )
 
 
-@pytest.fixture
-def table(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own."""
-    kept = [c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_")]
-    return "".join(kept)[:200]
-
-
 def mirror_of(url: str, **options: Any) -> Mirror:
     return make_mirror(Config(redis_url=url, metrics="off", **options), {})
 

@@ -20,7 +20,7 @@ from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
 from asyncsync.tools.check.redis import scratch
-from tests.deploy.test_template_cache import set_user
+from tests.support.cache_users import set_user
 from tests.support.cluster import Cluster
 from tests.support.events import arn
 from tests.support.servers import FOUND

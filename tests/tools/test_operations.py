@@ -35,7 +35,7 @@ from asyncsync.tools.audit.command import AuditOptions, audit_with
 from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
-from tests.deploy.test_template_cache import access, set_user
+from tests.support.cache_users import access, set_user
 from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, arn, record
 from tests.support.servers import FOUND
@@ -48,13 +48,6 @@ from tests.tools.test_slices import ITEMS, plant, result
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
-
-
-@pytest.fixture
-def table(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own."""
-    kept = [c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_")]
-    return "".join(kept)[:200]
 
 
 class Deadline:

@@ -44,13 +44,6 @@ pytestmark = only_moto  # how many items a segment has is of it
 
 
 @pytest.fixture
-def table(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own."""
-    kept = [c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_")]
-    return "".join(kept)[:200]
-
-
-@pytest.fixture
 def state(tmp_path: Path) -> Path:
     return tmp_path / "state.json"
 
