@@ -22,7 +22,7 @@ import redis
 import redis.asyncio
 from aiohttp import ClientSession, web
 
-from asyncsync import Config, Mirror
+from asyncsync import Config, ConfigError, Mirror
 from asyncsync.aws.clients import AwsClients, Table, describe_table, stream_of
 from asyncsync.aws.items import Answer, scan_page
 from asyncsync.copy.entries import NO_VERSION, version_in
@@ -765,15 +765,25 @@ async def test_a_deleted_items_fence_is_repaired_from_the_table(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error", "said"),
     [
-        ({"fence": "off"}, "need ASYNCSYNC_FENCE=on"),
-        ({"mode": "refresh"}, "nothing is to be filled with ASYNCSYNC_MODE=refresh"),
-        ({"mode": "invalidate"}, "nothing is to be filled with ASYNCSYNC_MODE=invalidate"),
+        ({"fence": "off"}, ConfigError, "need ASYNCSYNC_FENCE=on"),
+        (
+            {"mode": "refresh"},
+            CommandRefused,
+            "nothing is to be filled with ASYNCSYNC_MODE=refresh",
+        ),
+        (
+            {"mode": "invalidate"},
+            CommandRefused,
+            "nothing is to be filled with ASYNCSYNC_MODE=invalidate",
+        ),
     ],
 )
-async def test_settings_that_allow_no_fill_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(CommandRefused, match=said):
+async def test_settings_that_allow_no_fill_are_refused(
+    options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
         await backfill(BackfillOptions(table="T"), mirror_of("redis://a", **options), {}, print)
 
 

@@ -16,11 +16,11 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.backfill.filler import TooLate
-from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.mirrors import make_mirror
 from tests.support.tables import make_table, only_moto
 
@@ -229,7 +229,7 @@ async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
     async with clients.open("s3") as s3:
         await s3.delete_object(Bucket=BUCKET, Key=str(export.files[2]["dataFileS3Key"]))
 
-    with pytest.raises(CommandFailed, match=r"S3 refused reading s3://exports/\S+part2.json.gz"):
+    with pytest.raises(AwsFailed, match=r"S3 refused reading s3://exports/\S+part2.json.gz"):
         await Runs("Gone", endpoint, fake_server)(from_export=url)
 
 

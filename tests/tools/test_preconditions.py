@@ -14,6 +14,7 @@ import anyio
 import pytest
 import redis
 
+from asyncsync import ConfigError
 from asyncsync.aws.clients import AwsClients, describe_table, stream_of
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.preconditions import (
@@ -155,5 +156,5 @@ async def test_a_table_without_a_stream_is_refused(clients: AwsClients) -> None:
     await make_table(clients, "Streamless")
     table = await describe_table(clients, "Streamless")
 
-    with pytest.raises(CommandRefused, match="Streamless has no stream"):
+    with pytest.raises(ConfigError, match="Streamless has no stream"):
         await require_caught_up_mapping(clients, table, NOW)

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.copy.entries import version_in
 from asyncsync.copy.repair import Target
 from asyncsync.encode import version
@@ -573,7 +573,7 @@ async def test_every_page_of_a_listing_is_read(bucket: tuple[Any, str]) -> None:
 
 @only_moto
 async def test_a_bucket_that_is_not_there_is_said_in_one_line(bench: Bench) -> None:
-    with pytest.raises(CommandFailed, match="S3 refused listing s3://none/a: NoSuchBucket"):
+    with pytest.raises(AwsFailed, match="S3 refused listing s3://none/a: NoSuchBucket"):
         await bench.redrive("s3://none/a")
 
 
