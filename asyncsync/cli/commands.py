@@ -71,7 +71,7 @@ def _audit(arguments: argparse.Namespace) -> Work:
 def _retire(arguments: argparse.Namespace) -> Work:
     if arguments.repair or arguments.sample or arguments.show:
         raise CommandRefused("--retire removes old names and nothing else: give it by itself")
-    from asyncsync.tools.audit.retire import RetireOptions, retire
+    from asyncsync.tools.retire.command import RetireOptions, retire
 
     options = RetireOptions(
         table=arguments.table,

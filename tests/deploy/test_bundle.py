@@ -301,7 +301,7 @@ def test_the_operations_function_answers_from_it_in_an_interpreter_with_nothing_
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
         "from asyncsync.cli.operations import lambda_handler as h;"
         "print(json.dumps([h({'args': ['tail']}, None), h({'args': ['audit']}, None)]));"
-        "import asyncsync.tools.audit.command, asyncsync.tools.audit.retire,"
+        "import asyncsync.tools.audit.command, asyncsync.tools.retire.command,"
         " asyncsync.tools.backfill.command, asyncsync.tools.backfill.export,"
         " asyncsync.tools.backfill.preconditions, asyncsync.tools.redrive.command;"
         "ours = [m.__file__ for m in sys.modules.values() if 'asyncsync' in m.__name__];"

@@ -784,21 +784,21 @@ MUTANTS = (
     ),
     Mutant(
         "retire removes no name that is in use",
-        "tools/audit/retire.py",
+        "tools/retire/command.py",
         "if key is None]\n    keys",
         "]\n    keys",
         AUDIT,
     ),
     Mutant(
         "retire removes only what has a new name",
-        "tools/audit/retire.py",
+        "tools/retire/command.py",
         "if successor in there]",
         "]",
         AUDIT,
     ),
     Mutant(
         "retire removes strings alone",
-        "tools/audit/retire.py",
+        "tools/retire/command.py",
         "if held == _STRING]\n    in_use",
         "]\n    in_use",
         AUDIT,
@@ -841,7 +841,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cursor of another server is not gone on from",
-        "tools/audit/scan.py",
+        "tools/key_scan.py",
         'is_resumed = all(servers) and held.get("servers") == servers',
         "is_resumed = True",
         SLICES,

@@ -26,8 +26,8 @@ from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.tools.audit import command as audit_module
 from asyncsync.tools.audit.command import AuditOptions, audit_with, draw_parts
 from asyncsync.tools.audit.report import AuditReport
-from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.errors import CommandRefused
+from asyncsync.tools.retire.command import RetireOptions, retire_with
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, arn, event, record
 from tests.support.planted import TYPES, look, plant_foreign

@@ -32,9 +32,9 @@ from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, dynamodb_process, redis_process
 from asyncsync.tools.audit import command as audit_module
 from asyncsync.tools.audit.command import AuditOptions, audit_with
-from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
+from asyncsync.tools.retire.command import RetireOptions, retire_with
 from tests.support.cache_users import access, set_user
 from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, arn, record

@@ -26,11 +26,11 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import Call
 from asyncsync.tools.audit import command as audit_module
 from asyncsync.tools.audit.command import AuditOptions, audit_with
-from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.deadline import OutOfTime
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive_with
+from asyncsync.tools.retire.command import RetireOptions, retire_with
 from asyncsync.tools.state import FORMAT, FileState, keep
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, arn, record

@@ -37,11 +37,11 @@ from asyncsync.model import Key
 from asyncsync.tools.audit.confirm import Comparer, Difference, Kind, settle, wait_s
 from asyncsync.tools.audit.orphans import suspects
 from asyncsync.tools.audit.report import AuditReport, Tally
-from asyncsync.tools.audit.scan import KeyScan, names_of, naming
 from asyncsync.tools.counts import add, counts
 from asyncsync.tools.cursors import Cursors, Page
 from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
+from asyncsync.tools.key_scan import KeyScan, names_of, naming
 from asyncsync.tools.output import Say
 from asyncsync.tools.state import Document, SavedRun, autosave, keep, open_state
 

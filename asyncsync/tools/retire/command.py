@@ -21,9 +21,9 @@ from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.tools.audit.orphans import keys_of
-from asyncsync.tools.audit.scan import names_of, naming
 from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
+from asyncsync.tools.key_scan import names_of, naming
 from asyncsync.tools.output import Say
 from asyncsync.tools.state import Document, autosave, keep, open_state
 
