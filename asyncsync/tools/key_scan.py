@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from asyncsync.copy.names import KeyNames
 from asyncsync.copy.reader import Copy
+from asyncsync.model import Key
 from asyncsync.tools.cursors import Cursors, Page
 from asyncsync.tools.deadline import TimeLeft
 from asyncsync.tools.errors import CommandFailed
@@ -85,3 +87,19 @@ async def _some(
             yield found, naming.trail.step(part, cursor, make_tally())
             if left_s() <= 0:
                 return
+
+
+async def keys_of(found: Sequence[bytes], names: KeyNames, copy: Copy) -> list[Key | None]:
+    """Read the key out of each name, or of its value where the name says none.
+
+    Raises what reading the copy raises.
+    """
+    keys = [names.read(name) for name in found]
+    unread = [at for at, key in enumerate(keys) if key is None and names.may_be_hashed(found[at])]
+    if not unread:
+        return keys
+    values = await copy.values([found[at] for at in unread])
+    for at, value in zip(unread, values, strict=True):
+        if value is not None:
+            keys[at] = names.read_by_value(found[at], value)
+    return keys

@@ -20,10 +20,9 @@ from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
-from asyncsync.tools.audit.orphans import keys_of
 from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
-from asyncsync.tools.key_scan import names_of, naming
+from asyncsync.tools.key_scan import keys_of, names_of, naming
 from asyncsync.tools.output import Say
 from asyncsync.tools.state import Document, autosave, keep, open_state
 
