@@ -16,6 +16,7 @@ RULES = "edges/test_cluster_rules.py"
 FILL = "copy/test_fill.py"
 REPAIR = "copy/test_repair.py"
 REDRIVE = "tools/test_redrive.py"
+RETIRE = "tools/test_retire.py"
 AUDIT, LOOKS, NAMES = "tools/test_audit.py", "tools/test_confirm.py", "copy/test_names.py"
 SLICES, TRAIL = "tools/test_slices.py", "tools/test_cursors.py"
 
@@ -787,21 +788,21 @@ MUTANTS = (
         "tools/retire/command.py",
         "if key is None]\n    keys",
         "]\n    keys",
-        AUDIT,
+        RETIRE,
     ),
     Mutant(
         "retire removes only what has a new name",
         "tools/retire/command.py",
         "if successor in there]",
         "]",
-        AUDIT,
+        RETIRE,
     ),
     Mutant(
         "retire removes strings alone",
         "tools/retire/command.py",
         "if held == _STRING]\n    in_use",
         "]\n    in_use",
-        AUDIT,
+        RETIRE,
     ),
     Mutant(
         "audit takes nothing for the same that seemed to differ and was not looked at again",

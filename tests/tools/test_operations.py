@@ -38,12 +38,12 @@ from asyncsync.tools.retire.command import RetireOptions, retire_with
 from tests.support.cache_users import access, set_user
 from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, arn, record
+from tests.support.exports import Exported, parts
+from tests.support.functions import function
+from tests.support.on_failure import at_version, discarded
 from tests.support.servers import FOUND
 from tests.support.state_machine import Failed, Walk
 from tests.support.tables import begin_stream, load, make_table, numbered
-from tests.tools.test_export import Exported, parts
-from tests.tools.test_preconditions import function
-from tests.tools.test_redrive import at_version, discarded
 from tests.tools.test_slices import ITEMS, plant, result
 
 BUCKET = "operated"

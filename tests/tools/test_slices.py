@@ -34,8 +34,8 @@ from asyncsync.tools.retire.command import RetireOptions, retire_with
 from asyncsync.tools.state import FORMAT, FileState, keep
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, arn, record
+from tests.support.on_failure import discarded
 from tests.support.tables import load, make_table, numbered, only_moto, until
-from tests.tools.test_redrive import discarded
 
 ITEMS = 240
 
