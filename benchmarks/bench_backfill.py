@@ -119,10 +119,11 @@ def values_of(
     """Make the names and values of each page beforehand."""
     return [
         [
-            (each.name, each.value or b"")
+            (each.entry.name, each.entry.value or b"")
             for each in entries_of(
                 [(key_of(item, NAMES), image_of(item)) for item in page], TABLE, mirror.rules, 0
-            ).entries
+            )
+            if each.entry
         ]
         for page in pages
     ]
