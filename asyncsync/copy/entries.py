@@ -6,12 +6,10 @@ Template, key function, transform, value format and expiry are the mirror's.
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import msgspec
 from msgspec import Raw
 
 from asyncsync.config import Config
@@ -19,16 +17,17 @@ from asyncsync.encode import EncodeRules, encode, version
 from asyncsync.errors import ConfigError
 from asyncsync.model import Entry, Key, SequenceNumber, Stream, StreamRecord
 
-# An item that was read: in the SDK's shape, or the text that DynamoDB sent.
-Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
-
-_FIELDS = msgspec.json.Decoder(dict[str, Raw])
-_ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
-
 # The version of a key that no record is known of; lower than any record's.
 NO_VERSION = version(0, SequenceNumber(0))
 
 _COUNT_ENDS = 16  # digits of a fence: one of format, 13 of the label, two count the rest
+
+
+# DynamoDB reads so many items at once (API_BatchGetItem).
+KEYS_MAX = 100
+
+# Items' images by key, read consistently, in the keys' order; None where there is no item.
+ReadItems: TypeAlias = Callable[[Sequence[Key]], Awaitable[Sequence[bytes | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +65,6 @@ def entries_of(
         )
         for record in records
     ]
-
-
-def key_of(item: Item, names: Sequence[str]) -> Key:
-    """Take the key out of an item; bytes, as the SDK has them, become their base64 text."""
-    if isinstance(item, Raw):
-        fields = _FIELDS.decode(item)
-        item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
-    return tuple([_key_attribute(name, item[name]) for name in names])
-
-
-def _key_attribute(name: str, attribute: Mapping[str, Any]) -> tuple[str, str, str]:
-    ((tag, held),) = attribute.items()
-    return name, tag, held if isinstance(held, str) else b64encode(held).decode()
 
 
 def version_in(fence: bytes | None) -> tuple[bytes, bytes] | None:

@@ -8,20 +8,21 @@ changed, all of it is done again; a key is never taken for repaired because it w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Literal, TypeAlias
 
-from asyncsync.config import Config
 from asyncsync.copy.entries import (
+    KEYS_MAX,
     ItemEntry,
+    ReadItems,
     entries_of,
     refuse_without_fence,
     version_in,
 )
-from asyncsync.keys import slot
+from asyncsync.copy.reader import ABSENT, read_pairs, slot_of
 from asyncsync.mirror import Mirror
 from asyncsync.model import (
     APPLIED,
@@ -32,7 +33,6 @@ from asyncsync.model import (
     Key,
     Outcome,
 )
-from asyncsync.store import Store
 
 SCRIPT = Path(__file__).with_name("repair.lua").read_bytes()
 
@@ -43,16 +43,10 @@ WITHIN_S = 60.0
 # A key that changes as often as this while it is being repaired is in the stream's hands.
 ATTEMPTS_MAX = 5
 
-# DynamoDB reads so many items at once (API_BatchGetItem).
-KEYS_MAX = 100
-
 # So that no two repairs of a key leave one fence: once in a million million.
 NONCE_DIGITS = 12
 
 RepairKind: TypeAlias = Literal["repaired", "past", "rejected", "changed", "foreign", "failed"]
-
-# Items' images by key, read consistently, in the keys' order; None where there is no item.
-ReadItems: TypeAlias = Callable[[Sequence[Key]], Awaitable[Sequence[bytes | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,37 +75,6 @@ class Repaired:
     kind: RepairKind
     name: bytes = b""  # the Redis key; empty where none can be made
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A key's value and fence at one moment; with an error, neither is known."""
-
-    value: bytes | None
-    fence: bytes | None
-    error: str = ""
-
-
-_NOTHING = Snapshot(None, None)
-
-
-async def look(
-    store: Store, named: Sequence[Entry], config: Config, end_s: float = float("inf")
-) -> list[Snapshot]:
-    """Read value and fence of each entry's names, both at one moment, before end_s.
-
-    Raises StoreRefused.
-    """
-    calls = [
-        Call((b"MGET", each.name, each.fence), (at,), fenced=False, slot=_slot(each, config))
-        for at, each in enumerate(named)
-    ]
-    written = await store.apply(calls, len(named), end_s)
-    return [_seen(outcome) for outcome in written.outcomes]
-
-
-def _slot(entry: Entry, config: Config) -> int | None:
-    return slot(entry.name) if config.redis_cluster else None
 
 
 class Repairer:
@@ -150,13 +113,6 @@ class Repairer:
             done += await self._repair_few(targets[first : first + KEYS_MAX])
         return done
 
-    async def look(self, named: Sequence[Entry], end_s: float = float("inf")) -> list[Snapshot]:
-        """Read value and fence of each entry's names, both at one moment.
-
-        Raises StoreRefused.
-        """
-        return await look(self._store, named, self._config, end_s)
-
     def close(self) -> None:
         """Throw the connection away."""
         self._store.close()
@@ -175,7 +131,7 @@ class Repairer:
         """Read the copy, then the items, then write; a key that changed gets no answer."""
         mirror = self._mirror
         end_s, wall_end_s = mirror.clock() + WITHIN_S, mirror.wall_clock() + WITHIN_S
-        snapshots = await self.look([repair.names for repair in repairs], end_s)
+        snapshots = await read_pairs(self._store, [r.names for r in repairs], self._config, end_s)
         for repair, snapshot in zip(repairs, snapshots, strict=True):
             repair.snapshot = snapshot
             repair.answer = _answer_before_reading(repair)
@@ -221,7 +177,7 @@ class Repairer:
             b"-" if entry.value is None else expiry,
             entry.value or b"",
         )
-        return Call(arguments, (at,), fenced=True, slot=_slot(names, self._config))
+        return Call(arguments, (at,), fenced=True, slot=slot_of(names.name, self._config))
 
     def _fence(self, repair: _Repair) -> bytes:
         """Return the fence to leave.
@@ -248,7 +204,7 @@ class _Repair:
     def __init__(self, target: Target, item: ItemEntry) -> None:
         self.target = target
         self.item = item  # without an image until the table has been read
-        self.snapshot = _NOTHING
+        self.snapshot = ABSENT
         self._names = item.entry
         self.answer = None if item.entry else self.result("rejected", item.fault)
 
@@ -282,11 +238,3 @@ def _answer_before_reading(repair: _Repair) -> Repaired | None:
     if target.version and (snapshot.fence or b"") >= target.version + RANK_RECORD:
         return repair.result("past")
     return None
-
-
-def _seen(outcome: Outcome) -> Snapshot:
-    if outcome.kind == "failed":
-        return Snapshot(None, None, f"{outcome.error}: {outcome.reason}")
-    assert isinstance(outcome.reply, list), "MGET answers with a list"
-    value, fence = outcome.reply
-    return Snapshot(value, fence)

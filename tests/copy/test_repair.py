@@ -12,12 +12,11 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.copy.entries import NO_VERSION, entries_of, version_in
+from asyncsync.copy.entries import KEYS_MAX, NO_VERSION, entries_of, version_in
 from asyncsync.copy.fill import SCRIPT as FILL
 from asyncsync.copy.fill import fill
 from asyncsync.copy.repair import (
     ATTEMPTS_MAX,
-    KEYS_MAX,
     NONCE_DIGITS,
     SCRIPT,
     WITHIN_S,

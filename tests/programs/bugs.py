@@ -307,10 +307,10 @@ BUGS = (
         (
             Patch(
                 "copy/repair.py",
-                "        snapshots = await self.look(",
+                "        snapshots = await read_pairs(",
                 "        early = await self._read([each.target.key for each in repairs])\n"
                 "        first = {e.target.key: i for e, i in zip(repairs, early)}\n"
-                "        snapshots = await self.look(",
+                "        snapshots = await read_pairs(",
             ),
             Patch(
                 "copy/repair.py",

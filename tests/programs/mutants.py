@@ -537,7 +537,9 @@ MUTANTS = (
         "copy/repair.py",
         "        images = await self._read(keys)\n",
         "        images = await self._read(keys)\n"
-        "        for each, now in zip(repairs, await self.look([x.names for x in repairs])):\n"
+        "        names = [each.names for each in repairs]\n"
+        "        later = await read_pairs(self._store, names, self._config)\n"
+        "        for each, now in zip(repairs, later):\n"
         "            each.snapshot = now\n",
         REPAIR,
     ),

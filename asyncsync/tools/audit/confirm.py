@@ -16,10 +16,9 @@ from typing import Literal, TypeAlias
 import anyio
 
 from asyncsync.config import Config
-from asyncsync.copy.entries import ItemEntry, entries_of
+from asyncsync.copy.entries import KEYS_MAX, ItemEntry, ReadItems, entries_of
 from asyncsync.copy.equality import same_value
-from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import KEYS_MAX, ReadItems, Snapshot
+from asyncsync.copy.reader import ABSENT, CopyReader, Snapshot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Entry, Key
 
@@ -69,7 +68,7 @@ def difference_of(
 class Comparer:
     """Compares items with the copy, on a connection of its own."""
 
-    def __init__(self, mirror: Mirror, table: str, copy: Copy) -> None:
+    def __init__(self, mirror: Mirror, table: str, copy: CopyReader) -> None:
         self._mirror = mirror
         self._table = table
         self._copy = copy
@@ -96,8 +95,8 @@ class Comparer:
 
     async def _snapshots(self, items: Sequence[ItemEntry]) -> list[Snapshot]:
         """Read the copy in the items' order; an item without a name has nothing there."""
-        seen = iter(await self._copy.see([i.entry for i in items if i.entry is not None]))
-        return [next(seen) if item.entry else Snapshot(None, None) for item in items]
+        seen = iter(await self._copy.read_pairs([i.entry for i in items if i.entry is not None]))
+        return [next(seen) if item.entry else ABSENT for item in items]
 
     def _entries(self, found: Sequence[tuple[Key, bytes | None]]) -> list[ItemEntry]:
         """Make entries for the earliest time that any clock may show."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asyncsync.copy.entries import KEYS_MAX, ReadItems
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import KEYS_MAX, ReadItems
+from asyncsync.copy.reader import CopyReader
 from asyncsync.model import Key
 
 _STRING, _GONE = b"string", b"none"
@@ -27,7 +27,7 @@ class Suspects:
 
 
 async def suspects(
-    found: Sequence[bytes], names: KeyNames, copy: Copy, read: ReadItems
+    found: Sequence[bytes], names: KeyNames, copy: CopyReader, read: ReadItems
 ) -> Suspects:
     """Tell names of the copy apart; a fence is neither ours nor foreign.
 
@@ -48,7 +48,7 @@ async def suspects(
     return Suspects(len(ours) - others, len(items) - len(ours) + others, orphans)
 
 
-async def keys_of(found: Sequence[bytes], names: KeyNames, copy: Copy) -> list[Key | None]:
+async def keys_of(found: Sequence[bytes], names: KeyNames, copy: CopyReader) -> list[Key | None]:
     """Read the key out of each name, or of its value where the name says none.
 
     Raises what reading the copy raises.

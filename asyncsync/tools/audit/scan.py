@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.tools.cursors import Cursors, Page
 from asyncsync.tools.deadline import TimeLeft
 from asyncsync.tools.errors import CommandFailed
@@ -41,7 +41,7 @@ class KeyScan(Generic[T]):
         return made | {"beginnings": self.beginnings}
 
 
-async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -> KeyScan[T]:
+async def naming(copy: CopyReader, tally: T, held: Mapping[str, Any], *, kept: bool) -> KeyScan[T]:
     """Begin to scan names, or go on where the servers are those that they were.
 
     Raises what asking the copy raises, and CommandFailed where it began too often.
@@ -63,7 +63,11 @@ async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -
 
 
 async def names_of(
-    copy: Copy, pattern: bytes, naming: KeyScan[T], make_tally: Callable[[], T], left_s: TimeLeft
+    copy: CopyReader,
+    pattern: bytes,
+    naming: KeyScan[T],
+    make_tally: Callable[[], T],
+    left_s: TimeLeft,
 ) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
     """Give names that a pattern fits, each few with their step, until all are or time is up.
 
@@ -76,7 +80,11 @@ async def names_of(
 
 
 async def _some(
-    copy: Copy, pattern: bytes, naming: KeyScan[T], make_tally: Callable[[], T], left_s: TimeLeft
+    copy: CopyReader,
+    pattern: bytes,
+    naming: KeyScan[T],
+    make_tally: Callable[[], T],
+    left_s: TimeLeft,
 ) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
     for part, place in naming.trail.todo():
         cursor: str | None = place or "0"

@@ -13,9 +13,9 @@ from typing import Any
 
 import anyio
 
-from asyncsync.copy.entries import entries_of, refuse_without_fence
+from asyncsync.copy.entries import ReadItems, entries_of, refuse_without_fence
 from asyncsync.copy.fill import SCRIPT, fill, fill_within_s
-from asyncsync.copy.repair import ReadItems, Repaired, Repairer, Target
+from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.mirror import Mirror
 from asyncsync.model import APPLIED, STANDS, Entry, Key
 from asyncsync.tools.counts import add, counts
