@@ -40,10 +40,10 @@ import anyio
 import redis
 
 from asyncsync.aws.clients import AwsClients, describe_table, open_clients
-from asyncsync.aws.items import Answer, image_of, scan_page
+from asyncsync.aws.items import Answer, image_of, key_of, scan_page
 from asyncsync.aws.raw_items import without_items
 from asyncsync.config import Config
-from asyncsync.copy.entries import entries_of, key_of
+from asyncsync.copy.entries import entries_of
 from asyncsync.lab.servers import (
     ServerProcess,
     binaries,
@@ -119,10 +119,11 @@ def values_of(
     """Make the names and values of each page beforehand."""
     return [
         [
-            (each.name, each.value or b"")
+            (each.entry.name, each.entry.value or b"")
             for each in entries_of(
                 [(key_of(item, NAMES), image_of(item)) for item in page], TABLE, mirror.rules, 0
-            ).entries
+            )
+            if each.entry
         ]
         for page in pages
     ]

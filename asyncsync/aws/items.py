@@ -6,12 +6,12 @@ encode makes the rest.
 
 from __future__ import annotations
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -19,9 +19,14 @@ from msgspec import Raw
 from asyncsync.aws.budget import ReadBudget
 from asyncsync.aws.clients import AwsClients, AwsFailed, aws_errors
 from asyncsync.aws.raw_items import raw_items
-from asyncsync.copy.entries import Item, key_of
-from asyncsync.copy.repair import ReadItems
+from asyncsync.copy.entries import ReadItems
 from asyncsync.model import Key
+
+# An item that was read: in the SDK's shape, or the text that DynamoDB sent.
+Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
+
+_FIELDS = msgspec.json.Decoder(dict[str, Raw])
+_ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,19 @@ def in_order(keys: Sequence[Key], items: Sequence[Item]) -> list[bytes | None]:
 
 def _identity(key: Key) -> object:
     return tuple([Decimal(text) if tag == "N" else text for _, tag, text in key])
+
+
+def key_of(item: Item, names: Sequence[str]) -> Key:
+    """Take the key out of an item; bytes, as the SDK has them, become their base64 text."""
+    if isinstance(item, Raw):
+        fields = _FIELDS.decode(item)
+        item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
+    return tuple([_key_attribute(name, item[name]) for name in names])
+
+
+def _key_attribute(name: str, attribute: Mapping[str, Any]) -> tuple[str, str, str]:
+    ((tag, held),) = attribute.items()
+    return name, tag, held if isinstance(held, str) else b64encode(held).decode()
 
 
 def sdk_key(key: Key) -> dict[str, dict[str, Any]]:

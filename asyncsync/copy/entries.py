@@ -6,23 +6,16 @@ Template, key function, transform, value format and expiry are the mirror's.
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-import msgspec
 from msgspec import Raw
 
 from asyncsync.config import Config
 from asyncsync.encode import EncodeRules, encode, version
 from asyncsync.errors import ConfigError
-from asyncsync.model import Encoded, Key, SequenceNumber, Stream, StreamRecord
-
-# An item that was read: in the SDK's shape, or the text that DynamoDB sent.
-Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
-
-_FIELDS = msgspec.json.Decoder(dict[str, Raw])
-_ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
+from asyncsync.model import Entry, Key, SequenceNumber, Stream, StreamRecord
 
 # The version of a key that no record is known of; lower than any record's.
 NO_VERSION = version(0, SequenceNumber(0))
@@ -30,33 +23,48 @@ NO_VERSION = version(0, SequenceNumber(0))
 _COUNT_ENDS = 16  # digits of a fence: one of format, 13 of the label, two count the rest
 
 
-def entries_of(
-    found: Sequence[tuple[Key, bytes | None]], table: str, rules: EncodeRules, now_ms: int
-) -> Encoded:
-    """Make the entry of each item from its key and image; no image is a removal.
+# DynamoDB reads so many items at once (API_BatchGetItem).
+KEYS_MAX = 100
 
-    The item identifier of an entry or reject is its place in what was given.
-    Raises ConfigError as encode does.
+# Items' images by key, read consistently, in the keys' order; None where there is no item.
+ReadItems: TypeAlias = Callable[[Sequence[Key]], Awaitable[Sequence[bytes | None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEntry:
+    """An item's key and its entry, with the fault where the item cannot be encoded.
+
+    The entry is None where the item has no name, and a removal where only its value is at fault.
+    """
+
+    key: Key
+    entry: Entry | None
+    fault: str = ""
+
+
+def entries_of(
+    items: Sequence[tuple[Key, bytes | None]], table: str, rules: EncodeRules, now_ms: int
+) -> list[ItemEntry]:
+    """Make one entry for each item, in the given order, from its key and its image.
+
+    An item without an image becomes a removal. Raises ConfigError as encode does.
     """
     none = SequenceNumber(0)
     records = [
         StreamRecord(key, none, str(at), image is None, Raw(image or b""))
-        for at, (key, image) in enumerate(found)
+        for at, (key, image) in enumerate(items)
     ]
-    return encode(records, Stream("", table, 0), rules, now_ms).finished()
-
-
-def key_of(item: Item, names: Sequence[str]) -> Key:
-    """Take the key out of an item; bytes, as the SDK has them, become their base64 text."""
-    if isinstance(item, Raw):
-        fields = _FIELDS.decode(item)
-        item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
-    return tuple([_key_attribute(name, item[name]) for name in names])
-
-
-def _key_attribute(name: str, attribute: Mapping[str, Any]) -> tuple[str, str, str]:
-    ((tag, held),) = attribute.items()
-    return name, tag, held if isinstance(held, str) else b64encode(held).decode()
+    encoded = encode(records, Stream("", table, 0), rules, now_ms).finished()
+    entries = {entry.item_identifier: entry for entry in encoded.entries}
+    faults = {reject.item_identifier: reject.reason for reject in encoded.rejects}
+    return [
+        ItemEntry(
+            record.key,
+            entries.get(record.item_identifier),
+            faults.get(record.item_identifier, ""),
+        )
+        for record in records
+    ]
 
 
 def version_in(fence: bytes | None) -> tuple[bytes, bytes] | None:

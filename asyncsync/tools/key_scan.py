@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asyncsync.copy.names import KeyNames
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.model import Key
 from asyncsync.tools.cursors import Cursors, Page
 from asyncsync.tools.deadline import TimeLeft
@@ -43,7 +43,7 @@ class KeyScan(Generic[T]):
         return made | {"beginnings": self.beginnings}
 
 
-async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -> KeyScan[T]:
+async def naming(copy: CopyReader, tally: T, held: Mapping[str, Any], *, kept: bool) -> KeyScan[T]:
     """Begin to scan names, or go on where the servers are those that they were.
 
     Raises what asking the copy raises, and CommandFailed where it began too often.
@@ -65,7 +65,11 @@ async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -
 
 
 async def names_of(
-    copy: Copy, pattern: bytes, naming: KeyScan[T], make_tally: Callable[[], T], left_s: TimeLeft
+    copy: CopyReader,
+    pattern: bytes,
+    naming: KeyScan[T],
+    make_tally: Callable[[], T],
+    left_s: TimeLeft,
 ) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
     """Give names that a pattern fits, each few with their step, until all are or time is up.
 
@@ -78,7 +82,11 @@ async def names_of(
 
 
 async def _some(
-    copy: Copy, pattern: bytes, naming: KeyScan[T], make_tally: Callable[[], T], left_s: TimeLeft
+    copy: CopyReader,
+    pattern: bytes,
+    naming: KeyScan[T],
+    make_tally: Callable[[], T],
+    left_s: TimeLeft,
 ) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
     for part, place in naming.trail.todo():
         cursor: str | None = place or "0"
@@ -89,7 +97,7 @@ async def _some(
                 return
 
 
-async def keys_of(found: Sequence[bytes], names: KeyNames, copy: Copy) -> list[Key | None]:
+async def keys_of(found: Sequence[bytes], names: KeyNames, copy: CopyReader) -> list[Key | None]:
     """Read the key out of each name, or of its value where the name says none.
 
     Raises what reading the copy raises.

@@ -14,19 +14,18 @@ from msgspec import DecodeError, Raw
 from asyncsync.aws import items as items_module
 from asyncsync.aws import raw_items as raw
 from asyncsync.aws.budget import BACKOFF_FIRST_S, BACKOFF_LAST_S, ReadBudget
-from asyncsync.aws.clients import AwsClients, Throttled
+from asyncsync.aws.clients import AwsClients, AwsFailed, Throttled
 from asyncsync.aws.items import (
     Answer,
     consistent_reads,
     image_of,
     in_order,
+    key_of,
     read_keys,
     scan_page,
     sdk_key,
 )
 from asyncsync.aws.raw_items import without_items
-from asyncsync.copy.entries import key_of
-from asyncsync.tools.errors import CommandFailed
 
 
 async def make_table(clients: AwsClients, name: str) -> None:
@@ -97,7 +96,7 @@ async def test_what_was_not_read_at_once_is_asked_for_again(
 def test_an_item_that_was_not_asked_for_is_an_error_not_an_absent_one() -> None:
     item: Any = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
 
-    with pytest.raises(CommandFailed, match="not asked for"):
+    with pytest.raises(AwsFailed, match="not asked for"):
         in_order([key("1")], [item])
 
 

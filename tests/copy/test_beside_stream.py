@@ -145,8 +145,9 @@ class Beside(RuleBasedStateMachine):
         self._fill(of, image)
 
     def _fill(self, of: int, image: bytes) -> None:
-        made = entries_of([(key(of), image)], TABLE, self.mirror.rules, 0)
-        work = fill(self.fills, made.entries, self.mirror.config, float("inf"))
+        (made,) = entries_of([(key(of), image)], TABLE, self.mirror.rules, 0)
+        assert made.entry is not None
+        work = fill(self.fills, [made.entry], self.mirror.config, float("inf"))
         (outcome,) = self.wait(work)
         if outcome is STANDS:
             self._begin(of)

@@ -536,31 +536,33 @@ MUTANTS = (
     Mutant(
         "the fence is read before the item",
         "copy/repair.py",
-        "        images = await self._read([each.target.key for each in open_])\n",
-        "        images = await self._read([each.target.key for each in open_])\n"
-        "        for each, now in zip(open_, await self.look([x.named for x in open_])):\n"
-        "            each.seen = now\n",
+        "        images = await self._read(keys)\n",
+        "        images = await self._read(keys)\n"
+        "        names = [each.names for each in repairs]\n"
+        "        later = await read_pairs(self._store, names, self._config)\n"
+        "        for each, now in zip(repairs, later):\n"
+        "            each.snapshot = now\n",
         REPAIR,
     ),
     Mutant(
         "what changed is not taken for repaired",
         "copy/repair.py",
-        '            if outcome.kind != "fenced"\n',
-        "",
+        '            if outcome.kind != "fenced":\n',
+        "            if True:\n",
         REPAIR,
     ),
     Mutant(
         "a repair keeps the version",
         "copy/repair.py",
-        "max(kept, wanted.target.version)",
-        "wanted.target.version or version_in(None)[0]",
+        "max(version, repair.target.version)",
+        "repair.target.version or version_in(None)[0]",
         REPAIR,
     ),
     Mutant(
         "a repair has rank 2",
         "copy/repair.py",
-        "wanted.target.version), RANK_REPAIR",
-        "wanted.target.version), RANK_RECORD",
+        "repair.target.version), RANK_REPAIR",
+        "repair.target.version), RANK_RECORD",
         REPAIR,
     ),
     Mutant(
@@ -573,15 +575,15 @@ MUTANTS = (
     Mutant(
         "a removal of what cannot be encoded claims no version",
         "copy/repair.py",
-        "if not wanted.fault:",
+        "if not repair.item.fault:",
         "if True:",
         REPAIR,
     ),
     Mutant(
         "a fence that is past the version is left",
         "copy/repair.py",
-        "if target.version and (seen.fence",
-        "if False and (seen.fence",
+        "if target.version and (snapshot.fence",
+        "if False and (snapshot.fence",
         REPAIR,
     ),
     Mutant(
@@ -594,8 +596,8 @@ MUTANTS = (
     Mutant(
         "a repair ends a minute after the look",
         "copy/repair.py",
-        "self._write(open_, mirror.clock() + left_s)",
-        "self._write(open_, float('inf'))",
+        "self._write(repairs, mirror.clock() + left_s)",
+        "self._write(repairs, float('inf'))",
         REPAIR,
     ),
     Mutant(
@@ -716,7 +718,7 @@ MUTANTS = (
     Mutant(
         "audit says that an item cannot be encoded",
         "tools/audit/confirm.py",
-        'if reason and kind is None and config.mode == "mirror":',
+        'if item.fault and kind is None and config.mode == "mirror":',
         "if False:",
         AUDIT,
     ),

@@ -16,7 +16,7 @@ import redis
 from asyncsync import Config, ConfigError, Mirror
 from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import scan_page
-from asyncsync.copy.reader import PAUSES_S, Copy
+from asyncsync.copy.reader import PAUSES_S, CopyReader
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.lab.compare import from_json, plain_item
 from asyncsync.lab.demo.changes import make_changes
@@ -531,7 +531,7 @@ async def test_while_redis_is_away_it_asks_again_for_a_minute(client: redis.Redi
         slept.append(seconds)
 
     mirror = Mirror(Config(redis_url=f"redis://127.0.0.1:{free_port()}"))
-    copy = Copy(mirror, sleep)
+    copy = CopyReader(mirror, sleep)
 
     with pytest.raises(StoreUnavailable, match=r"Redis at 127.0.0.1:\d+: ConnectionRefusedError"):
         await copy.types([b"a"])

@@ -21,7 +21,7 @@ from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import scan_page
 from asyncsync.copy import reader as copy_module
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import Call
 from asyncsync.tools.audit import command as audit_module
@@ -453,13 +453,13 @@ async def test_names_of_a_server_that_does_not_say_who_it_is_are_scanned_in_one_
     planted = plant(real_client, table)
     starts = iter(range(10**6))
 
-    async def servers(_: Copy, nodes: Any) -> list[str]:
+    async def servers(_: CopyReader, nodes: Any) -> list[str]:
         return [f"None {next(starts)}" if says == "another" else "" for _ in nodes]
 
     if says == "an error":
         monkeypatch.setattr(copy_module, "Call", _asking_for_what_is_not_there)
     else:
-        monkeypatch.setattr(Copy, "servers", servers)
+        monkeypatch.setattr(CopyReader, "servers", servers)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
         table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True

@@ -22,15 +22,16 @@ from anyio.abc import TaskGroup
 from asyncsync.aws.budget import ReadBudget
 from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
 from asyncsync.aws.items import (
+    Item,
     consistent_reads,
     eventual_reads,
     image_of,
+    key_of,
     scan_page,
     sdk_attributes,
 )
-from asyncsync.copy.entries import Item, key_of
 from asyncsync.copy.names import KeyNames
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
@@ -240,7 +241,7 @@ class Auditor:
         self._repairer = Repairer(mirror, table.name, reads) if options.repair else None
         self._turn = anyio.Lock()  # the repairer's: one call at a time
         self._wait = wait_s(options.settle_s)
-        self._copy = Copy(mirror)
+        self._copy = CopyReader(mirror)
         self._comparer = Comparer(mirror, table.name, self._copy)
         self._look = partial(self._comparer.look, read=reads)
         self._waiting = anyio.Semaphore(CHUNKS_WAITING_MAX)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asyncsync.copy.entries import KEYS_MAX, ReadItems
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import KEYS_MAX, ReadItems
 from asyncsync.model import Key
 from asyncsync.tools.key_scan import keys_of
 
@@ -28,7 +27,7 @@ class Suspects:
 
 
 async def suspects(
-    found: Sequence[bytes], names: KeyNames, copy: Copy, read: ReadItems
+    found: Sequence[bytes], names: KeyNames, copy: CopyReader, read: ReadItems
 ) -> Suspects:
     """Tell names of the copy apart; a fence is neither ours nor foreign.
 

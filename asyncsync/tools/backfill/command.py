@@ -21,8 +21,7 @@ import orjson
 
 from asyncsync.aws.budget import ReadBudget
 from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
-from asyncsync.aws.items import consistent_reads, image_of, scan_page, sdk_attributes
-from asyncsync.copy.entries import key_of
+from asyncsync.aws.items import consistent_reads, image_of, key_of, scan_page, sdk_attributes
 from asyncsync.mirror import Mirror
 from asyncsync.tools.backfill.export import BrokenPart, Export, open_part, pages, read_manifests
 from asyncsync.tools.backfill.filler import Filler, Tally, TooLate, refuse_to_fill

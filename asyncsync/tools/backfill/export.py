@@ -23,7 +23,7 @@ import orjson
 from msgspec import Raw, Struct
 
 from asyncsync.aws.clients import Table, aws_errors
-from asyncsync.copy.entries import key_of
+from asyncsync.aws.items import key_of
 from asyncsync.model import Key
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.state import s3_place

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from asyncsync.aws.clients import AwsClients, Table, describe_table, open_clients
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
@@ -90,7 +90,7 @@ async def retire_with(
             f"--retire {options.template}: its names begin with nothing of their own, so a key "
             "of somebody else's could be one; give --orphans where the server has none"
         )
-    copy = Copy(mirror)
+    copy = CopyReader(mirror)
     tally = Tally()
     try:
         async with open_state(options.state, clients) as state:
@@ -123,7 +123,7 @@ def _identity(options: RetireOptions, mirror: Mirror, table: Table) -> Document:
 
 
 async def _few(
-    found: Sequence[bytes], old: KeyNames, present: KeyNames, copy: Copy, tally: Tally
+    found: Sequence[bytes], old: KeyNames, present: KeyNames, copy: CopyReader, tally: Tally
 ) -> None:
     names = [name for name in dict.fromkeys(found) if not is_fence(name)]
     types = await copy.types(names)
