@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from asyncsync.copy.entries import KEYS_MAX, ReadItems
 from asyncsync.copy.names import KeyNames, is_fence
+from asyncsync.copy.reader import CopyReader
 from asyncsync.model import Key
 from asyncsync.tools.key_scan import keys_of
 
