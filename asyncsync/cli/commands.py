@@ -13,11 +13,11 @@ from typing import Concatenate, TypeAlias
 
 from asyncsync.mirror import Mirror
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.output import Say
+from asyncsync.tools.output import Output
 
 # From a mirror, the environment and who is told, and until when it may begin anything, to
 # whether all went well.
-Work: TypeAlias = Callable[Concatenate[Mirror, Mapping[str, str], Say, ...], Awaitable[bool]]
+Work: TypeAlias = Callable[Concatenate[Mirror, Mapping[str, str], Output, ...], Awaitable[bool]]
 
 
 def work_of(arguments: argparse.Namespace) -> Work:
