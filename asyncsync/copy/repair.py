@@ -16,12 +16,11 @@ from typing import Literal, TypeAlias
 
 from asyncsync.config import Config
 from asyncsync.copy.entries import entries_of, refuse_without_fence, version_in
+from asyncsync.fence import NONCE_DIGITS, RANK_RECORD, RANK_REPAIR, write_fence
 from asyncsync.keys import slot
 from asyncsync.mirror import Mirror
 from asyncsync.model import (
     APPLIED,
-    RANK_RECORD,
-    RANK_REPAIR,
     Call,
     Encoded,
     Entry,
@@ -41,9 +40,6 @@ ATTEMPTS_MAX = 5
 
 # DynamoDB reads so many items at once (API_BatchGetItem).
 KEYS_MAX = 100
-
-# So that no two repairs of a key leave one fence: once in a million million.
-NONCE_DIGITS = 12
 
 # Items' images by key, read consistently, in the keys' order; None where there is no item.
 ReadItems: TypeAlias = Callable[[Sequence[Key]], Awaitable[Sequence[bytes | None]]]
@@ -248,8 +244,7 @@ class Repairer:
         kept, rank = held
         if not wanted.fault:
             kept, rank = max(kept, wanted.target.version), RANK_REPAIR
-        nonce = self._chance.randrange(10**NONCE_DIGITS)
-        return b"%b%b%0*d" % (kept, rank, NONCE_DIGITS, nonce)
+        return write_fence(kept, rank, self._chance.randrange(10**NONCE_DIGITS))
 
     def _entries(self, found: Sequence[tuple[Key, bytes | None]]) -> Encoded:
         now_ms = int(self._mirror.wall_clock() * 1_000)
