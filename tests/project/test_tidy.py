@@ -18,6 +18,7 @@ HOT = (
     "limits",
     "version",
     "model",
+    "fence",
     "keys",
     "config",
     "decode",
@@ -37,7 +38,7 @@ HOT = (
     "mirror",
     "handler",
 )
-CORE = ("decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
+CORE = ("fence", "decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
 CORE_MAY_IMPORT = {
     "__future__",
     "base64",
@@ -58,7 +59,7 @@ CORE_MAY_IMPORT = {
 }
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-HOT_LINES_MAX = 3_720  # grows only on purpose: what Lambda runs is read in an hour
+HOT_LINES_MAX = 3_800  # grows only on purpose: what Lambda runs is read in an hour
 
 BANNED_NAMES = re.compile(r"(?:^|_)(?:utils?|helpers?|managers?)(?:_|$)", re.IGNORECASE)
 

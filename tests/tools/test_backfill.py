@@ -25,7 +25,8 @@ from aiohttp import ClientSession, web
 from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients, Table, describe_table, stream_of
 from asyncsync.aws.items import Answer, scan_page
-from asyncsync.copy.entries import NO_VERSION, version_in
+from asyncsync.copy.entries import version_in
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.mapping.event_source_mapping import EventSourceMapping, MappingSettings
