@@ -39,9 +39,10 @@ from typing import Any
 import anyio
 import redis
 
-from asyncsync.aws.clients import AwsClients, describe_table, open_clients
+from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.aws.items import Answer, image_of, key_of, scan_page
 from asyncsync.aws.raw_items import without_items
+from asyncsync.aws.tables import describe_table
 from asyncsync.config import Config
 from asyncsync.copy.entries import entries_of
 from asyncsync.lab.servers import (

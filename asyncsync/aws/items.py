@@ -7,7 +7,7 @@ encode makes the rest.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -21,6 +21,8 @@ from asyncsync.aws.clients import AwsClients, AwsFailed, aws_errors
 from asyncsync.aws.raw_items import raw_items
 from asyncsync.copy.entries import ReadItems
 from asyncsync.model import Key
+
+Attributes: TypeAlias = dict[str, dict[str, Any]]  # an item in DynamoDB JSON, B as base64 text
 
 # An item that was read: in the SDK's shape, or the text that DynamoDB sent.
 Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
@@ -77,6 +79,28 @@ async def read_keys(
     units = sum(each.get("CapacityUnits", 0.0) for each in answer.get("ConsumedCapacity", []))
     items: Any = answer.get("Responses", {}).get(table, [])
     return Answer(items, unread.get(table, {}).get("Keys", []), units)
+
+
+async def scan(dynamo: AwsClients, table: str) -> AsyncIterator[Attributes]:
+    """Read every item consistently, in DynamoDB JSON."""
+    request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
+    while True:
+        with aws_errors(f"scanning table {table}"):
+            answer = await dynamo.items.scan(**request)
+        for item in answer["Items"]:
+            yield json_attributes(item)
+        last = answer.get("LastEvaluatedKey")
+        if not last:
+            return
+        request["ExclusiveStartKey"] = last
+
+
+async def get_item(dynamo: AwsClients, table: str, key: Attributes) -> Attributes | None:
+    """Read one item consistently, in DynamoDB JSON; None where there is none."""
+    with aws_errors(f"reading an item of table {table}"):
+        answer = await dynamo.items.get_item(TableName=table, Key=key, ConsistentRead=True)
+    item = answer.get("Item")
+    return None if item is None else json_attributes(item)
 
 
 def consistent_reads(dynamo: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
@@ -157,3 +181,21 @@ def image_of(item: Item) -> bytes:
 # Bytes become base64 text, as in DynamoDB's own JSON: 3 us an item where orjson, which asks a
 # function of ours for each of them, takes 6 (measured, 1 KB with three).
 _encode = msgspec.json.Encoder().encode
+
+
+def json_attributes(item: Mapping[str, Any]) -> Attributes:
+    """Write binary values as base64 text, as DynamoDB's own JSON has them."""
+    return {name: _json_value(value) for name, value in item.items()}
+
+
+def _json_value(value: Any) -> Any:
+    ((tag, held),) = value.items()
+    if tag == "B":
+        held = b64encode(held).decode()
+    elif tag == "BS":
+        held = [b64encode(each).decode() for each in held]
+    elif tag == "L":
+        held = [_json_value(each) for each in held]
+    elif tag == "M":
+        held = json_attributes(held)
+    return {tag: held}

@@ -16,8 +16,8 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import AwsClients, json_attributes
-from asyncsync.aws.items import scan_page
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import json_attributes, scan_page
 from asyncsync.copy.reader import PAUSES_S, CopyReader
 from asyncsync.errors import StoreRefused
 from asyncsync.lab.compare import from_json, plain_item

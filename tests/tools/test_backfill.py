@@ -23,8 +23,9 @@ import redis.asyncio
 from aiohttp import ClientSession, web
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import AwsClients, Table, describe_table, stream_of
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import Answer, scan_page
+from asyncsync.aws.tables import Table, describe_table, stream_of
 from asyncsync.copy.entries import version_in
 from asyncsync.fence import NO_VERSION
 from asyncsync.lab.proxy import proxy_to

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import Table
+from asyncsync.aws.tables import Table
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table

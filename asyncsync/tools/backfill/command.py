@@ -20,8 +20,16 @@ import anyio
 import orjson
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
-from asyncsync.aws.items import consistent_reads, image_of, key_of, scan_page, sdk_attributes
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.items import (
+    consistent_reads,
+    image_of,
+    json_attributes,
+    key_of,
+    scan_page,
+    sdk_attributes,
+)
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.mirror import Mirror
 from asyncsync.tools.backfill.export import BrokenPart, Export, open_part, pages, read_manifests
 from asyncsync.tools.backfill.filler import Filler, Tally, TooLate, refuse_to_fill

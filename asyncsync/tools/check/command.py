@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from asyncsync.aws.clients import AwsFailed, Table, describe_table, open_clients
+from asyncsync.aws.clients import AwsFailed, open_clients
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.config import PREFIX, Config
 from asyncsync.tools.check.aws import (
     Function,
