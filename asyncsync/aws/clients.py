@@ -91,7 +91,7 @@ async def open_clients(
         proxies={} if own else None,
     )
     async with AsyncExitStack() as clients:
-        with aws_errors("opening the client"):
+        with aws_errors("opening the clients", "AWS"):
             session = aioboto3.Session(**(_LOCAL if own else {}))  # type: ignore[arg-type]
             open_ = partial(session.client, endpoint_url=endpoint_url, config=config)
             items = await clients.enter_async_context(open_("dynamodb"))

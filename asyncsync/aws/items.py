@@ -32,7 +32,7 @@ _ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ItemPage:
     """Items, what is still to be asked for, and what reading them consumed."""
 
     items: Sequence[Item]
@@ -41,13 +41,13 @@ class Answer:
 
 
 async def scan_page(
-    dynamo: AwsClients,
+    clients: AwsClients,
     table: str,
     segment: int,
     segments: int,
     after: Any,
     limit: int | None = None,
-) -> Answer:
+) -> ItemPage:
     """Read one page of a segment, from its beginning or after a key in the SDK's shape.
 
     Not consistently, at half the price: what such a read has missed, the stream brings.
@@ -60,33 +60,33 @@ async def scan_page(
     if limit:
         request["Limit"] = limit
     with aws_errors(f"scanning table {table}"), raw_items():
-        answer = await dynamo.items.scan(**request)
+        answer = await clients.items.scan(**request)
     units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
     items: Any = answer["Items"]
-    return Answer(items, answer.get("LastEvaluatedKey"), units)
+    return ItemPage(items, answer.get("LastEvaluatedKey"), units)
 
 
 async def read_keys(
-    dynamo: AwsClients, table: str, keys: Sequence[Any], *, consistent: bool = True
-) -> Answer:
+    clients: AwsClients, table: str, keys: Sequence[Any], *, consistent: bool = True
+) -> ItemPage:
     """Read up to 100 items by their keys in the SDK's shape."""
     wanted: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
     with aws_errors(f"reading items of table {table}"), raw_items():
-        answer = await dynamo.items.batch_get_item(
+        answer = await clients.items.batch_get_item(
             RequestItems=wanted, ReturnConsumedCapacity="TOTAL"
         )
     unread: Any = answer.get("UnprocessedKeys", {})
     units = sum(each.get("CapacityUnits", 0.0) for each in answer.get("ConsumedCapacity", []))
     items: Any = answer.get("Responses", {}).get(table, [])
-    return Answer(items, unread.get(table, {}).get("Keys", []), units)
+    return ItemPage(items, unread.get(table, {}).get("Keys", []), units)
 
 
-async def scan(dynamo: AwsClients, table: str) -> AsyncIterator[Attributes]:
+async def scan(clients: AwsClients, table: str) -> AsyncIterator[Attributes]:
     """Read every item consistently, in DynamoDB JSON."""
     request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
     while True:
         with aws_errors(f"scanning table {table}"):
-            answer = await dynamo.items.scan(**request)
+            answer = await clients.items.scan(**request)
         for item in answer["Items"]:
             yield json_attributes(item)
         last = answer.get("LastEvaluatedKey")
@@ -95,28 +95,28 @@ async def scan(dynamo: AwsClients, table: str) -> AsyncIterator[Attributes]:
         request["ExclusiveStartKey"] = last
 
 
-async def get_item(dynamo: AwsClients, table: str, key: Attributes) -> Attributes | None:
+async def get_item(clients: AwsClients, table: str, key: Attributes) -> Attributes | None:
     """Read one item consistently, in DynamoDB JSON; None where there is none."""
     with aws_errors(f"reading an item of table {table}"):
-        answer = await dynamo.items.get_item(TableName=table, Key=key, ConsistentRead=True)
+        answer = await clients.items.get_item(TableName=table, Key=key, ConsistentRead=True)
     item = answer.get("Item")
     return None if item is None else json_attributes(item)
 
 
-def consistent_reads(dynamo: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
+def consistent_reads(clients: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
     """Read items by key as a repair asks for them, each key's answer in its place.
 
     The function raises AwsFailed where one cannot be read.
     """
-    return _reads(partial(read_keys, dynamo, table), pace)
+    return _reads(partial(read_keys, clients, table), pace)
 
 
-def eventual_reads(dynamo: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
+def eventual_reads(clients: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
     """Read items by key at half the price; a write of the last second may be missed."""
-    return _reads(partial(read_keys, dynamo, table, consistent=False), pace)
+    return _reads(partial(read_keys, clients, table, consistent=False), pace)
 
 
-def _reads(ask: Callable[[Sequence[Any]], Awaitable[Answer]], pace: ReadBudget) -> ReadItems:
+def _reads(ask: Callable[[Sequence[Any]], Awaitable[ItemPage]], pace: ReadBudget) -> ReadItems:
     async def read(keys: Sequence[Key]) -> list[bytes | None]:
         items: list[Item] = []
         wanted: Sequence[Any] = [sdk_key(key) for key in keys]

@@ -27,13 +27,13 @@ class RecordPage:
     iterator: str | None
 
 
-async def shards(dynamo: AwsClients, stream_arn: str) -> list[Shard]:
+async def shards(clients: AwsClients, stream_arn: str) -> list[Shard]:
     """List a stream's shards, parents before their children."""
     found: list[Shard] = []
     request: dict[str, Any] = {"StreamArn": stream_arn}
     while True:
         with aws_errors("describing the stream"):
-            answer = await dynamo.streams.describe_stream(**request)
+            answer = await clients.streams.describe_stream(**request)
         stream = answer["StreamDescription"]
         found += [
             Shard(each["ShardId"], each.get("ParentShardId")) for each in stream.get("Shards", [])
@@ -45,23 +45,23 @@ async def shards(dynamo: AwsClients, stream_arn: str) -> list[Shard]:
 
 
 async def shard_iterator(
-    dynamo: AwsClients, stream_arn: str, shard_id: str, after: str | None = None
+    clients: AwsClients, stream_arn: str, shard_id: str, after: str | None = None
 ) -> str:
     """Begin to read a shard at its oldest record, or after a sequence number."""
     place: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
     if after is not None:
         place = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": after}
     with aws_errors(f"opening shard {shard_id}"):
-        answer = await dynamo.streams.get_shard_iterator(
+        answer = await clients.streams.get_shard_iterator(
             StreamArn=stream_arn, ShardId=shard_id, **place
         )
     return answer["ShardIterator"]
 
 
-async def read_page(dynamo: AwsClients, stream_arn: str, iterator: str) -> RecordPage:
+async def read_page(clients: AwsClients, stream_arn: str, iterator: str) -> RecordPage:
     """Read the next records of a shard, at most 1 000."""
     with aws_errors("reading the stream"):
-        answer = await dynamo.streams.get_records(ShardIterator=iterator)
+        answer = await clients.streams.get_records(ShardIterator=iterator)
     records = [lambda_record(each, stream_arn) for each in answer["Records"]]
     return RecordPage(records, answer.get("NextShardIterator"))
 

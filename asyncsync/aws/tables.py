@@ -23,10 +23,10 @@ class Table:
     size_bytes: int = 0
 
 
-async def describe_table(dynamo: AwsClients, name: str) -> Table:
+async def describe_table(clients: AwsClients, name: str) -> Table:
     """Return a table's key and stream."""
     with aws_errors(f"describing table {name}"):
-        answer = await dynamo.items.describe_table(TableName=name)
+        answer = await clients.items.describe_table(TableName=name)
     table = answer["Table"]
     stream = table.get("StreamSpecification", {})
     return Table(

@@ -16,7 +16,7 @@ from asyncsync.aws import raw_items as raw
 from asyncsync.aws.budget import BACKOFF_FIRST_S, BACKOFF_LAST_S, ReadBudget
 from asyncsync.aws.clients import AwsClients, AwsFailed, Throttled
 from asyncsync.aws.items import (
-    Answer,
+    ItemPage,
     consistent_reads,
     image_of,
     in_order,
@@ -77,10 +77,10 @@ async def test_what_was_not_read_at_once_is_asked_for_again(
     asked: list[int] = []
     read_keys = items_module.read_keys
 
-    async def few(clients: AwsClients, table: str, keys: Any) -> Answer:
+    async def few(clients: AwsClients, table: str, keys: Any) -> ItemPage:
         asked.append(len(keys))
         answer = await read_keys(clients, table, keys[:2])
-        return Answer(answer.items, keys[2:], answer.units)
+        return ItemPage(answer.items, keys[2:], answer.units)
 
     monkeypatch.setattr(items_module, "read_keys", few)
     slept: list[float] = []

@@ -160,7 +160,7 @@ def test_clients_stay_where_they_belong(path: Path) -> None:
 
     outside = folder in ("copy", "aws", "cli", "tools", "lab")
     assert outside or not found & {"redis", "anyio", "rich", "fakeredis"}
-    assert folder in ("aws", "tools") or not found & {"aioboto3", "aiobotocore", "botocore"}
+    assert folder == "aws" or not found & {"aioboto3", "aiobotocore", "botocore"}
     assert "boto3" not in found, "its TypeDeserializer raises on legal numbers"
 
 
