@@ -103,29 +103,29 @@ async def get_item(clients: AwsClients, table: str, key: Attributes) -> Attribut
     return None if item is None else json_attributes(item)
 
 
-def consistent_reads(clients: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
+def consistent_reads(clients: AwsClients, table: str, budget: ReadBudget) -> ReadItems:
     """Read items by key as a repair asks for them, each key's answer in its place.
 
     The function raises AwsFailed where one cannot be read.
     """
-    return _reads(partial(read_keys, clients, table), pace)
+    return _reads(partial(read_keys, clients, table), budget)
 
 
-def eventual_reads(clients: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
+def eventual_reads(clients: AwsClients, table: str, budget: ReadBudget) -> ReadItems:
     """Read items by key at half the price; a write of the last second may be missed."""
-    return _reads(partial(read_keys, clients, table, consistent=False), pace)
+    return _reads(partial(read_keys, clients, table, consistent=False), budget)
 
 
-def _reads(ask: Callable[[Sequence[Any]], Awaitable[ItemPage]], pace: ReadBudget) -> ReadItems:
+def _reads(ask: Callable[[Sequence[Any]], Awaitable[ItemPage]], budget: ReadBudget) -> ReadItems:
     async def read(keys: Sequence[Key]) -> list[bytes | None]:
         items: list[Item] = []
         wanted: Sequence[Any] = [sdk_key(key) for key in keys]
         while wanted:
-            answer = await pace.take(partial(ask, wanted))
+            answer = await budget.read(partial(ask, wanted))
             items += answer.items
             wanted = answer.rest
             if wanted:
-                await pace.back_off()
+                await budget.back_off()
         return in_order(keys, items)
 
     return read

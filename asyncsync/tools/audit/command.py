@@ -290,7 +290,7 @@ class Auditor:
             while True:
                 segment = parts.drawn[at], parts.segments
                 ask = partial(scan_page, self._clients, self._table.name, *segment, after)
-                page = await self._pace.take(ask)
+                page = await self._pace.read(ask)
                 after = page.rest
                 held = json_attributes(after) if after else None
                 step = phase.trail.step(at, held, Tally())

@@ -253,7 +253,7 @@ async def _scan(run: Run, segment: int, filler: Filler) -> None:
     while True:
         read_s = run.mirror.wall_clock()
         ask = partial(scan_page, run.clients, run.table.name, segment, run.parts, after)
-        page = await run.pace.take(partial(ask, run.options.page_items))
+        page = await run.pace.read(partial(ask, run.options.page_items))
         found = [(key_of(item, run.names), image_of(item)) for item in page.items]
         try:
             done = await filler.page(found, read_s)
