@@ -13,15 +13,10 @@ from typing import TypeAlias
 from msgspec import Raw
 
 from asyncsync.config import Config
-from asyncsync.encode import EncodeRules, encode, version
+from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
+from asyncsync.fence import NO_VERSION, RANK_REJECT, read_fence
 from asyncsync.model import Entry, Key, SequenceNumber, Stream, StreamRecord
-
-# The version of a key that no record is known of; lower than any record's.
-NO_VERSION = version(0, SequenceNumber(0))
-
-_COUNT_ENDS = 16  # digits of a fence: one of format, 13 of the label, two count the rest
-
 
 # DynamoDB reads so many items at once (API_BatchGetItem).
 KEYS_MAX = 100
@@ -73,13 +68,10 @@ def version_in(fence: bytes | None) -> tuple[bytes, bytes] | None:
     Where there is no fence, or a reader's claim that has no version, it is NO_VERSION at rank
     0. None where the content is none of this format.
     """
-    if fence is None or fence[:1] == b"0":
-        return NO_VERSION, b"0"
-    end = _COUNT_ENDS + int(fence[14:16]) if fence[:_COUNT_ENDS].isdigit() else 0
-    if fence[:1] != b"1" or not fence.isdigit() or not _COUNT_ENDS < end < len(fence):
-        return None
-    rank = fence[end : end + 1]
-    return (fence[:end], rank) if rank in (b"0", b"1", b"2") else None
+    if fence is None:
+        return NO_VERSION, RANK_REJECT
+    content = read_fence(fence)
+    return None if content is None else (content.version, content.rank)
 
 
 def refuse_without_fence(config: Config) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TypeVar
 
 import anyio
 
 from asyncsync.config import Config
+from asyncsync.copy.delays import delays
 from asyncsync.errors import StoreUnavailable
 from asyncsync.keys import slot
 from asyncsync.mirror import Mirror
@@ -22,7 +23,7 @@ from asyncsync.model import Call, Entry, Outcome
 from asyncsync.store import SCRIPT, Store
 
 # Waits while Redis is away: doubled each time, a minute in all.
-PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
+PAUSES_S = (*islice(delays(0.2, 25.6), 8),)
 
 # Names that one SCAN looks at: what others wait for meanwhile, well under a millisecond.
 SCAN_COUNT = 1_000

@@ -23,11 +23,10 @@ from asyncsync.copy.entries import (
     version_in,
 )
 from asyncsync.copy.reader import ABSENT, read_pairs, slot_of
+from asyncsync.fence import NONCE_DIGITS, RANK_RECORD, RANK_REPAIR, write_fence
 from asyncsync.mirror import Mirror
 from asyncsync.model import (
     APPLIED,
-    RANK_RECORD,
-    RANK_REPAIR,
     Call,
     Entry,
     Key,
@@ -42,9 +41,6 @@ WITHIN_S = 60.0
 
 # A key that changes as often as this while it is being repaired is in the stream's hands.
 ATTEMPTS_MAX = 5
-
-# So that no two repairs of a key leave one fence: once in a million million.
-NONCE_DIGITS = 12
 
 RepairKind: TypeAlias = Literal["repaired", "past", "rejected", "changed", "foreign", "failed"]
 
@@ -190,8 +186,7 @@ class Repairer:
         version, rank = parts
         if not repair.item.fault:
             version, rank = max(version, repair.target.version), RANK_REPAIR
-        nonce = self._chance.randrange(10**NONCE_DIGITS)
-        return b"%b%b%0*d" % (version, rank, NONCE_DIGITS, nonce)
+        return write_fence(version, rank, self._chance.randrange(10**NONCE_DIGITS))
 
     def _entries(self, items: Sequence[tuple[Key, bytes | None]]) -> list[ItemEntry]:
         now_ms = int(self._mirror.wall_clock() * 1_000)

@@ -29,9 +29,10 @@ from hypothesis.stateful import (
 
 from asyncsync import Config, Mirror
 from asyncsync.copy import repair
-from asyncsync.copy.entries import NO_VERSION, entries_of, version_in
+from asyncsync.copy.entries import entries_of, version_in
 from asyncsync.copy.fill import SCRIPT, fill
 from asyncsync.copy.repair import Repaired, Repairer, Target
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import STANDS, Key
 from tests.support.events import FIRST, TABLE, event, record

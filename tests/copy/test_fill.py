@@ -15,8 +15,9 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.aws.items import image_of, key_of
-from asyncsync.copy.entries import NO_VERSION, entries_of, version_in
+from asyncsync.copy.entries import entries_of, version_in
 from asyncsync.copy.fill import RESERVE_S, SCRIPT, fill, fill_within_s
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess

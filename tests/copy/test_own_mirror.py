@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from asyncsync import AttributeValue, Config, Mirror
-from asyncsync.aws.clients import AwsClients, json_attributes
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import json_attributes
 from asyncsync.lab.compare import from_json
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import ServerProcess

@@ -12,20 +12,19 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.copy.entries import KEYS_MAX, NO_VERSION, entries_of, version_in
+from asyncsync.copy.entries import KEYS_MAX, entries_of, version_in
 from asyncsync.copy.fill import SCRIPT as FILL
 from asyncsync.copy.fill import fill
 from asyncsync.copy.repair import (
     ATTEMPTS_MAX,
-    NONCE_DIGITS,
     SCRIPT,
     WITHIN_S,
     Repaired,
     Repairer,
     Target,
 )
-from asyncsync.encode import version
 from asyncsync.errors import ConfigError
+from asyncsync.fence import NO_VERSION, NONCE_DIGITS, version
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.model import Key, SequenceNumber
 from tests.support.cluster import Cluster

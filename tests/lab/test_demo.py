@@ -14,7 +14,7 @@ import orjson
 import pytest
 import redis
 
-from asyncsync.aws.clients import json_attributes
+from asyncsync.aws.items import json_attributes
 from asyncsync.lab.compare import compare, from_dynamodb_json, from_json, plain_item
 from asyncsync.lab.demo.changes import Change, make_changes
 from asyncsync.lab.demo.command import Hook, demo

@@ -65,14 +65,14 @@ BUGS = (
     bug(
         "order",
         "versions sort as text, without the count of their digits",
-        "encode.py",
-        "return label + _COUNTS[len(digits)] + digits",
-        "return label + b'26' + digits.ljust(26, b'0')",
+        "fence.py",
+        "return _label(label_ms) + _COUNTS[len(digits)] + digits",
+        "return _label(label_ms) + b'26' + digits.ljust(26, b'0')",
     ),
     bug(
         "order",
         "a stream made anew does not beat the old one",
-        "encode.py",
+        "fence.py",
         "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
         "(FENCE_FORMAT, LABEL_DIGITS, 1_767_225_540_000)",
     ),
@@ -98,7 +98,7 @@ BUGS = (
     bug(
         "order",
         "a rejected record's removal outranks the same record written well",
-        "model.py",
+        "fence.py",
         'RANK_REJECT = b"0"',
         'RANK_REJECT = b"3"',
         combination=True,
@@ -106,7 +106,7 @@ BUGS = (
     bug(
         "order",
         "a rejected record's removal ranks as high as the record written well",
-        "model.py",
+        "fence.py",
         'RANK_REJECT = b"0"',
         'RANK_REJECT = b"1"',
         combination=True,

@@ -24,14 +24,9 @@ import anyio
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import (
-    AwsClients,
-    describe_table,
-    get_item,
-    open_clients,
-    scan,
-    stream_of,
-)
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.items import get_item, scan
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.errors import AsyncsyncError
 from asyncsync.lab.compare import from_json, plain_item
 from asyncsync.lab.servers import binaries, redis_process

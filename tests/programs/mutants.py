@@ -208,14 +208,14 @@ MUTANTS = (
     ),
     Mutant(
         "a version counts its digits",
-        "encode.py",
-        "return label + _COUNTS[len(digits)] + digits",
-        "return label + digits",
+        "fence.py",
+        "return _label(label_ms) + _COUNTS[len(digits)] + digits",
+        "return _label(label_ms) + digits",
         "edges/test_order.py",
     ),
     Mutant(
         "a version begins with its stream's label",
-        "encode.py",
+        "fence.py",
         "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
         "(FENCE_FORMAT, LABEL_DIGITS, 0)",
         "edges/test_order.py",
@@ -609,9 +609,9 @@ MUTANTS = (
     ),
     Mutant(
         "a fence of another format is left alone",
-        "copy/entries.py",
-        'if fence[:1] != b"1" or',
-        "if",
+        "fence.py",
+        "        and fence.version == version(fence.label_ms, fence.sequence_number)\n",
+        "",
         FILL,
     ),
     # --- redrive ------------------------------------------------------------------------------

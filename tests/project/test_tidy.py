@@ -31,7 +31,7 @@ CORE_MAY_IMPORT = {
 }
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-HOT_LINES_MAX = 3_720  # grows only on purpose: what Lambda runs is read in an hour
+HOT_LINES_MAX = 3_800  # grows only on purpose: what Lambda runs is read in an hour
 
 BANNED_NAMES = re.compile(r"(?:^|_)(?:utils?|helpers?|managers?)(?:_|$)", re.IGNORECASE)
 
@@ -132,7 +132,7 @@ def test_clients_stay_where_they_belong(path: Path) -> None:
 
     outside = folder in ("copy", "aws", "cli", "tools", "lab")
     assert outside or not found & {"redis", "anyio", "rich", "fakeredis"}
-    assert folder in ("aws", "tools") or not found & {"aioboto3", "aiobotocore", "botocore"}
+    assert folder == "aws" or not found & {"aioboto3", "aiobotocore", "botocore"}
     assert "boto3" not in found, "its TypeDeserializer raises on legal numbers"
 
 

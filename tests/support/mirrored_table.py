@@ -13,7 +13,8 @@ from typing import Any
 import anyio
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import AwsClients, json_attributes
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import json_attributes
 from asyncsync.tools.audit.command import AuditOptions, audit_with
 from tests.support.events import FIRST, arn, event, record
 from tests.support.tables import Item, make_table, numbered

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from asyncsync.encode import version
+from asyncsync.fence import version
 from asyncsync.model import SequenceNumber
 from tests.support.events import arn, event
 

@@ -13,6 +13,7 @@ HOT = (
     "limits",
     "version",
     "model",
+    "fence",
     "keys",
     "config",
     "decode",
@@ -34,4 +35,4 @@ HOT = (
 )
 
 # The pure part of it: no await, clock, environment or logging.
-CORE = ("decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
+CORE = ("fence", "decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")

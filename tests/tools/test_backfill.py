@@ -23,9 +23,11 @@ import redis.asyncio
 from aiohttp import ClientSession, web
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import AwsClients, Table, describe_table, stream_of
-from asyncsync.aws.items import Answer, scan_page
-from asyncsync.copy.entries import NO_VERSION, version_in
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import ItemPage, scan_page
+from asyncsync.aws.tables import Table, describe_table, stream_of
+from asyncsync.copy.entries import version_in
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.mapping.event_source_mapping import EventSourceMapping, MappingSettings
@@ -374,7 +376,7 @@ async def test_whatever_changes_meanwhile_wins_and_nothing_comes_back(
             before, pages = world.written, 0
             world.may_write = lambda: world.written - before <= pages / 2 + 20
 
-            async def in_step(*arguments: Any) -> Answer:
+            async def in_step(*arguments: Any) -> ItemPage:
                 nonlocal pages
                 pages += 1
                 due = before + pages / 2

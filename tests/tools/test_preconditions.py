@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from asyncsync import ConfigError
-from asyncsync.aws.clients import AwsClients, describe_table, stream_of
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.preconditions import (
     BEHIND_MS_MAX,

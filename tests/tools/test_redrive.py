@@ -18,7 +18,7 @@ from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.copy.entries import version_in
 from asyncsync.copy.repair import Target
-from asyncsync.encode import version
+from asyncsync.fence import version
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.mapping.event_source_mapping import Batch, shard_record
 from asyncsync.mapping.on_failure import on_failure

@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import AwsClients, json_attributes
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import json_attributes
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.retire.command import RetireOptions, retire_with

@@ -20,16 +20,18 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
+from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.aws.items import (
     Item,
     consistent_reads,
     eventual_reads,
     image_of,
+    json_attributes,
     key_of,
     scan_page,
     sdk_attributes,
 )
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.names import KeyNames
 from asyncsync.copy.reader import CopyReader
 from asyncsync.copy.repair import Repaired, Repairer, Target
@@ -288,7 +290,7 @@ class Auditor:
             while True:
                 segment = parts.drawn[at], parts.segments
                 ask = partial(scan_page, self._clients, self._table.name, *segment, after)
-                page = await self._pace.take(ask)
+                page = await self._pace.read(ask)
                 after = page.rest
                 held = json_attributes(after) if after else None
                 step = phase.trail.step(at, held, Tally())

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 import orjson
 from msgspec import structs
 
-from asyncsync.aws.clients import AwsClients, Table, describe_table, open_clients
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.names import KeyNames, is_fence
 from asyncsync.copy.reader import CopyReader
 from asyncsync.encode import EncodeRules
