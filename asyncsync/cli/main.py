@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from asyncsync.cli.arguments import parser
-from asyncsync.cli.commands import work_of
+from asyncsync.cli.commands import config_of, has_own_mirror, interruptible, mirror_of, work_of
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, exit_code_of
-from asyncsync.cli.running import config_of, has_own_mirror, interruptible, mirror_of
 from asyncsync.errors import AsyncsyncError
 from asyncsync.tools.errors import CommandRefused, require
 from asyncsync.tools.output import Output

@@ -25,9 +25,8 @@ import anyio
 import orjson
 
 from asyncsync.cli.arguments import Defaults, parser
-from asyncsync.cli.commands import Work, work_of
+from asyncsync.cli.commands import Work, mirror_of, work_of
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, WRONG_ARGUMENTS
-from asyncsync.cli.running import mirror_of
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import LambdaContext, Mirror
 from asyncsync.tools.deadline import OutOfTime
