@@ -10,13 +10,13 @@ read an old value) and a reject; one whose name cannot be made is only a reject.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import TypeAlias
 
 from msgspec import Struct, field
 
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError, RecordError
+from asyncsync.fence import RANK_RECORD, RANK_REJECT, version
 from asyncsync.keys import (
     KeyFunction,
     bind,
@@ -26,18 +26,7 @@ from asyncsync.keys import (
     render,
     settle,
 )
-from asyncsync.limits import LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
-from asyncsync.model import (
-    RANK_RECORD,
-    RANK_REJECT,
-    Encoded,
-    Entry,
-    Key,
-    Reject,
-    SequenceNumber,
-    Stream,
-    StreamRecord,
-)
+from asyncsync.model import Encoded, Entry, Key, Reject, Stream, StreamRecord
 from asyncsync.shapes import Shapes
 from asyncsync.values import (
     Transform,
@@ -47,8 +36,6 @@ from asyncsync.values import (
     to_json,
     transformed,
 )
-
-FENCE_FORMAT = b"1"
 
 
 class EncodeRules(Struct, frozen=True):
@@ -76,7 +63,7 @@ def encode(
         except RecordError as exc:
             rejects.append(_reject(record, exc))
     _refuse_shared_names(named)
-    return Encoding(named, rejects, _label(stream.label_ms), _valuing(rules, now_ms))
+    return Encoding(named, rejects, stream.label_ms, _valuing(rules, now_ms))
 
 
 _Named: TypeAlias = tuple[StreamRecord, bytes, bytes]  # with its name and its fence's
@@ -87,10 +74,10 @@ class Encoding:
     """A batch's entries, one for each named record, in order; each is made once."""
 
     def __init__(
-        self, named: list[_Named], rejects: list[Reject], label: bytes, value_of: _ValueOf | None
+        self, named: list[_Named], rejects: list[Reject], label_ms: int, value_of: _ValueOf | None
     ) -> None:
         self._named = named
-        self._label = label
+        self._label_ms = label_ms
         self._value_of = value_of  # None: nothing is ever written
         self._made = Encoded([], rejects)
 
@@ -101,7 +88,7 @@ class Encoding:
     def __iter__(self) -> Iterator[Entry]:
         """Make the entries that are not made yet, each as it is asked for."""
         entries, rejects = self._made.entries, self._made.rejects
-        label, value_of = self._label, self._value_of
+        label_ms, value_of = self._label_ms, self._value_of
         for record, name, fence in self._named[len(entries) :]:
             value: bytes | None = None
             expires_at_ms = 0
@@ -117,7 +104,7 @@ class Encoding:
             entry = Entry(
                 name,
                 fence,
-                _version(label, record.sequence_number) + rank,
+                version(label_ms, record.sequence_number) + rank,
                 value,
                 expires_at_ms,
                 record.sequence_number,
@@ -131,28 +118,6 @@ class Encoding:
         for _ in self:
             pass
         return self._made
-
-
-def version(label_ms: int, sequence_number: SequenceNumber) -> bytes:
-    """Write a record's version as digits whose byte order is version order.
-
-    One digit of format, the stream's label, the count of the sequence number's digits, its
-    digits. Digits only: Lua's < follows the server's locale, and digits sort alike in all.
-    """
-    return _version(_label(label_ms), sequence_number)
-
-
-def _version(label: bytes, sequence_number: SequenceNumber) -> bytes:
-    digits = b"%d" % sequence_number
-    return label + _COUNTS[len(digits)] + digits
-
-
-@lru_cache(maxsize=16)
-def _label(label_ms: int) -> bytes:
-    return b"%b%0*d" % (FENCE_FORMAT, LABEL_DIGITS, label_ms)
-
-
-_COUNTS = [b"%02d" % count for count in range(SEQUENCE_NUMBER_DIGITS_MAX + 1)]
 
 
 def _naming(

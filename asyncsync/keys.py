@@ -17,6 +17,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from asyncsync.errors import ConfigError, RecordError
+from asyncsync.fence import FENCE_SUFFIX, fence_name
 from asyncsync.limits import NAME_BYTES_MAX, SLOTS
 from asyncsync.model import Key
 
@@ -26,7 +27,6 @@ KeyFunction: TypeAlias = Callable[[Mapping[str, AttributeValue]], str]
 TABLE = "@table"
 ALL_KEYS = "@key"
 
-FENCE_SUFFIX = b"!f"
 _HASHED_SUFFIX = rb"![0-9a-f]{64}$"
 _HASHED_SUFFIX_BYTES = 65
 
@@ -220,7 +220,7 @@ def settle(name: bytes) -> tuple[bytes, bytes]:
     included).
     """
     if b"}" not in name and b"!" not in name and len(name) <= NAME_BYTES_MAX:
-        return name, b"{" + name + b"}!f"
+        return name, fence_name(name, None)
     tag = hash_tag(name)
     if (
         len(name) > NAME_BYTES_MAX
@@ -233,7 +233,7 @@ def settle(name: bytes) -> tuple[bytes, bytes]:
     ):
         name = _hashed(name, tag)
         tag = hash_tag(name)
-    return name, name + FENCE_SUFFIX if tag is not None else b"{%b}!f" % name
+    return name, fence_name(name, tag)
 
 
 def hash_tag(name: bytes) -> bytes | None:

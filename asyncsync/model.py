@@ -18,11 +18,6 @@ SequenceNumber = NewType("SequenceNumber", int)
 KeyAttribute: TypeAlias = tuple[str, str, str]
 Key: TypeAlias = tuple[KeyAttribute, ...]
 
-# A fence's content after the format digit says who wrote it; part of the comparison.
-RANK_REJECT = b"0"  # the record could not be encoded, its key was removed
-RANK_RECORD = b"1"
-RANK_REPAIR = b"2"  # a repair or a reader's fill; a nonce follows
-
 
 class Stream(Struct, frozen=True):
     """Where records come from; the label orders a stream against its re-created successor."""
@@ -57,7 +52,7 @@ class Entry(Struct, frozen=True, gc=False):
 
     name: bytes
     fence: bytes
-    version: bytes  # as the fence holds it, rank included
+    version: bytes  # the fence's content: the version and its rank
     value: bytes | None  # None removes
     expires_at_ms: int  # 0: never
     sequence_number: SequenceNumber

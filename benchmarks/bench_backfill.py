@@ -39,11 +39,12 @@ from typing import Any
 import anyio
 import redis
 
-from asyncsync.aws.clients import AwsClients, describe_table, open_clients
-from asyncsync.aws.items import Answer, image_of, scan_page
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.items import ItemPage, image_of, key_of, scan_page
 from asyncsync.aws.raw_items import without_items
+from asyncsync.aws.tables import describe_table
 from asyncsync.config import Config
-from asyncsync.copy.entries import entries_of, key_of
+from asyncsync.copy.entries import entries_of
 from asyncsync.lab.servers import (
     ServerProcess,
     binaries,
@@ -119,10 +120,11 @@ def values_of(
     """Make the names and values of each page beforehand."""
     return [
         [
-            (each.name, each.value or b"")
+            (each.entry.name, each.entry.value or b"")
             for each in entries_of(
                 [(key_of(item, NAMES), image_of(item)) for item in page], TABLE, mirror.rules, 0
-            ).entries
+            )
+            if each.entry
         ]
         for page in pages
     ]
@@ -271,7 +273,7 @@ async def _read(
 
 
 def _answer_with(body: bytes, port: int) -> None:
-    """Answer every request with a scan's page."""
+    """ItemPage every request with a scan's page."""
 
     class Answers(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -318,13 +320,13 @@ async def _peak(items: int, redis_url: str) -> None:
 
     async def made(
         _clients: AwsClients, _table: str, segment: int, _segments: int, after: Any, _limit: Any
-    ) -> Answer:
+    ) -> ItemPage:
         first = after or 0
         last = min(first + a_page, items // segments)
         numbers = range(segment * items // segments + first, segment * items // segments + last)
         chance = random.Random(first)
         page = [sdk_item(image(number, chance)) for number in numbers]
-        return Answer(page, last if last < items // segments else None, 1.0)
+        return ItemPage(page, last if last < items // segments else None, 1.0)
 
     vars(command).update(scan_page=made, json_attributes=lambda cursor: {"at": str(cursor)})
     with dynamodb_process() as url:

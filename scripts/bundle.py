@@ -69,7 +69,16 @@ MIRROR = Kind("lambda", 2_000_000)  # it has 0.85 MB
 OPERATIONS = Kind(  # it has 8.9 MB, botocore and aiohttp half of it
     "operations",
     12_000_000,
-    ("aws", "copy", "cli", "tools", "tools/backfill", "tools/audit", "tools/redrive"),
+    (
+        "aws",
+        "copy",
+        "cli",
+        "tools",
+        "tools/backfill",
+        "tools/audit",
+        "tools/redrive",
+        "tools/retire",
+    ),
 )
 KINDS = (MIRROR, OPERATIONS)
 

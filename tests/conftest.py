@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,7 +18,6 @@ import redis
 from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.lab.servers import (
     ServerProcess,
-    binaries,
     dynamodb_process,
     fake_redis,
     redis_process,
@@ -26,12 +25,12 @@ from asyncsync.lab.servers import (
 from tests.support.cloudformation import ROOT, TOOLS, translate
 from tests.support.cluster import Cluster, redis_cluster
 from tests.support.events import SEED
+from tests.support.recoveries import HEAD, Recoveries
+from tests.support.servers import FOUND, WANTED
 from tests.support.tables import drop_tables, table_names
 from tests.support.tls import make_authority
 
-FOUND = binaries()
 _RECOVERIES = pytest.StashKey[list[str]]()
-WANTED = ("redis-server", "valkey-server")
 
 # A DynamoDB of one's own beside moto's, such as AWS's DynamoDB Local.
 GIVEN_DYNAMODB = os.environ.get("ASYNCSYNC_TEST_DYNAMODB_URL", "")
@@ -48,29 +47,6 @@ def pytest_report_header() -> list[str]:
     return [servers, f"seed of the random histories: {SEED} (ASYNCSYNC_TEST_SEED)"]
 
 
-class Recoveries:
-    """How long each fault took to recover from; pytest prints it after the results."""
-
-    def __init__(self, rows: list[str]) -> None:
-        self._rows = rows
-
-    def add(
-        self,
-        server: str,
-        way: str,
-        fault: str,
-        failed: int,
-        redelivered: int,
-        took_ms: Sequence[float],
-    ) -> None:
-        row = (
-            f"{server:14}  {way:15}  {fault:30}  {len(took_ms):4}  {failed:7}  {redelivered:9}"
-            f"  {min(took_ms):6.0f} to {max(took_ms):.0f} ms"
-        )
-        print(row)
-        self._rows.append(row)
-
-
 @pytest.fixture
 def recoveries(request: pytest.FixtureRequest) -> Recoveries:
     """Where a test notes how its faults went."""
@@ -84,8 +60,7 @@ def pytest_terminal_summary(
     rows = config.stash.get(_RECOVERIES, [])
     if rows:
         terminalreporter.section("faults: batches failed, redelivered; time to recover")
-        head = "server          way              fault                           hits   failed"
-        terminalreporter.write_line(f"{head}  delivered again")
+        terminalreporter.write_line(HEAD)
         for row in sorted(rows):
             terminalreporter.write_line(row)
 
@@ -122,6 +97,12 @@ def _client(server: ServerProcess) -> Iterator[redis.Redis]:
 def any_client(any_server: ServerProcess) -> Iterator[redis.Redis]:
     """An emptied server, seen through redis-py."""
     yield from _client(any_server)
+
+
+@pytest.fixture
+def fake_client(fake_server: ServerProcess) -> Iterator[redis.Redis]:
+    """The fake server, emptied, seen through redis-py."""
+    yield from _client(fake_server)
 
 
 @pytest.fixture
@@ -218,6 +199,13 @@ def endpoint(request: pytest.FixtureRequest, one_loader: None) -> Iterator[str]:
     before = asyncio.run(table_names(GIVEN_DYNAMODB))
     yield GIVEN_DYNAMODB
     asyncio.run(drop_tables(GIVEN_DYNAMODB, but=before))
+
+
+@pytest.fixture
+def table(request: pytest.FixtureRequest) -> str:
+    """A table name that no other test uses."""
+    name = request.node.name.removeprefix("test_")
+    return "".join(c if c.isalnum() else "-" for c in name)[:200]
 
 
 @pytest.fixture

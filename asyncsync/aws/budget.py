@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import anyio
 
 from asyncsync.aws.clients import Throttled
+from asyncsync.copy.delays import delays
 from asyncsync.store import Clock
 
 # The first wait after DynamoDB has throttled a read, doubled each time up to the last: its
@@ -51,9 +52,9 @@ class ReadBudget:
         self._chance = chance or Random()
         self._free_s = clock()  # when all that was taken will have been paid for
         self._expected = 0.0  # what the last read took, and so the next one may
-        self._failed = 0  # reads put off since one succeeded
+        self._delays = delays(BACKOFF_FIRST_S, BACKOFF_LAST_S)
 
-    async def take(self, ask: Callable[[], Awaitable[Read]]) -> Read:
+    async def read(self, ask: Callable[[], Awaitable[Read]]) -> Read:
         """Read when it is time, again where DynamoDB puts it off, and count what it took."""
         while True:
             reserved = await self._turn()
@@ -63,7 +64,7 @@ class ReadBudget:
                 self._settle(reserved, 0.0)
                 await self.back_off()
                 continue
-            self._failed = 0
+            self._delays = delays(BACKOFF_FIRST_S, BACKOFF_LAST_S)
             self._expected = answer.units
             self._settle(reserved, answer.units)
             return answer
@@ -71,9 +72,7 @@ class ReadBudget:
     async def back_off(self) -> None:
         """Wait because DynamoDB gave less than was asked for: longer each time in a row."""
         self.throttled += 1
-        longest_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(self._failed, 20))
-        self._failed += 1
-        await self._sleep(longest_s * self._chance.uniform(0.5, 1.0))
+        await self._sleep(next(self._delays) * self._chance.uniform(0.5, 1.0))
 
     async def _turn(self) -> float:
         """Wait for what was taken before; reserve what this read may take, and return it."""

@@ -52,7 +52,7 @@ def table_command(arguments: argparse.Namespace) -> TableCommand:
         from asyncsync.tools.redrive.command import RedriveOptions, redrive
 
         return partial(redrive, options_of(RedriveOptions, arguments))
-    from asyncsync.tools.audit.retire import RetireOptions, retire
+    from asyncsync.tools.retire.command import RetireOptions, retire
 
     return partial(retire, options_of(RetireOptions, arguments))
 

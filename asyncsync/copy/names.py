@@ -19,8 +19,8 @@ from msgspec import Raw
 
 from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
+from asyncsync.fence import FENCE_SUFFIX
 from asyncsync.keys import (
-    FENCE_SUFFIX,
     Template,
     bind,
     from_function,

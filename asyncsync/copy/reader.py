@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import TypeVar
 
 import anyio
 
-from asyncsync.copy.repair import Snapshot, look
+from asyncsync.config import Config
+from asyncsync.copy.delays import delays
 from asyncsync.errors import StoreUnavailable
 from asyncsync.keys import slot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Call, Entry, Outcome
-from asyncsync.store import SCRIPT
+from asyncsync.store import SCRIPT, Store
 
 # Waits while Redis is away: doubled each time, a minute in all.
-PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
+PAUSES_S = (*islice(delays(0.2, 25.6), 8),)
 
 # Names that one SCAN looks at: what others wait for meanwhile, well under a millisecond.
 SCAN_COUNT = 1_000
@@ -33,7 +35,49 @@ _RUN_ID = re.compile(rb"^run_id:(\w+)\r?$", re.MULTILINE)
 T = TypeVar("T")
 
 
-class Copy:
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A key's value and fence at one moment; with an error, neither is known."""
+
+    value: bytes | None
+    fence: bytes | None
+    error: str = ""
+
+
+ABSENT = Snapshot(None, None)
+
+
+async def read_pairs(
+    store: Store, named: Sequence[Entry], config: Config, end_s: float = float("inf")
+) -> list[Snapshot]:
+    """Read value and fence of each entry's names, both at one moment, before end_s.
+
+    Raises StoreRefused.
+    """
+    calls = [
+        Call(
+            (b"MGET", each.name, each.fence), (at,), fenced=False, slot=slot_of(each.name, config)
+        )
+        for at, each in enumerate(named)
+    ]
+    written = await store.apply(calls, len(named), end_s)
+    return [_snapshot(outcome) for outcome in written.outcomes]
+
+
+def slot_of(name: bytes, config: Config) -> int | None:
+    """Return the slot that a cluster keeps a name in; None where there is no cluster."""
+    return slot(name) if config.redis_cluster else None
+
+
+def _snapshot(outcome: Outcome) -> Snapshot:
+    if outcome.kind == "failed":
+        return Snapshot(None, None, f"{outcome.error}: {outcome.reason}")
+    assert isinstance(outcome.reply, list), "MGET answers with a list"
+    value, fence = outcome.reply
+    return Snapshot(value, fence)
+
+
+class CopyReader:
     """Reads one copy, on a connection of its own; its calls wait for each other."""
 
     def __init__(
@@ -44,22 +88,22 @@ class Copy:
         self._sleep = sleep
         self._turn = anyio.Lock()
 
-    async def see(self, named: Sequence[Entry]) -> list[Snapshot]:
+    async def read_pairs(self, named: Sequence[Entry]) -> list[Snapshot]:
         """Read value and fence of each entry's names, both at one moment.
 
         Raises StoreRefused, or StoreUnavailable where Redis is away for too long.
         """
 
         async def ask() -> tuple[list[Snapshot], str]:
-            seen = await look(self._store, named, self._config)
+            seen = await read_pairs(self._store, named, self._config)
             return seen, next((each.error for each in seen if each.error), "")
 
-        return await self._patiently(ask)
+        return await self._with_retries(ask)
 
     async def nodes(self) -> list[int | None]:
         """Return a slot of each primary, by which a command is sent to it.
 
-        Raises what see raises.
+        Raises what read_pairs raises.
         """
         if not self._config.redis_cluster:
             return [None]
@@ -71,7 +115,7 @@ class Copy:
     async def servers(self, nodes: Sequence[int | None]) -> list[str]:
         """Say which server each node is, and of which start; nothing where it does not say.
 
-        Raises what see raises.
+        Raises what read_pairs raises.
         """
         calls = [
             Call((b"INFO", b"server"), (at,), fenced=False, slot=node)
@@ -89,7 +133,7 @@ class Copy:
     ) -> tuple[list[bytes], str | None]:
         """Name some keys that fit a pattern, perhaps not for the first time, and where to go on.
 
-        None is the end. Raises what see raises.
+        None is the end. Raises what read_pairs raises.
         """
         scan = (b"SCAN", cursor.encode(), b"MATCH", pattern, b"COUNT", b"%d" % SCAN_COUNT)
         (outcome,) = await self._ask([Call(scan, (0,), fenced=False, slot=node)])
@@ -116,8 +160,7 @@ class Copy:
         self._store.close()
 
     def _call(self, at: int, arguments: tuple[bytes, ...]) -> Call:
-        number = slot(arguments[1]) if self._config.redis_cluster else None
-        return Call(arguments, (at,), fenced=False, slot=number)
+        return Call(arguments, (at,), fenced=False, slot=slot_of(arguments[1], self._config))
 
     async def _ask(
         self, calls: Sequence[Call], but: Collection[str] = (_OF_ANOTHER_TYPE,)
@@ -133,9 +176,9 @@ class Copy:
             ]
             return written.outcomes, f"{failed[0].error}: {failed[0].reason}" if failed else ""
 
-        return await self._patiently(ask)
+        return await self._with_retries(ask)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[tuple[T, str]]]) -> T:
+    async def _with_retries(self, ask: Callable[[], Awaitable[tuple[T, str]]]) -> T:
         async with self._turn:
             for pause_s in (*PAUSES_S, None):
                 answer, error = await ask()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,16 +11,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from asyncsync import fence as fence_format
 from asyncsync.config import Config
-from asyncsync.copy.entries import NO_VERSION
+from asyncsync.fence import CLAIM_FORMAT, NO_VERSION
 from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import settle
 from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.output import Output
 from asyncsync.tools.redis_client import client_arguments
 
-# What encode.version writes, then the rank and what a repair or a fill adds to it.
-_FENCE = re.compile(rb"1(\d{13})(\d\d)(\d+)")
 RANKS = {
     "0": "removed: its record could not be encoded",
     "1": "a stream record",
@@ -53,14 +51,11 @@ class Held:
 
 def read_fence(content: bytes) -> Fence | None:
     """Decode a fence; None where it is not one of this format."""
-    found = _FENCE.match(content)
-    if found is None:
+    fence = fence_format.read_fence(content)
+    if fence is None or content.startswith(CLAIM_FORMAT):
         return None
-    label_ms, digit_count, rest = int(found[1]), int(found[2]), content[16:].decode("latin-1")
-    digits, rank, nonce = rest[:digit_count], rest[digit_count : digit_count + 1], rest
-    if len(digits) != digit_count or not digits.isdigit() or rank not in RANKS:
-        return None
-    return Fence(_iso(label_ms), digits, rank, nonce[digit_count + 1 :])
+    label, number = _iso(fence.label_ms), str(fence.sequence_number)
+    return Fence(label, number, fence.rank.decode(), fence.nonce.decode())
 
 
 def look(key: str, config: Config, env: Mapping[str, str]) -> Held:

@@ -14,19 +14,18 @@ from msgspec import DecodeError, Raw
 from asyncsync.aws import items as items_module
 from asyncsync.aws import raw_items as raw
 from asyncsync.aws.budget import BACKOFF_FIRST_S, BACKOFF_LAST_S, ReadBudget
-from asyncsync.aws.clients import AwsClients, Throttled
+from asyncsync.aws.clients import AwsClients, AwsFailed, Throttled
 from asyncsync.aws.items import (
-    Answer,
+    ItemPage,
     consistent_reads,
     image_of,
     in_order,
+    key_of,
     read_keys,
     scan_page,
     sdk_key,
 )
 from asyncsync.aws.raw_items import without_items
-from asyncsync.copy.entries import key_of
-from asyncsync.tools.errors import CommandFailed
 
 
 async def make_table(clients: AwsClients, name: str) -> None:
@@ -78,26 +77,26 @@ async def test_what_was_not_read_at_once_is_asked_for_again(
     asked: list[int] = []
     read_keys = items_module.read_keys
 
-    async def few(clients: AwsClients, table: str, keys: Any) -> Answer:
+    async def few(clients: AwsClients, table: str, keys: Any) -> ItemPage:
         asked.append(len(keys))
         answer = await read_keys(clients, table, keys[:2])
-        return Answer(answer.items, keys[2:], answer.units)
+        return ItemPage(answer.items, keys[2:], answer.units)
 
     monkeypatch.setattr(items_module, "read_keys", few)
     slept: list[float] = []
-    pace = ReadBudget(sleep=_noting(slept))
+    budget = ReadBudget(sleep=_noting(slept))
 
-    found = await consistent_reads(clients, "Again", pace)([key(str(at)) for at in range(5)])
+    found = await consistent_reads(clients, "Again", budget)([key(str(at)) for at in range(5)])
 
     assert None not in found
     assert asked == [5, 3, 1]
-    assert (len(slept), pace.throttled) == (2, 2)
+    assert (len(slept), budget.throttled) == (2, 2)
 
 
 def test_an_item_that_was_not_asked_for_is_an_error_not_an_absent_one() -> None:
     item: Any = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
 
-    with pytest.raises(CommandFailed, match="not asked for"):
+    with pytest.raises(AwsFailed, match="not asked for"):
         in_order([key("1")], [item])
 
 
@@ -248,7 +247,7 @@ async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
 ) -> None:
     """Pages of 20 to 128 units at 1 000 units a second, as the reads of a small table."""
     time, chance = Time(), Random(1)
-    pace = ReadBudget(1_000.0, time.clock, time.sleep)
+    budget = ReadBudget(1_000.0, time.clock, time.sleep)
     began_s = time.now_s
 
     async def read() -> Took:
@@ -257,14 +256,14 @@ async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
 
     async def segment() -> None:
         for _ in range(800 // tasks):
-            await pace.take(read)
+            await budget.read(read)
 
     async with anyio.create_task_group() as group:
         for _ in range(tasks):
             group.start_soon(segment)
         await time.run()
 
-    rate = pace.units / (time.now_s - began_s)
+    rate = budget.units / (time.now_s - began_s)
     assert rate < 1_100
     if not read_s or tasks > 4:  # so many that the budget is what they wait for
         assert rate > 900
@@ -272,20 +271,20 @@ async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
 
 async def test_without_a_budget_nothing_waits() -> None:
     slept: list[float] = []
-    pace = ReadBudget(sleep=_noting(slept))
+    budget = ReadBudget(sleep=_noting(slept))
 
     async def read() -> Took:
         return Took(1e9)
 
     for _ in range(10):
-        await pace.take(read)
+        await budget.read(read)
 
-    assert (slept, pace.units) == ([], 1e10)
+    assert (slept, budget.units) == ([], 1e10)
 
 
 async def test_a_read_that_is_put_off_is_made_again_after_ever_longer_waits() -> None:
     slept: list[float] = []
-    pace = ReadBudget(sleep=_noting(slept), chance=Random(1))
+    budget = ReadBudget(sleep=_noting(slept), chance=Random(1))
     refusals = iter([True] * 12 + [False, True, False])
 
     async def read() -> Took:
@@ -293,12 +292,12 @@ async def test_a_read_that_is_put_off_is_made_again_after_ever_longer_waits() ->
             raise Throttled("later")
         return Took(1.0)
 
-    await pace.take(read)
-    await pace.take(read)
+    await budget.read(read)
+    await budget.read(read)
 
     longest = [min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2**at) for at in range(12)]
     assert all(
         most / 2 <= each <= most
         for each, most in zip(slept, [*longest, BACKOFF_FIRST_S], strict=True)
     )
-    assert (pace.throttled, pace.units) == (13, 2.0)
+    assert (budget.throttled, budget.units) == (13, 2.0)

@@ -29,9 +29,10 @@ from hypothesis.stateful import (
 
 from asyncsync import Config, Mirror
 from asyncsync.copy import repair
-from asyncsync.copy.entries import NO_VERSION, entries_of, version_in
+from asyncsync.copy.entries import entries_of, version_in
 from asyncsync.copy.fill import SCRIPT, fill
 from asyncsync.copy.repair import Repaired, Repairer, Target
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import STANDS, Key
 from tests.support.events import FIRST, TABLE, event, record
@@ -145,8 +146,9 @@ class Beside(RuleBasedStateMachine):
         self._fill(of, image)
 
     def _fill(self, of: int, image: bytes) -> None:
-        made = entries_of([(key(of), image)], TABLE, self.mirror.rules, 0)
-        work = fill(self.fills, made.entries, self.mirror.config, float("inf"))
+        (made,) = entries_of([(key(of), image)], TABLE, self.mirror.rules, 0)
+        assert made.entry is not None
+        work = fill(self.fills, [made.entry], self.mirror.config, float("inf"))
         (outcome,) = self.wait(work)
         if outcome is STANDS:
             self._begin(of)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from asyncsync.aws.clients import json_attributes
+from asyncsync.aws.items import json_attributes
 from asyncsync.copy.equality import same_value
 from asyncsync.lab.compare import from_dynamodb_json, from_json
 from asyncsync.lab.demo.changes import make_changes

@@ -14,9 +14,10 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.items import image_of
-from asyncsync.copy.entries import NO_VERSION, entries_of, key_of, version_in
+from asyncsync.aws.items import image_of, key_of
+from asyncsync.copy.entries import entries_of, version_in
 from asyncsync.copy.fill import RESERVE_S, SCRIPT, fill, fill_within_s
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess
@@ -42,7 +43,8 @@ class Copy:
         """The entries of items in DynamoDB JSON."""
         found = [(key_of(each, ["Number"]), image_of(each)) for each in items]
         now_ms = int(time.time() * 1_000)
-        return list(entries_of(found, TABLE, self.mirror.rules, now_ms).entries)
+        entries = entries_of(found, TABLE, self.mirror.rules, now_ms)
+        return [each.entry for each in entries if each.entry is not None]
 
     async def fill(self, *items: Any) -> list[Outcome]:
         return list(await fill(self.store, self.entries(*items), self.mirror.config, NEVER))
@@ -223,15 +225,14 @@ def test_own_names_and_values_are_used_and_a_fault_of_theirs_is_a_reject() -> No
 
     made = entries_of([*found, (key(4), None)], TABLE, mirror.rules, 0)
 
-    assert [(each.name, each.value) for each in made.entries] == [
+    assert [(each.entry.name, each.entry.value) for each in made if each.entry] == [
         (b"mine:1", b'{"is":-0.5}'),
         (b"mine:2", None),
         (b"mine:3", None),
         (b"mine:4", None),
     ]
-    assert [(each.item_identifier, each.reason) for each in made.rejects] == [
-        ("2", "the transform raised DivisionByZero")
-    ]
+    assert [each.key for each in made] == [key(number) for number in (1, 2, 3, 4)]
+    assert [each.fault for each in made] == ["", "", "the transform raised DivisionByZero", ""]
 
 
 def test_a_key_is_taken_out_of_an_item_as_a_record_has_it() -> None:

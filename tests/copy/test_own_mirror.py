@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from asyncsync import AttributeValue, Config, Mirror
-from asyncsync.aws.clients import AwsClients, json_attributes
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import json_attributes
 from asyncsync.lab.compare import from_json
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import ServerProcess
@@ -19,8 +20,8 @@ from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
 from tests.support.events import FIRST, SEED, arn, event, record
+from tests.support.on_failure import discarded
 from tests.support.tables import Item, load, make_table
-from tests.tools.test_redrive import discarded
 
 TABLE = "Own"
 

@@ -12,23 +12,21 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.copy.entries import NO_VERSION, entries_of, version_in
+from asyncsync.copy.entries import KEYS_MAX, entries_of, version_in
 from asyncsync.copy.fill import SCRIPT as FILL
 from asyncsync.copy.fill import fill
 from asyncsync.copy.repair import (
     ATTEMPTS_MAX,
-    KEYS_MAX,
-    NONCE_DIGITS,
     SCRIPT,
     WITHIN_S,
     Repaired,
     Repairer,
     Target,
 )
-from asyncsync.encode import version
+from asyncsync.errors import ConfigError
+from asyncsync.fence import NO_VERSION, NONCE_DIGITS, version
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.model import Key, SequenceNumber
-from asyncsync.tools.errors import CommandRefused
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, TABLE, event, item, record
 
@@ -166,8 +164,9 @@ async def test_an_item_that_is_gone_is_removed_and_leaves_a_tombstone_without_a_
     assert held(any_client, 1) == (None, NO_VERSION, b"2")
     # The tombstone stops a fill that read the item before it was deleted.
     store = bench.mirror.new_store(FILL)
-    old = entries_of([(target(1).key, orjson.dumps(item(1)))], TABLE, bench.mirror.rules, 0)
-    (outcome,) = await fill(store, old.entries, bench.mirror.config, float("inf"))
+    (old,) = entries_of([(target(1).key, orjson.dumps(item(1)))], TABLE, bench.mirror.rules, 0)
+    assert old.entry is not None
+    (outcome,) = await fill(store, [old.entry], bench.mirror.config, float("inf"))
     assert outcome.kind == "fenced"
     assert any_client.get("Players:1") is None
     store.close()
@@ -479,5 +478,5 @@ async def test_on_a_cluster_keys_of_all_nodes_are_repaired(cluster: Cluster) -> 
 
 
 def test_without_the_fence_it_is_refused() -> None:
-    with pytest.raises(CommandRefused, match="ASYNCSYNC_FENCE=on"):
+    with pytest.raises(ConfigError, match="ASYNCSYNC_FENCE=on"):
         Bench("redis://unused", fence="off")

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncsync.collapse import collapse
 from asyncsync.config import Config
 from asyncsync.decode import decode
-from asyncsync.encode import EncodeRules, encode, version
+from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
+from asyncsync.fence import version
 from asyncsync.keys import settle
-from asyncsync.limits import LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
 from asyncsync.model import Encoded, Entry, SequenceNumber, Stream
 from asyncsync.values import to_json
 from tests.support.events import FIRST, Record, arn, event, item, record
@@ -41,44 +41,6 @@ def encoded(*records: Record, by: EncodeRules | None = None) -> Encoded:
 def only(made: Encoded) -> Entry:
     (entry,) = made.entries
     return entry
-
-
-# --- versions -----------------------------------------------------------------------------------
-
-LABELS = st.integers(0, 10**LABEL_DIGITS - 1)
-NUMBERS = st.integers(1, SEQUENCE_NUMBER_DIGITS_MAX).flatmap(
-    lambda digits: st.integers(10 ** (digits - 1) - 1, 10**digits - 1)
-)
-
-
-@settings(deadline=None)
-@given(LABELS, NUMBERS, LABELS, NUMBERS)
-@example(LABEL_MS, 820400000000000001192334, LABEL_MS, 1683700000000000001135967)
-@example(0, 10**40 - 1, 1, 0)
-@example(5, 9, 5, 10)
-def test_versions_sort_as_bytes_as_label_and_number_do(
-    label: int, number: int, other_label: int, other_number: int
-) -> None:
-    one = version(label, SequenceNumber(number))
-    other = version(other_label, SequenceNumber(other_number))
-
-    assert (one < other) == ((label, number) < (other_label, other_number))
-    assert (one == other) == ((label, number) == (other_label, other_number))
-    # The rank that follows never decides between two versions.
-    assert (one + b"2" < other + b"0") == (one < other)
-
-
-@settings(deadline=None)
-@given(LABELS, NUMBERS)
-def test_a_version_is_decimal_digits_only(label: int, number: int) -> None:
-    text = version(label, SequenceNumber(number))
-
-    assert set(text) <= set(b"0123456789")
-
-
-def test_the_bytes_of_a_version_are_pinned() -> None:
-    assert version(LABEL_MS, SequenceNumber(111)) == b"1" + b"1767225600000" + b"03" + b"111"
-    assert version(0, SequenceNumber(0)) == b"1" + b"0000000000000" + b"01" + b"0"
 
 
 def test_the_longest_fence_is_57_bytes() -> None:

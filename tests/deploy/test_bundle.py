@@ -23,8 +23,8 @@ from asyncsync.cli import operations
 from asyncsync.lab.servers import dynamodb_process, redis_process
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from scripts import bundle
-from tests.conftest import FOUND
-from tests.project.test_tidy import HOT
+from tests.support.package import HOT
+from tests.support.servers import FOUND
 
 ROOT = Path(__file__).parents[2]
 HERE = {"aarch64": "arm64", "x86_64": "x86_64"}[platform.machine()]
@@ -301,7 +301,7 @@ def test_the_operations_function_answers_from_it_in_an_interpreter_with_nothing_
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
         "from asyncsync.cli.operations import lambda_handler as h;"
         "print(json.dumps([h({'args': ['run']}, None), h({'args': ['audit']}, None)]));"
-        "import asyncsync.tools.audit.command, asyncsync.tools.audit.retire,"
+        "import asyncsync.tools.audit.command, asyncsync.tools.retire.command,"
         " asyncsync.tools.backfill.command, asyncsync.tools.backfill.export,"
         " asyncsync.tools.backfill.preconditions, asyncsync.tools.redrive.command;"
         "ours = [m.__file__ for m in sys.modules.values() if 'asyncsync' in m.__name__];"

@@ -23,10 +23,10 @@ from asyncsync.cli.commands import table_command
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.report import METRICS
 from scripts.bundle import PLATFORMS
-from tests.deploy.test_template import PROMISES
-from tests.deploy.test_template_cache import set_user, write
-from tests.project.test_docs import assert_parses
+from tests.support.alarms import PROMISES
+from tests.support.cache_users import set_user, write
 from tests.support.cloudformation import ROOT, TOOLS, Resolver
+from tests.support.command_line import assert_parses
 from tests.support.events import FIRST, event, record
 
 PAGES = ("deploy", "operations", "reading")

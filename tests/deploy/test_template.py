@@ -26,6 +26,7 @@ from asyncsync.tools import state
 from benchmarks.harness.contestants import KEEPS_MEMORY
 from scripts import bundle
 from scripts.bundle import LAMBDA_PYTHON
+from tests.support.alarms import PROMISES
 from tests.support.cloudformation import PSEUDO, Resolver, pair_cover, tool, translate
 
 ROOT = Path(__file__).parents[2]
@@ -738,18 +739,6 @@ AWS_METRICS = {
         "CacheClusterId": {"DatabaseMemoryUsagePercentage", "Evictions"},
     },
     "asyncsync": {"Table": set(METRICS)},
-}
-# What a promise's alarm looks at.
-PROMISES = {
-    "LateAlarm": ("AWS/Lambda", "IteratorAge", "Maximum"),
-    "ErrorsAlarm": ("AWS/Lambda", "Errors", "Sum"),
-    "ThrottlesAlarm": ("AWS/Lambda", "Throttles", "Sum"),
-    "DroppedAlarm": ("AWS/Lambda", "DroppedEventCount", "Sum"),
-    "GivenUpAlarm": ("AWS/Lambda", "OnFailureDestinationDeliveredEventCount", "Sum"),
-    "DeliveryAlarm": ("AWS/Lambda", "DestinationDeliveryFailures", "Sum"),
-    "RejectsAlarm": ("asyncsync", "Rejected", "Sum"),
-    "EvictionsAlarm": ("AWS/ElastiCache", "Evictions", "Sum"),
-    "ReplicaEvictionsAlarm": ("AWS/ElastiCache", "Evictions", "Sum"),
 }
 
 

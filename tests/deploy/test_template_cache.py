@@ -12,37 +12,15 @@ from typing import Any
 import pytest
 import redis
 
-from asyncsync import Config, Mirror, StoreRefused
+from asyncsync import StoreRefused
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from tests.conftest import FOUND
+from tests.support.cache_users import access, set_user, write
 from tests.support.cloudformation import Resolver
 from tests.support.cluster import Cluster
-from tests.support.events import FIRST, event, record
+from tests.support.servers import FOUND
 from tests.support.tls import tls_options
 
 MODES = ("mirror", "refresh", "invalidate")
-
-
-def access(translated: Any, user: str, **given: str) -> list[str]:
-    resources = Resolver(translated, given, known=True).resources()
-    text: str = resources[user]["Properties"]["AccessString"]
-    return text.split()
-
-
-def set_user(client: redis.Redis, name: str, rules: list[str]) -> None:
-    """As ElastiCache does; nopass stands for IAM, which no server here has."""
-    client.execute_command("ACL", "SETUSER", name, "reset", "nopass", *rules)  # type: ignore[no-untyped-call]
-
-
-def write(url: str, first: int = FIRST, **settings: Any) -> None:
-    """Every way to write that a mode has: new, again, removed."""
-    mirror = Mirror(Config(redis_url=url, key="Players:{@key}", metrics="off", **settings))
-    try:
-        for at in (0, 1):
-            batch = [record(7, first + at), record(8, first + at, removed=True)]
-            assert mirror.lambda_handler(event(batch)) == {"batchItemFailures": []}
-    finally:
-        mirror.close()
 
 
 def mirror_url(server: ServerProcess) -> str:

@@ -17,7 +17,7 @@ import redis
 
 from asyncsync import BatchFailed, Config, ConfigError, EventError, Mirror, StoreRefused
 from asyncsync.config import Server
-from asyncsync.encode import version
+from asyncsync.fence import version
 from asyncsync.lab.proxy import Proxy, proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import SequenceNumber

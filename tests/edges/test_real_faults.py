@@ -25,9 +25,10 @@ from asyncsync import Config
 from asyncsync.lab.proxy import Proxy, proxy_to
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.transport_asyncio import Connect, connect
-from tests.conftest import FOUND, Recoveries
 from tests.support.events import SEED
 from tests.support.history import History, Run
+from tests.support.recoveries import Recoveries
+from tests.support.servers import FOUND
 from tests.support.tls import tls_options
 
 SECRET = "hush-hush"

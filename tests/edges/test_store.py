@@ -22,8 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from asyncsync.config import Config
 from asyncsync.connection import OpenTransport
-from asyncsync.encode import version
 from asyncsync.errors import StoreRefused
+from asyncsync.fence import version
 from asyncsync.keys import settle
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process

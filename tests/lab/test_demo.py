@@ -14,7 +14,7 @@ import orjson
 import pytest
 import redis
 
-from asyncsync.aws.clients import json_attributes
+from asyncsync.aws.items import json_attributes
 from asyncsync.lab.compare import compare, from_dynamodb_json, from_json, plain_item
 from asyncsync.lab.demo.changes import Change, make_changes
 from asyncsync.lab.demo.command import Hook, demo
@@ -23,7 +23,7 @@ from asyncsync.lab.demo.stage import DemoOptions
 from asyncsync.lab.demo.watcher import Journal, Watched
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.values import to_json
-from tests.conftest import FOUND
+from tests.support.servers import FOUND
 from tests.support.tables import table_names
 
 SMALL = {"items": 20, "changes": 150, "seed": 4711, "cut_s": 0.5}

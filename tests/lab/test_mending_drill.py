@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from asyncsync.aws.clients import describe_table, open_clients
+from asyncsync.aws.clients import open_clients
 from asyncsync.aws.items import image_of, read_keys, scan_page
+from asyncsync.aws.tables import describe_table
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import binaries, dynamodb_process, redis_process
 from tests.programs.mending_drill import MARK, PROGRAM, Drill, NotSo, Scale, drill, name_of, staged

@@ -65,14 +65,14 @@ BUGS = (
     bug(
         "order",
         "versions sort as text, without the count of their digits",
-        "encode.py",
-        "return label + _COUNTS[len(digits)] + digits",
-        "return label + b'26' + digits.ljust(26, b'0')",
+        "fence.py",
+        "return _label(label_ms) + _COUNTS[len(digits)] + digits",
+        "return _label(label_ms) + b'26' + digits.ljust(26, b'0')",
     ),
     bug(
         "order",
         "a stream made anew does not beat the old one",
-        "encode.py",
+        "fence.py",
         "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
         "(FENCE_FORMAT, LABEL_DIGITS, 1_767_225_540_000)",
     ),
@@ -98,7 +98,7 @@ BUGS = (
     bug(
         "order",
         "a rejected record's removal outranks the same record written well",
-        "model.py",
+        "fence.py",
         'RANK_REJECT = b"0"',
         'RANK_REJECT = b"3"',
         combination=True,
@@ -106,7 +106,7 @@ BUGS = (
     bug(
         "order",
         "a rejected record's removal ranks as high as the record written well",
-        "model.py",
+        "fence.py",
         'RANK_REJECT = b"0"',
         'RANK_REJECT = b"1"',
         combination=True,
@@ -307,15 +307,15 @@ BUGS = (
         (
             Patch(
                 "copy/repair.py",
-                "        seen = await self.look(",
-                "        early = await self._read([each.target.key for each in wanted])\n"
-                "        first = {e.target.key: i for e, i in zip(wanted, early)}\n"
-                "        seen = await self.look(",
+                "        snapshots = await read_pairs(",
+                "        early = await self._read([each.target.key for each in repairs])\n"
+                "        first = {e.target.key: i for e, i in zip(repairs, early)}\n"
+                "        snapshots = await read_pairs(",
             ),
             Patch(
                 "copy/repair.py",
-                "images = await self._read([each.target.key for each in open_])",
-                "images = [first[each.target.key] for each in open_]",
+                "images = await self._read(keys)",
+                "images = [first[key] for key in keys]",
             ),
         ),
     ),
@@ -363,10 +363,10 @@ BUGS = (
             ),
             Patch(
                 "copy/repair.py",
-                "images = await self._read([each.target.key for each in open_])",
-                "images = [each.target.image or None for each in open_]\n"
-                "        if not open_[0].target.version:\n"
-                "            images = await self._read([each.target.key for each in open_])",
+                "images = await self._read(keys)",
+                "images = [each.target.image or None for each in repairs]\n"
+                "        if not repairs[0].target.version:\n"
+                "            images = await self._read(keys)",
             ),
             Patch(
                 "tools/redrive/discarded.py",
@@ -382,13 +382,13 @@ BUGS = (
         (
             Patch(
                 "copy/repair.py",
-                'if target.version and (seen.fence or b"") >= target.version + RANK_RECORD:',
+                'if target.version and (snapshot.fence or b"") >= target.version + RANK_RECORD:',
                 "if False:",
             ),
             Patch(
                 "copy/repair.py",
-                "max(kept, wanted.target.version)",
-                "wanted.target.version or kept",
+                "max(version, repair.target.version)",
+                "repair.target.version or version",
             ),
         ),
     ),

@@ -24,14 +24,9 @@ import anyio
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import (
-    AwsClients,
-    describe_table,
-    get_item,
-    open_clients,
-    scan,
-    stream_of,
-)
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.items import get_item, scan
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.errors import AsyncsyncError
 from asyncsync.lab.compare import from_json, plain_item
 from asyncsync.lab.servers import binaries, redis_process
@@ -45,8 +40,8 @@ from asyncsync.mapping.event_source_mapping import (
 from asyncsync.tools.errors import first_error
 from asyncsync.tools.run.poller import Consumer, Poller, function_of, wall_ms
 from tests.support.events import SEED, TABLE
-from tests.support.foreign import Foreign, look, plant_foreign
 from tests.support.moto_server import quick_dynamodb
+from tests.support.planted import Foreign, look, plant_foreign
 from tests.support.tables import begin_stream, load, make_table, numbered, until
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:mirror"

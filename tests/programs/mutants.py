@@ -16,6 +16,7 @@ RULES = "edges/test_cluster_rules.py"
 FILL = "copy/test_fill.py"
 REPAIR = "copy/test_repair.py"
 REDRIVE = "tools/test_redrive.py"
+RETIRE = "tools/test_retire.py"
 AUDIT, LOOKS, NAMES = "tools/test_audit.py", "tools/test_confirm.py", "copy/test_names.py"
 SLICES, TRAIL = "tools/test_slices.py", "tools/test_cursors.py"
 
@@ -207,14 +208,14 @@ MUTANTS = (
     ),
     Mutant(
         "a version counts its digits",
-        "encode.py",
-        "return label + _COUNTS[len(digits)] + digits",
-        "return label + digits",
+        "fence.py",
+        "return _label(label_ms) + _COUNTS[len(digits)] + digits",
+        "return _label(label_ms) + digits",
         "edges/test_order.py",
     ),
     Mutant(
         "a version begins with its stream's label",
-        "encode.py",
+        "fence.py",
         "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
         "(FENCE_FORMAT, LABEL_DIGITS, 0)",
         "edges/test_order.py",
@@ -535,31 +536,33 @@ MUTANTS = (
     Mutant(
         "the fence is read before the item",
         "copy/repair.py",
-        "        images = await self._read([each.target.key for each in open_])\n",
-        "        images = await self._read([each.target.key for each in open_])\n"
-        "        for each, now in zip(open_, await self.look([x.named for x in open_])):\n"
-        "            each.seen = now\n",
+        "        images = await self._read(keys)\n",
+        "        images = await self._read(keys)\n"
+        "        names = [each.names for each in repairs]\n"
+        "        later = await read_pairs(self._store, names, self._config)\n"
+        "        for each, now in zip(repairs, later):\n"
+        "            each.snapshot = now\n",
         REPAIR,
     ),
     Mutant(
         "what changed is not taken for repaired",
         "copy/repair.py",
-        '            if outcome.kind != "fenced"\n',
-        "",
+        '            if outcome.kind != "fenced":\n',
+        "            if True:\n",
         REPAIR,
     ),
     Mutant(
         "a repair keeps the version",
         "copy/repair.py",
-        "max(kept, wanted.target.version)",
-        "wanted.target.version or version_in(None)[0]",
+        "max(version, repair.target.version)",
+        "repair.target.version or version_in(None)[0]",
         REPAIR,
     ),
     Mutant(
         "a repair has rank 2",
         "copy/repair.py",
-        "wanted.target.version), RANK_REPAIR",
-        "wanted.target.version), RANK_RECORD",
+        "repair.target.version), RANK_REPAIR",
+        "repair.target.version), RANK_RECORD",
         REPAIR,
     ),
     Mutant(
@@ -572,15 +575,15 @@ MUTANTS = (
     Mutant(
         "a removal of what cannot be encoded claims no version",
         "copy/repair.py",
-        "if not wanted.fault:",
+        "if not repair.item.fault:",
         "if True:",
         REPAIR,
     ),
     Mutant(
         "a fence that is past the version is left",
         "copy/repair.py",
-        "if target.version and (seen.fence",
-        "if False and (seen.fence",
+        "if target.version and (snapshot.fence",
+        "if False and (snapshot.fence",
         REPAIR,
     ),
     Mutant(
@@ -593,8 +596,8 @@ MUTANTS = (
     Mutant(
         "a repair ends a minute after the look",
         "copy/repair.py",
-        "self._write(open_, mirror.clock() + left_s)",
-        "self._write(open_, float('inf'))",
+        "self._write(repairs, mirror.clock() + left_s)",
+        "self._write(repairs, float('inf'))",
         REPAIR,
     ),
     Mutant(
@@ -606,9 +609,9 @@ MUTANTS = (
     ),
     Mutant(
         "a fence of another format is left alone",
-        "copy/entries.py",
-        'if fence[:1] != b"1" or',
-        "if",
+        "fence.py",
+        "        and fence.version == version(fence.label_ms, fence.sequence_number)\n",
+        "",
         FILL,
     ),
     # --- redrive ------------------------------------------------------------------------------
@@ -715,7 +718,7 @@ MUTANTS = (
     Mutant(
         "audit says that an item cannot be encoded",
         "tools/audit/confirm.py",
-        'if reason and kind is None and config.mode == "mirror":',
+        'if item.fault and kind is None and config.mode == "mirror":',
         "if False:",
         AUDIT,
     ),
@@ -784,24 +787,24 @@ MUTANTS = (
     ),
     Mutant(
         "retire removes no name that is in use",
-        "tools/audit/retire.py",
+        "tools/retire/command.py",
         "if key is None]\n    keys",
         "]\n    keys",
-        AUDIT,
+        RETIRE,
     ),
     Mutant(
         "retire removes only what has a new name",
-        "tools/audit/retire.py",
+        "tools/retire/command.py",
         "if successor in there]",
         "]",
-        AUDIT,
+        RETIRE,
     ),
     Mutant(
         "retire removes strings alone",
-        "tools/audit/retire.py",
+        "tools/retire/command.py",
         "if held == _STRING]\n    in_use",
         "]\n    in_use",
-        AUDIT,
+        RETIRE,
     ),
     Mutant(
         "audit takes nothing for the same that seemed to differ and was not looked at again",
@@ -841,7 +844,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cursor of another server is not gone on from",
-        "tools/audit/scan.py",
+        "tools/key_scan.py",
         'is_resumed = all(servers) and held.get("servers") == servers',
         "is_resumed = True",
         SLICES,

@@ -6,8 +6,6 @@ import inspect
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +27,8 @@ from asyncsync.report import METRICS
 from asyncsync.tools.audit.confidence import bound_percent, percent
 from asyncsync.values import to_json
 from tests.programs.bugs import BUGS
-from tests.project.test_tidy import HOT
+from tests.support.command_line import assert_parses
+from tests.support.package import HOT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -157,21 +156,6 @@ def test_the_operations_say_what_a_sample_is_worth() -> None:
     assert "at least 99.997 %" in text
     one_differs = percent(99_999, 100_000), bound_percent(99_999, 100_000)
     assert "{} of 100,000 keys, at least {} with".format(*one_differs) in README
-
-
-def assert_parses(arguments: list[str]) -> None:
-    """The command line knows the command, and each option of it."""
-    command, *rest = arguments
-    shown = subprocess.run(
-        [sys.executable, "-m", "asyncsync", command, "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert shown.returncode == 0, shown.stderr
-    for option in (word for word in rest if word.startswith("--")):
-        assert option in shown.stdout
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`make (\S+)`", README))))

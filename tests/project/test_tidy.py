@@ -9,35 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "asyncsync"
+from tests.support.package import CORE, HOT, PACKAGE, ROOT
 
-# The reading order of what Lambda runs; imports point up the list only.
-HOT = (
-    "errors",
-    "limits",
-    "version",
-    "model",
-    "keys",
-    "config",
-    "decode",
-    "collapse",
-    "values",
-    "shapes",
-    "encode",
-    "plan",
-    "report",
-    "iam",
-    "connection",
-    "transport",
-    "transport_asyncio",
-    "store",
-    "cluster",
-    "runtime",
-    "mirror",
-    "handler",
-)
-CORE = ("decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
 CORE_MAY_IMPORT = {
     "__future__",
     "base64",
@@ -58,7 +31,7 @@ CORE_MAY_IMPORT = {
 }
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-HOT_LINES_MAX = 3_720  # grows only on purpose: what Lambda runs is read in an hour
+HOT_LINES_MAX = 3_800  # grows only on purpose: what Lambda runs is read in an hour
 
 BANNED_NAMES = re.compile(r"(?:^|_)(?:utils?|helpers?|managers?)(?:_|$)", re.IGNORECASE)
 
@@ -159,7 +132,7 @@ def test_clients_stay_where_they_belong(path: Path) -> None:
 
     outside = folder in ("copy", "aws", "cli", "tools", "lab")
     assert outside or not found & {"redis", "anyio", "rich", "fakeredis"}
-    assert folder in ("aws", "tools") or not found & {"aioboto3", "aiobotocore", "botocore"}
+    assert folder == "aws" or not found & {"aioboto3", "aiobotocore", "botocore"}
     assert "boto3" not in found, "its TypeDeserializer raises on legal numbers"
 
 

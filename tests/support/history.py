@@ -20,7 +20,7 @@ import anyio.lowlevel
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import json_attributes
+from asyncsync.aws.items import json_attributes
 from asyncsync.config import Server
 from asyncsync.connection import TimeLeft, Transport
 from asyncsync.lab.compare import Findings, compare, from_json, plain_item

@@ -22,10 +22,12 @@ import redis
 import redis.asyncio
 from aiohttp import ClientSession, web
 
-from asyncsync import Config, Mirror
-from asyncsync.aws.clients import AwsClients, Table, describe_table, stream_of
-from asyncsync.aws.items import Answer, scan_page
-from asyncsync.copy.entries import NO_VERSION, version_in
+from asyncsync import Config, ConfigError, Mirror
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import ItemPage, scan_page
+from asyncsync.aws.tables import Table, describe_table, stream_of
+from asyncsync.copy.entries import version_in
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.mapping.event_source_mapping import EventSourceMapping, MappingSettings
@@ -48,13 +50,6 @@ from tests.support.tables import (
     only_moto,
     until,
 )
-
-
-@pytest.fixture
-def table(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own."""
-    kept = [c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_")]
-    return "".join(kept)[:200]
 
 
 def mirror_of(url: str, **options: Any) -> Mirror:
@@ -381,7 +376,7 @@ async def test_whatever_changes_meanwhile_wins_and_nothing_comes_back(
             before, pages = world.written, 0
             world.may_write = lambda: world.written - before <= pages / 2 + 20
 
-            async def in_step(*arguments: Any) -> Answer:
+            async def in_step(*arguments: Any) -> ItemPage:
                 nonlocal pages
                 pages += 1
                 due = before + pages / 2
@@ -772,15 +767,25 @@ async def test_a_deleted_items_fence_is_repaired_from_the_table(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error", "said"),
     [
-        ({"fence": "off"}, "need ASYNCSYNC_FENCE=on"),
-        ({"mode": "refresh"}, "nothing is to be filled with ASYNCSYNC_MODE=refresh"),
-        ({"mode": "invalidate"}, "nothing is to be filled with ASYNCSYNC_MODE=invalidate"),
+        ({"fence": "off"}, ConfigError, "need ASYNCSYNC_FENCE=on"),
+        (
+            {"mode": "refresh"},
+            CommandRefused,
+            "nothing is to be filled with ASYNCSYNC_MODE=refresh",
+        ),
+        (
+            {"mode": "invalidate"},
+            CommandRefused,
+            "nothing is to be filled with ASYNCSYNC_MODE=invalidate",
+        ),
     ],
 )
-async def test_settings_that_allow_no_fill_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(CommandRefused, match=said):
+async def test_settings_that_allow_no_fill_are_refused(
+    options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
         await backfill(BackfillOptions(table="T"), mirror_of("redis://a", **options), {}, print)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,15 +16,15 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import Table
+from asyncsync.aws.tables import Table
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
 from asyncsync.tools.check.redis import scratch
-from tests.conftest import FOUND
-from tests.deploy.test_template_cache import set_user
+from tests.support.cache_users import set_user
 from tests.support.cluster import Cluster
 from tests.support.events import arn
+from tests.support.servers import FOUND
 from tests.support.tls import tls_options
 
 CONFIG = Config(redis_url="redis://unused")
@@ -419,6 +420,18 @@ def test_a_function_is_looked_at_without_a_way_to_its_cache(
     assert "SET" not in said
 
 
+def test_an_endpoint_is_asked_for_the_function_too(
+    aws_lambda: Lambda, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = os.environ["AWS_ENDPOINT_URL_LAMBDA"]
+    for name in ("AWS_ENDPOINT_URL_LAMBDA", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+
+    code, said = checked(capsys, "--function", "mirror", "--endpoint-url", url)
+
+    assert (code, said["function"]) == (0, "ok mirror is there")
+
+
 def test_the_functions_settings_hold_for_its_server_and_its_table(
     aws_lambda: Lambda,
     dynamodb: str,
@@ -434,7 +447,8 @@ def test_the_functions_settings_hold_for_its_server_and_its_table(
     aws_lambda.mappings[0]["EventSourceArn"] = stream["Table"]["LatestStreamArn"]
     set_user(real_client, "copy", ["on", "~Players:*", "~{Players:*}!f", "+@all"])
     url = f"redis://copy:any@{real_server.host}:{real_server.port}"
-    arguments = ["--table", "Keys", "--endpoint-url", dynamodb, "--redis-url", url]
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb)
+    arguments = ["--table", "Keys", "--redis-url", url]
 
     code, said = checked(capsys, "--function", "mirror", *arguments)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asyncsync import Config
-from asyncsync.copy.repair import Snapshot
+from asyncsync.copy.reader import Snapshot
 from asyncsync.model import Entry, Key, SequenceNumber
 from asyncsync.tools.audit.confirm import (
     CLOCKS_MS,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import sys
-from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from hashlib import md5
 from typing import Any
 
 import anyio
@@ -16,75 +14,14 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.backfill.filler import TooLate
-from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.mirrors import make_mirror
+from tests.support.exports import BUCKET, FOLDER, Exported, part_of, parts
 from tests.support.tables import make_table, only_moto
-
-BUCKET = "exports"
-FOLDER = "daily/AWSDynamoDB/01234567890123-abcdef01"
-
-
-def part_of(numbers: range) -> bytes:
-    """One data file: gzip, an item a line."""
-    lines = [
-        orjson.dumps({"Item": {"Number": {"N": str(number)}, "B": {"B": "/w=="}}}) + b"\n"
-        for number in numbers
-    ]
-    return gzip.compress(b"".join(lines))
-
-
-class Exported:
-    """An export of one table, its parts as they are put."""
-
-    def __init__(
-        self, clients: AwsClients, table: str, parts: list[bytes], **summary: Any
-    ) -> None:
-        self.clients = clients
-        self.parts = parts
-        self.files = [
-            {
-                "itemCount": 100,
-                "md5Checksum": b64encode(md5(held).digest()).decode(),
-                "etag": md5(held).hexdigest() + "-1",
-                "dataFileS3Key": f"{FOLDER}/data/part{at}.json.gz",
-            }
-            for at, held in enumerate(parts)
-        ]
-        self.summary = {
-            "version": "2020-06-30",
-            "exportArn": f"arn:aws:dynamodb:us-east-1:1:table/{table}/export/01234567890123-abc",
-            "tableArn": f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}",
-            "exportTime": (datetime.now(UTC) - timedelta(hours=1)).isoformat()[:23] + "Z",
-            "s3Bucket": BUCKET,
-            "manifestFilesS3Key": f"{FOLDER}/manifest-files.json",
-            "itemCount": 100 * len(parts),
-            "outputFormat": "DYNAMODB_JSON",
-            "exportType": "FULL_EXPORT",
-            **summary,
-        }
-
-    async def put(self, bucket: str = BUCKET, above: str = "") -> str:
-        """Put it into S3, in a bucket that is made where it is not there; gives its address."""
-        files = [
-            {**each, "dataFileS3Key": f"{above}{each['dataFileS3Key']}"} for each in self.files
-        ]
-        objects = {
-            f"{FOLDER}/manifest-summary.json": orjson.dumps(self.summary),
-            f"{FOLDER}/manifest-files.json": b"\n".join(orjson.dumps(each) for each in files),
-        }
-        objects |= {
-            str(each["dataFileS3Key"]): held
-            for each, held in zip(self.files, self.parts, strict=True)
-        }
-        async with self.clients.open("s3") as s3:
-            await s3.create_bucket(Bucket=bucket)
-            for key, held in objects.items():
-                await s3.put_object(Bucket=bucket, Key=f"{above}{key}", Body=held)
-        return f"s3://{bucket}/{above}{FOLDER}/"
 
 
 class Runs:
@@ -106,10 +43,6 @@ class Runs:
     @property
     def last(self) -> str:
         return "\n".join(self.said)
-
-
-def parts(count: int = 3) -> list[bytes]:
-    return [part_of(range(at * 100, at * 100 + 100)) for at in range(count)]
 
 
 @only_moto
@@ -229,7 +162,7 @@ async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
     async with clients.open("s3") as s3:
         await s3.delete_object(Bucket=BUCKET, Key=str(export.files[2]["dataFileS3Key"]))
 
-    with pytest.raises(CommandFailed, match=r"S3 refused reading s3://exports/\S+part2.json.gz"):
+    with pytest.raises(AwsFailed, match=r"S3 refused reading s3://exports/\S+part2.json.gz"):
         await Runs("Gone", endpoint, fake_server)(from_export=url)
 
 

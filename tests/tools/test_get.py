@@ -11,11 +11,11 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.cli.main import main
-from asyncsync.copy.entries import NO_VERSION
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.get import read_fence
-from tests.conftest import FOUND
 from tests.support.events import FIRST, event, item, record
+from tests.support.servers import FOUND
 
 
 def write(url: str, records: Sequence[dict[str, Any]], **options: Any) -> None:
@@ -144,7 +144,7 @@ def test_a_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
     [
         (b"1" + b"1767225600000" + b"03" + b"111" + b"1", "111", "1", ""),
         (b"1" + b"1767225600000" + b"22" + b"9" * 22 + b"0", "9" * 22, "0", ""),
-        (b"1" + b"1767225600000" + b"03" + b"111" + b"2" + b"4f1c", "111", "2", "4f1c"),
+        (b"1" + b"1767225600000" + b"03" + b"111" + b"2" + b"4217", "111", "2", "4217"),
     ],
 )
 def test_a_fence_is_decoded(content: bytes, sequence_number: str, rank: str, nonce: str) -> None:

@@ -33,30 +33,23 @@ from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, dynamodb_process, redis_process
 from asyncsync.tools.audit import command as audit_module
 from asyncsync.tools.audit.command import AuditOptions, audit_with
-from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.output import Output
-from tests.conftest import FOUND
-from tests.deploy.test_template_cache import access, set_user
+from asyncsync.tools.retire.command import RetireOptions, retire_with
+from tests.support.cache_users import access, set_user
 from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, arn, record
+from tests.support.exports import Exported, parts
+from tests.support.functions import function
+from tests.support.on_failure import at_version, discarded
+from tests.support.servers import FOUND
 from tests.support.state_machine import Failed, Walk
 from tests.support.tables import begin_stream, load, make_table, numbered
-from tests.tools.test_export import Exported, parts
-from tests.tools.test_preconditions import function
-from tests.tools.test_redrive import at_version, discarded
 from tests.tools.test_slices import ITEMS, plant, result
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
-
-
-@pytest.fixture
-def table(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own."""
-    kept = [c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_")]
-    return "".join(kept)[:200]
 
 
 class Deadline:

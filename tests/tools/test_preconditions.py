@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +10,9 @@ import anyio
 import pytest
 import redis
 
-from asyncsync.aws.clients import AwsClients, describe_table, stream_of
+from asyncsync import ConfigError
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.preconditions import (
     BEHIND_MS_MAX,
@@ -22,6 +20,7 @@ from asyncsync.tools.backfill.preconditions import (
     why_not_followed,
 )
 from asyncsync.tools.errors import CommandRefused
+from tests.support.functions import function
 from tests.support.tables import begin_stream, load, make_table, numbered, only_moto
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -71,25 +70,6 @@ def test_before_an_export_it_must_have_been_as_it_is() -> None:
 
 
 # --- as AWS's own calls have it ---------------------------------------------------------------
-
-
-@asynccontextmanager
-async def function(clients: AwsClients, name: str = "mirror") -> AsyncIterator[Any]:
-    """A function that nothing invokes; gives Lambda's client."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as written:
-        written.writestr("app.py", "def handler(event, context): pass\n")
-    trust = '{"Version": "2012-10-17", "Statement": []}'
-    async with clients.open("iam") as iam, clients.open("lambda") as functions:
-        role = await iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
-        await functions.create_function(
-            FunctionName=name,
-            Runtime="python3.13",
-            Role=role["Role"]["Arn"],
-            Handler="app.handler",
-            Code={"ZipFile": archive.getvalue()},
-        )
-        yield functions
 
 
 @only_moto
@@ -155,5 +135,5 @@ async def test_a_table_without_a_stream_is_refused(clients: AwsClients) -> None:
     await make_table(clients, "Streamless")
     table = await describe_table(clients, "Streamless")
 
-    with pytest.raises(CommandRefused, match="Streamless has no stream"):
+    with pytest.raises(ConfigError, match="Streamless has no stream"):
         await require_caught_up_mapping(clients, table, NOW)

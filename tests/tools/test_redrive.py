@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.copy.entries import version_in
 from asyncsync.copy.repair import Target
-from asyncsync.encode import version
+from asyncsync.fence import version
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.mapping.event_source_mapping import Batch, shard_record
 from asyncsync.mapping.on_failure import on_failure
@@ -28,48 +28,12 @@ from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
 from asyncsync.tools.redrive.discarded import Discarded, fitting, highest, read_discarded
 from asyncsync.tools.redrive.objects import Bucket
 from tests.support.events import FIRST, LABEL, arn, event, item, record
+from tests.support.on_failure import LABEL_MS, at_version, discarded
 from tests.support.tables import only_moto
-
-LABEL_MS = 1_767_225_600_000  # of the builders' stream
 
 
 def key(number: int) -> Any:
     return (("Number", "N", str(number)),)
-
-
-def at_version(sequence_number: int) -> bytes:
-    return version(LABEL_MS, SequenceNumber(sequence_number))
-
-
-def discarded(records: Sequence[Any], *, as_object: bool = False, table: str = "Players") -> bytes:
-    """An on-failure object in AWS's shape, its payload an escaped string or an object."""
-    made: dict[str, Any] = {
-        "requestContext": {
-            "requestId": "316aa6d0-8154-xmpl-85d7-4a178a6f27d1",
-            "functionArn": "arn:aws:lambda:us-east-1:111122223333:function:mirror",
-            "condition": "RetryAttemptsExhausted",
-            "approximateInvokeCount": 4,
-        },
-        "responseContext": {
-            "statusCode": 200,
-            "executedVersion": "$LATEST",
-            "functionError": None,
-        },
-        "version": "1.0",
-        "timestamp": "2026-01-02T00:13:49.717Z",
-        "DDBStreamBatchInfo": {
-            "shardId": "shardId-00000001573689847184-864758bb",
-            "startSequenceNumber": "1",
-            "endSequenceNumber": "2",
-            "approximateArrivalOfFirstRecord": "2026-01-02T00:13:19Z",
-            "approximateArrivalOfLastRecord": "2026-01-02T00:13:19Z",
-            "batchSize": len(records),
-            "streamArn": arn(table=table),
-        },
-    }
-    body = event(records)
-    made["payload"] = json.loads(body) if as_object else body.decode()
-    return orjson.dumps(made)
 
 
 # --- what an object says ----------------------------------------------------------------------
@@ -249,10 +213,8 @@ def server(fake_server: ServerProcess) -> ServerProcess:
 
 
 @pytest.fixture
-def client(server: ServerProcess) -> Iterator[redis.Redis]:
-    with redis.Redis(host=server.host, port=server.port) as opened:
-        opened.flushall()
-        yield opened
+def client(fake_client: redis.Redis) -> redis.Redis:
+    return fake_client
 
 
 @pytest.fixture
@@ -573,7 +535,7 @@ async def test_every_page_of_a_listing_is_read(bucket: tuple[Any, str]) -> None:
 
 @only_moto
 async def test_a_bucket_that_is_not_there_is_said_in_one_line(bench: Bench) -> None:
-    with pytest.raises(CommandFailed, match="S3 refused listing s3://none/a: NoSuchBucket"):
+    with pytest.raises(AwsFailed, match="S3 refused listing s3://none/a: NoSuchBucket"):
         await bench.redrive("s3://none/a")
 
 

@@ -15,21 +15,17 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError
-from asyncsync.aws.clients import (
-    AwsClients,
-    AwsFailed,
-    IteratorGone,
+from asyncsync.aws.clients import AwsClients, AwsFailed, IteratorGone
+from asyncsync.aws.items import get_item, scan
+from asyncsync.aws.streams import (
     RecordPage,
     Shard,
-    describe_table,
-    get_item,
     lambda_record,
     read_page,
-    scan,
     shard_iterator,
     shards,
-    stream_of,
 )
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.mapping.answers import Answer, FunctionError, Returned

@@ -21,33 +21,26 @@ from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import scan_page
 from asyncsync.copy import reader as copy_module
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import Call
 from asyncsync.tools.audit import command as audit_module
 from asyncsync.tools.audit.command import AuditOptions, audit_with
-from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.deadline import OutOfTime
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive_with
+from asyncsync.tools.retire.command import RetireOptions, retire_with
 from asyncsync.tools.state import FORMAT, FileState, keep
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, arn, record
+from tests.support.on_failure import discarded
 from tests.support.tables import load, make_table, numbered, only_moto, until
-from tests.tools.test_redrive import discarded
 
 ITEMS = 240
 
 
 pytestmark = only_moto  # how many items a segment has is of it
-
-
-@pytest.fixture
-def table(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own."""
-    kept = [c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_")]
-    return "".join(kept)[:200]
 
 
 @pytest.fixture
@@ -464,13 +457,13 @@ async def test_names_of_a_server_that_does_not_say_who_it_is_are_scanned_in_one_
     planted = plant(real_client, table)
     starts = iter(range(10**6))
 
-    async def servers(_: Copy, nodes: Any) -> list[str]:
+    async def servers(_: CopyReader, nodes: Any) -> list[str]:
         return [f"None {next(starts)}" if says == "another" else "" for _ in nodes]
 
     if says == "an error":
         monkeypatch.setattr(copy_module, "Call", _asking_for_what_is_not_there)
     else:
-        monkeypatch.setattr(Copy, "servers", servers)
+        monkeypatch.setattr(CopyReader, "servers", servers)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
         table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True

@@ -13,7 +13,8 @@ from typing import Any
 
 import anyio
 
-from asyncsync.aws.clients import aws_errors, scan
+from asyncsync.aws.clients import aws_errors
+from asyncsync.aws.items import scan
 from asyncsync.config import parse_url
 from asyncsync.lab.compare import (
     Findings,

@@ -20,27 +20,30 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
+from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.aws.items import (
+    Item,
     consistent_reads,
     eventual_reads,
     image_of,
+    json_attributes,
+    key_of,
     scan_page,
     sdk_attributes,
 )
-from asyncsync.copy.entries import Item, key_of
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.names import KeyNames
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.tools.audit.confirm import Comparer, Difference, Kind, settle, wait_s
 from asyncsync.tools.audit.orphans import suspects
 from asyncsync.tools.audit.report import AuditReport, Tally
-from asyncsync.tools.audit.scan import KeyScan, names_of, naming
 from asyncsync.tools.cursors import Cursors, Page, add, counts
 from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
+from asyncsync.tools.key_scan import KeyScan, names_of, naming
 from asyncsync.tools.output import Say
 from asyncsync.tools.state import Document, SavedRun, autosave, keep, open_state
 
@@ -239,7 +242,7 @@ class Auditor:
         self._repairer = Repairer(mirror, table.name, reads) if options.repair else None
         self._turn = anyio.Lock()  # the repairer's: one call at a time
         self._wait = wait_s(options.recheck_after_s)
-        self._copy = Copy(mirror)
+        self._copy = CopyReader(mirror)
         self._comparer = Comparer(mirror, table.name, self._copy)
         self._look = partial(self._comparer.look, read=reads)
         self._waiting = anyio.Semaphore(CHUNKS_WAITING_MAX)
@@ -286,7 +289,7 @@ class Auditor:
             while True:
                 segment = parts.drawn[at], parts.segments
                 ask = partial(scan_page, self._clients, self._table.name, *segment, after)
-                page = await self._pace.take(ask)
+                page = await self._pace.read(ask)
                 after = page.rest
                 held = json_attributes(after) if after else None
                 step = phase.trail.add_page(at, held, Tally())

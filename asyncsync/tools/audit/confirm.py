@@ -8,7 +8,7 @@ finding. Where they have changed, the stream is at work on the key, and it is lo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Literal, TypeAlias
@@ -16,12 +16,11 @@ from typing import Literal, TypeAlias
 import anyio
 
 from asyncsync.config import Config
-from asyncsync.copy.entries import entries_of
+from asyncsync.copy.entries import KEYS_MAX, ItemEntry, ReadItems, entries_of
 from asyncsync.copy.equality import same_value
-from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import KEYS_MAX, ReadItems, Snapshot
+from asyncsync.copy.reader import ABSENT, CopyReader, Snapshot
 from asyncsync.mirror import Mirror
-from asyncsync.model import Encoded, Entry, Key
+from asyncsync.model import Entry, Key
 
 Kind: TypeAlias = Literal["missing", "stale", "orphan"]
 
@@ -69,7 +68,7 @@ def difference_of(
 class Comparer:
     """Compares items with the copy, on a connection of its own."""
 
-    def __init__(self, mirror: Mirror, table: str, copy: Copy) -> None:
+    def __init__(self, mirror: Mirror, table: str, copy: CopyReader) -> None:
         self._mirror = mirror
         self._table = table
         self._copy = copy
@@ -79,24 +78,27 @@ class Comparer:
 
         Raises what reading the copy raises, and ConfigError as encode does.
         """
-        made = self._made(found)
-        seen = await self._copy.see(made.entries)
-        return self._differences(found, made, _by_place(made.entries, seen))
+        items = self._entries(found)
+        return self._differences(found, items, await self._snapshots(items))
 
     async def look(self, keys: Sequence[Key], read: ReadItems) -> list[Difference]:
         """Read the copy, then the items, and compare: this order makes it a witness.
 
         Raises what compare raises, and what reading the items raises.
         """
-        named = self._made([(key, None) for key in keys]).entries
-        seen = _by_place(named, await self._copy.see(named))
+        snapshots = await self._snapshots(self._entries([(key, None) for key in keys]))
         images: list[bytes | None] = []
         for first in range(0, len(keys), KEYS_MAX):
             images += await read(keys[first : first + KEYS_MAX])
         found = list(zip(keys, images, strict=True))
-        return self._differences(found, self._made(found), seen)
+        return self._differences(found, self._entries(found), snapshots)
 
-    def _made(self, found: Sequence[tuple[Key, bytes | None]]) -> Encoded:
+    async def _snapshots(self, items: Sequence[ItemEntry]) -> list[Snapshot]:
+        """Read the copy in the items' order; an item without a name has nothing there."""
+        seen = iter(await self._copy.read_pairs([i.entry for i in items if i.entry is not None]))
+        return [next(seen) if item.entry else ABSENT for item in items]
+
+    def _entries(self, found: Sequence[tuple[Key, bytes | None]]) -> list[ItemEntry]:
         """Make entries for the earliest time that any clock may show."""
         earliest_ms = self._now_ms() - CLOCKS_MS
         return entries_of(found, self._table, self._mirror.rules, earliest_ms)
@@ -107,42 +109,38 @@ class Comparer:
     def _differences(
         self,
         found: Sequence[tuple[Key, bytes | None]],
-        made: Encoded,
-        seen: Mapping[int, Snapshot],
+        items: Sequence[ItemEntry],
+        snapshots: Sequence[Snapshot],
     ) -> list[Difference]:
-        config, now_ms = self._mirror.config, self._now_ms()
-        reasons = {int(each.item_identifier): each.reason for each in made.rejects}
         differences: list[Difference] = []
-        for entry in made.entries:
-            at = int(entry.item_identifier)
-            key, image = found[at]
-            reason = reasons.pop(at, "")
-            kind = difference_of(
-                exists=image is not None,
-                entry=entry,
-                seen=seen[at],
-                config=config,
-                now_ms=now_ms,
-            )
-            if reason and kind is None and config.mode == "mirror":
-                kind = "missing"  # its readers miss, and it is in the table
+        for (_, image), item, snapshot in zip(found, items, snapshots, strict=True):
+            kind = self._kind(item, snapshot, exists=image is not None)
             if kind is not None:
-                differences.append(_difference(kind, key, entry, seen[at], reason))
-        if config.mode == "mirror":
-            differences += [  # no name can be made
-                Difference("missing", found[at][0], b"", (None, None), reason)
-                for at, reason in reasons.items()
-            ]
+                differences.append(_difference(kind, item, snapshot))
         return differences
 
+    def _kind(self, item: ItemEntry, snapshot: Snapshot, *, exists: bool) -> Kind | None:
+        config, kind = self._mirror.config, None
+        if item.entry is not None:
+            kind = difference_of(
+                exists=exists,
+                entry=item.entry,
+                seen=snapshot,
+                config=config,
+                now_ms=self._now_ms(),
+            )
+        if item.fault and kind is None and config.mode == "mirror":
+            return "missing"  # its readers miss, and it is in the table
+        return kind
 
-def _by_place(named: Sequence[Entry], seen: Sequence[Snapshot]) -> dict[int, Snapshot]:
-    return {int(each.item_identifier): at for each, at in zip(named, seen, strict=True)}
 
-
-def _difference(kind: Kind, key: Key, entry: Entry, seen: Snapshot, reason: str) -> Difference:
+def _difference(kind: Kind, item: ItemEntry, seen: Snapshot) -> Difference:
+    entry = item.entry
+    if entry is None:
+        return Difference(kind, item.key, b"", (None, None), item.fault)
     digest = None if seen.value is None else sha256(seen.value).digest()
-    return Difference(kind, key, entry.name, (digest, seen.fence), reason, entry.value, seen.value)
+    witness = (digest, seen.fence)
+    return Difference(kind, item.key, entry.name, witness, item.fault, entry.value, seen.value)
 
 
 def without_contents(difference: Difference) -> Difference:

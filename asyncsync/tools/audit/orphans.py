@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asyncsync.copy.entries import KEYS_MAX, ReadItems
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import KEYS_MAX, ReadItems
+from asyncsync.copy.reader import CopyReader
 from asyncsync.model import Key
+from asyncsync.tools.key_scan import keys_of
 
 _STRING, _GONE = b"string", b"none"
 
@@ -27,7 +28,7 @@ class Suspects:
 
 
 async def suspects(
-    found: Sequence[bytes], names: KeyNames, copy: Copy, read: ReadItems
+    found: Sequence[bytes], names: KeyNames, copy: CopyReader, read: ReadItems
 ) -> Suspects:
     """Tell names of the copy apart; a fence is neither ours nor foreign.
 
@@ -46,19 +47,3 @@ async def suspects(
     orphans = [key for (_, key), held in zip(without, types, strict=True) if held == _STRING]
     others = sum(held not in (_STRING, _GONE) for held in types)
     return Suspects(len(ours) - others, len(items) - len(ours) + others, orphans)
-
-
-async def keys_of(found: Sequence[bytes], names: KeyNames, copy: Copy) -> list[Key | None]:
-    """Read the key out of each name, or of its value where the name says none.
-
-    Raises what reading the copy raises.
-    """
-    keys = [names.read(name) for name in found]
-    unread = [at for at, key in enumerate(keys) if key is None and names.may_be_hashed(found[at])]
-    if not unread:
-        return keys
-    values = await copy.values([found[at] for at in unread])
-    for at, value in zip(unread, values, strict=True):
-        if value is not None:
-            keys[at] = names.read_by_value(found[at], value)
-    return keys

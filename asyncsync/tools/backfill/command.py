@@ -20,9 +20,16 @@ import anyio
 import orjson
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
-from asyncsync.aws.items import consistent_reads, image_of, scan_page, sdk_attributes
-from asyncsync.copy.entries import key_of
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.items import (
+    consistent_reads,
+    image_of,
+    json_attributes,
+    key_of,
+    scan_page,
+    sdk_attributes,
+)
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.mirror import Mirror
 from asyncsync.tools.backfill.export import BrokenPart, Export, open_part, pages, read_manifests
 from asyncsync.tools.backfill.filler import Filler, Tally, TooLate, refuse_to_fill
@@ -247,7 +254,7 @@ async def _scan(run: Run, segment: int, filler: Filler) -> None:
     while True:
         read_s = run.mirror.wall_clock()
         ask = partial(scan_page, run.clients, run.table.name, segment, run.parts, after)
-        page = await run.pace.take(partial(ask, run.options.page_items))
+        page = await run.pace.read(partial(ask, run.options.page_items))
         found = [(key_of(item, run.names), image_of(item)) for item in page.items]
         try:
             done = await filler.page(found, read_s)

@@ -22,8 +22,9 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from asyncsync.aws.clients import Table, aws_errors
-from asyncsync.copy.entries import key_of
+from asyncsync.aws.clients import aws_errors
+from asyncsync.aws.items import key_of
+from asyncsync.aws.tables import Table
 from asyncsync.model import Key
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.state import s3_place

@@ -13,11 +13,11 @@ from typing import Any
 
 import anyio
 
-from asyncsync.copy.entries import entries_of, refuse_without_fence
+from asyncsync.copy.entries import ReadItems, entries_of, refuse_without_fence
 from asyncsync.copy.fill import SCRIPT, fill, fill_within_s
-from asyncsync.copy.repair import ReadItems, Repaired, Repairer, Target
+from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.mirror import Mirror
-from asyncsync.model import APPLIED, STANDS, Encoded, Entry, Key
+from asyncsync.model import APPLIED, STANDS, Entry, Key
 from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 
@@ -106,17 +106,19 @@ class Filler:
         Raises TooLate, StoreRefused, or what reading the items for a repair raises.
         """
         now_ms = int(self._mirror.wall_clock() * 1_000)
-        made = entries_of(found, self._table, self._mirror.rules, now_ms)
+        items = entries_of(found, self._table, self._mirror.rules, now_ms)
+        rejects = [item for item in items if item.fault]
+        entries = [i.entry for i in items if i.entry is not None and i.entry.value is not None]
+        keys = {item.entry.name: item.key for item in items if item.entry is not None}
         standing: list[Entry] = []
         tally = Tally(read=len(found))
-        wanted = [each for each in made.entries if each.value is not None]
-        await self._fill(wanted, read_s, standing, tally)
-        keys = [found[int(each.item_identifier)][0] for each in standing]
-        await self._repair([Target(key) for key in keys], tally)
+        await self._fill(entries, read_s, standing, tally)
+        await self._repair([Target(keys[entry.name]) for entry in standing], tally)
 
-        tally.left_out = len(found) - len(wanted) - len(made.rejects)
-        tally.rejected += len(made.rejects)
-        _name_rejects(made, tally)
+        tally.left_out = len(found) - len(entries) - len(rejects)
+        tally.rejected += len(rejects)
+        for item in rejects:
+            tally.name(_named(item.entry.name if item.entry else b"", item.fault))
         assert sum(counts(tally).values()) == 2 * tally.read, "the fate of every item is known"
         self._tally.add(tally.document())
         return tally
@@ -221,14 +223,6 @@ def _count(answer: Repaired, tally: Tally) -> None:
     else:
         tally.left += 1
     tally.name(_named(answer.name, answer.reason))
-
-
-def _name_rejects(made: Encoded, tally: Tally) -> None:
-    for reject in made.rejects[:NAMED_MAX]:
-        mine = (
-            each.name for each in made.entries if each.item_identifier == reject.item_identifier
-        )
-        tally.name(_named(next(mine, b""), reject.reason))
 
 
 def _named(name: bytes, reason: str) -> str:

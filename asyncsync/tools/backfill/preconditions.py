@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from asyncsync.aws.clients import AwsClients, Table, aws_errors, stream_of
+from asyncsync.aws.clients import AwsClients, aws_errors
+from asyncsync.aws.tables import Table, stream_of
 from asyncsync.tools.errors import CommandRefused
 
 # The mapping's newest records are older than this where it has not caught up. A busy mapping

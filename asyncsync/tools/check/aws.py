@@ -6,18 +6,17 @@ it loses records in a way that this names.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asyncsync.aws.clients import Table
+from asyncsync.aws.clients import AwsClients, aws_errors
+from asyncsync.aws.tables import Table
 from asyncsync.config import PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.keys import bind, parse_template
 from asyncsync.limits import FENCE_TTL_S_MIN
 from asyncsync.tools.check.verdict import Verdict
-from asyncsync.tools.errors import CommandFailed
 
 # Two readers a shard are let through, one on a global table (Lambda developer guide, "Using AWS
 # Lambda with DynamoDB").
@@ -36,41 +35,26 @@ class Function:
     others: Sequence[Mapping[str, Any]]  # on the same streams, calling something else
 
 
-async def read_function(name: str) -> Function:
-    """Read a function and its mappings; credentials and Region are the environment's.
+async def read_function(clients: AwsClients, name: str) -> Function:
+    """Read a function and its mappings.
 
-    Raises CommandFailed where Lambda cannot be used.
+    Raises AwsFailed where Lambda cannot be used.
     """
-    async with _client() as client:
-        found = await client.get_function_configuration(FunctionName=name)
-        mine = await _mappings(client, FunctionName=name)
-        streams = {each.get("EventSourceArn", "") for each in mine}
-        arns = {each["UUID"] for each in mine}
-        others = [
-            each
-            for stream in sorted(streams)
-            for each in await _mappings(client, EventSourceArn=stream)
-            if each["UUID"] not in arns
-        ]
+    async with clients.open("lambda") as client:
+        with aws_errors(f"reading function {name} and its mappings", "Lambda"):
+            found = await client.get_function_configuration(FunctionName=name)
+            mine = await _mappings(client, FunctionName=name)
+            streams = {each.get("EventSourceArn", "") for each in mine}
+            arns = {each["UUID"] for each in mine}
+            others = [
+                each
+                for stream in sorted(streams)
+                for each in await _mappings(client, EventSourceArn=stream)
+                if each["UUID"] not in arns
+            ]
     variables = found.get("Environment", {}).get("Variables", {})
     settings = {key: text for key, text in variables.items() if key.startswith(PREFIX)}
     return Function(name, settings, [m for m in mine if _is_stream(m)], others)
-
-
-@asynccontextmanager
-async def _client() -> AsyncIterator[Any]:
-    import aioboto3  # 0.9 s
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    session: Any = aioboto3.Session()
-    try:
-        async with session.client("lambda") as client:
-            yield client
-    except ClientError as exc:
-        error = exc.response.get("Error", {})
-        raise CommandFailed(f"Lambda: {error.get('Code')}: {error.get('Message')}") from exc
-    except BotoCoreError as exc:
-        raise CommandFailed(f"Lambda: {exc}") from exc
 
 
 async def _mappings(client: Any, **of: str) -> list[Mapping[str, Any]]:

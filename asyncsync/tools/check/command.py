@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from asyncsync.aws.clients import AwsFailed, Table, describe_table, open_clients
+from asyncsync.aws.clients import AwsFailed, open_clients
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.config import PREFIX, Config
 from asyncsync.tools.check.aws import (
     Function,
@@ -21,7 +22,7 @@ from asyncsync.tools.check.aws import (
 )
 from asyncsync.tools.check.redis import check_redis, scratch
 from asyncsync.tools.check.verdict import Verdict
-from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.output import Output
 
 Tell: TypeAlias = Callable[..., None]  # any number of verdicts
@@ -52,7 +53,7 @@ async def check(options: CheckOptions, env: Mapping[str, str], output: Output) -
         for each in found:
             output.line(str(each))
 
-    function = await _function(options.function, tell)
+    function = await _function(options, env, tell)
     config = _settings(options, function, env)
     table = await _table(options, env, tell)
     _judge_aws(function, table, config, tell)
@@ -97,15 +98,16 @@ def _settings(
     return Config.from_env({**theirs, **env, f"{PREFIX}REDIS_URL": url})
 
 
-async def _function(name: str | None, tell: Tell) -> Function | None:
-    if name is None:
+async def _function(options: CheckOptions, env: Mapping[str, str], tell: Tell) -> Function | None:
+    if options.function is None:
         return None
     try:
-        function = await read_function(name)
-    except (CommandFailed, AwsFailed) as exc:
+        async with open_clients(options.endpoint_url, env) as clients:
+            function = await read_function(clients, options.function)
+    except AwsFailed as exc:
         tell(Verdict("fix", "function", str(exc)))
         return None
-    tell(Verdict("ok", "function", f"{name} is there"))
+    tell(Verdict("ok", "function", f"{options.function} is there"))
     return function
 
 
@@ -115,6 +117,6 @@ async def _table(options: CheckOptions, env: Mapping[str, str], tell: Tell) -> T
     try:
         async with open_clients(options.endpoint_url, env) as clients:
             return await describe_table(clients, options.table)
-    except (CommandFailed, AwsFailed) as exc:
+    except AwsFailed as exc:
         tell(Verdict("fix", "table", str(exc)))
         return None

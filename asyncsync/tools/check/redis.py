@@ -15,6 +15,7 @@ from asyncsync.cluster import ClusterStore
 from asyncsync.config import Config, Server
 from asyncsync.connection import Password, ReplyError, open_connection
 from asyncsync.errors import StoreRefused, StoreUnavailable
+from asyncsync.fence import NO_VERSION, RANK_RECORD
 from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
 from asyncsync.model import Call
@@ -29,9 +30,6 @@ _PATIENCE_S = 60.0
 
 # Scratch keys end by themselves, should this end before it has removed them.
 _SCRATCH_LIFE_S = 60
-
-# A version below every record's: format 1, and zeros.
-_VERSION = b"1" + b"0" * 13 + b"01" + b"0" + b"1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,7 @@ async def _commands(config: Config, key: Scratch, password: Password) -> list[Ve
         if config.fence == "on" and all(each.state == "ok" for each in verdicts):
             expiry = b"%d" % int((time.time() + _SCRATCH_LIFE_S) * 1_000)
             life = b"%d" % _SCRATCH_LIFE_S
-            write = (b"2", key.name, key.fence, life, b"", _VERSION, expiry, b"{}")
+            write = (b"2", key.name, key.fence, life, b"", NO_VERSION + RANK_RECORD, expiry, b"{}")
             for name, arguments in (("write", write), ("removal", (b"DEL", key.name, key.fence))):
                 call = Call(arguments, (0,), fenced=name == "write", slot=slot(key.name))
                 verdicts.append(await _try(store, name, call))

@@ -18,8 +18,9 @@ import anyio
 import orjson
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, Table, describe_table, open_clients
+from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.aws.items import consistent_reads
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.repair import Repaired, Repairer
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key

@@ -16,8 +16,8 @@ from msgspec import Raw, Struct
 from asyncsync.collapse import collapse
 from asyncsync.copy.repair import Target
 from asyncsync.decode import decode
-from asyncsync.encode import version
 from asyncsync.errors import EventError
+from asyncsync.fence import version
 from asyncsync.model import Key
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import anyio
 
-from asyncsync.aws.clients import describe_table, open_clients, stream_of
+from asyncsync.aws.clients import open_clients
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.config import Config
 from asyncsync.mapping.answers import Answer
 from asyncsync.mapping.event_source_mapping import (

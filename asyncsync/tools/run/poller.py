@@ -13,15 +13,8 @@ from typing import TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 
-from asyncsync.aws.clients import (
-    AwsClients,
-    IteratorGone,
-    RecordPage,
-    Shard,
-    read_page,
-    shard_iterator,
-    shards,
-)
+from asyncsync.aws.clients import AwsClients, IteratorGone
+from asyncsync.aws.streams import RecordPage, Shard, read_page, shard_iterator, shards
 from asyncsync.errors import ConfigError, EventError, StoreRefused
 from asyncsync.mapping.answers import Answer, FunctionError, Returned
 from asyncsync.mapping.event_source_mapping import (

@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.names import KeyNames
+from asyncsync.copy.reader import CopyReader
+from asyncsync.model import Key
 from asyncsync.tools.cursors import Cursors, Page
 from asyncsync.tools.deadline import TimeLeft
 from asyncsync.tools.errors import CommandFailed
@@ -41,7 +43,7 @@ class KeyScan(Generic[T]):
         return made | {"beginnings": self.beginnings}
 
 
-async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -> KeyScan[T]:
+async def naming(copy: CopyReader, tally: T, held: Mapping[str, Any], *, kept: bool) -> KeyScan[T]:
     """Begin to scan names, or go on where the servers are those that they were.
 
     Raises what asking the copy raises, and CommandFailed where it began too often.
@@ -63,7 +65,11 @@ async def naming(copy: Copy, tally: T, held: Mapping[str, Any], *, kept: bool) -
 
 
 async def names_of(
-    copy: Copy, pattern: bytes, naming: KeyScan[T], make_tally: Callable[[], T], left_s: TimeLeft
+    copy: CopyReader,
+    pattern: bytes,
+    naming: KeyScan[T],
+    make_tally: Callable[[], T],
+    left_s: TimeLeft,
 ) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
     """Give names that a pattern fits, each few with their step, until all are or time is up.
 
@@ -76,7 +82,11 @@ async def names_of(
 
 
 async def _some(
-    copy: Copy, pattern: bytes, naming: KeyScan[T], make_tally: Callable[[], T], left_s: TimeLeft
+    copy: CopyReader,
+    pattern: bytes,
+    naming: KeyScan[T],
+    make_tally: Callable[[], T],
+    left_s: TimeLeft,
 ) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
     for part, place in naming.trail.todo():
         cursor: str | None = place or "0"
@@ -85,3 +95,19 @@ async def _some(
             yield found, naming.trail.add_page(part, cursor, make_tally())
             if left_s() <= 0:
                 return
+
+
+async def keys_of(found: Sequence[bytes], names: KeyNames, copy: CopyReader) -> list[Key | None]:
+    """Read the key out of each name, or of its value where the name says none.
+
+    Raises what reading the copy raises.
+    """
+    keys = [names.read(name) for name in found]
+    unread = [at for at, key in enumerate(keys) if key is None and names.may_be_hashed(found[at])]
+    if not unread:
+        return keys
+    values = await copy.values([found[at] for at in unread])
+    for at, value in zip(unread, values, strict=True):
+        if value is not None:
+            keys[at] = names.read_by_value(found[at], value)
+    return keys

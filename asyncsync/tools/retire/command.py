@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass
 import orjson
 from msgspec import structs
 
-from asyncsync.aws.clients import AwsClients, Table, describe_table, open_clients
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
-from asyncsync.tools.audit.orphans import keys_of
-from asyncsync.tools.audit.scan import names_of, naming
 from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
+from asyncsync.tools.key_scan import keys_of, names_of, naming
 from asyncsync.tools.output import Say
 from asyncsync.tools.state import Document, autosave, keep, open_state
 
@@ -91,7 +91,7 @@ async def retire_with(
             f"{options.template}: its names begin with nothing of their own, so a key "
             "of somebody else's could be one; give --scan-all-keys where the server has none"
         )
-    copy = Copy(mirror)
+    copy = CopyReader(mirror)
     tally = Tally()
     try:
         async with open_state(options.state, clients) as state:
@@ -124,7 +124,7 @@ def _identity(options: RetireOptions, mirror: Mirror, table: Table) -> Document:
 
 
 async def _few(
-    found: Sequence[bytes], old: KeyNames, present: KeyNames, copy: Copy, tally: Tally
+    found: Sequence[bytes], old: KeyNames, present: KeyNames, copy: CopyReader, tally: Tally
 ) -> None:
     names = [name for name in dict.fromkeys(found) if not is_fence(name)]
     types = await copy.types(names)
