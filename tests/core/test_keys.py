@@ -179,8 +179,8 @@ NO_SEPARATOR = "between two key attributes stands no literal"
     [
         ("{Number", "a { is not closed; write {{ for a literal one"),
         ("a:{", "a { is not closed; write {{ for a literal one"),
-        ("Number}", "a } stands alone; write }} for a literal one"),
-        ("{A}}", "a } stands alone; write }} for a literal one"),
+        ("Number}", "a } has no {; write }} for a literal one"),
+        ("{A}}", "a } has no {; write }} for a literal one"),
         ("{}", "{} names no attribute"),
         ("{a{b}", "{a{b} names no attribute"),
         ("{@nope}", "{@nope} is unknown; {@table} and {@key} are known"),
@@ -392,10 +392,10 @@ def test_a_key_function_gets_the_key_attributes_as_dynamodb_json() -> None:
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
-        (None, "the key function returned NoneType, not a text of 1 or more"),
-        (b"x", "the key function returned bytes, not a text of 1 or more"),
-        ("", "the key function returned str, not a text of 1 or more"),
-        ("\ud800", "the key function returned a text that is not UTF-8"),
+        (None, "the key function returned NoneType; it must return a non-empty string"),
+        (b"x", "the key function returned bytes; it must return a non-empty string"),
+        ("", "the key function returned str; it must return a non-empty string"),
+        ("\ud800", "the key function returned a string that is not UTF-8"),
     ],
 )
 def test_a_key_function_that_returns_no_text_rejects_the_record(made: Any, reason: str) -> None:
