@@ -26,8 +26,8 @@ from asyncsync.keys import (
     escape,
     from_function,
     parse_template,
+    redis_names,
     render,
-    settle,
 )
 from asyncsync.model import Encoded, Entry, Key, Reject, Stream, StreamRecord
 from asyncsync.shapes import Shapes
@@ -60,7 +60,7 @@ def encode(
     name_of = _namer(latest, stream, rules)
     for record in latest:
         try:
-            named.append((record, *settle(name_of(record.key))))
+            named.append((record, *redis_names(name_of(record.key))))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
     _refuse_shared_names(named)

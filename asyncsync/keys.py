@@ -164,7 +164,7 @@ def parse_name(bound: Template, name: bytes) -> dict[str, str] | None:
         match = _pattern(bound).fullmatch(name.decode())
     except UnicodeDecodeError:
         return None
-    if match is None or settle(name)[0] != name:
+    if match is None or redis_names(name)[0] != name:
         return None
     values: dict[str, str] = {}
     placeholders = [part for part in bound if isinstance(part, Placeholder)]
@@ -206,7 +206,7 @@ def from_function(function: KeyFunction, key: Key) -> bytes:
 _CLOSING_BRACE, _EXCLAMATION_MARK = b"}!"
 
 
-def settle(name: bytes) -> tuple[bytes, bytes]:
+def redis_names(name: bytes) -> tuple[bytes, bytes]:
     """Return the Redis key of an item's name, and its fence's name in the same slot.
 
     A name that is over-long, begins or ends like a fence, looks like a hashed one, or leaves no
