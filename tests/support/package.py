@@ -20,6 +20,7 @@ HOT = (
     "collapse",
     "values",
     "shapes",
+    "formats",
     "encode",
     "plan",
     "report",
@@ -35,4 +36,15 @@ HOT = (
 )
 
 # The pure part of it: no await, clock, environment or logging.
-CORE = ("fence", "decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
+CORE = (
+    "fence",
+    "decode",
+    "collapse",
+    "keys",
+    "values",
+    "shapes",
+    "formats",
+    "encode",
+    "plan",
+    "report",
+)
