@@ -54,7 +54,7 @@ class Transport(Protocol):
     async def write(self, data: bytes) -> None:
         """Send what goes at once and keep the rest, which goes while others wait or write."""
 
-    async def read(self, left: TimeLeft) -> bytes:
+    async def read(self, time_left: TimeLeft) -> bytes:
         """Wait for bytes as long as there is time left; none where the other side has ended.
 
         Raises TimeoutError.
@@ -82,14 +82,14 @@ class Connection:
     async def exchange(
         self,
         commands: Iterable[tuple[bytes | str, ...]],
-        settle: Callable[[object], None],
-        left: TimeLeft,
+        take: Callable[[object], None],
+        time_left: TimeLeft,
     ) -> None:
         """Send commands and hand over each reply, in order, as it comes.
 
         Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
         """
-        await self.receive(await self.send(commands), settle, left)
+        await self.receive(await self.send(commands), take, time_left)
 
     async def send(self, commands: Iterable[tuple[bytes | str, ...]]) -> int:
         """Send commands and return how many; waits for nobody.
@@ -99,7 +99,7 @@ class Connection:
         """
         count = size = 0
         packed: list[bytes] = []
-        with _told():
+        with _map_errors():
             for command in commands:
                 count += 1
                 # hiredis's stub knows tuples of one element only.
@@ -112,19 +112,21 @@ class Connection:
                 await self._transport.write(b"".join(packed))
         return count
 
-    async def receive(self, count: int, settle: Callable[[object], None], left: TimeLeft) -> None:
+    async def receive(
+        self, count: int, take: Callable[[object], None], time_left: TimeLeft
+    ) -> None:
         """Hand over so many replies, in order, each as it comes.
 
         Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
         """
-        with _told():
+        with _map_errors():
             for _ in range(count):
-                settle(await self._reply(left))
+                take(await self._reply(time_left))
 
-    async def _reply(self, left: TimeLeft) -> object:
+    async def _reply(self, time_left: TimeLeft) -> object:
         reply: object = self._parser.gets()
         while reply is self:
-            received = await self._transport.read(left)
+            received = await self._transport.read(time_left)
             if not received:
                 raise ConnectionResetError
             self._parser.feed(received)
@@ -133,7 +135,7 @@ class Connection:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _map_errors() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
@@ -146,7 +148,7 @@ def _told() -> Iterator[None]:
 
 
 async def open_connection(
-    server: Server, reach: OpenTransport, password: Password, left: TimeLeft
+    server: Server, open_transport: OpenTransport, password: Password, time_left: TimeLeft
 ) -> Connection:
     """Connect and sign in with the password of this moment.
 
@@ -155,7 +157,7 @@ async def open_connection(
     """
     secret = password()
     try:
-        wire = Connection(await reach(server, left))
+        connection = Connection(await open_transport(server, time_left))
     except TimeoutError:
         raise
     except OSError as exc:
@@ -167,18 +169,21 @@ async def open_connection(
     if server.database:
         commands.append(("SELECT", str(server.database)))
     try:
-        await _begin(wire, commands, server, left)
+        await _sign_in(connection, commands, server, time_left)
     except BaseException:
-        wire.abandon()
+        connection.abandon()
         raise
-    return wire
+    return connection
 
 
-async def _begin(
-    wire: Connection, commands: list[tuple[bytes | str, ...]], server: Server, left: TimeLeft
+async def _sign_in(
+    connection: Connection,
+    commands: list[tuple[bytes | str, ...]],
+    server: Server,
+    time_left: TimeLeft,
 ) -> None:
     replies: list[object] = []
-    await wire.exchange(commands, replies.append, left)
+    await connection.exchange(commands, replies.append, time_left)
     for command, reply in zip(commands, replies, strict=True):
         if isinstance(reply, ReplyError):
             refuse(reply, server, str(command[0]))

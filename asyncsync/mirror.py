@@ -86,14 +86,14 @@ class Mirror:
         self._password = _password_of(config, credentials, wall_clock)
         self._connect = connect
         self._loop: AbstractEventLoop | None = None
-        self._loops_store: Store | None = None
-        self._own_store: Store | None = None  # of lambda_handler, where no event loop is needed
+        self._loop_store: Store | None = None
+        self._socket_store: Store | None = None  # of lambda_handler, where no event loop is needed
         # What takes long is done now, as part of INIT, which has more processor than a small
         # function: importing asyncio for a cluster, and for TLS reading the authorities (40 ms).
         if config.redis_cluster:
-            self._store_of_loop()
+            self._get_loop_store()
         elif connect is None:
-            self._own_store = RedisStore(self._link(config.server, open_socket, SCRIPT))
+            self._socket_store = RedisStore(self._new_client(config.server, open_socket, SCRIPT))
         if config.server.tls:
             with suppress(OSError):  # connecting says what is wrong with the authorities
                 tls_context(config.server.ca_file)
@@ -106,25 +106,25 @@ class Mirror:
             connect,
         )
 
-        reach = asyncio_transport(self._connect or connect)
+        open_transport = asyncio_transport(self._connect or connect)
 
-        def link_of(server: Server) -> Client:
-            return self._link(server, reach, script)
+        def new_client(server: Server) -> Client:
+            return self._new_client(server, open_transport, script)
 
         if not self.config.redis_cluster:
-            return RedisStore(link_of(self.config.server))
+            return RedisStore(new_client(self.config.server))
         from asyncsync.cluster import ClusterStore  # 3 ms that only a cluster pays
 
-        return ClusterStore(self.config.server, link_of)
+        return ClusterStore(self.config.server, new_client)
 
-    def _link(self, server: Server, reach: OpenTransport, script: bytes) -> Client:
+    def _new_client(self, server: Server, open_transport: OpenTransport, script: bytes) -> Client:
         timeout_ms = self.config.timeout_ms
-        return Client(server, timeout_ms, reach, self.clock, self._password, script)
+        return Client(server, timeout_ms, open_transport, self.clock, self._password, script)
 
-    def _store_of_loop(self) -> Store:
-        if self._loops_store is None:
-            self._loops_store = self.new_store(SCRIPT)
-        return self._loops_store
+    def _get_loop_store(self) -> Store:
+        if self._loop_store is None:
+            self._loop_store = self.new_store(SCRIPT)
+        return self._loop_store
 
     async def _run(
         self, event: bytes | Mapping[str, Any], end_s: float, request_id: str, store: Store
@@ -153,7 +153,7 @@ class Mirror:
         raises RuntimeError. Raises EventError, ConfigError or StoreRefused where no partial
         answer makes sense, and EventError or BatchFailed after the rest of the batch was written.
         """
-        return await self._answer(event, context, self._store_of_loop())
+        return await self._answer(event, context, self._get_loop_store())
 
     async def _answer(
         self, event: bytes | Mapping[str, Any], context: LambdaContext | None, store: Store
@@ -178,8 +178,8 @@ class Mirror:
         It blocks, as Lambda expects. Only a cluster, or a `connect` of one's own, needs an
         event loop for it.
         """
-        if self._own_store is not None:
-            return run_blocking(self._answer(event, context, self._own_store))
+        if self._socket_store is not None:
+            return run_blocking(self._answer(event, context, self._socket_store))
         import asyncio
 
         if self._loop is None:
@@ -188,7 +188,7 @@ class Mirror:
 
     def close(self) -> None:
         """Give up the connections and the event loop; for tests and tools, Lambda never does."""
-        for store in (self._own_store, self._loops_store):
+        for store in (self._socket_store, self._loop_store):
             if store is not None:
                 store.close()
         if self._loop is not None and not self._loop.is_closed():

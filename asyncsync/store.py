@@ -61,8 +61,8 @@ class Store(Protocol):
 class RedisStore:
     """One server behind one connection."""
 
-    def __init__(self, link: Client) -> None:
-        self._link = link
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
         """Write a plan before end_s, on this store's clock; say what became of each entry.
@@ -73,11 +73,11 @@ class RedisStore:
         if not entry_count:
             return Written([], 0.0)
         job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
-        reused = self._link.is_open
-        error = await self._link.write(job)
+        reused = self._client.is_open
+        error = await self._client.write(job)
         reconnected = error is not None and reused and is_retryable(error, job.pending)
         if reconnected:
-            error = await self._link.write(job)
+            error = await self._client.write(job)
         if error is not None:
             failed = Outcome("failed", error.error, error.reason)
             job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
@@ -88,7 +88,7 @@ class RedisStore:
 
     def close(self) -> None:
         """Throw the connection away; the next apply opens a new one."""
-        self._link.close()
+        self._client.close()
 
 
 class Job(Struct):
@@ -97,7 +97,7 @@ class Job(Struct):
     end_s: float
     pending: list[Call]
     outcomes: list[Outcome]
-    coming: Iterator[Call] = field(default_factory=lambda: iter(()))  # not made yet
+    upcoming: Iterator[Call] = field(default_factory=lambda: iter(()))  # not made yet
     redirected: list[tuple[Call, ReplyError]] = field(default_factory=list)
     round_trip_s: float = 0.0
     out_of_time: bool = False  # before the last of them was made
@@ -117,7 +117,7 @@ class Client:
         self,
         server: Server,
         timeout_ms: int,
-        reach: OpenTransport,
+        open_transport: OpenTransport,
         clock: Clock,
         password: Password,
         script: bytes = SCRIPT,
@@ -126,15 +126,15 @@ class Client:
         self._script, self._digest = script, digest_of(script)
         self._password = password
         self._timeout_s = timeout_ms / 1_000
-        self._reach = reach
+        self._open_transport = open_transport
         self._clock = clock
-        self._wire: Connection | None = None
+        self._connection: Connection | None = None
         self._is_free = Lock()
 
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, dead or alive."""
-        return self._wire is not None
+        return self._connection is not None
 
     async def write(self, job: Job) -> StoreUnavailable | None:
         """Send what is pending and return why it could not be done, None where it was.
@@ -142,13 +142,13 @@ class Client:
         Calls that the server sends elsewhere are done here, and wait among the redirected.
         """
         try:
-            with self._alone():
-                wire = await self._opened(job.end_s)
-                await self._exchange(wire, job, b"EVALSHA", self._digest)
+            with self._exclusive():
+                connection = await self._connect(job.end_s)
+                await self._exchange(connection, job, b"EVALSHA", self._digest)
                 if job.pending:
                     # The script is not there (a restart, SCRIPT FLUSH): EVAL brings it.
                     self._check_time(job.end_s)
-                    await self._exchange(wire, job, b"EVAL", self._script)
+                    await self._exchange(connection, job, b"EVAL", self._script)
                 if job.out_of_time:
                     raise OutOfTime
         except StoreUnavailable as exc:
@@ -161,14 +161,14 @@ class Client:
         Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
         """
         replies: list[object] = []
-        with self._alone():
-            wire = await self._opened(end_s)
-            with _in_time("waiting for the answer"):
-                await wire.exchange([command], replies.append, self._left(end_s))
+        with self._exclusive():
+            connection = await self._connect(end_s)
+            with _map_timeout("waiting for the answer"):
+                await connection.exchange([command], replies.append, self._time_left(end_s))
         return replies[0]
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Let one at a time use the connection, and throw it away where that fails.
 
         Raises RuntimeError: two would read each other's replies.
@@ -185,22 +185,26 @@ class Client:
         finally:
             self._is_free.release()
 
-    async def _opened(self, end_s: float) -> Connection:
+    async def _connect(self, end_s: float) -> Connection:
         self._check_time(end_s)
-        if self._wire is None:
-            left = self._left(end_s)
-            with _in_time("connecting"):
-                self._wire = await open_connection(self._server, self._reach, self._password, left)
+        if self._connection is None:
+            time_left = self._time_left(end_s)
+            with _map_timeout("connecting"):
+                self._connection = await open_connection(
+                    self._server, self._open_transport, self._password, time_left
+                )
             self._check_time(end_s)
-        return self._wire
+        return self._connection
 
-    async def _exchange(self, wire: Connection, job: Job, command: bytes, script: bytes) -> None:
+    async def _exchange(
+        self, connection: Connection, job: Job, command: bytes, script: bytes
+    ) -> None:
         """Make one round trip; a call without a reply, or without its script, stays pending."""
         # None stands for ASKING, which says of the next command only that it was sent here.
         sent: list[Call | None] = []
         unanswered = iter(sent)
 
-        def settle(reply: object) -> None:
+        def take(reply: object) -> None:
             call = next(unanswered)
             if call is None:
                 return
@@ -210,10 +214,10 @@ class Client:
             elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
                 job.redirected.append((call, reply))
             else:
-                self._settle(call, reply, job.outcomes)
+                self._record_reply(call, reply, job.outcomes)
 
         def commands() -> Iterator[tuple[bytes, ...]]:
-            for call in chain(waiting, self._coming(job)):
+            for call in chain(waiting, self._upcoming(job)):
                 if call.asking:
                     sent.append(None)
                     yield (b"ASKING",)
@@ -223,28 +227,28 @@ class Client:
         waiting, job.pending = iter(job.pending), []
         began_s = self._clock()
         try:
-            count = await wire.send(commands())
-            with _in_time("waiting for the answer"):
-                await wire.receive(count, settle, self._left(job.end_s))
+            count = await connection.send(commands())
+            with _map_timeout("waiting for the answer"):
+                await connection.receive(count, take, self._time_left(job.end_s))
         finally:
             job.pending += [call for call in unanswered if call is not None]
             job.pending += waiting  # where the connection broke before they were packed
             job.round_trip_s = self._clock() - began_s
 
-    def _coming(self, job: Job) -> Iterator[Call]:
+    def _upcoming(self, job: Job) -> Iterator[Call]:
         """Take calls that are made only now, as long as there is time to send them."""
-        for call in job.coming:
+        for call in job.upcoming:
             if self._is_late(job.end_s):
                 job.out_of_time = True
                 return
             yield call
 
-    def _left(self, end_s: float) -> TimeLeft:
+    def _time_left(self, end_s: float) -> TimeLeft:
         """Say, from now on, what is left of the timeout or of the invocation, less the answer."""
         until_s = min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)
         return lambda: until_s - self._clock()
 
-    def _settle(self, call: Call, reply: object, outcomes: list[Outcome]) -> None:
+    def _record_reply(self, call: Call, reply: object, outcomes: list[Outcome]) -> None:
         replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
         assert len(replies) == len(call.entries), "the script answers once for each key"
         for at, each in zip(call.entries, replies, strict=True):
@@ -273,13 +277,13 @@ class Client:
 
     def close(self) -> None:
         """Throw the connection away; the next use opens a new one."""
-        if self._wire is not None:
-            self._wire.abandon()
-            self._wire = None
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
 
 
 @contextmanager
-def _in_time(doing: str) -> Iterator[None]:
+def _map_timeout(doing: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as exc:

@@ -200,8 +200,8 @@ BUGS = (
         "deadline",
         "after a slow connect a write is sent with too little time left",
         "store.py",
-        "password, left)\n            self._check_time(end_s)\n",
-        "password, left)\n",
+        "            self._check_time(end_s)\n        return",
+        "        return",
     ),
     bug(
         "deadline",

@@ -134,8 +134,8 @@ MUTANTS = (
     Mutant(
         "nothing is sent after connecting with less than 500 ms left",
         "store.py",
-        "password, left)\n            self._check_time(end_s)\n",
-        "password, left)\n",
+        "            self._check_time(end_s)\n        return",
+        "        return",
     ),
     Mutant(
         "no wait is longer than what is left",
@@ -278,7 +278,7 @@ MUTANTS = (
     Mutant(
         "a name is looked up for no longer than there is time",
         "transport.py",
-        "looking.join(max(0.0, left()))",
+        "looking.join(max(0.0, time_left()))",
         "looking.join()",
         "edges/test_transport.py",
     ),
@@ -428,7 +428,7 @@ MUTANTS = (
     Mutant(
         "no topology outlives a failure",
         "cluster.py",
-        "            self._holders = []\n        return",
+        "            self._slot_owners = []\n        return",
         "            pass\n        return",
         RULES,
     ),
