@@ -20,7 +20,7 @@ from asyncsync.connection import ReplyError, refuse
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_MAX
 from asyncsync.model import Call, Outcome, Written
-from asyncsync.store import UNSENT, Client, Job, OutOfTime, is_retryable
+from asyncsync.store import UNSENT, Client, Job, OutOfTime, fail_calls, is_retryable
 
 
 class ClusterStore:
@@ -215,7 +215,7 @@ class _Run(Struct):
     def fail(self, calls: Sequence[Call], error: StoreUnavailable | None) -> None:
         assert error is not None, "what fails says why"
         self.out_of_time = self.out_of_time or isinstance(error, OutOfTime)
-        Job(self.end_s, [], self.outcomes).fail(calls, error.error, error.reason)
+        fail_calls(self.outcomes, calls, error.error, error.reason)
 
 
 class _Attempt(Struct, eq=False):

@@ -7,6 +7,7 @@ one server; a store decides what to do about what its links say.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -82,7 +83,7 @@ class RedisStore:
             failed = Outcome("failed", error.error, error.reason)
             job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
         for call, reply in job.redirected:
-            job.fail([call], reply.word, _CLUSTER)
+            fail_calls(job.outcomes, [call], reply.word, _CLUSTER)
         out_of_time = isinstance(error, OutOfTime)
         return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
 
@@ -97,17 +98,93 @@ class Job(Struct):
     end_s: float
     pending: list[Call]
     outcomes: list[Outcome]
-    upcoming: Iterator[Call] = field(default_factory=lambda: iter(()))  # not made yet
+    upcoming: Iterator[Call] = iter(())  # not made yet
     redirected: list[tuple[Call, ReplyError]] = field(default_factory=list)
     round_trip_s: float = 0.0
     out_of_time: bool = False  # before the last of them was made
 
-    def fail(self, calls: Sequence[Call], error: str, reason: str) -> None:
-        """Count the entries of calls as failed."""
-        failed = Outcome("failed", error, reason)
-        for call in calls:
-            for at in call.entries:
-                self.outcomes[at] = failed
+    def record_reply(self, call: Call, reply: object, server: Server) -> None:
+        """Note the outcome of each of a call's entries.
+
+        Raises StoreRefused where the server refuses the user.
+        """
+        replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
+        assert len(replies) == len(call.entries), "the script answers once for each key"
+        for at, entry_reply in zip(call.entries, replies, strict=True):
+            self.outcomes[at] = _outcome(call, entry_reply, server)
+
+
+def fail_calls(outcomes: list[Outcome], calls: Sequence[Call], error: str, reason: str) -> None:
+    """Note the entries of calls as failed."""
+    failed = Outcome("failed", error, reason)
+    for call in calls:
+        for at in call.entries:
+            outcomes[at] = failed
+
+
+def _outcome(call: Call, reply: object, server: Server) -> Outcome:
+    if isinstance(reply, bytes) and call.fenced:
+        reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
+    if isinstance(reply, ReplyError):
+        command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
+        refuse(reply, server, command)
+        reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
+        return Outcome("failed", reply.word, reason)
+    if call.fenced:
+        assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
+        return (FENCED, APPLIED, STANDS)[reply]
+    return APPLIED if reply == b"OK" else Outcome("applied", reply=reply)
+
+
+class _RoundTrip:
+    """The commands of one round trip and their replies; no call is ever in none of its places.
+
+    A call waits, was sent and has no reply, or lacks its script: it is unanswered. Else its
+    reply is recorded in the job, or the call is among the job's redirected ones.
+    """
+
+    def __init__(self, job: Job, server: Server, command: bytes, script: bytes) -> None:
+        self._job, self._server = job, server
+        self._command, self._script = command, script
+        self._waiting = iter(job.pending)
+        self._sent: deque[Call | None] = deque()  # None: ASKING, whose reply says nothing
+        self._without_script: list[Call] = []
+
+    def commands(self, upcoming: Iterator[Call]) -> Iterator[tuple[bytes, ...]]:
+        """Yield the commands of the calls that wait, then of those that are made meanwhile."""
+        for call in chain(self._waiting, upcoming):
+            # Noted first: the connection may break at ASKING already.
+            if call.asking:
+                self._sent += (None, call)
+                yield (b"ASKING",)
+            else:
+                self._sent.append(call)
+            yield (self._command, self._script, *call.arguments) if call.fenced else call.arguments
+
+    def take(self, reply: object) -> None:
+        """Take the reply to the first command without one.
+
+        Raises StoreRefused where the server refuses the user.
+        """
+        call = self._sent[0]
+        word = reply.word if isinstance(reply, ReplyError) else ""
+        if call is None:
+            pass  # it was ASKING's
+        elif word == "NOSCRIPT" and self._command == b"EVALSHA":
+            self._without_script.append(call)
+        elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
+            self._job.redirected.append((call, reply))
+        else:
+            self._job.record_reply(call, reply, self._server)
+        self._sent.popleft()
+
+    def unanswered(self) -> list[Call]:
+        """Return the calls to send again: nobody knows whether the server ran them."""
+        return [
+            *self._without_script,
+            *(call for call in self._sent if call is not None),
+            *self._waiting,
+        ]
 
 
 class Client:
@@ -200,39 +277,14 @@ class Client:
         self, connection: Connection, job: Job, command: bytes, script: bytes
     ) -> None:
         """Make one round trip; a call without a reply, or without its script, stays pending."""
-        # None stands for ASKING, which says of the next command only that it was sent here.
-        sent: list[Call | None] = []
-        unanswered = iter(sent)
-
-        def take(reply: object) -> None:
-            call = next(unanswered)
-            if call is None:
-                return
-            word = reply.word if isinstance(reply, ReplyError) else ""
-            if word == "NOSCRIPT" and command == b"EVALSHA":
-                job.pending.append(call)
-            elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
-                job.redirected.append((call, reply))
-            else:
-                self._record_reply(call, reply, job.outcomes)
-
-        def commands() -> Iterator[tuple[bytes, ...]]:
-            for call in chain(waiting, self._upcoming(job)):
-                if call.asking:
-                    sent.append(None)
-                    yield (b"ASKING",)
-                sent.append(call)
-                yield (command, script, *call.arguments) if call.fenced else call.arguments
-
-        waiting, job.pending = iter(job.pending), []
+        trip = _RoundTrip(job, self._server, command, script)
         began_s = self._clock()
         try:
-            count = await connection.send(commands())
             with _map_timeout("waiting for the answer"):
-                await connection.receive(count, take, self._time_left(job.end_s))
+                count = await connection.send(trip.commands(self._upcoming(job)))
+                await connection.receive(count, trip.take, self._time_left(job.end_s))
         finally:
-            job.pending += [call for call in unanswered if call is not None]
-            job.pending += waiting  # where the connection broke before they were packed
+            job.pending = trip.unanswered()
             job.round_trip_s = self._clock() - began_s
 
     def _upcoming(self, job: Job) -> Iterator[Call]:
@@ -247,25 +299,6 @@ class Client:
         """Say, from now on, what is left of the timeout or of the invocation, less the answer."""
         until_s = min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)
         return lambda: until_s - self._clock()
-
-    def _record_reply(self, call: Call, reply: object, outcomes: list[Outcome]) -> None:
-        replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
-        assert len(replies) == len(call.entries), "the script answers once for each key"
-        for at, each in zip(call.entries, replies, strict=True):
-            outcomes[at] = self._outcome(call, each)
-
-    def _outcome(self, call: Call, reply: object) -> Outcome:
-        if isinstance(reply, bytes) and call.fenced:
-            reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
-        if isinstance(reply, ReplyError):
-            command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
-            refuse(reply, self._server, command)
-            reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
-            return Outcome("failed", reply.word, reason)
-        if call.fenced:
-            assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
-            return (FENCED, APPLIED, STANDS)[reply]
-        return APPLIED if reply == b"OK" else Outcome("applied", reply=reply)
 
     def _check_time(self, end_s: float) -> None:
         """Make sure there is time to send; raise OutOfTime where there is not."""

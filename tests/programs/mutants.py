@@ -110,8 +110,8 @@ MUTANTS = (
     Mutant(
         "what has no answer in time has failed",
         "store.py",
-        '        failed = Outcome("failed", error, reason)\n',
-        "        failed = APPLIED\n",
+        '    failed = Outcome("failed", error, reason)\n',
+        "    failed = APPLIED\n",
     ),
     Mutant(
         "the socket that gave no answer is thrown away",
@@ -229,7 +229,7 @@ MUTANTS = (
     Mutant(
         "a server without the script gets it",
         "store.py",
-        'word == "NOSCRIPT" and command == b"EVALSHA"',
+        'word == "NOSCRIPT" and self._command == b"EVALSHA"',
         "False",
         "edges/test_store.py",
     ),
@@ -292,7 +292,7 @@ MUTANTS = (
     Mutant(
         "a reply speaks for its own call only",
         "store.py",
-        "            job.pending += [call for call in unanswered if call is not None]\n",
+        "            *(call for call in self._sent if call is not None),\n",
         "",
     ),
     Mutant(
@@ -414,8 +414,8 @@ MUTANTS = (
     Mutant(
         "ASKING stands before a call that is asked for",
         "store.py",
-        "                if call.asking:\n",
-        "                if False:\n",
+        "            if call.asking:\n",
+        "            if False:\n",
         RULES,
     ),
     Mutant(
