@@ -123,17 +123,17 @@ def fail_calls(outcomes: list[Outcome], calls: Sequence[Call], error: str, reaso
 
 
 def _outcome(call: Call, reply: object, server: Server) -> Outcome:
-    if isinstance(reply, bytes) and call.fenced:
-        reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
-    if isinstance(reply, ReplyError):
-        command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
-        refuse(reply, server, command)
-        reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
-        return Outcome("failed", reply.word, reason)
-    if call.fenced:
-        assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
-        return (FENCED, APPLIED, STANDS)[reply]
-    return APPLIED if reply == b"OK" else Outcome("applied", reply=reply)
+    if call.fenced and not isinstance(reply, ReplyError):
+        if not isinstance(reply, bytes):
+            assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
+            return (FENCED, APPLIED, STANDS)[reply]
+        reply = ReplyError(reply.decode(errors="replace").lstrip("-"))  # one key's refusal
+    if not isinstance(reply, ReplyError):
+        return Outcome("applied", reply=reply)
+    command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
+    refuse(reply, server, command)
+    reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
+    return Outcome("failed", reply.word, reason)
 
 
 class _RoundTrip:

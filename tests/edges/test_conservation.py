@@ -23,7 +23,7 @@ SERVER = parse_url("redis://unused")
 NEVER = float("inf")
 
 # Large enough that a few of them fill a write, so that a write can break in the middle.
-LONG = b"x" * 30_000
+LONG = b"x" * 65_500
 
 REPLIES = {
     "ok": b"+OK\r\n",
@@ -79,7 +79,7 @@ calls = st.lists(
         lambda fenced, asking, size: (fenced, asking, LONG[:size]),
         fenced=st.booleans(),
         asking=st.booleans(),
-        size=st.sampled_from([1, 20_000, 30_000]),
+        size=st.sampled_from([1, 20_000, 65_500]),
     ),
     min_size=1,
     max_size=8,
