@@ -58,7 +58,7 @@ class ClusterStore:
         except StoreUnavailable as exc:
             run.fail(calls, exc)
             return
-        shares = self._by_owner(calls, run)
+        shares = _by_owner(calls, self._slot_owners, run)
         for _ in range(REDIRECTIONS_MAX + 1):
             if not shares:
                 return
@@ -66,20 +66,6 @@ class ClusterStore:
             shares = await self._follow(attempts, run)
         for left in shares.values():
             run.fail(left, StoreUnavailable("Redirected", "nodes sent the write on too often"))
-
-    def _by_owner(self, calls: Sequence[Call], run: _Run) -> dict[Server, list[Call]]:
-        shares: dict[Server, list[Call]] = {}
-        for call in calls:
-            owner = self._slot_owner(call)
-            if owner is None:
-                run.fail([call], StoreUnavailable("Unassigned", "no node holds the key's slot"))
-            else:
-                shares.setdefault(owner, []).append(call)
-        return shares
-
-    def _slot_owner(self, call: Call) -> Server | None:
-        assert call.slot is not None, "a plan for a cluster knows its slots"
-        return self._slot_owners[call.slot]
 
     # --- one round trip per node ---------------------------------------------------------------
 
@@ -111,47 +97,14 @@ class ClusterStore:
 
     async def _follow(self, attempts: Sequence[_Attempt], run: _Run) -> dict[Server, list[Call]]:
         """Return what is to be sent next, and where; fail what is not."""
-        broken = [each for each in attempts if each.error is not None and each.job.pending]
-        again = [each for each in broken if not run.sent_again and each.is_retryable]
-        for each in broken:
-            run.dead.add(each.node)
-            if each not in again:
-                run.fail(each.job.pending, each.error)
-        redirected = [
-            (_redirection(reply, each.node), call, reply)
-            for each in attempts
-            for call, reply in each.job.redirected
-        ]
-        if again or (not run.topology_reloaded and any(r.word == "MOVED" for *_, r in redirected)):
+        retryable = _give_up(attempts, run)
+        redirections = _redirections(attempts)
+        is_moved = any(each.word == "MOVED" for each in redirections)
+        if retryable or (is_moved and not run.topology_reloaded):
             run.topology_reloaded = True
             with suppress(StoreUnavailable):  # then what was known has to do
                 await self._load_topology(run)
-
-        shares: dict[Server, list[Call]] = {}
-        for each in again:
-            self._send_again(each, shares, run)
-        for target, call, reply in redirected:
-            if target is None:
-                run.fail([call], StoreUnavailable(reply.word, "the node did not say where to"))
-                continue
-            if reply.word == "MOVED":
-                assert call.slot is not None, "a plan for a cluster knows its slots"
-                self._slot_owners[call.slot] = target
-            shares.setdefault(target, []).append(structs.replace(call, asking=reply.word == "ASK"))
-        return shares
-
-    def _send_again(self, broken: _Attempt, shares: dict[Server, list[Call]], run: _Run) -> None:
-        """Send what a dead node left to who holds it now.
-
-        That may be the same node, where its connection was from an earlier invocation.
-        """
-        for call in broken.job.pending:
-            owner = self._slot_owner(call)
-            if owner is None or (owner == broken.node and not broken.reused):
-                run.fail([call], broken.error)
-            else:
-                run.sent_again = True
-                shares.setdefault(owner, []).append(structs.replace(call, asking=False))
+        return _route(retryable, redirections, self._slot_owners, run)
 
     # --- the topology --------------------------------------------------------------------------
 
@@ -231,14 +184,92 @@ class _Attempt(Struct, eq=False):
         return self.error is not None and is_retryable(self.error, self.job.pending)
 
 
-def _redirection(reply: ReplyError, node: Server) -> Server | None:
-    """Read where to, as in MOVED 3999 10.0.0.1:6381; None where that cannot be read."""
+def _slot(call: Call) -> int:
+    assert call.slot is not None, "a plan for a cluster knows its slots"
+    return call.slot
+
+
+def _by_owner(
+    calls: Sequence[Call], slot_owners: Sequence[Server | None], run: _Run
+) -> dict[Server, list[Call]]:
+    """Share calls out to the owners of their slots; fail those whose slot has none."""
+    shares: dict[Server, list[Call]] = {}
+    for call in calls:
+        owner = slot_owners[_slot(call)]
+        if owner is None:
+            run.fail([call], StoreUnavailable("Unassigned", "no node holds the key's slot"))
+        else:
+            shares.setdefault(owner, []).append(call)
+    return shares
+
+
+class _Redirection(Struct):
+    """A call that a node sent on: MOVED for good, or ASK for this once."""
+
+    call: Call
+    word: str
+    target: Server | None  # None: the node did not say where to
+
+
+def _give_up(attempts: Sequence[_Attempt], run: _Run) -> list[_Attempt]:
+    """Return the attempts whose pending calls may be sent once more; fail those of the others."""
+    broken = [each for each in attempts if each.error is not None and each.job.pending]
+    retryable = [each for each in broken if each.is_retryable and not run.sent_again]
+    for attempt in broken:
+        run.dead.add(attempt.node)
+        if attempt not in retryable:
+            run.fail(attempt.job.pending, attempt.error)
+    return retryable
+
+
+def _redirections(attempts: Sequence[_Attempt]) -> list[_Redirection]:
+    """Read where each call is sent on to, as in MOVED 3999 10.0.0.1:6381."""
+    return [
+        _Redirection(call, reply.word, _target(reply, attempt.node))
+        for attempt in attempts
+        for call, reply in attempt.job.redirected
+    ]
+
+
+def _target(reply: ReplyError, node: Server) -> Server | None:
     words = str(reply).split(" ")
     host, colon, port = words[-1].rpartition(":")
     try:
         return _node_from(host, int(port), node) if len(words) == 3 and colon else None
     except ValueError:
         return None
+
+
+def _route(
+    retryable: Sequence[_Attempt],
+    redirections: Sequence[_Redirection],
+    slot_owners: list[Server | None],
+    run: _Run,
+) -> dict[Server, list[Call]]:
+    """Return the calls to send next, by node; fail those that can go nowhere.
+
+    A pending call goes to who owns its slot now. That may be the node that did not answer, if
+    its connection was from an earlier invocation. A slot that has moved changes its owner.
+    """
+    shares: dict[Server, list[Call]] = {}
+    for attempt in retryable:
+        for call in attempt.job.pending:
+            owner = slot_owners[_slot(call)]
+            if owner is None or (owner == attempt.node and not attempt.reused):
+                run.fail([call], attempt.error)
+            else:
+                run.sent_again = True
+                shares.setdefault(owner, []).append(structs.replace(call, asking=False))
+    for each in redirections:
+        if each.target is None:
+            error = StoreUnavailable(each.word, "the node did not say where to")
+            run.fail([each.call], error)
+            continue
+        is_ask = each.word == "ASK"
+        if not is_ask:
+            slot_owners[_slot(each.call)] = each.target
+        shares.setdefault(each.target, []).append(structs.replace(each.call, asking=is_ask))
+    return shares
 
 
 def _node_from(host: str, port: int, by: Server) -> Server:

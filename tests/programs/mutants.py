@@ -400,8 +400,8 @@ MUTANTS = (
     Mutant(
         "a call that is moved is followed",
         "cluster.py",
-        "            shares.setdefault(target, [])",
-        "            reply.word == 'ASK' and shares.setdefault(target, [])",
+        "        shares.setdefault(each.target, [])",
+        "        is_ask and shares.setdefault(each.target, [])",
         RULES,
     ),
     Mutant(
@@ -421,8 +421,8 @@ MUTANTS = (
     Mutant(
         "a slot that is asked for elsewhere has not moved",
         "cluster.py",
-        '            if reply.word == "MOVED":\n',
-        "            if True:\n",
+        "        if not is_ask:\n",
+        "        if True:\n",
         RULES,
     ),
     Mutant(
