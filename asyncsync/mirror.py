@@ -71,33 +71,29 @@ class Mirror:
         credentials: Credentials | None = None,
         emit: Callable[[bytes], None] = print_line,
     ) -> None:
-        if transform is not None and config.value != "json":
-            raise ConfigError("a transform makes plain JSON or bytes: it needs value='json'")
-        if transform is not None and config.mode == "invalidate":
-            raise ConfigError(
-                "a transform is never called with mode='invalidate': it writes no value"
-            )
+        _refuse_transform(transform, config)
         self.config = config
         self.rules = EncodeRules(config, key, transform)
-        self.raw_event = raw_event and config.raw_event == "auto" and take_raw_events(sys.modules)
         self.clock = clock
         self.wall_clock = wall_clock
         self._emit = emit
         self._password = _password_of(config, credentials, wall_clock)
         self._connect = connect
+        self._is_cold = True
         self._loop: AbstractEventLoop | None = None
         self._loop_store: Store | None = None
         self._socket_store: Store | None = None  # of lambda_handler, where no event loop is needed
         # What takes long is done now, as part of INIT, which has more processor than a small
         # function: importing asyncio for a cluster, and for TLS reading the authorities (40 ms).
         if config.redis_cluster:
-            self._get_loop_store()
+            self._loop_store = self.new_store(SCRIPT)
         elif connect is None:
-            self._socket_store = RedisStore(self._new_client(config.server, open_socket, SCRIPT))
+            self._socket_store = RedisStore(self.new_client(config.server, open_socket))
         if config.server.tls:
             with suppress(OSError):  # connecting says what is wrong with the authorities
                 tls_context(config.server.ca_file)
-        self._is_cold = True
+        # Last, because it changes AWS's client: a refused mirror leaves that alone.
+        self.raw_event = raw_event and config.raw_event == "auto" and take_raw_events(sys.modules)
 
     def new_store(self, script: bytes) -> Store:
         """Make one more store of the same server, on the running event loop, with that script."""
@@ -109,7 +105,7 @@ class Mirror:
         open_transport = asyncio_transport(self._connect or connect)
 
         def new_client(server: Server) -> Client:
-            return self._new_client(server, open_transport, script)
+            return self.new_client(server, open_transport, script)
 
         if not self.config.redis_cluster:
             return RedisStore(new_client(self.config.server))
@@ -117,14 +113,12 @@ class Mirror:
 
         return ClusterStore(self.config.server, new_client)
 
-    def _new_client(self, server: Server, open_transport: OpenTransport, script: bytes) -> Client:
+    def new_client(
+        self, server: Server, open_transport: OpenTransport, script: bytes = SCRIPT
+    ) -> Client:
+        """Make a client of one server, signed in as this mirror is."""
         timeout_ms = self.config.timeout_ms
         return Client(server, timeout_ms, open_transport, self.clock, self._password, script)
-
-    def _get_loop_store(self) -> Store:
-        if self._loop_store is None:
-            self._loop_store = self.new_store(SCRIPT)
-        return self._loop_store
 
     async def _run(
         self, event: bytes | Mapping[str, Any], end_s: float, request_id: str, store: Store
@@ -153,7 +147,9 @@ class Mirror:
         raises RuntimeError. Raises EventError, ConfigError or StoreRefused where no partial
         answer makes sense, and EventError or BatchFailed after the rest of the batch was written.
         """
-        return await self._answer(event, context, self._get_loop_store())
+        if self._loop_store is None:
+            self._loop_store = self.new_store(SCRIPT)
+        return await self._answer(event, context, self._loop_store)
 
     async def _answer(
         self, event: bytes | Mapping[str, Any], context: LambdaContext | None, store: Store
@@ -196,6 +192,13 @@ class Mirror:
             self._loop.run_forever()  # one turn, which lets the socket go
             self._loop.close()
         self._loop = None
+
+
+def _refuse_transform(transform: Transform | None, config: Config) -> None:
+    if transform is not None and config.value != "json":
+        raise ConfigError("a transform makes plain JSON or bytes: it needs value='json'")
+    if transform is not None and config.mode == "invalidate":
+        raise ConfigError("a transform is never called with mode='invalidate': it writes no value")
 
 
 def _password_of(config: Config, credentials: Credentials | None, wall_clock: Clock) -> Password:
