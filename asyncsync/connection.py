@@ -99,7 +99,7 @@ class Connection:
         """
         count = size = 0
         packed: list[bytes] = []
-        with _map_errors():
+        with _map_errors("the connection broke", "no answer waiting for the answer"):
             for command in commands:
                 count += 1
                 # hiredis's stub knows tuples of one element only.
@@ -119,7 +119,7 @@ class Connection:
 
         Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
         """
-        with _map_errors():
+        with _map_errors("the connection broke", "no answer waiting for the answer"):
             for _ in range(count):
                 take(await self._reply(time_left))
 
@@ -135,13 +135,13 @@ class Connection:
 
 
 @contextmanager
-def _map_errors() -> Iterator[None]:
+def _map_errors(broke: str, silent: str) -> Iterator[None]:
     try:
         yield
-    except TimeoutError:
-        raise
+    except TimeoutError as exc:
+        raise StoreUnavailable("TimeoutError", silent, timed_out=True) from exc
     except OSError as exc:
-        raise StoreUnavailable(type(exc).__name__, "the connection broke") from exc
+        raise StoreUnavailable(type(exc).__name__, broke) from exc
     except ProtocolError as exc:
         reason = "the server does not speak Redis's protocol"
         raise StoreUnavailable("ProtocolError", reason) from exc
@@ -152,24 +152,13 @@ async def open_connection(
 ) -> Connection:
     """Connect and sign in with the password of this moment.
 
-    Raises StoreUnavailable, TimeoutError, or StoreRefused where the server refuses the
-    credentials.
+    Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
     """
     secret = password()
-    try:
+    with _map_errors("cannot connect", "no answer connecting"):
         connection = Connection(await open_transport(server, time_left))
-    except TimeoutError:
-        raise
-    except OSError as exc:
-        raise StoreUnavailable(type(exc).__name__, "cannot connect") from exc
-    commands: list[tuple[bytes | str, ...]] = []
-    if secret:
-        user = (server.username,) if server.username else ()
-        commands.append(("AUTH", *user, secret))
-    if server.database:
-        commands.append(("SELECT", str(server.database)))
     try:
-        await _sign_in(connection, commands, server, time_left)
+        await _sign_in(connection, server, secret, time_left)
     except BaseException:
         connection.abandon()
         raise
@@ -177,17 +166,20 @@ async def open_connection(
 
 
 async def _sign_in(
-    connection: Connection,
-    commands: list[tuple[bytes | str, ...]],
-    server: Server,
-    time_left: TimeLeft,
+    connection: Connection, server: Server, secret: str, time_left: TimeLeft
 ) -> None:
+    commands: list[tuple[str, ...]] = []
+    if secret:
+        user = (server.username,) if server.username else ()
+        commands.append(("AUTH", *user, secret))
+    if server.database:
+        commands.append(("SELECT", str(server.database)))
     replies: list[object] = []
     await connection.exchange(commands, replies.append, time_left)
-    for command, reply in zip(commands, replies, strict=True):
+    for (command, *_), reply in zip(commands, replies, strict=True):
         if isinstance(reply, ReplyError):
-            refuse(reply, server, str(command[0]))
-            raise StoreUnavailable(reply.word, f"the server refused {command[0]!r}")
+            refuse(reply, server, command)
+            raise StoreUnavailable(reply.word, f"the server refused {command!r}")
 
 
 def refuse(reply: ReplyError, server: Server, command: str) -> None:

@@ -43,7 +43,6 @@ REDIRECTIONS = ("MOVED", "ASK")
 _CLUSTER = "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true"
 
 UNSENT = Outcome("failed", "Unsent", "not sent")
-OUT_OF_TIME = Outcome("failed", "Deadline", "the invocation had too little time left")
 
 
 class Store(Protocol):
@@ -240,8 +239,7 @@ class Client:
         replies: list[object] = []
         with self._exclusive():
             connection = await self._connect(end_s)
-            with _map_timeout("waiting for the answer"):
-                await connection.exchange([command], replies.append, self._time_left(end_s))
+            await connection.exchange([command], replies.append, self._time_left(end_s))
         return replies[0]
 
     @contextmanager
@@ -266,10 +264,9 @@ class Client:
         self._check_time(end_s)
         if self._connection is None:
             time_left = self._time_left(end_s)
-            with _map_timeout("connecting"):
-                self._connection = await open_connection(
-                    self._server, self._open_transport, self._password, time_left
-                )
+            self._connection = await open_connection(
+                self._server, self._open_transport, self._password, time_left
+            )
             self._check_time(end_s)
         return self._connection
 
@@ -280,9 +277,8 @@ class Client:
         trip = _RoundTrip(job, self._server, command, script)
         began_s = self._clock()
         try:
-            with _map_timeout("waiting for the answer"):
-                count = await connection.send(trip.commands(self._upcoming(job)))
-                await connection.receive(count, trip.take, self._time_left(job.end_s))
+            count = await connection.send(trip.commands(self._upcoming(job)))
+            await connection.receive(count, trip.take, self._time_left(job.end_s))
         finally:
             job.pending = trip.unanswered()
             job.round_trip_s = self._clock() - began_s
@@ -315,19 +311,11 @@ class Client:
             self._connection = None
 
 
-@contextmanager
-def _map_timeout(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as exc:
-        raise StoreUnavailable("TimeoutError", f"no answer {doing}", timed_out=True) from exc
-
-
 class OutOfTime(StoreUnavailable):
     """The invocation ends too soon for another round trip; nothing is under way."""
 
     def __init__(self) -> None:
-        super().__init__(OUT_OF_TIME.error, OUT_OF_TIME.reason)
+        super().__init__("Deadline", "the invocation had too little time left")
 
 
 def is_retryable(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
