@@ -149,6 +149,19 @@ def test_a_mirror_of_ones_own_asks_for_bytes_only_where_it_is_told_to(
     assert printed == f"{raw_event} {raw_event}\n"
 
 
+def test_a_mirror_that_is_refused_leaves_the_client_alone() -> None:
+    printed = run_alone(
+        "import awslambdaric.lambda_runtime_client as client; "
+        "from asyncsync import Config, Mirror, ConfigError\n"
+        "config = Config(redis_url='rediss://mirror@unused', redis_iam_cache='players')\n"
+        "try:\n    Mirror(config, raw_event=True)\n"
+        "except ConfigError:\n"
+        "    print(client.LambdaRuntimeClient.marshaller.unmarshal_request(b'{}'))"
+    )
+
+    assert printed == "{}\n"
+
+
 def test_the_real_client_hands_bytes_to_a_function_of_ones_own(
     real_server: ServerProcess, real_client: redis.Redis, tmp_path: Path
 ) -> None:

@@ -65,10 +65,10 @@ async def check_redis(
     try:
         verdicts = await _server(config, scratches, password)
     except StoreUnavailable as exc:
+        if exc.timed_out:
+            return [Verdict("fix", "redis", f"{address} does not answer: is there a way to it?")]
         reason = " ".join(str(exc.__cause__ or exc).split())
         return [Verdict("fix", "redis", f"{address} cannot be reached: {reason}")]
-    except TimeoutError:
-        return [Verdict("fix", "redis", f"{address} does not answer: is there a way to it?")]
     except StoreRefused as exc:
         return [Verdict("fix", "redis", str(exc))]
     if any(each.subject == "cluster" and each.state == "fix" for each in verdicts):
