@@ -23,6 +23,7 @@ from asyncsync import Config, Mirror
 from asyncsync.aws.items import json_attributes
 from asyncsync.config import Server
 from asyncsync.connection import TimeLeft, Transport
+from asyncsync.fence import read_fence
 from asyncsync.lab.compare import Findings, compare, from_json, plain_item
 from asyncsync.lab.demo.changes import Change, make_changes
 from asyncsync.mapping.answers import Answer
@@ -37,7 +38,6 @@ from asyncsync.mapping.event_source_mapping import (
 from asyncsync.mirror import LambdaContext
 from asyncsync.report import Response
 from asyncsync.store import RedisStore
-from asyncsync.tools.get import read_fence
 from asyncsync.tools.run.poller import Consumer, function_of, wall_ms
 from asyncsync.transport_asyncio import Connect, Streams
 from tests.support.events import FIRST, TABLE, arn, record
