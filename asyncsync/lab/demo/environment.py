@@ -22,10 +22,10 @@ from asyncsync.aws.clients import AwsClients, aws_errors
 from asyncsync.config import Server
 from asyncsync.connection import tls_context
 from asyncsync.keys import redis_names
+from asyncsync.lab.demo.redis_client import client_arguments
 from asyncsync.lab.proxy import Proxy
 from asyncsync.lab.servers import binaries, dynamodb_process, fake_redis, redis_process
 from asyncsync.tools.errors import CommandFailed
-from asyncsync.lab.demo.redis_client import client_arguments
 from asyncsync.transport_asyncio import Connect, Streams
 
 TABLE = "Players"  # the seed's
