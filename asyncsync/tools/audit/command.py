@@ -41,11 +41,11 @@ from asyncsync.tools.audit.confirm import Comparer, Difference, Kind, settle, wa
 from asyncsync.tools.audit.orphans import suspects
 from asyncsync.tools.audit.report import AuditReport, Tally
 from asyncsync.tools.cursors import Cursors, Page, add, counts
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.key_scan import KeyScan, names_of, naming
 from asyncsync.tools.output import Say
-from asyncsync.tools.state import Document, SavedRun, autosave, keep, open_state
+from asyncsync.tools.state import Document, SavedRun, autosave, open_state, resume_or_begin
 
 # Segments of a whole scan, and parts of a sample, read side by side: one process compares on
 # one core, and more would only hold more pages.
@@ -92,7 +92,7 @@ async def audit(
     """Compare table and copy; return whether there is no finding, or each was repaired.
 
     Raises CommandRefused where it may not begin, CommandFailed, ConfigError or StoreRefused
-    where it cannot go on, OutOfTime where no more is to be begun.
+    where it cannot go on, DeadlineReached where no more is to be begun.
     """
     async with open_clients(options.endpoint_url, env) as clients:
         return await audit_with(clients, options, mirror, say, left_s)
@@ -113,7 +113,7 @@ async def audit_with(
     names = KeyNames(table.name, table.keys, table.types, mirror.rules)
     looks_for_orphans = _looks_for_orphans(options, names)
     async with open_state(options.state, clients) as state:
-        kept = await keep(state, await state.load(), _identity(options, mirror, table))
+        kept = await resume_or_begin(state, await state.load(), _identity(options, mirror, table))
         parts = await _parts(kept, table, options)
         ledger = AuditReport(
             say, as_json=options.as_json, show=options.show_values, expected=parts.expected
@@ -251,7 +251,7 @@ class Auditor:
     async def run(self, parts: Parts, kept: SavedRun, names: KeyNames | None) -> None:
         """Scan the table's parts, then the copy's names where there are any to be looked for.
 
-        Raises what reading table and copy raises, and OutOfTime.
+        Raises what reading table and copy raises, and DeadlineReached.
         """
         held = kept.document("progress")
         items = Cursors(len(parts.drawn), Tally(), held.get("items"))
@@ -364,4 +364,4 @@ class Auditor:
 
 def _refuse_to_go_on(trail: Cursors[Tally], of: str) -> None:
     if not trail.is_done:
-        raise OutOfTime(f"time is up: not all {of} was looked at")
+        raise DeadlineReached(f"time is up: not all {of} was looked at")

@@ -35,10 +35,10 @@ from asyncsync.tools.backfill.export import BrokenPart, Export, open_part, pages
 from asyncsync.tools.backfill.filler import Filler, Tally, TooLate, refuse_to_fill
 from asyncsync.tools.backfill.preconditions import require_caught_up_mapping
 from asyncsync.tools.cursors import counts
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.output import Say, progress, rate_and_left
-from asyncsync.tools.state import RUN, Document, SavedRun, keep, open_state
+from asyncsync.tools.state import RUN, Document, SavedRun, open_state, resume_or_begin
 
 # Segments worked on at once. One process encodes on one core: more only hold more pages.
 WORKERS_MAX = 16
@@ -106,7 +106,7 @@ async def backfill(
     """Fill the copy; return whether nothing was rejected or left.
 
     Raises CommandRefused where it may not begin, CommandFailed or StoreRefused where it cannot
-    go on, OutOfTime where no more is to be begun.
+    go on, DeadlineReached where no more is to be begun.
     """
     refuse_to_fill(mirror)
     _refuse_some_of_unknown(options)
@@ -144,7 +144,7 @@ async def backfill_with(
                 mirror=mirror,
                 clients=clients,
                 table=table,
-                kept=await keep(state, held, _identity(options, mirror, table, parts)),
+                kept=await resume_or_begin(state, held, _identity(options, mirror, table, parts)),
                 parts=parts,
                 pace=ReadBudget(options.max_rcu, chance=options.chance),
                 expected=table.items if export is None else export.items,
@@ -208,7 +208,7 @@ async def _run(run: Run, work: Work, say: Say) -> bool:
             tasks.cancel_scope.cancel()
         left = [part for part in run.todo() if part not in run.broken]
         if left:
-            raise OutOfTime(f"time is up: {len(left):,} of {run.parts:,} parts are not done")
+            raise DeadlineReached(f"time is up: {len(left):,} of {run.parts:,} parts are not done")
     except BaseException:
         _say_end(run, say, "cut short")
         raise

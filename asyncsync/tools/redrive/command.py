@@ -25,12 +25,12 @@ from asyncsync.copy.repair import Repaired, Repairer
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.tools.cursors import add, counts
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandFailed, first_error
 from asyncsync.tools.output import Say, progress
 from asyncsync.tools.redrive.discarded import Discarded, fitting, highest, read_discarded
 from asyncsync.tools.redrive.objects import DONE, Objects, open_objects
-from asyncsync.tools.state import Document, SavedRun, keep, open_state
+from asyncsync.tools.state import Document, SavedRun, open_state, resume_or_begin
 
 # Objects read side by side, whose keys are then repaired together: Lambda's events end at
 # 6 MB, so some 100 MB of them at most.
@@ -89,8 +89,8 @@ async def redrive(
 ) -> bool:
     """Redrive every object of the places; return whether none was left.
 
-    Raises CommandFailed, ConfigError or StoreRefused where it cannot go on, OutOfTime where no
-    more is to be begun.
+    Raises CommandFailed, ConfigError or StoreRefused where it cannot go on, DeadlineReached where
+    time is up.
     """
     async with open_clients(options.endpoint_url, env) as clients:
         return await redrive_with(clients, options, mirror, say, left_s)
@@ -116,7 +116,9 @@ async def redrive_with(
     ended = False
     try:
         async with open_state(options.state, clients) as state:
-            kept = await keep(state, await state.load(), _identity(options, mirror, table))
+            kept = await resume_or_begin(
+                state, await state.load(), _identity(options, mirror, table)
+            )
             with first_error():
                 await _places(clients, options, kept, redriver, said, left_s)
             await kept.remove()
@@ -157,7 +159,7 @@ async def _places(
         async with open_objects(place, clients) as objects:
             async for names in _groups(objects, after):
                 if worked and left_s() <= 0:
-                    raise OutOfTime("time is up: not all objects were looked at")
+                    raise DeadlineReached("time is up: not all objects were looked at")
                 said.left(await redriver.few(objects, names))
                 worked = True
                 far = {"place": number, "after": names[-1], "named": said.named}

@@ -21,11 +21,11 @@ from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.key_scan import keys_of, names_of, naming
 from asyncsync.tools.output import Say
-from asyncsync.tools.state import Document, autosave, keep, open_state
+from asyncsync.tools.state import Document, autosave, open_state, resume_or_begin
 
 _STRING = b"string"
 
@@ -62,7 +62,7 @@ async def retire(
     """Remove old names; return whether each item of theirs has its new one.
 
     Raises CommandRefused or ConfigError where it may not begin, CommandFailed or StoreRefused
-    where it cannot go on, OutOfTime where no more is to be begun.
+    where it cannot go on, DeadlineReached where no more is to be begun.
     """
     async with open_clients(options.endpoint_url, env) as clients:
         return await retire_with(clients, options, mirror, say, left_s)
@@ -95,7 +95,9 @@ async def retire_with(
     tally = Tally()
     try:
         async with open_state(options.state, clients) as state:
-            kept = await keep(state, await state.load(), _identity(options, mirror, table))
+            kept = await resume_or_begin(
+                state, await state.load(), _identity(options, mirror, table)
+            )
             held = kept.document("progress")
             found = await naming(copy, tally, held, kept=options.state is not None)
             with first_error():
@@ -104,7 +106,7 @@ async def retire_with(
                         await _few(some, old, present, copy, step.tally)
                         found.trail.complete(step)
             if not found.trail.is_done:
-                raise OutOfTime("time is up: not all names were looked at")
+                raise DeadlineReached("time is up: not all names were looked at")
             await kept.remove()
     finally:
         copy.close()
