@@ -69,8 +69,6 @@ BADLY_NAMED = {
     "tools/key_scan.py": "_some found held kept",
     "tools/backfill/command.py": "held",
     "tools/backfill/filler.py": "_named asked found made standing what",
-    "tools/check/command.py": "found",
-    "tools/check/redis.py": "left",
     "tools/redrive/command.py": "few found kept left named said",
     "tools/redrive/discarded.py": "found",
     "transport.py": "left",
