@@ -163,7 +163,7 @@ async def staged(
         )
         if options.redis_url is not None and not options.keep:
             stack.push_async_callback(_remove_keys, stage)
-        mirror = Mirror(config, connect=ours.connect, emit=stage.progress.take)
+        mirror = Mirror(config, connect=ours.connect, emit=stage.progress.read_log)
         stack.callback(mirror.close)
         stage.consumers = [
             Consumer(ours.mapping, function_of(mirror, INVOCATION_TIMEOUT_S), _watch_ours(stage)),
