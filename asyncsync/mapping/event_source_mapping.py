@@ -18,7 +18,13 @@ from typing import Any, Literal
 import orjson
 
 from asyncsync.errors import ConfigError
-from asyncsync.mapping.answers import Answer, FunctionError, Returned, Throttled, first_failed
+from asyncsync.mapping.answers import (
+    Answer,
+    FunctionError,
+    InvocationThrottled,
+    Returned,
+    first_failed,
+)
 from asyncsync.mapping.on_failure import Condition, OnFailure, on_failure
 
 # Lambda's synchronous payload (Lambda quotas, "Invocation payload"): a batch is cut before it.
@@ -201,7 +207,7 @@ class EventSourceMapping:
         assert lane.in_flight, "only a batch that is in flight is answered"
         assert lane.batches[0] is batch
         lane.in_flight = False
-        if isinstance(answer, Throttled):
+        if isinstance(answer, InvocationThrottled):
             return Decision("throttled", (), self._back_off(lane, now_ms))
 
         first_failed = self._first_failed(batch, answer)

@@ -16,11 +16,11 @@ import redis
 
 from asyncsync.aws.clients import json_attributes
 from asyncsync.lab.compare import compare, from_dynamodb_json, from_json, plain_item
-from asyncsync.lab.demo.changes import Change, make_changes
+from asyncsync.lab.demo.changes import ItemChange, make_changes
 from asyncsync.lab.demo.command import Hook, demo
-from asyncsync.lab.demo.environment import Reader
+from asyncsync.lab.demo.environment import DemoReader
 from asyncsync.lab.demo.stage import DemoOptions
-from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.values import to_json
 from tests.conftest import FOUND
@@ -98,7 +98,7 @@ def test_a_cut_lasts_until_an_attempt_of_ours_has_failed_in_it(
 
 
 def test_a_key_altered_behind_its_back_fails_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def alter(reader: Reader, table: str) -> None:
+    async def alter(reader: DemoReader, table: str) -> None:
         await reader.write(f"{table}:7", b'{"Number":7,"Version":1}')
 
     passed, said = run(monkeypatch, hook=alter)
@@ -116,7 +116,7 @@ def test_in_a_server_of_the_users_no_key_is_left_and_no_other_touched(
     said: list[str] = []
     seen: list[set[str]] = []
 
-    async def look(reader: Reader, table: str) -> None:
+    async def look(reader: DemoReader, table: str) -> None:
         seen.append({str(key).split(":")[0] for key in any_client.scan_iter()})
 
     options = DemoOptions(**SMALL, redis_url=any_server.url)  # type: ignore[arg-type]
@@ -208,14 +208,14 @@ def test_findings_name_what_is_stale_missing_and_came_back() -> None:
     assert found.all == ["stale (stale)", "missing (missing)", "back (came back)"]
 
 
-def watched_life(shape: str) -> Watched:
+def watched_life(shape: str) -> CopyWatcher:
     """A reader of item 1 whose versions are written at 10 s, 20 s, ...; x is a removal."""
     journal = Journal()
     for at, letter in enumerate(shape, start=1):
-        change = Change(1, at, None if letter == "x" else {"Version": {"N": str(at)}})
+        change = ItemChange(1, at, None if letter == "x" else {"Version": {"N": str(at)}})
         journal.begin(change)
         journal.confirm(change, at * 10.0)
-    return Watched(journal, int)
+    return CopyWatcher(journal, int)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ _ODD: tuple[Callable[[Random], dict[str, Any]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ItemChange:
     """One write to the table: an item's next version; item None removes it."""
 
     number: int
@@ -46,7 +46,7 @@ class Change:
     item: SdkItem | None
 
 
-def make_changes(items: int, count: int, seed: int) -> list[Change]:
+def make_changes(items: int, count: int, seed: int) -> list[ItemChange]:
     """Make the changes of a run: each item is inserted once, then the hot ones change most."""
     chance = Random(seed)
     numbers = chance.sample(range(1, items + 1), items)
@@ -63,7 +63,7 @@ def make_changes(items: int, count: int, seed: int) -> list[Change]:
         else:
             present.add(number)
         item = None if removed else _item(number, versions[number], chance)
-        made.append(Change(number, versions[number], item))
+        made.append(ItemChange(number, versions[number], item))
     return made
 
 

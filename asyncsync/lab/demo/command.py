@@ -22,8 +22,8 @@ from asyncsync.lab.compare import (
     from_json,
     plain_item,
 )
-from asyncsync.lab.demo.changes import Change, make_changes
-from asyncsync.lab.demo.environment import Reader, Servers, servers
+from asyncsync.lab.demo.changes import ItemChange, make_changes
+from asyncsync.lab.demo.environment import DemoReader, Servers, servers
 from asyncsync.lab.demo.output import Column, life_of, scoreboard, verdict
 from asyncsync.lab.demo.stage import DemoOptions, Say, Side, Stage, staged
 from asyncsync.tools.errors import first_error
@@ -39,7 +39,7 @@ CUT_FELT_WITHIN_S = 20.0  # on a slow machine nothing may be delivered for secon
 # A copy that is not right by then will not be: Redis is back, the stream is read.
 DRAINED_WITHIN_S = 20.0
 
-Hook = Callable[[Reader, str], Awaitable[None]]  # the reader of our copy, the table's name
+Hook = Callable[[DemoReader, str], Awaitable[None]]  # the reader of our copy, the table's name
 
 
 def demo(
@@ -79,15 +79,15 @@ async def _run(
         if before_comparison is not None:
             await before_comparison(stage.ours.reader, stage.table)
         stage.is_over = True
-        ours, loop, sample = await _findings(stage)
+        ours, usual, sample = await _findings(stage)
         end_s = time.monotonic()
         for line in (
-            *life_of(stage.journal, stage.ours.watched, stage.table, stage.began_s),
+            *life_of(stage.journal, stage.ours.watcher, stage.table, stage.began_s),
             *scoreboard(
                 _column("asyncsync", stage.ours, ours, end_s),
-                _column("the loop", stage.loop, loop, end_s),
+                _column("the loop", stage.usual, usual, end_s),
             ),
-            *verdict(ours, loop, sample, found.redis_url, options, seed),
+            *verdict(ours, usual, sample, found.redis_url, options, seed),
         ):
             say(line)
         passed.append(not ours.all)
@@ -106,7 +106,7 @@ async def _introduce(stage: Stage, found: Servers, seed: int) -> None:
     stage.say("  the loop  one SET or DEL per record, answered before confirmed, no fence")
 
 
-async def _play(stage: Stage, changes: list[Change]) -> None:
+async def _play(stage: Stage, changes: list[ItemChange]) -> None:
     """Write the changes at their pace; cut Redis off on the way; wait until all has left."""
     async with anyio.create_task_group() as tasks:
         due_s = time.monotonic()
@@ -124,9 +124,9 @@ async def _play(stage: Stage, changes: list[Change]) -> None:
     await _drained(stage, len(changes))
 
 
-def _take(changes: list[Change], at: int) -> list[Change]:
+def _take(changes: list[ItemChange], at: int) -> list[ItemChange]:
     """Take the next changes for one write: an item's second change waits for the first."""
-    taken: dict[int, Change] = {}
+    taken: dict[int, ItemChange] = {}
     for change in changes[at : at + WRITE_CHANGES_MAX]:
         if change.number in taken:
             break
@@ -134,7 +134,7 @@ def _take(changes: list[Change], at: int) -> list[Change]:
     return list(taken.values())
 
 
-async def _write(stage: Stage, changes: list[Change]) -> None:
+async def _write(stage: Stage, changes: list[ItemChange]) -> None:
     for change in changes:
         stage.journal.begin(change)
     requests: dict[str, Any] = {
@@ -157,7 +157,7 @@ async def _write(stage: Stage, changes: list[Change]) -> None:
 async def _cut(stage: Stage) -> None:
     stage.show("CUT: the proxy breaks every connection to Redis and refuses new ones")
     began_s = time.monotonic()
-    failures, delivered = stage.progress.failures, stage.loop.delivered
+    failures, delivered = stage.progress.failures, stage.usual.delivered
     stage.acknowledged_before_cut = len(stage.acknowledged)
     for side in stage.sides:
         side.proxy.cut()
@@ -171,7 +171,7 @@ async def _cut(stage: Stage) -> None:
         f"Redis is back after {stage.healed_s - began_s:.1f} s: "
         f"{stage.progress.failures - failures} attempts of ours failed; the loop"
     )
-    stage.show(f"  said yes to {stage.loop.delivered - delivered} records meanwhile")
+    stage.show(f"  said yes to {stage.usual.delivered - delivered} records meanwhile")
 
 
 async def _drained(stage: Stage, expected: int) -> None:
@@ -180,7 +180,7 @@ async def _drained(stage: Stage, expected: int) -> None:
         lambda: all(side.left >= expected and side.mapping.is_idle for side in stage.sides),
         DRAINED_WITHIN_S,
     )
-    await stage.loop_function.settled()
+    await stage.usual_handler.settled()
     await stage.look()
 
 
@@ -190,7 +190,7 @@ async def _replay(stage: Stage) -> None:
         return
     before_cut = stage.acknowledged[: stage.acknowledged_before_cut] or stage.acknowledged
     batch = max(reversed(before_cut), key=lambda each: len(each.records))
-    before = stage.progress.fenced, [side.watched.backward for side in stage.sides]
+    before = stage.progress.fenced, [side.watcher.backward for side in stage.sides]
     stage.show(
         f"REPLAY: a batch of {len(batch.records)} records "
         f"({len({record.key for record in batch.records})} keys), acknowledged long ago,"
@@ -200,12 +200,12 @@ async def _replay(stage: Stage) -> None:
         consumer.mapping.deliver_again(batch)
         consumer.wake()
     await _drained(stage, len(stage.journal.written_s) + len(batch.records))
-    ours, loop = (
-        side.watched.backward - was for side, was in zip(stage.sides, before[1], strict=True)
+    ours, usual = (
+        side.watcher.backward - was for side, was in zip(stage.sides, before[1], strict=True)
     )
     fenced = stage.progress.fenced - before[0]
     stage.show(f"{fenced} fenced: {_moved(ours)}")
-    stage.show(f"  in the loop's copy: {_moved(loop)}")
+    stage.show(f"  in the loop's copy: {_moved(usual)}")
 
 
 def _moved(backward: int) -> str:
@@ -219,7 +219,7 @@ async def _findings(stage: Stage) -> tuple[Findings, Findings, str]:
         items[int(item["Number"]["N"])] = plain_item(item)
     return (
         await _compared(stage.ours, items, from_json),
-        await _compared(stage.loop, items, from_dynamodb_json),
+        await _compared(stage.usual, items, from_dynamodb_json),
         f"{stage.table}:{min(items, default=1)}",
     )
 
@@ -242,8 +242,8 @@ def _column(name: str, side: Side, found: Findings, end_s: float) -> Column:
         delivered=side.delivered,
         round_trips=side.proxy.turns,
         found=found,
-        backward=side.watched.backward,
-        lag_p50_ms=side.watched.lag_ms(0.50, end_s),
-        lag_p99_ms=side.watched.lag_ms(0.99, end_s),
+        backward=side.watcher.backward,
+        lag_p50_ms=side.watcher.lag_ms(0.50, end_s),
+        lag_p99_ms=side.watcher.lag_ms(0.99, end_s),
         commands=side.meter.commands,
     )

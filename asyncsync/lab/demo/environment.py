@@ -102,7 +102,7 @@ async def temporary_table(dynamo: AwsClients, name: str, *, keep: bool) -> Async
                 await dynamo.items.delete_table(TableName=name)
 
 
-class Reader:
+class DemoReader:
     """A client of one database that is not ours: redis-py, past the proxy."""
 
     def __init__(self, server: Server) -> None:

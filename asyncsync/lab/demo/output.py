@@ -8,9 +8,9 @@ from textwrap import wrap
 
 from asyncsync.config import parse_url
 from asyncsync.lab.compare import Findings
-from asyncsync.lab.demo.changes import Change
+from asyncsync.lab.demo.changes import ItemChange
 from asyncsync.lab.demo.stage import DemoOptions
-from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 
 _LABEL_WIDTH = 44
 _COLUMN_WIDTH = 17
@@ -32,11 +32,11 @@ class Column:
     commands: int
 
 
-def scoreboard(ours: Column, loop: Column) -> Iterator[str]:
+def scoreboard(ours: Column, usual: Column) -> Iterator[str]:
     """Write both sides next to each other."""
     yield ""
-    yield _row("", ours.name, loop.name)
-    for label, left, right in zip(_LABELS, _cells(ours), _cells(loop), strict=True):
+    yield _row("", ours.name, usual.name)
+    for label, left, right in zip(_LABELS, _cells(ours), _cells(usual), strict=True):
         yield _row(label, left, right)
     yield ""
 
@@ -67,7 +67,7 @@ def _row(label: str, left: str, right: str) -> str:
     return f"{label:<{_LABEL_WIDTH}}{left:>{_COLUMN_WIDTH}}{right:>{_COLUMN_WIDTH}}"
 
 
-def life_of(journal: Journal, watched: Watched, table: str, began_s: float) -> Iterator[str]:
+def life_of(journal: Journal, watcher: CopyWatcher, table: str, began_s: float) -> Iterator[str]:
     """Tell one item's life: what was written when, and when a reader saw it."""
     number = _telling_item(journal)
     yield ""
@@ -78,9 +78,9 @@ def life_of(journal: Journal, watched: Watched, table: str, began_s: float) -> I
         present = change.item is not None
         at = (number, change.version)
         written_s = journal.written_s[at] - began_s
-        if at in watched.shown:
+        if at in watcher.shown:
             became = "gone from" if change.item is None else "seen in"
-            then = f"{became} Redis after {max(0, watched.lags_s[at] * 1_000):.0f} ms"
+            then = f"{became} Redis after {max(0, watcher.lags_s[at] * 1_000):.0f} ms"
         else:
             then = "superseded before a reader looked"
         yield f"  version {change.version:<3} {name}  written at {written_s:5.1f} s, {then}"
@@ -96,15 +96,15 @@ def _telling_item(journal: Journal) -> int:
     return min(journal.changes, key=telling)
 
 
-def _came_again(changes: list[Change]) -> bool:
+def _came_again(changes: list[ItemChange]) -> bool:
     return any(change.item is None for change in changes[:-1])
 
 
 def verdict(
-    ours: Findings, loop: Findings, sample: str, redis_url: str, options: DemoOptions, seed: int
+    ours: Findings, usual: Findings, sample: str, redis_url: str, options: DemoOptions, seed: int
 ) -> Iterator[str]:
     """Say PASS or FAIL, naming keys, and how to look for oneself."""
-    if not loop.all:
+    if not usual.all:
         yield "the loop was right too in this run"
     if ours.all:
         named = ", ".join(ours.all[:_NAMED_MAX])

@@ -16,9 +16,15 @@ import orjson
 
 from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.config import Config
-from asyncsync.lab.demo.environment import Reader, Servers, table_names, temporary_table, through
-from asyncsync.lab.demo.usual_handler import Loop
-from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.demo.environment import (
+    DemoReader,
+    Servers,
+    table_names,
+    temporary_table,
+    through,
+)
+from asyncsync.lab.demo.usual_handler import UsualHandler
+from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 from asyncsync.lab.proxy import Proxy, proxy_to
 from asyncsync.mapping.answers import Answer, Returned
 from asyncsync.mapping.event_source_mapping import (
@@ -67,8 +73,8 @@ class Side:
     connect: Connect
     proxy: Proxy
     meter: Meter
-    reader: Reader
-    watched: Watched
+    reader: DemoReader
+    watcher: CopyWatcher
     mapping: EventSourceMapping
     delivered: int = 0  # records, in every attempt
     left: int = 0  # records that were acknowledged
@@ -83,8 +89,8 @@ class Stage:
     table: str
     journal: Journal
     ours: Side
-    loop: Side
-    loop_function: Loop
+    usual: Side
+    usual_handler: UsualHandler
     say: Say
     began_s: float
     progress: Progress = field(default_factory=Progress)  # of ours
@@ -110,7 +116,7 @@ class Stage:
     @property
     def sides(self) -> tuple[Side, Side]:
         """Return both sides, ours first."""
-        return self.ours, self.loop
+        return self.ours, self.usual
 
     async def until(self, is_so: Callable[[], bool], within_s: float) -> None:
         """Wait until something is so, looking after every answer, but no longer than that."""
@@ -125,7 +131,7 @@ class Stage:
             values = await side.reader.read(side.names)
             now_s = time.monotonic()
             for number, value in enumerate(values, start=1):
-                side.watched.see(number, value, now_s)
+                side.watcher.see(number, value, now_s)
 
 
 @asynccontextmanager
@@ -137,29 +143,29 @@ async def staged(
     Raises CommandFailed.
     """
     is_guest = options.redis_url is not None or options.endpoint_url is not None
-    table, loop_table = table_names(is_guest)
+    table, usual_table = table_names(is_guest)
     config = Config(redis_url=found.redis_url)
     # A database of its own; in a server of the user's only another name in the same one.
-    loop_config = config
+    usual_config = config
     if options.redis_url is None:
-        loop_config = Config(redis_url=f"{found.redis_url}/{config.server.database + 1}")
+        usual_config = Config(redis_url=f"{found.redis_url}/{config.server.database + 1}")
     journal = Journal()
     async with AsyncExitStack() as stack:
         clients = await stack.enter_async_context(open_clients(found.endpoint_url, env))
         stream_arn = await stack.enter_async_context(
             temporary_table(clients, table, keep=options.keep)
         )
-        watched = (Watched(journal, _version_of_ours), Watched(journal, _version_of_loop))
+        watcher = (CopyWatcher(journal, _version_of_ours), CopyWatcher(journal, _version_of_usual))
         mappings = [
-            EventSourceMapping(SETTINGS, function=FUNCTION, stream_arn=stream_arn) for _ in watched
+            EventSourceMapping(SETTINGS, function=FUNCTION, stream_arn=stream_arn) for _ in watcher
         ]
-        ours = await _side(stack, config, watched[0], mappings[0], _names(table, options))
-        loop = await _side(
-            stack, loop_config, watched[1], mappings[1], _names(loop_table, options)
+        ours = await _side(stack, config, watcher[0], mappings[0], _names(table, options))
+        usual = await _side(
+            stack, usual_config, watcher[1], mappings[1], _names(usual_table, options)
         )
-        function = Loop(loop.connect, loop_config.server, loop_table)
+        handler = UsualHandler(usual.connect, usual_config.server, usual_table)
         stage = Stage(
-            options, clients, table, journal, ours, loop, function, say, time.monotonic()
+            options, clients, table, journal, ours, usual, handler, say, time.monotonic()
         )
         if options.redis_url is not None and not options.keep:
             stack.push_async_callback(_remove_keys, stage)
@@ -167,11 +173,11 @@ async def staged(
         stack.callback(mirror.close)
         stage.consumers = [
             Consumer(ours.mapping, function_of(mirror, INVOCATION_TIMEOUT_S), _watch_ours(stage)),
-            Consumer(loop.mapping, _loop_function(function), _watch_loop(stage)),
+            Consumer(usual.mapping, _usual_function(handler), _watch_usual(stage)),
         ]
         poller = Poller(clients, stream_arn, stage.consumers)
         async with anyio.create_task_group() as tasks:
-            for task in (poller.run, function.run):
+            for task in (poller.run, handler.run):
                 tasks.start_soon(task)
             for background in (_keep_looking, _show_progress):
                 tasks.start_soon(background, stage)
@@ -182,18 +188,18 @@ async def staged(
 async def _side(
     stack: AsyncExitStack,
     config: Config,
-    watched: Watched,
+    watcher: CopyWatcher,
     mapping: EventSourceMapping,
     names: list[str],
 ) -> Side:
     server = config.server
     way_in = proxy_to(server.host, server.port, path=server.path)
     proxy = await stack.enter_async_context(way_in)
-    reader = Reader(server)
+    reader = DemoReader(server)
     stack.push_async_callback(reader.close)
     meter = Meter()
     connect = metered(through(proxy), meter)
-    return Side(names, connect, proxy, meter, reader, watched, mapping)
+    return Side(names, connect, proxy, meter, reader, watcher, mapping)
 
 
 def _names(table: str, options: DemoOptions) -> list[str]:
@@ -210,11 +216,11 @@ def _version_of_ours(value: bytes) -> int:
     return int(orjson.loads(value)["Version"])
 
 
-def _version_of_loop(value: bytes) -> int:
+def _version_of_usual(value: bytes) -> int:
     return int(orjson.loads(value)["Version"]["N"])
 
 
-def _loop_function(function: Loop) -> Function:
+def _usual_function(function: UsualHandler) -> Function:
     async def invoke(batch: Batch) -> Answer:
         return Returned(function.handle(batch.event))
 
@@ -242,10 +248,10 @@ def _watch_ours(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
     return watch
 
 
-def _watch_loop(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
+def _watch_usual(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
     def watch(batch: Batch, _answer: Answer, decision: Decision) -> None:
         stage.moved.set()
-        _count(stage.loop, batch, decision)
+        _count(stage.usual, batch, decision)
 
     return watch
 
@@ -264,7 +270,7 @@ async def _keep_looking(stage: Stage) -> None:
 async def _show_progress(stage: Stage) -> None:
     while not stage.is_over:
         await anyio.sleep(PROGRESS_INTERVAL_S)
-        lag_s = stage.ours.watched.behind_s(time.monotonic())
+        lag_s = stage.ours.watcher.behind_s(time.monotonic())
         progress = stage.progress
         stage.show(
             f"{len(stage.journal.written_s):,} written, lag {lag_s:.1f} s, {progress.batches} "

@@ -18,7 +18,7 @@ from asyncsync.connection import ReplyError
 from asyncsync.transport_asyncio import Connect, Streams
 
 
-class Loop:
+class UsualHandler:
     """The loop's function and the connection its writes go out on after it has answered."""
 
     def __init__(self, connect: Connect, server: Server, table: str) -> None:

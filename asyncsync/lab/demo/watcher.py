@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from asyncsync.lab.demo.changes import Change
+from asyncsync.lab.demo.changes import ItemChange
 
 Version = Callable[[bytes], int]
 
@@ -20,14 +20,14 @@ Version = Callable[[bytes], int]
 class Journal:
     """What was written to the table, each version with the time of its confirmation."""
 
-    changes: dict[int, list[Change]] = field(default_factory=lambda: defaultdict(list))
+    changes: dict[int, list[ItemChange]] = field(default_factory=lambda: defaultdict(list))
     written_s: dict[tuple[int, int], float] = field(default_factory=dict)
 
-    def begin(self, change: Change) -> None:
+    def begin(self, change: ItemChange) -> None:
         """Note a change before it is sent: from then on it may be seen."""
         self.changes[change.number].append(change)
 
-    def confirm(self, change: Change, now_s: float) -> None:
+    def confirm(self, change: ItemChange, now_s: float) -> None:
         """Note when the table confirmed a change."""
         self.written_s[change.number, change.version] = now_s
 
@@ -37,7 +37,7 @@ class Journal:
 
 
 @dataclass(slots=True)
-class Watched:
+class CopyWatcher:
     """What a reader saw of one copy."""
 
     journal: Journal

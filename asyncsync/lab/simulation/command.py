@@ -10,7 +10,7 @@ from asyncsync.lab.simulation.faults import FAULTS
 from asyncsync.lab.simulation.seeds import MEDIANS_MIN, Summary, run_seeds
 from asyncsync.lab.simulation.small_scope_play import MODES, FakeRedis, play
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
-from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.lab.simulation.world import RunResult, run
 from asyncsync.tools.output import Say
 from asyncsync.version import __version__
 
@@ -92,7 +92,7 @@ def summary_lines(summary: Summary, seconds: float, program: str) -> list[str]:
     return lines
 
 
-def tell(seed: int, say: Say, *, trace: bool) -> Ended:
+def tell(seed: int, say: Say, *, trace: bool) -> RunResult:
     """Run one seed, with its story where that is wanted."""
     say(f"asyncsync {__version__} simulate, seed {seed}")
     ended = run(seed, say if trace else None)

@@ -115,7 +115,7 @@ ODDS = {
 FAULTS = (*ODDS, *CONSEQUENCES)
 
 
-class Weather:
+class Faults:
     """One run's faults."""
 
     def __init__(self, chance: Random) -> None:

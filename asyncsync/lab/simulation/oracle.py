@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from asyncsync.config import Config
 from asyncsync.lab.compare import from_dynamodb_json, from_json, number, plain_item
-from asyncsync.lab.simulation.table import TABLE, Change, Table
+from asyncsync.lab.simulation.table import TABLE, Change, SimulatedTable
 
 Version: TypeAlias = tuple[int, int]  # stream label in epoch ms, sequence number
 Fence: TypeAlias = tuple[int, int, int]  # the same, and the rank
@@ -50,7 +50,7 @@ class Oracle:
 
     def __init__(
         self,
-        table: Table,
+        table: SimulatedTable,
         config: Config,
         read: Read,
         before: Iterable[int],
@@ -74,7 +74,7 @@ class Oracle:
         self._damaged: dict[int, int] = {}  # item -> the step of the last fault that hit it
         self._step = 0
         self.steps = 0  # checks made
-        self.brought = False  # a backfill has brought what is older than the stream
+        self.backfilled = False  # a backfill has backfilled what is older than the stream
 
     @property
     def now(self) -> int:
@@ -277,14 +277,14 @@ class Oracle:
         """Compare Redis with the table; name each item that differs and how.
 
         Strictly, nothing is excused for what only the on-failure destination holds, what cannot
-        be encoded, or what nothing has brought.
+        be encoded, or what nothing has backfilled.
         """
         found = []
         for item in self._table.history:
             last = self._last(item)
             if last is None:
                 if strict and item in self._before and self._config.mode == "mirror":
-                    found.append(f"item {item} is brought by nothing")
+                    found.append(f"item {item} is backfilled by nothing")
                 continue
             if self._only_given_up(item, last):
                 if strict:
@@ -300,10 +300,10 @@ class Oracle:
         return found
 
     def _last(self, item: int) -> Change | None:
-        """Return what an item is; None where nothing has brought it."""
+        """Return what an item is; None where nothing has backfilled it."""
         last = self._table.current(item)
-        is_brought = self.brought and item in self._before
-        return self._oldest(item) if last is None and is_brought else last
+        is_backfilled = self.backfilled and item in self._before
+        return self._oldest(item) if last is None and is_backfilled else last
 
     def _only_given_up(self, item: int, last: Change) -> bool:
         if self._given_up.get(item) != last.version:

@@ -13,8 +13,8 @@ import orjson
 
 from asyncsync.config import Server
 from asyncsync.errors import BatchFailed
-from asyncsync.lab.simulation.faults import Weather
-from asyncsync.lab.simulation.network import Connection, Network, streams
+from asyncsync.lab.simulation.faults import Faults
+from asyncsync.lab.simulation.network import Network, SimulatedConnection, streams
 from asyncsync.lab.simulation.oracle import Violation
 from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
@@ -47,7 +47,7 @@ class Sandbox:
     """One process with the real mirror in it; its clocks are its own."""
 
     def __init__(
-        self, number: int, scenario: Scenario, loop: VirtualLoop, function: Function
+        self, number: int, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction
     ) -> None:
         self.number = number
         self.aws_request_id = ""
@@ -61,7 +61,7 @@ class Sandbox:
         self.sent = 0  # writes in this invocation
         self.opened = 0  # connections in this invocation
         self.calm_runs = 0
-        self.connection: Connection | None = None
+        self.connection: SimulatedConnection | None = None
         self.lines: list[bytes] = []
         self._loop = loop
         self._function = function
@@ -83,7 +83,7 @@ class Sandbox:
         self.connection = await self._function.connect(self)
         return streams(self.connection)
 
-    def slow_s(self) -> float:
+    def extra_latency_s(self) -> float:
         """Return how much later than usual a request arrives: never, in the same zone."""
         return 0.0
 
@@ -94,13 +94,13 @@ class Sandbox:
             raise Violation(f"G7: sent with {left_s:.3f} s left, allowed is {SEND_LEFT_S_MIN} s")
 
 
-class Function:
+class SimulatedFunction:
     """One Lambda function: its sandboxes, its deployment, its invocations."""
 
     def __init__(
         self,
         scenario: Scenario,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
         network: Network,
         tell: Callable[..., None],
@@ -110,7 +110,7 @@ class Function:
         self.said_last = ""  # the last log line of any sandbox
         self.running = 0
         self._scenario = scenario
-        self._weather = weather
+        self._faults = faults
         self._loop = loop
         self._network = network
         self._tell = tell
@@ -134,13 +134,13 @@ class Function:
             if sandbox.connection is not None:
                 sandbox.connection.drop()
 
-    async def connect(self, owner: object) -> Connection:
+    async def connect(self, owner: object) -> SimulatedConnection:
         """Open a connection of a sandbox's or a tool's, or not."""
-        if self._weather.strikes("connecting hangs"):
+        if self._faults.strikes("connecting hangs"):
             await asyncio.sleep(3_600)
-        is_slow = self._weather.strikes("connecting is slow")
-        await asyncio.sleep(self._weather.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
-        if not self._network.is_up or self._weather.strikes("the connection is refused"):
+        is_slow = self._faults.strikes("connecting is slow")
+        await asyncio.sleep(self._faults.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
+        if not self._network.is_up or self._faults.strikes("the connection is refused"):
             raise ConnectionRefusedError
         return self._network.open(owner)
 
@@ -148,20 +148,20 @@ class Function:
         """Run the handler in a sandbox until it answers or is killed."""
         self.invocations += 1
         if self.running:
-            self._weather.count("two sandboxes run at once")
+            self._faults.count("two sandboxes run at once")
         sandbox = self._take()
         sandbox.aws_request_id = batch.request_id  # the same again in a retry, as in AWS
         sandbox.allowed, sandbox.sent, sandbox.opened = allowed, 0, 0
-        sandbox.calm_runs += self._weather.is_calm
+        sandbox.calm_runs += self._faults.is_calm
         sandbox.lines.clear()
         limit_s = self._scenario.timeout_s
-        if self._weather.strikes("little time is left"):
-            limit_s = self._weather.chance.uniform(0.0, 1.2)
+        if self._faults.strikes("little time is left"):
+            limit_s = self._faults.chance.uniform(0.0, 1.2)
         sandbox.end_s = self._loop.time() + limit_s
         self._tell("  sandbox %d, %.1f s left", sandbox.number, limit_s)
-        if self._weather.strikes("killed before the write"):
+        if self._faults.strikes("killed before the write"):
             return FunctionError("Runtime.ExitError")
-        sandbox.kill_when_sent = self._weather.strikes("killed during the write")
+        sandbox.kill_when_sent = self._faults.strikes("killed during the write")
         self.running += 1
         try:
             answer = await self._run(sandbox, batch.event)
@@ -195,11 +195,11 @@ class Function:
             raise Violation(f"G7: answered with {left_s:.3f} s of {limit_s:.3f} s left")
         if sandbox.calm_runs:
             self._check_calm(sandbox)
-        if self._weather.strikes("killed after the write"):
+        if self._faults.strikes("killed after the write"):
             return FunctionError("Runtime.ExitError")
         self._idle.append(sandbox)
-        if isinstance(answer, Returned) and self._weather.strikes("the answer is malformed"):
-            return Returned(self._weather.chance.choice(MALFORMED))
+        if isinstance(answer, Returned) and self._faults.strikes("the answer is malformed"):
+            return Returned(self._faults.chance.choice(MALFORMED))
         return answer
 
     def _check_calm(self, sandbox: Sandbox) -> None:
@@ -219,12 +219,12 @@ class Function:
             return Sandbox(self._sandboxes, self._scenario, self._loop, self)
         sandbox = self._idle.pop()
         connection = sandbox.connection
-        if self._weather.strikes("the clock jumps"):
-            sandbox.skew_s = self._weather.chance.uniform(-7_200, 7_200)
-            sandbox.slept_s += self._weather.chance.uniform(0, 7_200)
+        if self._faults.strikes("the clock jumps"):
+            sandbox.skew_s = self._faults.chance.uniform(-7_200, 7_200)
+            sandbox.slept_s += self._faults.chance.uniform(0, 7_200)
         if connection is not None and connection.is_open:
-            if self._weather.strikes("the sandbox was frozen, its connection is dead"):
+            if self._faults.strikes("the sandbox was frozen, its connection is dead"):
                 connection.drop()
-            elif self._weather.strikes("the sandbox was frozen, its connection is silent"):
+            elif self._faults.strikes("the sandbox was frozen, its connection is silent"):
                 connection.silent = True
         return sandbox

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from asyncsync.lab.simulation.faults import Weather
+from asyncsync.lab.simulation.faults import Faults
 from asyncsync.lab.simulation.model_server import Command, ModelServer
-from asyncsync.lab.simulation.network import Connection, Fate, Network
+from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection
 from asyncsync.lab.simulation.oracle import Oracle
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 
@@ -19,12 +19,12 @@ _FENCE_SUFFIX = b"}!f"
 _SCRIPTS = (b"EVALSHA", b"EVAL")
 
 
-class Outages:
+class ServerFaults:
     """One server, the connections to it, and what befalls them."""
 
     def __init__(
         self,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
         say: Callable[..., None],
         server: ModelServer,
@@ -32,11 +32,11 @@ class Outages:
         self.server = server
         self.network = Network(loop, self._execute, self._choose)
         self.oracle: Oracle | None = None  # it reads from here, so it is made later
-        self._weather = weather
-        self._chance: Random = weather.chance
+        self._faults = faults
+        self._chance: Random = faults.chance
         self._loop = loop
         self._say = say
-        self._faults: dict[str, Callable[[], None]] = {
+        self._effects: dict[str, Callable[[], None]] = {
             "the script cache is emptied": self._forget_scripts,
             "the server restarts with its data": self._restart,
             "the server restarts without its data": self._restart_empty,
@@ -53,7 +53,7 @@ class Outages:
 
     # --- requests ------------------------------------------------------------------------------
 
-    def _execute(self, command: Command, connection: Connection) -> bytes:
+    def _execute(self, command: Command, connection: SimulatedConnection) -> bytes:
         reply = self.server.execute(command, self._loop.wall_ms())
         self._say("    server: %s %s", command[0].decode(), _short(reply))
         assert self.oracle is not None
@@ -61,7 +61,7 @@ class Outages:
             self.oracle.ran(self.server.changed, connection.allowed)
         return reply
 
-    def _choose(self, data: bytes, connection: Connection) -> Fate:
+    def _choose(self, data: bytes, connection: SimulatedConnection) -> Fate:
         sandbox = connection.owner
         sandbox.sent += connection.answered  # a long request is written in parts
         connection.answered = False
@@ -72,13 +72,13 @@ class Outages:
         is_met = self._chance.random() < sandbox.exposure
         fate = self._fate(len(data)) if is_met else Fate()
         if fate == Fate():
-            fate = Fate(late_s=sandbox.slow_s())
+            fate = Fate(late_s=sandbox.extra_latency_s())
         if fate != Fate():
             self._say("    network: %s", fate)
         return fate
 
     def _fate(self, size: int) -> Fate:
-        strikes, chance = self._weather.strikes, self._chance
+        strikes, chance = self._faults.strikes, self._chance
         if strikes("the request is cut at some byte"):
             return Fate(cut_request=chance.randrange(size))
         if strikes("the request never arrives"):
@@ -101,8 +101,8 @@ class Outages:
 
     def moment(self) -> None:
         """Give each fault of the server its chance."""
-        for fault, befall in self._faults.items():
-            if self._weather.strikes(fault):
+        for fault, befall in self._effects.items():
+            if self._faults.strikes(fault):
                 befall()
 
     def _forget_scripts(self) -> None:

@@ -59,7 +59,7 @@ OF_A_RECORD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class PlacedFault:
     """One fault; `at` counts batches, or records for those of a record, from 0."""
 
     kind: str
@@ -73,7 +73,7 @@ class History:
 
     records: tuple[tuple[int, bool], ...]  # the item, and whether it is removed
     batches: tuple[int, ...]  # how many records each holds
-    fault: Fault | None
+    fault: PlacedFault | None
 
 
 def sequences(count: int) -> Iterator[tuple[tuple[int, bool], ...]]:
@@ -98,18 +98,18 @@ def splits(count: int) -> Iterator[tuple[int, ...]]:
             yield (first, *rest)
 
 
-def faults(records: int, batches: int) -> Iterator[Fault | None]:
+def faults(records: int, batches: int) -> Iterator[PlacedFault | None]:
     """Give no fault, then each fault at each of its points."""
     yield None
     for at in range(batches):
         for kind in AT_A_BATCH:
-            yield Fault(kind, at)
+            yield PlacedFault(kind, at)
         for kind in AFTER_A_LATER_BATCH:
             for until in range(at, batches):
-                yield Fault(kind, at, until)
+                yield PlacedFault(kind, at, until)
     for at in range(records):
         for kind in OF_A_RECORD:
-            yield Fault(kind, at)
+            yield PlacedFault(kind, at)
 
 
 def histories(records_max: int = RECORDS_MAX) -> Iterator[History]:

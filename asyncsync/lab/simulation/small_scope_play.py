@@ -16,13 +16,13 @@ import hiredis
 from asyncsync.config import Config, Server
 from asyncsync.lab.simulation import small_scope as scope
 from asyncsync.lab.simulation.model_server import Command
-from asyncsync.lab.simulation.network import Connection, Fate, Network, streams
+from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection, streams
 from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
 from asyncsync.lab.simulation.poller import FUNCTION, item_of
-from asyncsync.lab.simulation.small_scope import Fault, History
-from asyncsync.lab.simulation.table import Poison, Table
+from asyncsync.lab.simulation.small_scope import History, PlacedFault
+from asyncsync.lab.simulation.table import Poison, SimulatedTable
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
-from asyncsync.mapping.answers import Answer, FunctionError, Returned, Throttled
+from asyncsync.mapping.answers import Answer, FunctionError, InvocationThrottled, Returned
 from asyncsync.mapping.event_source_mapping import (
     Batch,
     EventSourceMapping,
@@ -77,12 +77,12 @@ class _Play:
 
     def __init__(self, history: History, backend: Backend, loop: VirtualLoop, mode: Mode) -> None:
         self._history = history
-        self._fault = history.fault or Fault("", -1)
+        self._fault = history.fault or PlacedFault("", -1)
         self._backend = backend
         self._loop = loop
         self._config = Config(redis_url="redis://simulated", mode=mode, metrics="off")
         self.network = Network(loop, self._execute, self._choose)
-        self._table = Table([*scope.ITEMS], loop.wall_ms(), Random(0))
+        self._table = SimulatedTable([*scope.ITEMS], loop.wall_ms(), Random(0))
         preloaded = scope.ITEMS if mode != "mirror" else ()
         for item in preloaded:
             backend.write(name_of(item), b'{"Number":%d,"Count":0}' % item)
@@ -92,9 +92,9 @@ class _Play:
         self._kind = ""  # of the fault that is striking
         self._mended = False
         self._kill: Callable[[], object] = lambda: None
-        self._late: tuple[bytes, Connection] | None = None
+        self._late: tuple[bytes, SimulatedConnection] | None = None
         self._first: dict[int, Batch] = {}  # each batch as it came first
-        self._connection: Connection | None = None
+        self._connection: SimulatedConnection | None = None
         self.aws_request_id = ""  # the play is Lambda's context, too
         self._mirror = self._sandbox()
 
@@ -203,7 +203,7 @@ class _Play:
         kind = self._kind = self._fault.kind if self._is_due else ""
         self._is_due = False
         if kind == "throttled":
-            return Throttled()
+            return InvocationThrottled()
         if kind == "killed before the write":
             return self._killed()
         self._prepare(kind)
@@ -249,7 +249,7 @@ class _Play:
         self._connection = self.network.open(self)
         return streams(self._connection)
 
-    def _choose(self, data: bytes, connection: Connection) -> Fate:
+    def _choose(self, data: bytes, connection: SimulatedConnection) -> Fate:
         connection.allowed = self._allowed
         kind, self._kind = self._kind, ""
         if kind == "the server is loading":
@@ -261,7 +261,7 @@ class _Play:
             self._loop.call_soon(self._kill)
         return scope.FATES[kind](len(data)) if kind in scope.FATES else Fate()
 
-    def _execute(self, command: Command, connection: Connection) -> bytes:
+    def _execute(self, command: Command, connection: SimulatedConnection) -> bytes:
         if self._kind == "the server is loading":
             self._kind = ""
             return b"-LOADING Redis is loading the dataset in memory\r\n"

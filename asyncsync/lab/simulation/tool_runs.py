@@ -17,11 +17,11 @@ import orjson
 
 from asyncsync.config import Server
 from asyncsync.errors import AsyncsyncError
-from asyncsync.lab.simulation.aws import BUCKET, Aws, Caller
-from asyncsync.lab.simulation.faults import Weather
+from asyncsync.lab.simulation.aws import BUCKET, Caller, SimulatedAws
+from asyncsync.lab.simulation.faults import Faults
 from asyncsync.lab.simulation.network import streams
 from asyncsync.lab.simulation.oracle import Oracle, Version, Violation
-from asyncsync.lab.simulation.sandbox import Function
+from asyncsync.lab.simulation.sandbox import SimulatedFunction
 from asyncsync.lab.simulation.scenario import AUDIT, BACKFILL, REDRIVE, Scenario
 from asyncsync.lab.simulation.table import TABLE
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
@@ -56,16 +56,16 @@ Said: TypeAlias = dict[str, Any]
 Tell: TypeAlias = Callable[[str], None]
 
 
-class Process:
+class ToolProcess:
     """One run of a tool: a process with its own connections and its own clocks."""
 
     def __init__(
         self,
         name: str,
         scenario: Scenario,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
-        function: Function,
+        function: SimulatedFunction,
     ) -> None:
         self.name = name
         self.allowed: Mapping[bytes, object] | None = None  # any item's names
@@ -77,8 +77,8 @@ class Process:
         self.reads = 0
         self.waits_at = 0  # which of its reads waits until it is old; none
         self.since = 0  # the oracle's moment at which it began
-        self._weather = weather
-        self._slow_s = scenario.tools.slow_s
+        self._faults = faults
+        self._max_latency_s = scenario.tools.max_latency_s
         self._function = function
         self.mirror = Mirror(
             scenario.config,
@@ -93,43 +93,43 @@ class Process:
 
     def check_send(self) -> None:
         """Give the process its chance to die over what it sends."""
-        self.kill_when_sent = self._weather.strikes("a tool is killed while it writes")
+        self.kill_when_sent = self._faults.strikes("a tool is killed while it writes")
 
-    def slow_s(self) -> float:
+    def extra_latency_s(self) -> float:
         """Return how much later than usual a request arrives, from wherever the tool runs."""
-        is_slow = self._weather.strikes("a tool's request is slow")
-        return self._weather.chance.uniform(0, self._slow_s) if is_slow else 0.0
+        is_slow = self._faults.strikes("a tool's request is slow")
+        return self._faults.chance.uniform(0, self._max_latency_s) if is_slow else 0.0
 
 
-class Actors:
+class ToolRuns:
     """Whoever runs the tools: begins them, begins them again, and in the end sees them done."""
 
     def __init__(
         self,
         scenario: Scenario,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
-        function: Function,
-        aws: Aws,
+        function: SimulatedFunction,
+        aws: SimulatedAws,
         oracle: Oracle,
         say: Callable[..., None],
     ) -> None:
         self._scenario = scenario
         self._tools = scenario.tools
-        self._weather = weather
-        self._chance = weather.chance
+        self._faults = faults
+        self._chance = faults.chance
         self._loop = loop
         self._function = function
         self._aws = aws
         self._oracle = oracle
         self._say = say
         self._discarded: dict[str, Sequence[tuple[int, Version]]] = {}
-        self._scan_since = self._brought_since = -2  # the oracle's moments; never
+        self._scan_since = self._backfilled_since = -2  # the oracle's moments; never
         self._begun: Counter[str] = Counter()
         self._running: dict[asyncio.Task[Said | None], str] = {}
         self._again: set[str] = set()  # what was cut short and is to be begun again
         self._patience: Counter[str] = Counter()  # how often it still will be
-        self._commands: Mapping[str, Callable[[Process, Tell], Awaitable[bool]]] = {
+        self._commands: Mapping[str, Callable[[ToolProcess, Tell], Awaitable[bool]]] = {
             BACKFILL: self._backfill,
             AUDIT: partial(self._audit, repair=True),
             LOOK: partial(self._audit, repair=False),
@@ -152,11 +152,11 @@ class Actors:
     def moment(self) -> None:
         """Give each tool its chance to be begun."""
         for what in self._tools.begin:
-            if not self._weather.strikes(what) or (what == BACKFILL and self._is_under_way(what)):
+            if not self._faults.strikes(what) or (what == BACKFILL and self._is_under_way(what)):
                 continue
             self._patience[what] = AGAIN_MAX
             self._begin(what)
-            if what == REDRIVE and self._weather.strikes("two redrives run at once"):
+            if what == REDRIVE and self._faults.strikes("two redrives run at once"):
                 self._begin(what)
 
     def _is_under_way(self, what: str) -> bool:
@@ -169,22 +169,22 @@ class Actors:
         self._again.discard(what)
         self._begun[what] += 1
         name = f"{what.split()[1]} {self._begun[what]}"
-        process = Process(name, self._scenario, self._weather, self._loop, self._function)
+        process = ToolProcess(name, self._scenario, self._faults, self._loop, self._function)
         process.since = self._oracle.now
-        is_to_come = self._scenario.quiet_day and not self._aws.is_old.is_set()
-        if is_to_come and self._weather.strikes("an answer of the table waits until it is old"):
+        is_to_come = self._scenario.quiet_day and not self._aws.is_stale.is_set()
+        if is_to_come and self._faults.strikes("an answer of the table waits until it is old"):
             process.waits_at = self._chance.randint(1, READS[what])
         task = self._loop.create_task(self._live(what, process))
         self._running[task] = what
         process.kill = task.cancel
         # One that waits is left alone until it is old.
-        if not process.waits_at and self._weather.strikes("a tool is killed"):
+        if not process.waits_at and self._faults.strikes("a tool is killed"):
             after_s = self._chance.uniform(0, KILLED_READS * self._tools.read_s)
             self._loop.call_later(after_s, task.cancel)
         task.add_done_callback(self._ended)
         return task
 
-    async def _live(self, what: str, process: Process) -> Said | None:
+    async def _live(self, what: str, process: ToolProcess) -> Said | None:
         """Run a tool to its end and return what it said last; None where it was cut short."""
         self._say("%s begins", process.name)
         said: list[Said] = [{}]
@@ -207,7 +207,7 @@ class Actors:
             self._say("%s has ended", process.name)
             return said[-1]
         self._note(what, said[-1])
-        if not self._weather.is_calm and self._patience[what]:
+        if not self._faults.is_calm and self._patience[what]:
             self._patience[what] -= 1
             self._again.add(what)
             after_s = self._chance.uniform(0, AGAIN_READS * self._tools.read_s)
@@ -215,7 +215,7 @@ class Actors:
         return None
 
     def _begin_again(self, what: str) -> None:
-        if what in self._again and not self._weather.is_calm:
+        if what in self._again and not self._faults.is_calm:
             self._begin(what)
 
     def _ended(self, task: asyncio.Task[Said | None]) -> None:
@@ -226,12 +226,12 @@ class Actors:
             )
 
     def _note(self, what: str, said: Said) -> None:
-        count = self._weather.count
+        count = self._faults.count
         if what == BACKFILL:
             count("a backfill fills a key", said.get("filled", 0))
             count("a backfill repairs a fence without a value", said.get("repaired", 0))
             if said.get("how") == "done" and not said["left"]:
-                self._brought_since = self._scan_since
+                self._backfilled_since = self._scan_since
         elif what == AUDIT:
             count("an audit repairs a key", said.get("repaired", 0))
             count(
@@ -240,9 +240,9 @@ class Actors:
 
     # --- the commands --------------------------------------------------------------------------
 
-    async def _backfill(self, process: Process, tell: Tell) -> bool:
+    async def _backfill(self, process: ToolProcess, tell: Tell) -> bool:
         if any(name.startswith("state/segment") for name in self._aws.objects):
-            self._weather.count("a backfill goes on from its cursor")
+            self._faults.count("a backfill goes on from its cursor")
         else:
             self._scan_since = process.since
         options = BackfillOptions(
@@ -256,7 +256,7 @@ class Actors:
         )
         return await backfill_with(self._aws.clients(process), options, process.mirror, tell)
 
-    async def _audit(self, process: Process, tell: Tell, *, repair: bool) -> bool:
+    async def _audit(self, process: ToolProcess, tell: Tell, *, repair: bool) -> bool:
         options = AuditOptions(
             table=TABLE,
             settle_s=self._tools.settle_s,
@@ -267,7 +267,7 @@ class Actors:
         )
         return await audit_with(self._aws.clients(process), options, process.mirror, tell)
 
-    async def _redrive(self, process: Process, tell: Tell) -> bool:
+    async def _redrive(self, process: ToolProcess, tell: Tell) -> bool:
         options = RedriveOptions(
             table=TABLE, places=[f"s3://{BUCKET}/{FAILED}/"], as_json=True, chance=self._chance
         )
@@ -285,9 +285,9 @@ class Actors:
         self._aws.objects[name] = orjson.dumps(made)
 
     def _moved(self, caller: Caller, name: str) -> None:
-        assert isinstance(caller, Process)
+        assert isinstance(caller, ToolProcess)
         self._say("  %s: %s is done", caller.name, name)
-        self._weather.count("an object is redriven")
+        self._faults.count("an object is redriven")
         self._oracle.redriven(self._discarded[name], caller.since)
 
     # --- the end -------------------------------------------------------------------------------
@@ -300,22 +300,22 @@ class Actors:
         is_mended = self._oracle.is_damaged and self._tools.audit_mends
         if BACKFILL in self._tools.begin:
             for _ in range(CALM_RUNS_MAX):
-                if not self._is_brought:
+                if not self._is_backfilled:
                     await self._whole(BACKFILL)
-            if not self._is_brought:
+            if not self._is_backfilled:
                 raise Violation("G3: a backfill leaves keys, and there is no fault")
         if REDRIVE in self._tools.begin:
             await self._whole(REDRIVE)
             self._check_objects()
         if is_mended:
             await self._whole(AUDIT)
-            self._weather.count("an audit mends what was destroyed")
-        self._oracle.brought = self._is_brought
+            self._faults.count("an audit mends what was destroyed")
+        self._oracle.backfilled = self._is_backfilled
 
     @property
-    def _is_brought(self) -> bool:
+    def _is_backfilled(self) -> bool:
         """Whether a backfill is done that began after the last damage."""
-        return self._brought_since >= self._oracle.last_damage
+        return self._backfilled_since >= self._oracle.last_damage
 
     async def _whole(self, what: str) -> Said:
         said = await self._begin(what)
@@ -338,7 +338,7 @@ class Actors:
         said = await self._whole(LOOK)
         if said["missing"] or said["stale"] or said["orphans"]:
             raise Violation(f"an audit finds what is not there: {said}")
-        self._weather.count("an audit sees that nothing differs")
+        self._faults.count("an audit sees that nothing differs")
 
 
 def _violation(name: str, exc: Exception) -> Violation:
