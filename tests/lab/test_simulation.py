@@ -19,7 +19,7 @@ from asyncsync.cli.main import main
 from asyncsync.config import Server
 from asyncsync.lab.simulation import small_scope as scope
 from asyncsync.lab.simulation import world
-from asyncsync.lab.simulation.faults import FAULTS, Faults
+from asyncsync.lab.simulation.faults import Fault, Faults
 from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection, streams
 from asyncsync.lab.simulation.oracle import Oracle, Violation, fence_of, item_image, name_of
 from asyncsync.lab.simulation.sandbox import SimulatedFunction
@@ -97,10 +97,10 @@ def test_seeds_run_on_several_processes_as_on_one() -> None:
 def test_seeds_that_say_little_fail_by_name() -> None:
     summary = Summary()
     for seed in range(500):
-        summary.take(RunResult(seed, "", "", 59, 20, 1, dict.fromkeys(FAULTS[:3], 1)))
+        summary.take(RunResult(seed, "", "", 59, 20, 1, dict.fromkeys(list(Fault)[:3], 1)))
 
     assert summary.shortcomings[0] == "the median history has 59 changes, wanted are 60"
-    assert len(summary.shortcomings) == 1 + len(FAULTS) - 3  # 500 times is enough for three
+    assert len(summary.shortcomings) == 1 + len(Fault) - 3  # 500 times is enough for three
     assert f"wanted are {FIRED_MIN}" in summary.shortcomings[1]
     assert set(summary.sizes) == set(MEDIANS_MIN)
 
@@ -121,7 +121,9 @@ def test_a_violation_is_told_with_the_line_that_replays_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(seed: int, *_: Any) -> RunResult:
-        return RunResult(seed, "", "G1: it moved back" if seed == 3 else "", 80, 30, 1, {"a": 1})
+        return RunResult(
+            seed, "", "G1: it moved back" if seed == 3 else "", 80, 30, 1, {Fault.OOM: 1}
+        )
 
     monkeypatch.setattr("asyncsync.lab.simulation.seeds.run", broken)
 

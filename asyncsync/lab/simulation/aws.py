@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Protocol
 
 from asyncsync.aws.clients import AwsClients, AwsFailed, ObjectGone, Throttled
-from asyncsync.lab.simulation.faults import Faults
+from asyncsync.lab.simulation.faults import Fault, Faults
 from asyncsync.lab.simulation.oracle import item_image
 from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.table import TABLE, SimulatedTable
@@ -83,11 +83,11 @@ class SimulatedAws:
         if self.faults.is_calm:
             await asyncio.sleep(_CALM_S)
             return
-        if strikes("a tool's clock jumps"):
+        if strikes(Fault.TOOL_CLOCK_JUMPS):
             caller.skew_s = chance.uniform(-SKEW_S_MAX, SKEW_S_MAX)
             caller.slept_s += chance.uniform(0, 3_600)
         tools = self._scenario.tools
-        is_slow = strikes("a read of the table is slow")
+        is_slow = strikes(Fault.READ_SLOW)
         await asyncio.sleep(chance.uniform(0, tools.max_latency_s if is_slow else tools.read_s))
 
     async def hold_until_stale(self, caller: Caller) -> None:
@@ -99,7 +99,7 @@ class SimulatedAws:
         began_s = self._loop.time()
         await self.is_stale.wait()
         if self._loop.time() - began_s > OLD_S:
-            self.faults.count("what was read is older than a fence lives")
+            self.faults.count(Fault.READ_OUTLIVES_FENCE)
         if self.chance.random() < 0.5:  # the one clock stands still in a machine that sleeps
             caller.slept_s -= self._loop.time() - began_s
 
@@ -113,7 +113,7 @@ class SimulatedAws:
     def item(self, number: int, *, consistent: bool) -> Mapping[str, Any] | None:
         """Read an item as it is now, or as it was a moment ago."""
         now_ms = self._loop.wall_ms()
-        if not consistent and self.faults.strikes("an eventual read misses the last writes"):
+        if not consistent and self.faults.strikes(Fault.READ_BEHIND):
             now_ms -= self.chance.randint(0, EVENTUAL_MS)
         for change in reversed(self._table.history[number]):
             if change.made_ms <= now_ms:
@@ -148,7 +148,7 @@ class DynamoDbClient:
         start = request.get("ExclusiveStartKey")
         after = int(start["Number"]["N"]) if start else 0
         limit = request.get("Limit", PAGE_ITEMS)
-        if aws.faults.strikes("a read of the table answers only in part"):
+        if aws.faults.strikes(Fault.READ_PARTIAL):
             limit = 1
         consistent = request.get("ConsistentRead", False)
         found: list[Mapping[str, Any]] = []
@@ -174,7 +174,7 @@ class DynamoDbClient:
         keys = list(wanted["Keys"])
         aws.chance.shuffle(keys)
         unread: list[Any] = []
-        if aws.faults.strikes("a read of the table answers only in part"):
+        if aws.faults.strikes(Fault.READ_PARTIAL):
             unread = [keys.pop() for _ in range(aws.chance.randint(0, len(keys)))]
         consistent = wanted.get("ConsistentRead", False)
         read = [aws.item(int(key["Number"]["N"]), consistent=consistent) for key in keys]
@@ -188,7 +188,7 @@ class DynamoDbClient:
 
     async def _ask(self) -> None:
         await self._aws.wait(self._caller)
-        if self._aws.faults.strikes("a read of the table is throttled"):
+        if self._aws.faults.strikes(Fault.READ_THROTTLED):
             raise Throttled("DynamoDB refused a read: ThrottlingException")
 
 
@@ -249,7 +249,7 @@ class S3Client:
 
     async def _ask(self) -> None:
         await self._aws.wait(self._caller)
-        if self._aws.faults.strikes("S3 fails"):
+        if self._aws.faults.strikes(Fault.S3_FAILS):
             raise AwsFailed("S3 refused a call: InternalError")
 
 

@@ -13,7 +13,7 @@ import orjson
 
 from asyncsync.config import Server
 from asyncsync.errors import BatchFailed
-from asyncsync.lab.simulation.faults import Faults
+from asyncsync.lab.simulation.faults import Fault, Faults
 from asyncsync.lab.simulation.network import Network, SimulatedConnection, streams
 from asyncsync.lab.simulation.oracle import Violation
 from asyncsync.lab.simulation.scenario import Scenario
@@ -136,11 +136,11 @@ class SimulatedFunction:
 
     async def connect(self, owner: object) -> SimulatedConnection:
         """Open a connection of a sandbox's or a tool's, or not."""
-        if self._faults.strikes("connecting hangs"):
+        if self._faults.strikes(Fault.CONNECTING_HANGS):
             await asyncio.sleep(3_600)
-        is_slow = self._faults.strikes("connecting is slow")
+        is_slow = self._faults.strikes(Fault.CONNECTING_SLOW)
         await asyncio.sleep(self._faults.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
-        if not self._network.is_up or self._faults.strikes("the connection is refused"):
+        if not self._network.is_up or self._faults.strikes(Fault.CONNECTION_REFUSED):
             raise ConnectionRefusedError
         return self._network.open(owner)
 
@@ -148,20 +148,20 @@ class SimulatedFunction:
         """Run the handler in a sandbox until it answers or is killed."""
         self.invocations += 1
         if self.running:
-            self._faults.count("two sandboxes run at once")
+            self._faults.count(Fault.TWO_SANDBOXES)
         sandbox = self._take()
         sandbox.aws_request_id = batch.request_id  # the same again in a retry, as in AWS
         sandbox.allowed, sandbox.sent, sandbox.opened = allowed, 0, 0
         sandbox.calm_runs += self._faults.is_calm
         sandbox.lines.clear()
         limit_s = self._scenario.timeout_s
-        if self._faults.strikes("little time is left"):
+        if self._faults.strikes(Fault.LITTLE_TIME):
             limit_s = self._faults.chance.uniform(0.0, 1.2)
         sandbox.end_s = self._loop.time() + limit_s
         self._tell("  sandbox %d, %.1f s left", sandbox.number, limit_s)
-        if self._faults.strikes("killed before the write"):
+        if self._faults.strikes(Fault.KILLED_BEFORE_WRITE):
             return FunctionError("Runtime.ExitError")
-        sandbox.kill_when_sent = self._faults.strikes("killed during the write")
+        sandbox.kill_when_sent = self._faults.strikes(Fault.KILLED_DURING_WRITE)
         self.running += 1
         try:
             answer = await self._run(sandbox, batch.event)
@@ -195,10 +195,10 @@ class SimulatedFunction:
             raise Violation(f"G7: answered with {left_s:.3f} s of {limit_s:.3f} s left")
         if sandbox.calm_runs:
             self._check_calm(sandbox)
-        if self._faults.strikes("killed after the write"):
+        if self._faults.strikes(Fault.KILLED_AFTER_WRITE):
             return FunctionError("Runtime.ExitError")
         self._idle.append(sandbox)
-        if isinstance(answer, Returned) and self._faults.strikes("the answer is malformed"):
+        if isinstance(answer, Returned) and self._faults.strikes(Fault.ANSWER_MALFORMED):
             return Returned(self._faults.chance.choice(MALFORMED))
         return answer
 
@@ -219,12 +219,12 @@ class SimulatedFunction:
             return Sandbox(self._sandboxes, self._scenario, self._loop, self)
         sandbox = self._idle.pop()
         connection = sandbox.connection
-        if self._faults.strikes("the clock jumps"):
+        if self._faults.strikes(Fault.CLOCK_JUMPS):
             sandbox.skew_s = self._faults.chance.uniform(-7_200, 7_200)
             sandbox.slept_s += self._faults.chance.uniform(0, 7_200)
         if connection is not None and connection.is_open:
-            if self._faults.strikes("the sandbox was frozen, its connection is dead"):
+            if self._faults.strikes(Fault.CONNECTION_DEAD):
                 connection.drop()
-            elif self._faults.strikes("the sandbox was frozen, its connection is silent"):
+            elif self._faults.strikes(Fault.CONNECTION_SILENT):
                 connection.silent = True
         return sandbox

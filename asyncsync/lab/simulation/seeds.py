@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED as ANY
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from asyncsync.lab.simulation.faults import FAULTS
+from asyncsync.lab.simulation.faults import Fault
 from asyncsync.lab.simulation.world import RunResult, run
 
 # What the median history must have at least; else the seeds say little.
@@ -34,7 +34,7 @@ class Summary:
     seeds: int = 0
     checks: int = 0
     violations: list[RunResult] = field(default_factory=list)
-    fired: Counter[str] = field(default_factory=Counter)
+    fired: Counter[Fault] = field(default_factory=Counter)
     sizes: dict[str, Counter[int]] = field(
         default_factory=lambda: {name: Counter() for name in MEDIANS_MIN}
     )
@@ -74,9 +74,9 @@ class Summary:
         ]
         if self.seeds >= SEEDS_FOR_FIRED_MIN:
             found += [
-                f"{name!r} fired {self.fired[name]} times, wanted are {FIRED_MIN}"
-                for name in FAULTS
-                if self.fired[name] < FIRED_MIN
+                f"'{fault}' fired {self.fired[fault]} times, wanted are {FIRED_MIN}"
+                for fault in Fault
+                if self.fired[fault] < FIRED_MIN
             ]
         return found
 

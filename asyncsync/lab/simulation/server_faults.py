@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from asyncsync.lab.simulation.faults import Faults
+from asyncsync.lab.simulation.faults import Fault, Faults
 from asyncsync.lab.simulation.model_server import Command, ModelServer
 from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection
 from asyncsync.lab.simulation.oracle import Oracle
@@ -36,15 +36,15 @@ class ServerFaults:
         self._chance: Random = faults.chance
         self._loop = loop
         self._say = say
-        self._effects: dict[str, Callable[[], None]] = {
-            "the script cache is emptied": self._forget_scripts,
-            "the server restarts with its data": self._restart,
-            "the server restarts without its data": self._restart_empty,
-            "a failover loses the last writes": self._fail_over,
-            "fences are evicted": self._evict,
-            "some writes are refused with OOM": self._fill_up,
-            "all commands are refused with LOADING": self._load,
-            "writes are refused with READONLY": self._become_replica,
+        self._effects: dict[Fault, Callable[[], None]] = {
+            Fault.SCRIPTS_LOST: self._forget_scripts,
+            Fault.RESTART: self._restart,
+            Fault.RESTART_EMPTY: self._restart_empty,
+            Fault.FAILOVER: self._fail_over,
+            Fault.FENCES_EVICTED: self._evict,
+            Fault.OOM: self._fill_up,
+            Fault.LOADING: self._load,
+            Fault.READONLY: self._become_replica,
         }
 
     def read(self, name: bytes) -> bytes | None:
@@ -79,21 +79,21 @@ class ServerFaults:
 
     def _fate(self, size: int) -> Fate:
         strikes, chance = self._faults.strikes, self._chance
-        if strikes("the request is cut at some byte"):
+        if strikes(Fault.REQUEST_CUT):
             return Fate(cut_request=chance.randrange(size))
-        if strikes("the request never arrives"):
+        if strikes(Fault.REQUEST_LOST):
             return Fate(arrives=False)
         late_s = 0.0
-        if strikes("the request arrives late, after newer ones (a zombie)"):
+        if strikes(Fault.REQUEST_LATE):
             late_s = chance.uniform(0.3, 30.0)
-        elif strikes("the connection is slow"):
+        elif strikes(Fault.CONNECTION_SLOW):
             late_s = chance.uniform(0.001, 1.5)
         pieces: tuple[int, ...] = ()
-        if strikes("the request arrives in pieces"):
+        if strikes(Fault.REQUEST_IN_PIECES):
             pieces = tuple(sorted(chance.randrange(size) for _ in range(chance.randint(1, 3))))
-        if strikes("the reply never comes"):
+        if strikes(Fault.REPLY_LOST):
             return Fate(late_s, pieces=pieces, answered=False)
-        if strikes("the reply is cut at some byte"):
+        if strikes(Fault.REPLY_CUT):
             return Fate(late_s, pieces=pieces, cut_reply=chance.randrange(1_000))
         return Fate(late_s, pieces=pieces)
 

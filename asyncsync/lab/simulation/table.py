@@ -18,7 +18,7 @@ from asyncsync.mapping.event_source_mapping import ShardRecord, shard_record
 TABLE = "Players"
 
 # A record that cannot be encoded: never, or not by a deployment with a certain bug.
-Poison: TypeAlias = Literal["", "never", "until mended"]
+Poison: TypeAlias = Literal["", "never", "until fixed"]
 
 _BUCKETS = 16  # an item's bucket decides its shard; a shard of one bucket cannot split
 _LABEL_STEP_MS = 1_000

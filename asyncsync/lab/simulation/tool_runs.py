@@ -11,18 +11,18 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import orjson
 
 from asyncsync.config import Server
 from asyncsync.errors import AsyncsyncError
 from asyncsync.lab.simulation.aws import BUCKET, Caller, SimulatedAws
-from asyncsync.lab.simulation.faults import Faults
+from asyncsync.lab.simulation.faults import Fault, Faults
 from asyncsync.lab.simulation.network import streams
 from asyncsync.lab.simulation.oracle import Oracle, Version, Violation
 from asyncsync.lab.simulation.sandbox import SimulatedFunction
-from asyncsync.lab.simulation.scenario import AUDIT, BACKFILL, REDRIVE, Scenario
+from asyncsync.lab.simulation.scenario import BEGINS, Scenario, Tool
 from asyncsync.lab.simulation.table import TABLE
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
 from asyncsync.mapping.on_failure import OnFailure
@@ -31,6 +31,10 @@ from asyncsync.tools.audit.command import AuditOptions, audit_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill_with
 from asyncsync.tools.redrive.command import RedriveOptions, redrive_with
 from asyncsync.transport_asyncio import Streams
+
+Run: TypeAlias = Tool | Literal["last audit"]  # which repairs nothing
+Said: TypeAlias = dict[str, Any]
+Tell: TypeAlias = Callable[[str], None]
 
 STATE = f"s3://{BUCKET}/state"
 FAILED = "failed"  # where the on-failure objects lie
@@ -44,16 +48,11 @@ AGAIN_MAX = 4  # and no more often: a quiet day would be full of it
 EXPOSURE = 0.4
 
 # About as many reads of a few items as each makes, so that each of them may be the one that waits.
-READS = {BACKFILL: 3, AUDIT: 13, REDRIVE: 2}
+READS: Mapping[Run, int] = {"backfill": 3, "audit": 13, "redrive": 2}
 
 # Runs that a calm system may need until nothing is left: one, and one more for what fell due
 # while the first was under way.
 CALM_RUNS_MAX = 3
-
-LOOK = "an audit looks"  # and repairs nothing
-
-Said: TypeAlias = dict[str, Any]
-Tell: TypeAlias = Callable[[str], None]
 
 
 class ToolProcess:
@@ -93,11 +92,11 @@ class ToolProcess:
 
     def check_send(self) -> None:
         """Give the process its chance to die over what it sends."""
-        self.kill_when_sent = self._faults.strikes("a tool is killed while it writes")
+        self.kill_when_sent = self._faults.strikes(Fault.TOOL_KILLED_WRITING)
 
     def extra_latency_s(self) -> float:
         """Return how much later than usual a request arrives, from wherever the tool runs."""
-        is_slow = self._faults.strikes("a tool's request is slow")
+        is_slow = self._faults.strikes(Fault.TOOL_REQUEST_SLOW)
         return self._faults.chance.uniform(0, self._max_latency_s) if is_slow else 0.0
 
 
@@ -125,15 +124,15 @@ class ToolRuns:
         self._say = say
         self._discarded: dict[str, Sequence[tuple[int, Version]]] = {}
         self._scan_since = self._backfilled_since = -2  # the oracle's moments; never
-        self._begun: Counter[str] = Counter()
-        self._running: dict[asyncio.Task[Said | None], str] = {}
-        self._again: set[str] = set()  # what was cut short and is to be begun again
-        self._patience: Counter[str] = Counter()  # how often it still will be
-        self._commands: Mapping[str, Callable[[ToolProcess, Tell], Awaitable[bool]]] = {
-            BACKFILL: self._backfill,
-            AUDIT: partial(self._audit, repair=True),
-            LOOK: partial(self._audit, repair=False),
-            REDRIVE: self._redrive,
+        self._begun: Counter[Run] = Counter()
+        self._running: dict[asyncio.Task[Said | None], Run] = {}
+        self._again: set[Run] = set()  # what was cut short and is to be begun again
+        self._patience: Counter[Run] = Counter()  # how often it still will be
+        self._commands: Mapping[Run, Callable[[ToolProcess, Tell], Awaitable[bool]]] = {
+            "backfill": self._backfill,
+            "audit": partial(self._audit, repair=True),
+            "last audit": partial(self._audit, repair=False),
+            "redrive": self._redrive,
         }
         aws.moved = self._moved
 
@@ -152,39 +151,41 @@ class ToolRuns:
     def moment(self) -> None:
         """Give each tool its chance to be begun."""
         for what in self._tools.begin:
-            if not self._faults.strikes(what) or (what == BACKFILL and self._is_under_way(what)):
+            if not self._faults.strikes(BEGINS[what]):
+                continue
+            if what == "backfill" and self._is_under_way(what):
                 continue
             self._patience[what] = AGAIN_MAX
             self._begin(what)
-            if what == REDRIVE and self._faults.strikes("two redrives run at once"):
+            if what == "redrive" and self._faults.strikes(Fault.TWO_REDRIVES):
                 self._begin(what)
 
-    def _is_under_way(self, what: str) -> bool:
+    def _is_under_way(self, what: Run) -> bool:
         """Whether it runs or will be begun again: two backfills share no state."""
         return what in self._again or what in self._running.values()
 
     # --- a process -----------------------------------------------------------------------------
 
-    def _begin(self, what: str) -> asyncio.Task[Said | None]:
+    def _begin(self, what: Run) -> asyncio.Task[Said | None]:
         self._again.discard(what)
         self._begun[what] += 1
-        name = f"{what.split()[1]} {self._begun[what]}"
+        name = f"{what} {self._begun[what]}"
         process = ToolProcess(name, self._scenario, self._faults, self._loop, self._function)
         process.since = self._oracle.now
         is_to_come = self._scenario.quiet_day and not self._aws.is_stale.is_set()
-        if is_to_come and self._faults.strikes("an answer of the table waits until it is old"):
+        if is_to_come and self._faults.strikes(Fault.ANSWER_HELD):
             process.waits_at = self._chance.randint(1, READS[what])
         task = self._loop.create_task(self._live(what, process))
         self._running[task] = what
         process.kill = task.cancel
         # One that waits is left alone until it is old.
-        if not process.waits_at and self._faults.strikes("a tool is killed"):
+        if not process.waits_at and self._faults.strikes(Fault.TOOL_KILLED):
             after_s = self._chance.uniform(0, KILLED_READS * self._tools.read_s)
             self._loop.call_later(after_s, task.cancel)
         task.add_done_callback(self._ended)
         return task
 
-    async def _live(self, what: str, process: ToolProcess) -> Said | None:
+    async def _live(self, what: Run, process: ToolProcess) -> Said | None:
         """Run a tool to its end and return what it said last; None where it was cut short."""
         self._say("%s begins", process.name)
         said: list[Said] = [{}]
@@ -214,7 +215,7 @@ class ToolRuns:
             self._loop.call_later(after_s, self._begin_again, what)
         return None
 
-    def _begin_again(self, what: str) -> None:
+    def _begin_again(self, what: Run) -> None:
         if what in self._again and not self._faults.is_calm:
             self._begin(what)
 
@@ -225,24 +226,22 @@ class ToolRuns:
                 {"message": "a tool failed", "exception": task.exception()}
             )
 
-    def _note(self, what: str, said: Said) -> None:
+    def _note(self, what: Run, said: Said) -> None:
         count = self._faults.count
-        if what == BACKFILL:
-            count("a backfill fills a key", said.get("filled", 0))
-            count("a backfill repairs a fence without a value", said.get("repaired", 0))
+        if what == "backfill":
+            count(Fault.BACKFILL_FILLED, said.get("filled", 0))
+            count(Fault.BACKFILL_REPAIRED, said.get("repaired", 0))
             if said.get("how") == "done" and not said["left"]:
                 self._backfilled_since = self._scan_since
-        elif what == AUDIT:
-            count("an audit repairs a key", said.get("repaired", 0))
-            count(
-                "an audit removes an orphan", min(said.get("orphans", 0), said.get("repaired", 0))
-            )
+        elif what == "audit":
+            count(Fault.AUDIT_REPAIRED, said.get("repaired", 0))
+            count(Fault.ORPHAN_REMOVED, min(said.get("orphans", 0), said.get("repaired", 0)))
 
     # --- the commands --------------------------------------------------------------------------
 
     async def _backfill(self, process: ToolProcess, tell: Tell) -> bool:
         if any(name.startswith("state/segment") for name in self._aws.objects):
-            self._faults.count("a backfill goes on from its cursor")
+            self._faults.count(Fault.BACKFILL_RESUMED)
         else:
             self._scan_since = process.since
         options = BackfillOptions(
@@ -287,7 +286,7 @@ class ToolRuns:
     def _moved(self, caller: Caller, name: str) -> None:
         assert isinstance(caller, ToolProcess)
         self._say("  %s: %s is done", caller.name, name)
-        self._faults.count("an object is redriven")
+        self._faults.count(Fault.OBJECT_REDRIVEN)
         self._oracle.redriven(self._discarded[name], caller.since)
 
     # --- the end -------------------------------------------------------------------------------
@@ -298,18 +297,18 @@ class ToolRuns:
         Raises Violation where a tool leaves what it could have done.
         """
         is_mended = self._oracle.is_damaged and self._tools.audit_mends
-        if BACKFILL in self._tools.begin:
+        if "backfill" in self._tools.begin:
             for _ in range(CALM_RUNS_MAX):
                 if not self._is_backfilled:
-                    await self._whole(BACKFILL)
+                    await self._whole("backfill")
             if not self._is_backfilled:
                 raise Violation("G3: a backfill leaves keys, and there is no fault")
-        if REDRIVE in self._tools.begin:
-            await self._whole(REDRIVE)
+        if "redrive" in self._tools.begin:
+            await self._whole("redrive")
             self._check_objects()
         if is_mended:
-            await self._whole(AUDIT)
-            self._faults.count("an audit mends what was destroyed")
+            await self._whole("audit")
+            self._faults.count(Fault.AUDIT_RECOVERED)
         self._oracle.backfilled = self._is_backfilled
 
     @property
@@ -317,10 +316,10 @@ class ToolRuns:
         """Whether a backfill is done that began after the last damage."""
         return self._backfilled_since >= self._oracle.last_damage
 
-    async def _whole(self, what: str) -> Said:
+    async def _whole(self, what: Run) -> Said:
         said = await self._begin(what)
         if said is None:
-            raise Violation(f"G3: {what.split()[1]} gave up, and there is no fault")
+            raise Violation(f"G3: {what} gave up, and there is no fault")
         return said
 
     def _check_objects(self) -> None:
@@ -335,10 +334,10 @@ class ToolRuns:
 
         Raises Violation.
         """
-        said = await self._whole(LOOK)
+        said = await self._whole("last audit")
         if said["missing"] or said["stale"] or said["orphans"]:
             raise Violation(f"an audit finds what is not there: {said}")
-        self._faults.count("an audit sees that nothing differs")
+        self._faults.count(Fault.AUDIT_FOUND_NOTHING)
 
 
 def _violation(name: str, exc: Exception) -> Violation:

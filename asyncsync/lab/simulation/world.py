@@ -17,12 +17,12 @@ from typing import Any
 import orjson
 
 from asyncsync.lab.simulation.aws import SimulatedAws
-from asyncsync.lab.simulation.faults import DESTRUCTIVE, Faults
+from asyncsync.lab.simulation.faults import DESTRUCTIVE, Fault, Faults
 from asyncsync.lab.simulation.model_server import ModelServer, StoredValue
 from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
 from asyncsync.lab.simulation.poller import MappingPoller, item_of
 from asyncsync.lab.simulation.sandbox import SimulatedFunction
-from asyncsync.lab.simulation.scenario import AUDIT, NEVER_ENCODED, NOT_YET_ENCODED, draw
+from asyncsync.lab.simulation.scenario import draw
 from asyncsync.lab.simulation.server_faults import ServerFaults
 from asyncsync.lab.simulation.table import Change, Poison, SimulatedStream, SimulatedTable
 from asyncsync.lab.simulation.tool_runs import ToolRuns
@@ -51,7 +51,7 @@ class RunResult:
     changes: int
     invocations: int
     checks: int
-    fired: Mapping[str, int]  # faults by name
+    fired: Mapping[Fault, int]
 
 
 def run(
@@ -157,7 +157,7 @@ class World:
         differences = self.oracle.differences()
         if differences:
             raise Violation(f"G3: at rest, {'; '.join(differences)}")
-        if AUDIT in self.scenario.tools.begin and not self.oracle.differences(strict=True):
+        if "audit" in self.scenario.tools.begin and not self.oracle.differences(strict=True):
             await self.tool_runs.agree()
 
     async def _replay(self) -> None:
@@ -211,12 +211,12 @@ class World:
             poller.poll_soon()
 
     def _extra(self) -> tuple[Poison, dict[str, Any]]:
-        if self.faults.strikes(NEVER_ENCODED):
+        if self.faults.strikes(Fault.NEVER_ENCODED):
             # As dynamodb-json an image is not parsed; there its record comes without one.
             is_json = self.scenario.config.value == "json"
             return "never", {"Odd": {"Q": "no such type"}} if is_json else {}
-        if self.faults.strikes(NOT_YET_ENCODED):
-            return "until mended", {"Trap": {"S": "a bug's"}}
+        if self.faults.strikes(Fault.NOT_YET_ENCODED):
+            return "until fixed", {"Trap": {"S": "trapped"}}
         return "", self.chance.choice(
             (
                 {},
@@ -246,9 +246,9 @@ class World:
         self.say("a quiet day")
         await asyncio.sleep(QUIET_DAY_S)
         self.aws.is_stale.set()
-        self.faults.count("fences expire by the rules", self.oracle.expire())
-        for name in DESTRUCTIVE:  # what the stream no longer has, no replay brings back
-            self.faults.odds.pop(name, None)
+        self.faults.count(Fault.FENCES_EXPIRE, self.oracle.expire())
+        for fault in DESTRUCTIVE:  # what the stream no longer has, no replay brings back
+            self.faults.odds.pop(fault, None)
 
     async def _settle_for_a_while(self) -> None:
         for _ in range(60):
@@ -275,7 +275,7 @@ class World:
     async def _invoke(self, poller: MappingPoller, batch: Batch) -> Answer:
         poller.since[batch.lane, batch.shard_id] = self.oracle.now
         self.say("%s invokes with %s", poller.name, _shown(batch))
-        if self.faults.strikes("throttled"):
+        if self.faults.strikes(Fault.THROTTLED):
             return InvocationThrottled()
         allowed = {name_of(item_of(record)): None for record in batch.records}
         return await self.function.invoke(batch, allowed)
@@ -292,10 +292,8 @@ class World:
         records = [(item_of(each), poller.version(each)) for each in decision.acknowledged]
         self.oracle.acknowledged(poller.name, records, since)
         if decision.kind == "split":
-            self.faults.count("a batch is split")
-        if decision.kind == "done" and self.faults.strikes(
-            "an acknowledged batch is delivered again"
-        ):
+            self.faults.count(Fault.BATCH_SPLIT)
+        if decision.kind == "done" and self.faults.strikes(Fault.REDELIVERED):
             self.loop.call_later(self.chance.uniform(0, 20), self._deliver_again, poller, batch)
 
     def _deliver_again(self, poller: MappingPoller, batch: Batch) -> None:
@@ -313,7 +311,7 @@ class World:
         for given_up in poller.mapping.discarded:
             condition = given_up["requestContext"]["condition"]
             exhausted = condition == "RetryAttemptsExhausted"
-            self.faults.count("retries are exhausted" if exhausted else "a record is too old")
+            self.faults.count(Fault.RETRIES_EXHAUSTED if exhausted else Fault.RECORD_TOO_OLD)
             records = orjson.loads(given_up["payload"])["Records"]
             versions = [
                 (
@@ -335,14 +333,14 @@ class World:
         self.server_faults.moment()
         self._take_given_up()
         self.tool_runs.moment()
-        if strikes("a shard splits") and self.table.split():
+        if strikes(Fault.SHARD_SPLITS) and self.table.split():
             self.say("STREAM  a shard splits")
-        if strikes("the stream is made anew"):
+        if strikes(Fault.STREAM_RECREATED):
             self.table.recreate_stream(self.loop.wall_ms())
             self.start_poller(self.table.stream)
-        if strikes("a second mapping reads the stream"):
+        if strikes(Fault.SECOND_MAPPING):
             self.start_poller(self.table.stream)
-        if strikes("the mapping is deleted and made again"):
+        if strikes(Fault.MAPPING_RECREATED):
             poller = self.chance.choice([each for each in self.pollers if not each.is_deleted])
             self.say("%s is deleted", poller.name)
             poller.delete()
@@ -351,8 +349,8 @@ class World:
             self._deploy()
 
     def _deploy(self) -> None:
-        if NOT_YET_ENCODED in self.faults.odds:
-            self.faults.count("a deployment mends what could not be encoded")
+        if Fault.NOT_YET_ENCODED in self.faults.odds:
+            self.faults.count(Fault.FIX_DEPLOYED)
         self.say("FUNCTION  a deployment mends what could not be encoded")
         self.function.deploy()
 
