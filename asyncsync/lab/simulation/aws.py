@@ -42,7 +42,10 @@ class Caller(Protocol):
     skew_s: float  # of its wall clock
     slept_s: float  # what its monotonic clock is ahead by
     reads: int  # of the table, so far
-    waits_at: int  # which of them is to wait
+    held_read: int  # which of them is held until it is stale; 0: none
+
+    def object_moved(self, name: str) -> None:
+        """Take note that this caller has copied an object, as the first half of a move."""
 
 
 class SimulatedAws:
@@ -57,7 +60,6 @@ class SimulatedAws:
         say: Callable[..., None],
     ) -> None:
         self.objects: dict[str, bytes] = {}
-        self.moved: Callable[[Caller, str], None] = lambda *_: None  # told of each object
         self.is_stale = asyncio.Event()  # what waits to be old is
         self.faults = faults
         self.chance: Random = faults.chance
@@ -93,7 +95,7 @@ class SimulatedAws:
     async def hold_until_stale(self, caller: Caller) -> None:
         """Let an answer wait, in a machine that sleeps or not, until fences have ended."""
         caller.reads += 1
-        if caller.reads != caller.waits_at:
+        if caller.reads != caller.held_read:
             return
         self.say("  %s: an answer of the table waits", caller.name)
         began_s = self._loop.time()
@@ -217,7 +219,7 @@ class S3Client:
         await self._ask()
         source = request["CopySource"]["Key"]
         self._aws.objects[request["Key"]] = self._held(source)
-        self._aws.moved(self._caller, source)
+        self._caller.object_moved(source)
         await self._aws.wait(self._caller)
 
     async def delete_object(self, **request: Any) -> None:

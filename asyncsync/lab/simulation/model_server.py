@@ -50,7 +50,7 @@ class ModelServer:
         self.scripts: set[bytes] = set()  # digests
         self.loading = False
         self.read_only = False
-        self.is_full: Callable[[], bool] = _never  # asked for each command that takes memory
+        self.is_full: Callable[[], bool] = never  # asked for each command that takes memory
         self.changed: list[bytes] = []  # names that the last command wrote or removed
         self._undo: deque[list[tuple[bytes, StoredValue | None]]] = deque(maxlen=UNDO_COMMANDS_MAX)
 
@@ -291,7 +291,8 @@ def _array(replies: Sequence[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(replies), b"".join(replies))
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Return False: the server is not full."""
     return False
 
 

@@ -7,7 +7,8 @@ it has sent. A handler that was left alone must answer in time, and must not rai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
@@ -39,32 +40,25 @@ ANSWER_LEFT_S_MIN = 0.2
 _ROUNDING_S = 0.002  # remaining time is whole milliseconds
 
 
+T = TypeVar("T")
+
+
 class Killed(Exception):
     """Lambda ended the sandbox."""
 
 
-class Sandbox:
-    """One process with the real mirror in it; its clocks are its own."""
+class SimulatedProcess:
+    """A process with the real mirror in it, its own clocks, and one task at a time."""
 
-    def __init__(
-        self, number: int, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction
-    ) -> None:
-        self.number = number
-        self.aws_request_id = ""
+    exposure = 1.0  # the share of its requests that the network's faults may meet
+
+    def __init__(self, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction) -> None:
         self.skew_s = 0.0  # of its wall clock
         self.slept_s = 0.0  # what its monotonic clock is ahead by
-        self.end_s = 0.0  # of the invocation, on the loop's clock
-        self.allowed: Mapping[bytes, object] = {}
+        self.allowed: Mapping[bytes, object] | None = None  # names it may touch; None: any item's
         self.kill_when_sent = False
-        self.kill: Callable[[], object] = lambda: None
-        self.exposure = 1.0  # the share of its requests that the network's faults may meet
-        self.sent = 0  # writes in this invocation
-        self.opened = 0  # connections in this invocation
-        self.calm_runs = 0
-        self.connection: SimulatedConnection | None = None
-        self.lines: list[bytes] = []
-        self._loop = loop
-        self._function = function
+        self.sent = 0  # requests, since it was set to 0
+        self.lines: list[bytes] = []  # that the mirror has logged
         self.mirror = Mirror(
             scenario.config,
             transform=function.transform if scenario.transforms else None,
@@ -73,6 +67,45 @@ class Sandbox:
             wall_clock=lambda: FIRST_WALL_S + loop.time() + self.skew_s,
             emit=self.lines.append,
         )
+        self._loop = loop
+        self._function = function
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start the process's work, which `kill` ends."""
+        task = self._loop.create_task(work)
+        self._task = task
+        return task
+
+    def kill(self) -> None:
+        """End the process's work where it waits."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _connect(self, _: Server) -> Streams:
+        return streams(await self._function.connect(self))
+
+    def check_send(self) -> None:
+        """Take note of a request before it is sent."""
+
+    def extra_latency_s(self) -> float:
+        """Return how much later than usual a request arrives."""
+        return 0.0
+
+
+class Sandbox(SimulatedProcess):
+    """A process of Lambda's: it is also the context of the invocation that it runs."""
+
+    def __init__(
+        self, number: int, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction
+    ) -> None:
+        super().__init__(scenario, loop, function)
+        self.number = number
+        self.aws_request_id = ""
+        self.end_s = 0.0  # of the invocation, on the loop's clock
+        self.opened = 0  # connections in this invocation
+        self.calm_runs = 0
+        self.connection: SimulatedConnection | None = None
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how long the invocation may still run, as Lambda's context does."""
@@ -82,10 +115,6 @@ class Sandbox:
         self.opened += 1
         self.connection = await self._function.connect(self)
         return streams(self.connection)
-
-    def extra_latency_s(self) -> float:
-        """Return how much later than usual a request arrives: never, in the same zone."""
-        return 0.0
 
     def check_send(self) -> None:
         """Check that a request goes out only while there is time for it."""
@@ -172,10 +201,8 @@ class SimulatedFunction:
         return self._ended(sandbox, limit_s, answer)
 
     async def _run(self, sandbox: Sandbox, event: bytes) -> Answer:
-        task = self._loop.create_task(sandbox.mirror.handle(event, sandbox))
-        sandbox.kill = task.cancel
         try:
-            return Returned(await task)
+            return Returned(await sandbox.start(sandbox.mirror.handle(event, sandbox)))
         except asyncio.CancelledError:
             if sandbox.kill_when_sent:
                 raise Killed from None

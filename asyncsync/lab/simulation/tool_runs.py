@@ -15,22 +15,18 @@ from typing import Any, Literal, TypeAlias
 
 import orjson
 
-from asyncsync.config import Server
 from asyncsync.errors import AsyncsyncError
-from asyncsync.lab.simulation.aws import BUCKET, Caller, SimulatedAws
+from asyncsync.lab.simulation.aws import BUCKET, SimulatedAws
 from asyncsync.lab.simulation.faults import Fault, Faults
-from asyncsync.lab.simulation.network import streams
 from asyncsync.lab.simulation.oracle import Oracle, Version, Violation
-from asyncsync.lab.simulation.sandbox import SimulatedFunction
+from asyncsync.lab.simulation.sandbox import SimulatedFunction, SimulatedProcess
 from asyncsync.lab.simulation.scenario import BEGINS, Scenario, Tool
 from asyncsync.lab.simulation.table import TABLE
-from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
+from asyncsync.lab.simulation.virtual_time import VirtualLoop
 from asyncsync.mapping.on_failure import OnFailure
-from asyncsync.mirror import Mirror
 from asyncsync.tools.audit.command import AuditOptions, audit_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill_with
 from asyncsync.tools.redrive.command import RedriveOptions, redrive_with
-from asyncsync.transport_asyncio import Streams
 
 Run: TypeAlias = Tool | Literal["last audit"]  # which repairs nothing
 Said: TypeAlias = dict[str, Any]
@@ -55,8 +51,10 @@ READS: Mapping[Run, int] = {"backfill": 3, "audit": 13, "redrive": 2}
 CALM_RUNS_MAX = 3
 
 
-class ToolProcess:
+class ToolProcess(SimulatedProcess):
     """One run of a tool: a process with its own connections and its own clocks."""
+
+    exposure = EXPOSURE
 
     def __init__(
         self,
@@ -65,30 +63,19 @@ class ToolProcess:
         faults: Faults,
         loop: VirtualLoop,
         function: SimulatedFunction,
+        moved: Callable[[ToolProcess, str], None],
+        *,
+        since: int,
+        held_read: int,
     ) -> None:
+        super().__init__(scenario, loop, function)
         self.name = name
-        self.allowed: Mapping[bytes, object] | None = None  # any item's names
-        self.kill_when_sent = False
-        self.kill: Callable[[], object] = lambda: None
-        self.exposure = EXPOSURE
-        self.sent = 0
-        self.skew_s = self.slept_s = 0.0
+        self.since = since  # the oracle's moment at which it began
         self.reads = 0
-        self.waits_at = 0  # which of its reads waits until it is old; none
-        self.since = 0  # the oracle's moment at which it began
+        self.held_read = held_read  # which of its reads is held until it is stale; 0: none
+        self._moved = moved
         self._faults = faults
         self._max_latency_s = scenario.tools.max_latency_s
-        self._function = function
-        self.mirror = Mirror(
-            scenario.config,
-            transform=function.transform if scenario.transforms else None,
-            connect=self._connect,
-            clock=lambda: loop.time() + self.slept_s,
-            wall_clock=lambda: FIRST_WALL_S + loop.time() + self.skew_s,
-        )
-
-    async def _connect(self, _: Server) -> Streams:
-        return streams(await self._function.connect(self))
 
     def check_send(self) -> None:
         """Give the process its chance to die over what it sends."""
@@ -98,6 +85,10 @@ class ToolProcess:
         """Return how much later than usual a request arrives, from wherever the tool runs."""
         is_slow = self._faults.strikes(Fault.TOOL_REQUEST_SLOW)
         return self._faults.chance.uniform(0, self._max_latency_s) if is_slow else 0.0
+
+    def object_moved(self, name: str) -> None:
+        """Take note that the tool has put an object to those that are done."""
+        self._moved(self, name)
 
 
 class ToolRuns:
@@ -134,7 +125,6 @@ class ToolRuns:
             "last audit": partial(self._audit, repair=False),
             "redrive": self._redrive,
         }
-        aws.moved = self._moved
 
     @property
     def is_idle(self) -> bool:
@@ -170,20 +160,31 @@ class ToolRuns:
         self._again.discard(what)
         self._begun[what] += 1
         name = f"{what} {self._begun[what]}"
-        process = ToolProcess(name, self._scenario, self._faults, self._loop, self._function)
-        process.since = self._oracle.now
-        is_to_come = self._scenario.quiet_day and not self._aws.is_stale.is_set()
-        if is_to_come and self._faults.strikes(Fault.ANSWER_HELD):
-            process.waits_at = self._chance.randint(1, READS[what])
-        task = self._loop.create_task(self._live(what, process))
+        process = ToolProcess(
+            name,
+            self._scenario,
+            self._faults,
+            self._loop,
+            self._function,
+            self._object_moved,
+            since=self._oracle.now,
+            held_read=self._held_read(what),
+        )
+        task = process.start(self._live(what, process))
         self._running[task] = what
-        process.kill = task.cancel
         # One that waits is left alone until it is old.
-        if not process.waits_at and self._faults.strikes(Fault.TOOL_KILLED):
+        if not process.held_read and self._faults.strikes(Fault.TOOL_KILLED):
             after_s = self._chance.uniform(0, KILLED_READS * self._tools.read_s)
-            self._loop.call_later(after_s, task.cancel)
+            self._loop.call_later(after_s, process.kill)
         task.add_done_callback(self._ended)
         return task
+
+    def _held_read(self, what: Run) -> int:
+        """Draw which read of a tool is held until the quiet day is over; 0: none."""
+        is_to_come = self._scenario.quiet_day and not self._aws.is_stale.is_set()
+        if is_to_come and self._faults.strikes(Fault.ANSWER_HELD):
+            return self._chance.randint(1, READS[what])
+        return 0
 
     async def _live(self, what: Run, process: ToolProcess) -> Said | None:
         """Run a tool to its end and return what it said last; None where it was cut short."""
@@ -283,11 +284,10 @@ class ToolRuns:
             made["payload"] = orjson.loads(given_up["payload"])
         self._aws.objects[name] = orjson.dumps(made)
 
-    def _moved(self, caller: Caller, name: str) -> None:
-        assert isinstance(caller, ToolProcess)
-        self._say("  %s: %s is done", caller.name, name)
+    def _object_moved(self, process: ToolProcess, name: str) -> None:
+        self._say("  %s: %s is done", process.name, name)
         self._faults.count(Fault.OBJECT_REDRIVEN)
-        self._oracle.redriven(self._discarded[name], caller.since)
+        self._oracle.redriven(self._discarded[name], process.since)
 
     # --- the end -------------------------------------------------------------------------------
 
