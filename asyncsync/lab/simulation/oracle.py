@@ -274,30 +274,33 @@ class Oracle:
     # --- at the end ----------------------------------------------------------------------------
 
     def differences(self, *, strict: bool = False) -> list[str]:
-        """Compare Redis with the table; name each item that differs and how.
+        """Compare Redis with the table; return a line for each item that differs.
 
-        Strictly, nothing is excused for what only the on-failure destination holds, what cannot
-        be encoded, or what nothing has backfilled.
+        If strict, also return each item that has an excuse to differ, whether it does or not.
         """
-        found = []
+        lines = []
         for item in self._table.history:
-            last = self._last(item)
-            if last is None:
-                if strict and item in self._before and self._config.mode == "mirror":
-                    found.append(f"item {item} is backfilled by nothing")
-                continue
-            if self._only_given_up(item, last):
-                if strict:
-                    found.append(f"item {item} is given up on")
-                continue
-            if strict and last.poison:
-                found.append(f"item {item} cannot be encoded, or could not")
-                continue
-            shown = self._shown(item, self._read(name_of(item)))
-            difference = self._difference(last, shown)
+            difference = self._difference(item, strict=strict)
             if difference:
-                found.append(f"item {item} {difference}")
-        return found
+                lines.append(f"item {item} {difference}")
+        return lines
+
+    def _difference(self, item: int, *, strict: bool) -> str:
+        last = self._last(item)
+        if strict and (excuse := self._excuse(item, last)):
+            return excuse
+        if last is None or self._only_given_up(item, last):
+            return ""
+        return self._compare(last, self._shown(item, self._read(name_of(item))))
+
+    def _excuse(self, item: int, last: Change | None) -> str:
+        """Return why an item may differ although no promise is broken; empty if it may not."""
+        if last is None:
+            is_older = item in self._before and self._config.mode == "mirror"
+            return "is older than the stream, and no backfill is done" if is_older else ""
+        if self._only_given_up(item, last):
+            return "is in the on-failure destination only"
+        return "cannot be encoded, or could not" if last.poison else ""
 
     def _last(self, item: int) -> Change | None:
         """Return what an item is; None where nothing has backfilled it."""
@@ -311,7 +314,7 @@ class Oracle:
         highest = [seen.get(item, (BEFORE_STREAM, 0))[0] for seen in self._acknowledged.values()]
         return last.version not in highest
 
-    def _difference(self, last: Change, shown: Change | None) -> str:
+    def _compare(self, last: Change, shown: Change | None) -> str:
         config = self._config
         # A repair takes from the table what its record has lost.
         is_poison = last.poison == "never" and (shown is None or "Odd" in (last.item or {}))
