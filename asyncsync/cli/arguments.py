@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asyncsync.cli.argument_types import count, more_than_0, records, some, whole
 from asyncsync.version import __version__
 
 
@@ -43,8 +42,8 @@ def parser(defaults: Defaults = NONE) -> argparse.ArgumentParser:
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "see it work, and the usual loop beside it, on servers of its own"
     demo = commands.add_parser("demo", help=about, description=f"{about.capitalize()}.")
-    demo.add_argument("--items", type=count, default=300, help="items in the table (300)")
-    demo.add_argument("--changes", type=count, default=3_000, help="changes to them (3000)")
+    demo.add_argument("--items", type=positive_int, default=300, help="items in the table (300)")
+    demo.add_argument("--changes", type=positive_int, default=3_000, help="changes to them (3000)")
     demo.add_argument("--seed", type=int, help="repeat the changes of an earlier run")
     demo.add_argument("--keep", action="store_true", help="leave all up until Ctrl-C, to look")
     _add_servers(demo)
@@ -55,9 +54,9 @@ def _add_tail(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     about = "mirror a table's stream from here, for development and small tables"
     tail = commands.add_parser("tail", help=about, description=f"{about.capitalize()}.")
     _add_table(tail, NONE)
-    tail.add_argument("--batch-size", type=count, default=100, help="records a batch (100)")
+    tail.add_argument("--batch-size", type=positive_int, default=100, help="records a batch (100)")
     tail.add_argument(
-        "--idle", type=more_than_0, metavar="S", help="end after S s without a record"
+        "--idle", type=positive_float, metavar="S", help="end after S s without a record"
     )
     _add_servers(tail)
     tail.set_defaults(command="tail")
@@ -88,13 +87,19 @@ def _add_backfill(
     backfill = commands.add_parser("backfill", help=about, description=f"{about.capitalize()}.")
     _add_table(backfill, defaults)
     backfill.add_argument(
-        "--segments", type=count, metavar="N", help="parts to scan side by side (by its size)"
+        "--segments",
+        type=positive_int,
+        metavar="N",
+        help="parts to scan (by its size)",
     )
     backfill.add_argument(
-        "--only", type=some, metavar="N[-N]", help="of the segments, counted from 0, these alone"
+        "--only",
+        type=int_range,
+        metavar="N[-N]",
+        help="of the segments, counted from 0, these alone",
     )
     backfill.add_argument(
-        "--page-items", type=count, metavar="N", help="items a page at most (1 MB of them)"
+        "--page-items", type=positive_int, metavar="N", help="items a page at most (1 MB of them)"
     )
     _add_rcu(backfill)
     _add_state(backfill)
@@ -117,10 +122,12 @@ def _add_audit(
     about = "compare a table with its copy, key by key, while both change"
     audit = commands.add_parser("audit", help=about, description=f"{about.capitalize()}.")
     _add_table(audit, defaults)
-    audit.add_argument("--sample", type=count, metavar="N", help="about N keys, drawn at random")
+    audit.add_argument(
+        "--sample", type=positive_int, metavar="N", help="about N keys, drawn at random"
+    )
     audit.add_argument(
         "--settle",
-        type=more_than_0,
+        type=positive_float,
         default=10.0,
         metavar="S",
         help="a difference must outlive S seconds (10)",
@@ -167,17 +174,19 @@ def _add_redrive(
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "try to break the order: simulated runs under faults, each from a seed"
     simulate = commands.add_parser("simulate", help=about, description=f"{about.capitalize()}.")
-    simulate.add_argument("--seeds", type=count, default=500, help="how many runs (500)")
-    simulate.add_argument("--first", type=whole, default=0, help="the first run's seed (0)")
-    simulate.add_argument("--seed", type=whole, help="one run alone")
+    simulate.add_argument("--seeds", type=positive_int, default=500, help="how many runs (500)")
+    simulate.add_argument(
+        "--first", type=non_negative_int, default=0, help="the first run's seed (0)"
+    )
+    simulate.add_argument("--seed", type=non_negative_int, help="one run alone")
     simulate.add_argument("--trace", action="store_true", help="with --seed: tell its story")
     simulate.add_argument(
-        "--violations", type=count, default=10, metavar="N", help="end after so many (10)"
+        "--violations", type=positive_int, default=10, metavar="N", help="end after so many (10)"
     )
-    simulate.add_argument("--jobs", type=count, help="processes (one for each core)")
+    simulate.add_argument("--jobs", type=positive_int, help="processes (one for each core)")
     simulate.add_argument(
         "--scope",
-        type=records,
+        type=scope_size,
         metavar="N",
         help="play every history of up to N records of two items, with one fault (1 to 4)",
     )
@@ -192,7 +201,10 @@ def _add_table(command: argparse.ArgumentParser, defaults: Defaults) -> None:
 
 def _add_rcu(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
+        "--rcu",
+        type=positive_float,
+        metavar="N",
+        help="read capacity units a second to use at most",
     )
 
 
@@ -209,3 +221,47 @@ def _add_servers(command: argparse.ArgumentParser) -> None:
 
 def _add_redis(command: argparse.ArgumentParser) -> None:
     command.add_argument("--redis-url", metavar="URL", help="a Redis of your own")
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+def positive_int(text: str) -> int:
+    """Read a whole number of 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def non_negative_int(text: str) -> int:
+    """Read a whole number of 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number
+
+
+def int_range(text: str) -> range:
+    """Read one whole number, or the first and the last of some."""
+    first, _, last = text.partition("-")
+    numbers = range(non_negative_int(first), non_negative_int(last or first) + 1)
+    if not numbers:
+        raise argparse.ArgumentTypeError("must be a number, or the first and the last, as 0-7")
+    return numbers
+
+
+def scope_size(text: str) -> int:
+    """Read how many records a history of the small scope has."""
+    number = int(text)
+    if not 1 <= number <= 4:
+        raise argparse.ArgumentTypeError("must be 1 to 4: with 5 there are a million")
+    return number
+
+
+def positive_float(text: str) -> float:
+    """Read a number greater than 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number

@@ -13,18 +13,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from asyncsync.cli.arguments import parser
-from asyncsync.cli.commands import work_of
+from asyncsync.cli.commands import config_of, has_own_mirror, interruptible, mirror_of, work_of
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, exit_code_of
-from asyncsync.cli.running import config_of, has_own_mirror, interruptible, mirror_of
 from asyncsync.errors import AsyncsyncError
 from asyncsync.tools.errors import CommandRefused, require
+from asyncsync.tools.output import Output
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = parser().parse_args(argv)
+    output = Output(sys.stdout, sys.stderr)
     try:
-        return COMMANDS[arguments.command](arguments)
+        return COMMANDS[arguments.command](arguments, output)
     except AsyncsyncError as exc:
         return _fail(exc, exit_code_of(exc))
     except KeyboardInterrupt:
@@ -39,10 +40,6 @@ def _fail(reason: object, exit_code: int) -> int:
     return exit_code
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
 def _program() -> str:
     """Say how this command line was called, so that a line it prints can be pasted."""
     if os.path.basename(sys.argv[0]) == "__main__.py":
@@ -50,7 +47,7 @@ def _program() -> str:
     return "asyncsync"
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace, output: Output) -> int:
     require("demo", "demo", ("aioboto3", "anyio", "moto", "flask"))
     from asyncsync.lab.demo.command import demo
     from asyncsync.lab.demo.stage import DemoOptions
@@ -65,10 +62,10 @@ def _demo(arguments: argparse.Namespace) -> int:
         program=_program(),
     )
     with interruptible():
-        return DONE if demo(options, os.environ, _say) else LEFT_WORK
+        return DONE if demo(options, os.environ, output) else LEFT_WORK
 
 
-def _tail(arguments: argparse.Namespace) -> int:
+def _tail(arguments: argparse.Namespace, output: Output) -> int:
     require("tail", "tools", ("aioboto3", "anyio"))
     import anyio
 
@@ -83,21 +80,21 @@ def _tail(arguments: argparse.Namespace) -> int:
     )
     config = None if has_own_mirror(arguments) else config_of(arguments)
     with interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
-        anyio.run(tail, options, config, os.environ, _say)
+        anyio.run(tail, options, config, os.environ, output)
     return DONE
 
 
-def _on_a_table(arguments: argparse.Namespace) -> int:
+def _on_a_table(arguments: argparse.Namespace, output: Output) -> int:
     require(arguments.command, "tools", ("aioboto3", "anyio"))
     import anyio
 
     work = work_of(arguments)
     mirror = mirror_of(arguments)
     with interruptible():
-        return DONE if anyio.run(work, mirror, os.environ, _say) else LEFT_WORK
+        return DONE if anyio.run(work, mirror, os.environ, output) else LEFT_WORK
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.function is not None or arguments.table is not None:
         require("check", "tools", ("aioboto3",))
     import asyncio
@@ -112,19 +109,19 @@ def _check(arguments: argparse.Namespace) -> int:
         redis_url=arguments.redis_url,
         nonces=(secrets.token_hex(8), secrets.token_hex(8)),
     )
-    is_right = asyncio.run(check(options, os.environ, lambda verdict: _say(str(verdict))))
+    is_right = asyncio.run(check(options, os.environ, output))
     return DONE if is_right else LEFT_WORK
 
 
-def _get(arguments: argparse.Namespace) -> int:
+def _get(arguments: argparse.Namespace, output: Output) -> int:
     from asyncsync.tools.get import get
 
     config = config_of(arguments)
-    is_there = get(arguments.key, config, os.environ, as_json=arguments.json, say=_say)
+    is_there = get(arguments.key, config, os.environ, output, as_json=arguments.json)
     return DONE if is_there else LEFT_WORK
 
 
-def _simulate(arguments: argparse.Namespace) -> int:
+def _simulate(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.trace and arguments.seed is None:
         raise CommandRefused("--trace tells one run's story: give it with --seed")
     own = ("tools", ("aioboto3", "anyio")) if arguments.scope is None else ("demo", ("lupa",))
@@ -139,9 +136,11 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
     with interruptible():
         if arguments.scope is not None:
-            return DONE if whole_scope(arguments.scope, arguments.violations, _say) else LEFT_WORK
+            return (
+                DONE if whole_scope(arguments.scope, arguments.violations, output) else LEFT_WORK
+            )
         if arguments.seed is not None:
-            ended = tell(arguments.seed, _say, trace=arguments.trace)
+            ended = tell(arguments.seed, output, trace=arguments.trace)
             return LEFT_WORK if ended.violation else DONE
         options = SimulateOptions(
             first=arguments.first,
@@ -150,10 +149,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
             violations_max=arguments.violations,
             program=_program(),
         )
-        return DONE if is_good(simulate(options, _say)) else LEFT_WORK
+        return DONE if is_good(simulate(options, output)) else LEFT_WORK
 
 
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+COMMANDS: Mapping[str, Callable[[argparse.Namespace, Output], int]] = {
     "demo": _demo,
     "tail": _tail,
     "check": _check,

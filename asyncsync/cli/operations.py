@@ -14,8 +14,9 @@ import argparse
 import io
 import json
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from hashlib import sha256
 from typing import Any
@@ -24,14 +25,13 @@ import anyio
 import orjson
 
 from asyncsync.cli.arguments import Defaults, parser
-from asyncsync.cli.commands import Work, work_of
+from asyncsync.cli.commands import Work, mirror_of, work_of
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, WRONG_ARGUMENTS
-from asyncsync.cli.running import mirror_of
 from asyncsync.errors import ConfigError
-from asyncsync.mirror import LambdaContext
+from asyncsync.mirror import LambdaContext, Mirror
 from asyncsync.tools.deadline import OutOfTime
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.output import is_progress
+from asyncsync.tools.output import Output, ProgressText
 from asyncsync.version import __version__
 
 ENTRY_POINT = "asyncsync.cli.operations.lambda_handler"
@@ -55,9 +55,9 @@ ANSWER_S = 20.0
 
 # Lambda allows an answer of 6 MB, Step Functions 256 KiB (their quotas pages): ours, with the
 # event in it once more, stays under half of the smaller.
-SAID_LINES_MAX = 200
-SAID_LINE_BYTES_MAX = 4_096
-SAID_BYTES_MAX = 98_304  # as the answer has them
+LINES_MAX = 200
+LINE_BYTES_MAX = 4_096
+LINES_BYTES_MAX = 98_304  # as the answer has them
 EVENT_BYTES_MAX = 16_384
 
 # The log is paid for by the byte; whoever waits looks every half a minute.
@@ -69,32 +69,34 @@ def lambda_handler(event: object, context: LambdaContext | None = None) -> dict[
 
     Raises CommandFailed, StoreRefused or ConfigError as the command does: try again.
     """
-    said = Said()
+    output = SliceOutput()
     try:
         arguments = arguments_of(event, os.environ)
         work, mirror = work_of(arguments), mirror_of(arguments)
-        said.log("slice_began", command=arguments.command, version=__version__)
-        is_good = anyio.run(_slice, work, mirror, said, context)
+        log("slice_began", command=arguments.command, version=__version__)
+        is_good = anyio.run(_slice, work, mirror, output, context)
         done, exit_code = True, DONE if is_good else LEFT_WORK
     except OutOfTime as exc:
-        said(str(exc))
+        output.line(str(exc))
         done, exit_code = False, LEFT_WORK
     except (CommandRefused, ConfigError) as exc:
-        said(str(exc))
+        output.line(str(exc))
         done, exit_code = True, WRONG_ARGUMENTS
-    said.log("slice_ended", done=done, exit_code=exit_code)
-    return {"done": done, "exit_code": exit_code, "said": said.lines(), "next": event}
+    log("slice_ended", done=done, exit_code=exit_code)
+    return {"done": done, "exit_code": exit_code, "said": output.lines(), "next": event}
 
 
-async def _slice(work: Work, mirror: Any, said: Said, context: LambdaContext | None) -> bool:
+async def _slice(
+    work: Work, mirror: Mirror, output: Output, context: LambdaContext | None
+) -> bool:
     if context is None:
-        return await work(mirror, os.environ, said)
+        return await work(mirror, os.environ, output)
 
     def left_s() -> float:
         return context.get_remaining_time_in_millis() / 1_000 - MARGIN_S
 
     with anyio.move_on_after(left_s() + MARGIN_S - ANSWER_S):
-        return await work(mirror, os.environ, said, left_s)
+        return await work(mirror, os.environ, output, left_s)
     raise OutOfTime("time is up in the middle of something, which is done again")
 
 
@@ -157,49 +159,67 @@ def _refuse_unseen(arguments: argparse.Namespace) -> None:
         )
 
 
-# --- what is said -------------------------------------------------------------------------------
+# --- the answer ---------------------------------------------------------------------------------
 
 
-class Said:
-    """What a command says: the first and the last of it is kept, how far it is is logged."""
+class SliceOutput(Output):
+    """Keeps what a command writes for the answer, and writes only progress to the log.
 
-    def __init__(self) -> None:
+    Of many lines the first and the last are kept; of consecutive lines of progress the latest.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(sys.stdout, sys.stdout, interval_s=0, clock=clock)
         self._lines: list[str] = []
-        self._left_out = 0
+        self._omitted = 0
         self._bytes = 0
-        self._logged_s = time.monotonic()
+        self._ends_in_progress = False
+        self._logged_s = clock()
 
-    def __call__(self, line: str) -> None:
-        """Take a line; how far it is stands there once, as the latest."""
-        held = line.encode(errors="backslashreplace")[:SAID_LINE_BYTES_MAX]
-        line = held.decode(errors="ignore")
-        if is_progress(line):
-            self._log_progress(line)
-            if self._lines and is_progress(self._lines[-1]):
-                self._take_out(-1)
+    def __call__(self, text: str) -> None:
+        """Keep a line of a command that takes a Say."""
+        if isinstance(text, ProgressText):
+            self._write_progress(text)
+        else:
+            self.line(text)
+
+    def line(self, text: str) -> None:
+        """Keep a line, cut to what an answer may hold."""
+        cut = text.encode(errors="backslashreplace")[:LINE_BYTES_MAX]
+        line = cut.decode(errors="ignore")
         self._lines.append(line)
         self._bytes += _size(line)
-        while len(self._lines) > SAID_LINES_MAX or self._bytes > SAID_BYTES_MAX:
-            self._take_out(len(self._lines) // 2)
-            self._left_out += 1
+        self._ends_in_progress = False
+        while len(self._lines) > LINES_MAX or self._bytes > LINES_BYTES_MAX:
+            self._remove(len(self._lines) // 2)
+            self._omitted += 1
 
-    def _take_out(self, at: int) -> None:
+    def note(self, text: str) -> None:
+        """Keep a note as a line."""
+        self.line(text)
+
+    def _write_progress(self, text: str) -> None:
+        if self._ends_in_progress:
+            self._remove(-1)
+        self.line(text)
+        self._ends_in_progress = True
+        now_s = self._clock()
+        if now_s - self._logged_s >= LOG_INTERVAL_S:
+            self._logged_s = now_s
+            log("progress", says=text.strip())
+
+    def _remove(self, at: int) -> None:
         self._bytes -= _size(self._lines.pop(at))
 
     def lines(self) -> list[str]:
-        """Return what was said, and how many lines of the middle are left out."""
-        left_out = [f"({self._left_out:,} lines of the middle are left out)"]
-        return [*self._lines, *(left_out if self._left_out else [])]
+        """Return the lines, and how many of the middle are left out."""
+        omitted = [f"({self._omitted:,} lines of the middle are left out)"]
+        return [*self._lines, *(omitted if self._omitted else [])]
 
-    def log(self, event: str, **what: object) -> None:
-        """Write one line to the log."""
-        print(orjson.dumps({"level": "INFO", "event": event, **what}).decode(), flush=True)
 
-    def _log_progress(self, line: str) -> None:
-        now_s = time.monotonic()
-        if now_s - self._logged_s >= LOG_INTERVAL_S:
-            self._logged_s = now_s
-            self.log("progress", says=line.strip())
+def log(event: str, **fields: object) -> None:
+    """Write one line to the function's log."""
+    print(orjson.dumps({"level": "INFO", "event": event, **fields}).decode(), flush=True)
 
 
 def _size(line: str) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import orjson
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -18,9 +17,8 @@ from asyncsync.copy.entries import NO_VERSION
 from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import settle
 from asyncsync.tools.errors import CommandFailed
+from asyncsync.tools.output import Output
 from asyncsync.tools.redis_client import client_arguments
-
-Say = Callable[[str], None]
 
 # What encode.version writes, then the rank and what a repair or a fill adds to it.
 _FENCE = re.compile(rb"1(\d{13})(\d\d)(\d+)")
@@ -97,21 +95,26 @@ def look(key: str, config: Config, env: Mapping[str, str]) -> Held:
     )
 
 
-def get(key: str, config: Config, env: Mapping[str, str], *, as_json: bool, say: Say) -> bool:
+def get(
+    key: str, config: Config, env: Mapping[str, str], output: Output, *, as_json: bool
+) -> bool:
     """Show a key; return whether anything is there.
 
     Raises what look raises.
     """
     held = look(key, config, env)
-    for line in [json_line(held)] if as_json else lines(held):
-        say(line)
+    if as_json:
+        output.document(document(held))
+    else:
+        for line in lines(held):
+            output.line(line)
     return held.value is not None or held.fence is not None
 
 
-def json_line(held: Held) -> str:
+def document(held: Held) -> dict[str, object]:
     """Write what is held as one JSON object; a value stays text, so its digits stay exact."""
     fence = None if held.fence is None else read_fence(held.fence)
-    shown: dict[str, object] = {
+    return {
         "key": held.key,
         "value": None if held.value is None else _text(held.value),
         "expires_in_ms": held.expires_in_ms,
@@ -122,7 +125,6 @@ def json_line(held: Held) -> str:
         "sequence_number": fence and fence.sequence_number,
         "rank": fence and int(fence.rank),
     }
-    return orjson.dumps(shown).decode()
 
 
 def lines(held: Held) -> list[str]:

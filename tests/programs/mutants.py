@@ -814,8 +814,8 @@ MUTANTS = (
     Mutant(
         "a place moves only past what has settled",
         "tools/cursors.py",
-        "while steps and not steps[0].waits_for:",
-        "while steps:",
+        "while pages and not pages[0].waits_for:",
+        "while pages:",
         TRAIL,
     ),
     Mutant(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.aws.items import scan_page
 from asyncsync.cli import operations
 from asyncsync.cli.operations import (
     EVENT_BYTES_MAX,
-    SAID_BYTES_MAX,
-    SAID_LINE_BYTES_MAX,
-    SAID_LINES_MAX,
-    Said,
+    LINE_BYTES_MAX,
+    LINES_BYTES_MAX,
+    LINES_MAX,
+    SliceOutput,
     lambda_handler,
 )
 from asyncsync.copy import reader as copy_module
@@ -35,6 +36,7 @@ from asyncsync.tools.audit.command import AuditOptions, audit_with
 from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
+from asyncsync.tools.output import Output
 from tests.conftest import FOUND
 from tests.deploy.test_template_cache import access, set_user
 from tests.support.cloudformation import PSEUDO, Resolver
@@ -308,7 +310,7 @@ async def test_what_is_worth_another_try_is_raised(
     clients: AwsClients, endpoint: str, table: str, bucket: Any, settings: pytest.MonkeyPatch
 ) -> None:
     args = ["audit", "--endpoint-url", endpoint]
-    with pytest.raises(CommandFailed, match="describing table"):  # it is not there
+    with pytest.raises(AwsFailed, match="describing table"):  # it is not there
         await invoked({"args": args})
     await make_table(clients, table)
     settings.setenv("ASYNCSYNC_REDIS_PASSWORD", "wrong")
@@ -321,40 +323,39 @@ async def test_what_is_worth_another_try_is_raised(
 # --- what it says -----------------------------------------------------------------------------
 
 
-def test_an_answer_is_bounded_and_keeps_the_first_and_the_last_of_what_was_said() -> None:
-    said = Said()
-    for number in range(10 * SAID_LINES_MAX):
-        said(f"stale    Players:{number}")
-    lines = said.lines()
+def test_an_answer_is_bounded_and_keeps_the_first_and_the_last_lines() -> None:
+    output = SliceOutput()
+    for number in range(10 * LINES_MAX):
+        output.line(f"stale    Players:{number}")
+    lines = output.lines()
 
-    assert len(lines) == SAID_LINES_MAX + 1
+    assert len(lines) == LINES_MAX + 1
     assert (lines[0], lines[-2]) == ("stale    Players:0", "stale    Players:1999")
-    assert lines[-1] == f"({9 * SAID_LINES_MAX:,} lines of the middle are left out)"
+    assert lines[-1] == f"({9 * LINES_MAX:,} lines of the middle are left out)"
 
     for line in ("x" * 10**6, '"\\\n' * 10**5, "zoë\U0001f600" * 10**5):
-        said = Said()
+        output = SliceOutput()
         for _ in range(100):
-            said(line)
-        assert len(json.dumps(said.lines())) < SAID_BYTES_MAX + 1_000
-        assert len(said.lines()[0].encode()) <= SAID_LINE_BYTES_MAX
+            output.line(line)
+        assert len(json.dumps(output.lines())) < LINES_BYTES_MAX + 1_000
+        assert len(output.lines()[0].encode()) <= LINE_BYTES_MAX
     # Half of what Step Functions takes, which is less than Lambda does.
-    assert SAID_BYTES_MAX + 1_000 + EVENT_BYTES_MAX + 1_000 < 128 * 1_024
+    assert LINES_BYTES_MAX + 1_000 + EVENT_BYTES_MAX + 1_000 < 128 * 1_024
 
 
-def test_of_how_far_it_is_an_answer_has_the_latest_and_the_log_one_now_and_then(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_of_progress_the_answer_has_the_latest_and_the_log_a_line_each_half_minute(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     now_s = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now_s)
-    said = Said()
-    said("table   Players")
+    output = SliceOutput(lambda: now_s)
+    output.line("table   Players")
     for _ in range(100):
         now_s += 1.0
-        said(f"{now_s:7.1f} s  {now_s:.0f} keys, 1/s, 0 findings")
+        output.progress(f"{now_s:.0f} keys, 1/s, 0 findings")
         if now_s == 50:
-            said("stale    Players:7")
+            output.line("stale    Players:7")
 
-    assert said.lines() == [
+    assert output.lines() == [
         "table   Players",
         "   50.0 s  50 keys, 1/s, 0 findings",
         "stale    Players:7",
@@ -566,10 +567,11 @@ async def _on_the_cache(
         table=table, endpoint_url=endpoint, settle_s=0.001, repair=True, state=state
     )
     retired = RetireOptions(table=table, endpoint_url=endpoint, template="Players:v0:{Number}")
+    output = Output(sys.stdout, sys.stderr)
     return (
-        await backfill(filled, mirror, {}, print)
-        and await audit_with(clients, audited, mirror, print)
-        and await retire_with(clients, retired, mirror, print)
+        await backfill(filled, mirror, {}, output)
+        and await audit_with(clients, audited, mirror, output)
+        and await retire_with(clients, retired, mirror, output)
         and client.exists("Players:1", "Players:2", "Players:3") == 3
         and not client.exists("Players:999", "Players:v0:1")
     )

@@ -14,9 +14,10 @@ import anyio
 import pytest
 import redis
 
-from asyncsync import Config
+from asyncsync import Config, ConfigError
 from asyncsync.aws.clients import (
     AwsClients,
+    AwsFailed,
     IteratorGone,
     RecordPage,
     Shard,
@@ -38,11 +39,11 @@ from asyncsync.mapping.event_source_mapping import (
     EventSourceMapping,
     MappingSettings,
 )
-from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.run import poller as poll
 from asyncsync.tools.run.command import TailOptions, tail
 from asyncsync.tools.run.poller import Consumer, Poller
 from tests.support.events import FIRST, arn, record
+from tests.support.output import RecordedOutput
 
 
 async def make_table(
@@ -83,11 +84,11 @@ async def test_a_table_is_mirrored_and_progress_is_told(
     await put(clients, table, 1, Odd={"S": "newer"})
     await clients.items.delete_item(TableName=table, Key={"Number": {"N": "2"}})
     any_client.script_flush()  # so that one round trip more brings the script
-    said: list[str] = []
+    output = RecordedOutput()
 
     monkeypatch.setattr("asyncsync.tools.run.command.PROGRESS_INTERVAL_S", 0.05)
     options = TailOptions(table=table, endpoint_url=endpoint, idle_s=1.5)
-    await tail(options, Config(redis_url=any_server.url), {}, said.append)
+    await tail(options, Config(redis_url=any_server.url), {}, output)
 
     held: Any = any_client.mget(*(f"{table}:{number}" for number in (1, 2, 3)))
     assert [each and json.loads(each) for each in held] == [
@@ -95,9 +96,10 @@ async def test_a_table_is_mirrored_and_progress_is_told(
         None,
         {"Number": 3, "Odd": "/w=="},
     ]
-    assert re.match(rf"stream  arn:aws:dynamodb:[\w-]+:[0-9]+:table/{table}/", said[0])
-    assert said[1] == f"redis   127.0.0.1:{any_server.port}, keys {{@table}}:{{@key}}"
-    assert "5 records in 1 batches, 2 round trips, 2 superseded, caught up" in said[-1]
+    assert re.match(rf"stream  arn:aws:dynamodb:[\w-]+:[0-9]+:table/{table}/", output.lines[0])
+    assert output.lines[1] == f"redis   127.0.0.1:{any_server.port}, keys {{@table}}:{{@key}}"
+    assert "5 records in 1 batches, 2 round trips, 2 superseded, caught up" in output.lines[-1]
+    assert any("5 records in 1 batches" in line for line in output.progress_lines)
 
 
 async def test_a_redis_that_is_down_is_told_with_what_was_reported(
@@ -106,22 +108,23 @@ async def test_a_redis_that_is_down_is_told_with_what_was_reported(
     await make_table(clients, "Down")
     await put(clients, "Down", 1)
     told = anyio.Event()
-    said: list[str] = []
 
-    def say(line: str) -> None:
-        said.append(line)
-        if "ConnectionRefusedError" in line:
-            told.set()
+    class Told(RecordedOutput):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if "ConnectionRefusedError" in text:
+                told.set()
 
+    output = Told()
     async with anyio.create_task_group() as tasks:
         options = TailOptions(table="Down", endpoint_url=endpoint)
         config = Config(redis_url=f"redis://127.0.0.1:{free_port()}")
-        tasks.start_soon(tail, options, config, {}, say)
+        tasks.start_soon(tail, options, config, {}, output)
         with anyio.fail_after(10):
             await told.wait()
         tasks.cancel_scope.cancel()
 
-    assert any(re.search("batch of 1 reported [0-9]{21}", line) for line in said)
+    assert any(re.search("batch of 1 reported [0-9]{21}", line) for line in output.notes)
 
 
 async def test_what_no_retry_can_mend_ends_it_with_one_line(
@@ -146,20 +149,20 @@ async def test_a_table_without_a_stream_or_no_table_is_refused(
 ) -> None:
     await make_table(clients, "Streamless", None)
     config = Config(redis_url="redis://127.0.0.1:1")
+    streamless = TailOptions(table="Streamless", endpoint_url=endpoint)
+    nowhere = TailOptions(table="Nowhere", endpoint_url=endpoint)
 
-    with pytest.raises(CommandRefused, match="Streamless has no stream: enable one"):
-        await tail(
-            TailOptions(table="Streamless", endpoint_url=endpoint), config, {}, lambda _: None
-        )
-    with pytest.raises(CommandFailed, match="describing table Nowhere: ResourceNotFoundException"):
-        await tail(TailOptions(table="Nowhere", endpoint_url=endpoint), config, {}, lambda _: None)
+    with pytest.raises(ConfigError, match="Streamless has no stream: enable one"):
+        await tail(streamless, config, {}, RecordedOutput())
+    with pytest.raises(AwsFailed, match="describing table Nowhere: ResourceNotFoundException"):
+        await tail(nowhere, config, {}, RecordedOutput())
 
 
 async def test_an_endpoint_that_is_not_there_is_one_line(no_sdk_backoff: None) -> None:
     options = TailOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
 
-    with pytest.raises(CommandFailed, match="DynamoDB failed at describing table T: Could not"):
-        await tail(options, Config(redis_url="redis://127.0.0.1:1"), {}, lambda _: None)
+    with pytest.raises(AwsFailed, match="DynamoDB failed at describing table T: Could not"):
+        await tail(options, Config(redis_url="redis://127.0.0.1:1"), {}, RecordedOutput())
 
 
 async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
@@ -173,15 +176,15 @@ async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
     async with process:
         assert process.stdout is not None
         assert process.stderr is not None
-        last = ""
         with anyio.fail_after(20):
-            while "1 records in 1 batches" not in last:
-                last = (await process.stdout.receive()).decode()
+            while not real_client.exists(f"{table}:1"):  # noqa: ASYNC110
+                await anyio.sleep(0.05)
             process.send_signal(signal.SIGINT)
             last = "".join([each.decode() async for each in process.stdout])
             errors = "".join([each.decode() async for each in process.stderr])
 
     assert (process.returncode, errors) == (0, "")
+    assert "1 records in 1 batches" in last
     assert "caught up" in last
     assert real_client.get(f"{table}:1") == b'{"Number":1}'
 

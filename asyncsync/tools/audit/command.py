@@ -38,8 +38,7 @@ from asyncsync.tools.audit.confirm import Comparer, Difference, Kind, settle, wa
 from asyncsync.tools.audit.orphans import suspects
 from asyncsync.tools.audit.report import AuditReport, Tally
 from asyncsync.tools.audit.scan import KeyScan, names_of, naming
-from asyncsync.tools.counts import add, counts
-from asyncsync.tools.cursors import Cursors, Page
+from asyncsync.tools.cursors import Cursors, Page, add, counts
 from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.output import Say
@@ -290,7 +289,7 @@ class Auditor:
                 page = await self._pace.take(ask)
                 after = page.rest
                 held = json_attributes(after) if after else None
-                step = phase.trail.step(at, held, Tally())
+                step = phase.trail.add_page(at, held, Tally())
                 await self._compare(page.items, phase, step, tasks)
                 if self._left_s() <= 0:
                     return
@@ -308,7 +307,7 @@ class Auditor:
             step.tally.keys += len(chunk)
             self._ledger.count(len(chunk))
             await self._begin([each.key for each in differ], phase, step, tasks)
-        phase.trail.settle(step)
+        phase.trail.complete(step)
 
     async def _begin(
         self, keys: Sequence[Key], phase: Phase, step: Page[Tally], tasks: TaskGroup
@@ -332,7 +331,7 @@ class Auditor:
         self._ledger.suspect(-len(keys), of_names=phase.of_names)
         more = self._ledger.settled(settled, findings, repaired, of_names=phase.of_names)
         add(step.tally, counts(more))
-        phase.trail.settle(step)
+        phase.trail.complete(step)
 
     async def _repair(self, findings: Sequence[Difference]) -> list[Repaired]:
         if self._repairer is None or not findings:
@@ -351,7 +350,7 @@ class Auditor:
                 step.tally.names, step.tally.foreign = what.ours, what.foreign
                 self._ledger.names(what)
                 await self._begin(what.keys, phase, step, tasks)
-                found.trail.settle(step)
+                found.trail.complete(step)
 
     def close(self) -> None:
         """Throw the connections away."""

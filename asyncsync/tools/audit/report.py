@@ -16,7 +16,7 @@ from asyncsync.copy.repair import Repaired
 from asyncsync.tools.audit.confidence import CONFIDENCE, bound_percent, lower_bound, percent
 from asyncsync.tools.audit.confirm import Confirmed, Difference
 from asyncsync.tools.audit.orphans import Suspects
-from asyncsync.tools.counts import add, counts
+from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.output import Say, progress, rate_and_left
 
 PROGRESS_INTERVAL_S = 5.0

@@ -102,7 +102,7 @@ async def retire_with(
                 async with autosave(kept, "progress", found.document):
                     async for some, step in names_of(copy, old.pattern, found, Tally, left_s):
                         await _few(some, old, present, copy, step.tally)
-                        found.trail.settle(step)
+                        found.trail.complete(step)
             if not found.trail.is_done:
                 raise OutOfTime("time is up: not all names were looked at")
             await kept.remove()

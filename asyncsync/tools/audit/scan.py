@@ -82,6 +82,6 @@ async def _some(
         cursor: str | None = place or "0"
         while cursor is not None:
             found, cursor = await copy.names(pattern, naming.nodes[part], cursor)
-            yield found, naming.trail.step(part, cursor, make_tally())
+            yield found, naming.trail.add_page(part, cursor, make_tally())
             if left_s() <= 0:
                 return

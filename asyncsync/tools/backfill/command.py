@@ -27,7 +27,7 @@ from asyncsync.mirror import Mirror
 from asyncsync.tools.backfill.export import BrokenPart, Export, open_part, pages, read_manifests
 from asyncsync.tools.backfill.filler import Filler, Tally, TooLate, refuse_to_fill
 from asyncsync.tools.backfill.preconditions import require_caught_up_mapping
-from asyncsync.tools.counts import counts
+from asyncsync.tools.cursors import counts
 from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.output import Say, progress, rate_and_left

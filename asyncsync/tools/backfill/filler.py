@@ -18,7 +18,7 @@ from asyncsync.copy.fill import SCRIPT, fill, fill_within_s
 from asyncsync.copy.repair import ReadItems, Repaired, Repairer, Target
 from asyncsync.mirror import Mirror
 from asyncsync.model import APPLIED, STANDS, Encoded, Entry, Key
-from asyncsync.tools.counts import add, counts
+from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 
 # Waits between tries while Redis is away: doubled each time up to the last, which is how soon

@@ -22,6 +22,7 @@ from asyncsync.tools.check.aws import (
 from asyncsync.tools.check.redis import check_redis, scratch
 from asyncsync.tools.check.verdict import Verdict
 from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.output import Output
 
 Tell: TypeAlias = Callable[..., None]  # any number of verdicts
 
@@ -37,9 +38,7 @@ class CheckOptions:
     nonces: tuple[str, str]
 
 
-async def check(
-    options: CheckOptions, env: Mapping[str, str], say: Callable[[Verdict], None]
-) -> bool:
+async def check(options: CheckOptions, env: Mapping[str, str], output: Output) -> bool:
     """Look at everything that is named and say it line by line; return whether all is right.
 
     Raises ConfigError for wrong settings, CommandRefused where nothing is named to look at.
@@ -51,7 +50,7 @@ async def check(
     def tell(*found: Verdict) -> None:
         told.extend(found)
         for each in found:
-            say(each)
+            output.line(str(each))
 
     function = await _function(options.function, tell)
     config = _settings(options, function, env)

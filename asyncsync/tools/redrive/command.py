@@ -23,7 +23,7 @@ from asyncsync.aws.items import consistent_reads
 from asyncsync.copy.repair import Repaired, Repairer
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
-from asyncsync.tools.counts import add, counts
+from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandFailed, first_error
 from asyncsync.tools.output import Say, progress

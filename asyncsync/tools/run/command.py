@@ -23,7 +23,7 @@ from asyncsync.mapping.event_source_mapping import (
 from asyncsync.mirror import Mirror
 from asyncsync.tools.errors import first_error
 from asyncsync.tools.mirrors import load_mirror, make_mirror
-from asyncsync.tools.output import Say
+from asyncsync.tools.output import Output
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.tools.run.poller import Consumer, Poller, function_of
 from asyncsync.tools.run.progress import Progress, failure_line, progress_line
@@ -46,7 +46,7 @@ class TailOptions:
 
 
 async def tail(
-    options: TailOptions, config: Config | None, env: Mapping[str, str], say: Say
+    options: TailOptions, config: Config | None, env: Mapping[str, str], output: Output
 ) -> None:
     """Mirror a table's stream until cancelled, or until nothing has come for idle_s.
 
@@ -61,7 +61,7 @@ async def tail(
         meter = Meter()
         mirror = make_mirror(config, env, connect=metered(connect, meter), emit=progress.take)
     try:
-        await _tail(options, env, say, mirror, progress, meter)
+        await _tail(options, env, output, mirror, progress, meter)
     finally:
         mirror.close()
 
@@ -69,40 +69,36 @@ async def tail(
 async def _tail(
     options: TailOptions,
     env: Mapping[str, str],
-    say: Say,
+    output: Output,
     mirror: Mirror,
     progress: Progress,
     meter: Meter | None,
 ) -> None:
     settings = MappingSettings(batch_size=options.batch_size, bisect=True, report_failures=True)
-    began_s = time.monotonic()
-
-    def show(text: str) -> None:
-        say(f"{time.monotonic() - began_s:7.1f} s  {text}")
 
     def watch(batch: Batch, answer: Answer, decision: Decision) -> None:
         progress.count(batch, decision)
         if decision.kind in ("retry", "split", "rest"):
-            show(failure_line(batch, answer, decision))
+            output.note(output.timed(failure_line(batch, answer, decision)))
             if progress.last_log:
-                show(f"  {progress.last_log}")
+                output.note(output.timed(f"  {progress.last_log}"))
                 progress.last_log = ""
 
     with first_error():
         async with open_clients(options.endpoint_url, env) as clients:
             stream_arn = stream_of(await describe_table(clients, options.table))
-            say(f"stream  {stream_arn}")
-            say(f"redis   {mirror.config.server.address}, keys {mirror.config.key}")
+            output.line(f"stream  {stream_arn}")
+            output.line(f"redis   {mirror.config.server.address}, keys {mirror.config.key}")
             mapping = EventSourceMapping(settings, function=FUNCTION, stream_arn=stream_arn)
             function = function_of(mirror, INVOCATION_TIMEOUT_S)
             poller = Poller(clients, stream_arn, [Consumer(mapping, function, watch)])
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(poller.run)
-                    await _show_progress(options, poller, mapping, progress, meter, show)
+                    await _show_progress(options, poller, mapping, progress, meter, output)
                     tasks.cancel_scope.cancel()
             finally:
-                show(progress_line(progress, mapping, meter))
+                output.line(output.timed(progress_line(progress, mapping, meter)))
 
 
 async def _show_progress(
@@ -111,15 +107,14 @@ async def _show_progress(
     mapping: EventSourceMapping,
     progress: Progress,
     meter: Meter | None,
-    show: Say,
+    output: Output,
 ) -> None:
-    """Say what has changed once a second, until the stream has been idle for long enough."""
+    """Show what has changed, until the stream has been idle for long enough."""
     shown = 0
     while True:
         quiet_s = time.monotonic() - poller.quiet_since_s
         if options.idle_s is not None and mapping.is_idle and quiet_s >= options.idle_s:
             return
         await anyio.sleep(min(PROGRESS_INTERVAL_S, options.idle_s or PROGRESS_INTERVAL_S))
-        if progress.batches != shown:
+        if progress.batches != shown and output.progress(progress_line(progress, mapping, meter)):
             shown = progress.batches
-            show(progress_line(progress, mapping, meter))
