@@ -257,7 +257,9 @@ def test_beside_a_stream_nothing_moves_back_and_the_copy_becomes_the_table(
     play(fake_server)
 
 
-@pytest.mark.parametrize("taken_out", [b"(held[2] or '') ~= was or", b"return {0}"], ids=str)
+@pytest.mark.parametrize(
+    "taken_out", [b"(fence_now or '') ~= fence_seen or", b"return {0}"], ids=str
+)
 def test_the_machine_sees_a_repair_that_does_not_mind_what_changed(
     fake_server: ServerProcess, monkeypatch: pytest.MonkeyPatch, taken_out: bytes
 ) -> None:
@@ -272,7 +274,7 @@ def test_the_machine_sees_a_repair_that_does_not_mind_what_changed(
 def test_the_machine_sees_a_fill_that_does_not_mind_a_fence(
     fake_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blind = SCRIPT.replace(b"if held[i] and", b"if false and")
+    blind = SCRIPT.replace(b"if fence_seen and", b"if false and")
     assert blind != SCRIPT
     monkeypatch.setattr(sys.modules[__name__], "SCRIPT", blind)
 
