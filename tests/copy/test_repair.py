@@ -18,7 +18,7 @@ from asyncsync.copy.fill import fill
 from asyncsync.copy.repair import (
     ATTEMPTS_MAX,
     SCRIPT,
-    WITHIN_S,
+    SNAPSHOT_AGE_S_MAX,
     Repaired,
     Repairer,
     Target,
@@ -245,7 +245,7 @@ async def test_a_key_that_changes_every_time_is_left_not_taken_for_repaired(
     bench.reading = iter([change] * 100)
 
     assert await bench.repair(target(1)) == [
-        Repaired(target(1), "changed", b"Players:1", "it changed every time")
+        Repaired(target(1), "changed", b"Players:1", "it changed on every attempt")
     ]
     assert len(bench.reads) == ATTEMPTS_MAX
     assert held(any_client, 1)[2] == b"1"
@@ -253,7 +253,11 @@ async def test_a_key_that_changes_every_time_is_left_not_taken_for_repaired(
 
 @pytest.mark.parametrize(
     ("late_s", "asleep_s", "kind"),
-    [(WITHIN_S - 5, 0, "repaired"), (WITHIN_S, 0, "failed"), (0, WITHIN_S, "failed")],
+    [
+        (SNAPSHOT_AGE_S_MAX - 5, 0, "repaired"),
+        (SNAPSHOT_AGE_S_MAX, 0, "failed"),
+        (0, SNAPSHOT_AGE_S_MAX, "failed"),
+    ],
 )
 async def test_nothing_is_written_later_than_a_minute_after_the_look(
     bench: Bench, any_client: redis.Redis, late_s: float, asleep_s: float, kind: str
@@ -442,7 +446,7 @@ async def test_a_fence_of_another_format_is_not_touched(
 
     assert (answer.kind, answer.reason) == (
         "foreign",
-        "its fence is of a format not known here",
+        "its fence has an unknown format",
     )
     assert any_client.get("{Players:1}!f") == b"9" * 40
     assert any_client.get("Players:1") is None

@@ -724,15 +724,15 @@ MUTANTS = (
     Mutant(
         "audit takes a number for ours only as DynamoDB writes it",
         "copy/names.py",
-        "or not _NUMBER.fullmatch(text)",
+        "or not _NUMBER.fullmatch(digits)",
         "",
         NAMES,
     ),
     Mutant(
         "audit takes no number for ours that DynamoDB would refuse",
         "copy/names.py",
-        "return digits <= _DIGITS_MAX and",
-        "return",
+        "len(significant) <= _DIGITS_MAX and _EXPONENT_MIN",
+        "_EXPONENT_MIN",
         NAMES,
     ),
     Mutant(
@@ -759,8 +759,8 @@ MUTANTS = (
     Mutant(
         "audit scans every node's names",
         "copy/reader.py",
-        "for _, slots in groupby(held, key=lambda each: each[0])]",
-        "for _, slots in groupby(held, key=lambda each: each[0])][:1]",
+        "for _, slots in groupby(owners, key=lambda owner: owner[0])]",
+        "for _, slots in groupby(owners, key=lambda owner: owner[0])][:1]",
         AUDIT,
     ),
     Mutant(
