@@ -18,7 +18,7 @@ def same_value(one: bytes, other: bytes, value_format: str) -> bool:
     """Return whether two values of one format (as ASYNCSYNC_VALUE names it) mean the same."""
     if one == other:
         return True
-    read = _READERS[value_format]
+    read = READERS[value_format]
     try:
         return bool(read(one) == read(other))
     except (ValueError, TypeError, ArithmeticError, RecursionError, AttributeError, KeyError):
@@ -52,7 +52,7 @@ def _read_dynamodb_json(value: bytes) -> Any:
 
 
 # How to read a value back for a comparison, by format: a new format is a new row.
-_READERS: Mapping[str, Callable[[bytes], Any]] = {
+READERS: Mapping[str, Callable[[bytes], Any]] = {
     "json": _read_json,
     "dynamodb-json": _read_dynamodb_json,
 }
