@@ -51,7 +51,7 @@ def _read_dynamodb_json(value: bytes) -> Any:
     return _map(json.loads(value, parse_constant=_refuse))
 
 
-# How to read a value back for a comparison, by format: a new format is a new row.
+# How to read a value of each format (formats.FORMATS) back for a comparison.
 READERS: Mapping[str, Callable[[bytes], Any]] = {
     "json": _read_json,
     "dynamodb-json": _read_dynamodb_json,

@@ -16,7 +16,7 @@ from asyncsync import fence as fence_format
 from asyncsync.config import Config
 from asyncsync.fence import CLAIM_FORMAT, NO_VERSION
 from asyncsync.iam import AwsCredentials, token_password
-from asyncsync.keys import settle
+from asyncsync.keys import redis_names
 from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.redis_client import client_arguments
 
@@ -66,7 +66,7 @@ def look(key: str, config: Config, env: Mapping[str, str]) -> Held:
     Raises CommandFailed, or ConfigError where IAM is asked for and nobody can sign.
     """
     name = key.encode(errors="surrogateescape")
-    settled, fence_key = settle(name)
+    settled, fence_key = redis_names(name)
     if settled != name:
         fence_key = b""  # no name that asyncsync writes, such as a fence's own
     token = None

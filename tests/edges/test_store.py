@@ -24,7 +24,7 @@ from asyncsync.config import Config
 from asyncsync.connection import OpenTransport
 from asyncsync.errors import StoreRefused
 from asyncsync.fence import version
-from asyncsync.keys import settle
+from asyncsync.keys import redis_names
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
@@ -48,7 +48,7 @@ def entry(
 ) -> Entry:
     number = SequenceNumber(number)
     text = version(LABEL_MS, number) + rank
-    return Entry(*settle(name), text, value, expires_at_ms, number, str(number))
+    return Entry(*redis_names(name), text, value, expires_at_ms, number, str(number))
 
 
 @pytest.fixture(autouse=True, params=["socket", "streams"])

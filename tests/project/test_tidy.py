@@ -25,6 +25,7 @@ HOT = (
     "collapse",
     "values",
     "shapes",
+    "formats",
     "encode",
     "plan",
     "report",
@@ -38,7 +39,18 @@ HOT = (
     "mirror",
     "handler",
 )
-CORE = ("fence", "decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
+CORE = (
+    "fence",
+    "decode",
+    "collapse",
+    "keys",
+    "values",
+    "shapes",
+    "formats",
+    "encode",
+    "plan",
+    "report",
+)
 CORE_MAY_IMPORT = {
     "__future__",
     "base64",

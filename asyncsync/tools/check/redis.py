@@ -17,7 +17,7 @@ from asyncsync.connection import Password, ReplyError, open_connection
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.fence import NO_VERSION, RANK_RECORD
 from asyncsync.iam import AwsCredentials, token_password
-from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
+from asyncsync.keys import Placeholder, bind, parse_template, redis_names, render, slot
 from asyncsync.model import Call
 from asyncsync.store import SCRIPT, Client, RedisStore, Store, digest_of
 from asyncsync.tools.check.verdict import Verdict
@@ -50,7 +50,7 @@ def scratch(config: Config, table: str | None, keys: Sequence[str], nonce: str) 
     names = tuple(keys or sorted(named) or ("key",))
     bound = bind(template, table or "asyncsync-check", names)
     text = f"asyncsync-check-{nonce}"
-    return Scratch(*settle(render(bound, tuple((name, "S", text) for name in names))))
+    return Scratch(*redis_names(render(bound, tuple((name, "S", text) for name in names))))
 
 
 async def check_redis(
