@@ -20,8 +20,8 @@ from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
 from tests.support.events import FIRST, SEED, arn, event, record
+from tests.support.on_failure import discarded
 from tests.support.tables import Item, load, make_table
-from tests.tools.test_redrive import discarded
 
 TABLE = "Own"
 

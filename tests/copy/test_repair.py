@@ -24,21 +24,16 @@ from asyncsync.copy.repair import (
     Target,
 )
 from asyncsync.errors import ConfigError
-from asyncsync.fence import NO_VERSION, NONCE_DIGITS, version
+from asyncsync.fence import NO_VERSION, NONCE_DIGITS
 from asyncsync.lab.servers import ServerProcess, free_port
-from asyncsync.model import Key, SequenceNumber
+from asyncsync.model import Key
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, TABLE, event, item, record
-
-LABEL_MS = 1_767_225_600_000  # of the builders' stream
+from tests.support.on_failure import at_version
 
 
 def target(number: int, at: bytes = b"") -> Target:
     return Target((("Number", "N", str(number)),), at)
-
-
-def at_version(number: int) -> bytes:
-    return version(LABEL_MS, SequenceNumber(number))
 
 
 Step = Callable[[], Awaitable[None]]
