@@ -21,12 +21,12 @@ def _noting(slept: list[float]) -> Any:
 
 
 @dataclass(frozen=True)
-class Took:
+class Answer:
     units: float
 
 
 class Time:
-    """A clock on which each task sleeps in its turn."""
+    """A clock that moves to the next sleeper's end."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -41,7 +41,7 @@ class Time:
         await woken.wait()
 
     async def run(self) -> None:
-        """Let whoever is to be woken first run until all wait again."""
+        """Wake the next sleeper once all tasks wait, until none sleeps."""
         while True:
             await anyio.wait_all_tasks_blocked()
             if not self._sleepers:
@@ -53,17 +53,17 @@ class Time:
 
 @pytest.mark.parametrize("tasks", [1, 4, 16])
 @pytest.mark.parametrize("read_s", [0.0, 0.3])
-async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
+async def test_any_number_of_tasks_stays_within_a_tenth_of_the_budget(
     tasks: int, read_s: float
 ) -> None:
-    """Pages of 20 to 128 units at 1 000 units a second, as the reads of a small table."""
+    """Pages of 20 to 128 units at 1,000 units a second, like reads of a small table."""
     time, chance = Time(), Random(1)
     budget = ReadBudget(1_000.0, time.clock, time.sleep)
     began_s = time.now_s
 
-    async def read() -> Took:
+    async def read() -> Answer:
         await time.sleep(read_s)
-        return Took(chance.uniform(20, 128))
+        return Answer(chance.uniform(20, 128))
 
     async def segment() -> None:
         for _ in range(800 // tasks):
@@ -76,7 +76,7 @@ async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
 
     rate = budget.units / (time.now_s - began_s)
     assert rate < 1_100
-    if not read_s or tasks > 4:  # so many that the budget is what they wait for
+    if not read_s or tasks > 4:  # enough tasks that only the budget limits them
         assert rate > 900
 
 
@@ -84,8 +84,8 @@ async def test_without_a_budget_nothing_waits() -> None:
     slept: list[float] = []
     budget = ReadBudget(sleep=_noting(slept))
 
-    async def read() -> Took:
-        return Took(1e9)
+    async def read() -> Answer:
+        return Answer(1e9)
 
     for _ in range(10):
         await budget.read(read)
@@ -93,15 +93,15 @@ async def test_without_a_budget_nothing_waits() -> None:
     assert (slept, budget.units) == ([], 1e10)
 
 
-async def test_a_read_that_is_put_off_is_made_again_after_ever_longer_waits() -> None:
+async def test_a_throttled_read_is_tried_again_after_ever_longer_waits() -> None:
     slept: list[float] = []
     budget = ReadBudget(sleep=_noting(slept), chance=Random(1))
     refusals = iter([True] * 12 + [False, True, False])
 
-    async def read() -> Took:
+    async def read() -> Answer:
         if next(refusals):
             raise Throttled("later")
-        return Took(1.0)
+        return Answer(1.0)
 
     await budget.read(read)
     await budget.read(read)

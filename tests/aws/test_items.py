@@ -1,4 +1,4 @@
-"""What the tools read of a table, and how fast: pages, single keys, budget and patience."""
+"""Reads of items: pages, single keys, and what leaves items as raw JSON."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ def key(at: str) -> Any:
 # --- reads ------------------------------------------------------------------------------------
 
 
-async def test_keys_are_read_in_their_order_and_an_absent_item_is_none(
+async def test_images_are_in_the_keys_order_and_none_for_an_absent_item(
     clients: AwsClients,
 ) -> None:
     await make_table(clients, "Reads")
 
-    found = await consistent_reads(clients, "Reads", ReadBudget())(
+    images = await consistent_reads(clients, "Reads", ReadBudget())(
         [key("3"), key("77"), key("1.0")]
     )
 
-    assert [each and orjson.loads(each) for each in found] == [
+    assert [each and orjson.loads(each) for each in images] == [
         {"Who": {"B": "/w=="}, "At": {"N": "3"}},
         None,
         {"Who": {"B": "/w=="}, "At": {"N": "1"}},
     ]
 
 
-async def test_what_was_not_read_at_once_is_asked_for_again(
+async def test_keys_that_were_not_read_are_asked_for_again(
     clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_table(clients, "Again")
@@ -87,14 +87,14 @@ async def test_what_was_not_read_at_once_is_asked_for_again(
 
     budget = ReadBudget(sleep=sleep)
 
-    found = await consistent_reads(clients, "Again", budget)([key(str(at)) for at in range(5)])
+    images = await consistent_reads(clients, "Again", budget)([key(str(at)) for at in range(5)])
 
-    assert None not in found
+    assert None not in images
     assert asked == [5, 3, 1]
     assert (len(slept), budget.throttled) == (2, 2)
 
 
-def test_an_item_that_was_not_asked_for_is_an_error_not_an_absent_one() -> None:
+def test_an_item_that_was_not_asked_for_is_an_error_and_no_absent_item() -> None:
     item: Any = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
 
     with pytest.raises(AwsFailed, match="not asked for"):
@@ -134,7 +134,7 @@ ODD: Any = {
 }
 
 
-async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for(
+async def test_items_stay_raw_only_where_raw_items_are_asked_for(
     clients: AwsClients,
 ) -> None:
     await make_table(clients, "Sent")
@@ -146,8 +146,8 @@ async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for
     parsed: Any = await clients.items.scan(TableName="Sent")
 
     assert page.units > 0
-    for found in (page.items, answer.items):
-        assert all(isinstance(each, Raw) for each in found)
+    for items in (page.items, answer.items):
+        assert all(isinstance(each, Raw) for each in items)
     assert all(isinstance(each, dict) for each in parsed["Items"])
     assert {key_of(each, names): orjson.loads(image_of(each)) for each in page.items} == {
         key_of(each, names): orjson.loads(image_of(each)) for each in parsed["Items"]
@@ -159,7 +159,7 @@ async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for
     assert by_the_sdk == {"BS": {"AQ==", "AA=="}}
 
 
-def test_an_answer_is_taken_apart_and_put_together_by_nobody_who_does_not_know_it() -> None:
+def test_an_answer_is_split_only_where_its_form_is_known() -> None:
     body = b'{"Count":1,"Items":[{"A":{"S":"\xc3\xa9\\n"}}],"LastEvaluatedKey":{"A":{"S":"x"}}}'
 
     rest, member, items = without_items("Scan", body)
@@ -171,7 +171,7 @@ def test_an_answer_is_taken_apart_and_put_together_by_nobody_who_does_not_know_i
             without_items("Scan", other)
 
 
-async def test_where_an_answer_is_not_known_the_sdk_parses_it(
+async def test_the_sdk_parses_an_answer_of_an_unknown_form(
     clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_table(clients, "Unknown")
@@ -190,11 +190,11 @@ async def test_where_an_answer_is_not_known_the_sdk_parses_it(
 
 
 @pytest.mark.parametrize("name", ["a", "a-b", "1x", "def", 'q"\\', "ü", "a.b:c {d}"])
-def test_a_key_is_read_out_of_text_whatever_its_attribute_is_called(name: str) -> None:
+def test_a_key_is_read_out_of_raw_json_whatever_its_attributes_name(name: str) -> None:
     image = Raw(orjson.dumps({"Other": {"L": []}, name: {"S": "x"}, "B": {"B": "/w=="}}))
 
     assert key_of(image, ["B", name]) == (("B", "B", "/w=="), (name, "S", "x"))
 
 
-def test_a_key_is_written_as_the_sdk_takes_it() -> None:
+def test_a_key_is_converted_to_the_sdks_shape() -> None:
     assert sdk_key(key("1")) == {"At": {"N": "1"}, "Who": {"B": b"\xff"}}
