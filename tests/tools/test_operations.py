@@ -43,10 +43,10 @@ from tests.support.events import FIRST, arn, record
 from tests.support.exports import Exported, parts
 from tests.support.functions import function
 from tests.support.on_failure import at_version, discarded
+from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.servers import FOUND
 from tests.support.state_machine import Failed, Walk
 from tests.support.tables import begin_stream, load, make_table, numbered
-from tests.tools.test_slices import ITEMS, plant, result
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
@@ -173,7 +173,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     args = ["audit", "--endpoint-url", endpoint, "--recheck-after", "0.001", "--json"]
 
     (once,) = await until_done({"args": args}, 10**6)
@@ -375,7 +375,7 @@ async def test_neither_arguments_nor_findings_are_logged(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    plant(real_client, table)
+    plant_differences(real_client, table)
     real_client.acl_setuser(
         "who", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"]
     )
