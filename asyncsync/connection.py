@@ -54,7 +54,7 @@ class Transport(Protocol):
     async def write(self, data: bytes) -> None:
         """Send what goes at once and keep the rest, which goes while others wait or write."""
 
-    async def read(self, left: TimeLeft) -> bytes:
+    async def read(self, time_left: TimeLeft) -> bytes:
         """Wait for bytes as long as there is time left; none where the other side has ended.
 
         Raises TimeoutError.
@@ -82,14 +82,14 @@ class Connection:
     async def exchange(
         self,
         commands: Iterable[tuple[bytes | str, ...]],
-        settle: Callable[[object], None],
-        left: TimeLeft,
+        take: Callable[[object], None],
+        time_left: TimeLeft,
     ) -> None:
         """Send commands and hand over each reply, in order, as it comes.
 
         Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
         """
-        await self.receive(await self.send(commands), settle, left)
+        await self.receive(await self.send(commands), take, time_left)
 
     async def send(self, commands: Iterable[tuple[bytes | str, ...]]) -> int:
         """Send commands and return how many; waits for nobody.
@@ -99,7 +99,7 @@ class Connection:
         """
         count = size = 0
         packed: list[bytes] = []
-        with _told():
+        with _map_errors("the connection broke", "no answer waiting for the answer"):
             for command in commands:
                 count += 1
                 # hiredis's stub knows tuples of one element only.
@@ -112,19 +112,21 @@ class Connection:
                 await self._transport.write(b"".join(packed))
         return count
 
-    async def receive(self, count: int, settle: Callable[[object], None], left: TimeLeft) -> None:
+    async def receive(
+        self, count: int, take: Callable[[object], None], time_left: TimeLeft
+    ) -> None:
         """Hand over so many replies, in order, each as it comes.
 
         Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
         """
-        with _told():
+        with _map_errors("the connection broke", "no answer waiting for the answer"):
             for _ in range(count):
-                settle(await self._reply(left))
+                take(await self._reply(time_left))
 
-    async def _reply(self, left: TimeLeft) -> object:
+    async def _reply(self, time_left: TimeLeft) -> object:
         reply: object = self._parser.gets()
         while reply is self:
-            received = await self._transport.read(left)
+            received = await self._transport.read(time_left)
             if not received:
                 raise ConnectionResetError
             self._parser.feed(received)
@@ -133,56 +135,51 @@ class Connection:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _map_errors(broke: str, silent: str) -> Iterator[None]:
     try:
         yield
-    except TimeoutError:
-        raise
+    except TimeoutError as exc:
+        raise StoreUnavailable("TimeoutError", silent, timed_out=True) from exc
     except OSError as exc:
-        raise StoreUnavailable(type(exc).__name__, "the connection broke") from exc
+        raise StoreUnavailable(type(exc).__name__, broke) from exc
     except ProtocolError as exc:
         reason = "the server does not speak Redis's protocol"
         raise StoreUnavailable("ProtocolError", reason) from exc
 
 
 async def open_connection(
-    server: Server, reach: OpenTransport, password: Password, left: TimeLeft
+    server: Server, open_transport: OpenTransport, password: Password, time_left: TimeLeft
 ) -> Connection:
     """Connect and sign in with the password of this moment.
 
-    Raises StoreUnavailable, TimeoutError, or StoreRefused where the server refuses the
-    credentials.
+    Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
     """
     secret = password()
+    with _map_errors("cannot connect", "no answer connecting"):
+        connection = Connection(await open_transport(server, time_left))
     try:
-        wire = Connection(await reach(server, left))
-    except TimeoutError:
+        await _sign_in(connection, server, secret, time_left)
+    except BaseException:
+        connection.abandon()
         raise
-    except OSError as exc:
-        raise StoreUnavailable(type(exc).__name__, "cannot connect") from exc
-    commands: list[tuple[bytes | str, ...]] = []
+    return connection
+
+
+async def _sign_in(
+    connection: Connection, server: Server, secret: str, time_left: TimeLeft
+) -> None:
+    commands: list[tuple[str, ...]] = []
     if secret:
         user = (server.username,) if server.username else ()
         commands.append(("AUTH", *user, secret))
     if server.database:
         commands.append(("SELECT", str(server.database)))
-    try:
-        await _begin(wire, commands, server, left)
-    except BaseException:
-        wire.abandon()
-        raise
-    return wire
-
-
-async def _begin(
-    wire: Connection, commands: list[tuple[bytes | str, ...]], server: Server, left: TimeLeft
-) -> None:
     replies: list[object] = []
-    await wire.exchange(commands, replies.append, left)
-    for command, reply in zip(commands, replies, strict=True):
+    await connection.exchange(commands, replies.append, time_left)
+    for (command, *_), reply in zip(commands, replies, strict=True):
         if isinstance(reply, ReplyError):
-            refuse(reply, server, str(command[0]))
-            raise StoreUnavailable(reply.word, f"the server refused {command[0]!r}")
+            refuse(reply, server, command)
+            raise StoreUnavailable(reply.word, f"the server refused {command!r}")
 
 
 def refuse(reply: ReplyError, server: Server, command: str) -> None:

@@ -102,6 +102,6 @@ def read_fence(content: bytes) -> Fence | None:
 def fence_name(name: bytes, tag: bytes | None) -> bytes:
     """Return the name of a value's fence, in the same slot; `tag` is the name's hash tag.
 
-    Callers outside keys.py use keys.settle, which first makes room for it in the name.
+    Callers outside keys.py use keys.redis_names, which first makes room for it in the name.
     """
     return b"{" + name + b"}" + FENCE_SUFFIX if tag is None else name + FENCE_SUFFIX

@@ -71,33 +71,29 @@ class Mirror:
         credentials: Credentials | None = None,
         emit: Callable[[bytes], None] = print_line,
     ) -> None:
-        if transform is not None and config.value != "json":
-            raise ConfigError("a transform makes plain JSON or bytes: it needs value='json'")
-        if transform is not None and config.mode == "invalidate":
-            raise ConfigError(
-                "a transform is never called with mode='invalidate': it writes no value"
-            )
+        _refuse_transform(transform, config)
         self.config = config
         self.rules = EncodeRules(config, key, transform)
-        self.raw_event = raw_event and config.raw_event == "auto" and take_raw_events(sys.modules)
         self.clock = clock
         self.wall_clock = wall_clock
         self._emit = emit
         self._password = _password_of(config, credentials, wall_clock)
         self._connect = connect
+        self._is_cold = True
         self._loop: AbstractEventLoop | None = None
-        self._loops_store: Store | None = None
-        self._own_store: Store | None = None  # of lambda_handler, where no event loop is needed
+        self._loop_store: Store | None = None
+        self._socket_store: Store | None = None  # of lambda_handler, where no event loop is needed
         # What takes long is done now, as part of INIT, which has more processor than a small
         # function: importing asyncio for a cluster, and for TLS reading the authorities (40 ms).
         if config.redis_cluster:
-            self._store_of_loop()
+            self._loop_store = self.new_store(SCRIPT)
         elif connect is None:
-            self._own_store = RedisStore(self._link(config.server, open_socket, SCRIPT))
+            self._socket_store = RedisStore(self.new_client(config.server, open_socket))
         if config.server.tls:
             with suppress(OSError):  # connecting says what is wrong with the authorities
                 tls_context(config.server.ca_file)
-        self._is_cold = True
+        # Last, because it changes AWS's client: a refused mirror leaves that alone.
+        self.raw_event = raw_event and config.raw_event == "auto" and take_raw_events(sys.modules)
 
     def new_store(self, script: bytes) -> Store:
         """Make one more store of the same server, on the running event loop, with that script."""
@@ -106,25 +102,23 @@ class Mirror:
             connect,
         )
 
-        reach = asyncio_transport(self._connect or connect)
+        open_transport = asyncio_transport(self._connect or connect)
 
-        def link_of(server: Server) -> Client:
-            return self._link(server, reach, script)
+        def new_client(server: Server) -> Client:
+            return self.new_client(server, open_transport, script)
 
         if not self.config.redis_cluster:
-            return RedisStore(link_of(self.config.server))
+            return RedisStore(new_client(self.config.server))
         from asyncsync.cluster import ClusterStore  # 3 ms that only a cluster pays
 
-        return ClusterStore(self.config.server, link_of)
+        return ClusterStore(self.config.server, new_client)
 
-    def _link(self, server: Server, reach: OpenTransport, script: bytes) -> Client:
+    def new_client(
+        self, server: Server, open_transport: OpenTransport, script: bytes = SCRIPT
+    ) -> Client:
+        """Make a client of one server, signed in as this mirror is."""
         timeout_ms = self.config.timeout_ms
-        return Client(server, timeout_ms, reach, self.clock, self._password, script)
-
-    def _store_of_loop(self) -> Store:
-        if self._loops_store is None:
-            self._loops_store = self.new_store(SCRIPT)
-        return self._loops_store
+        return Client(server, timeout_ms, open_transport, self.clock, self._password, script)
 
     async def _run(
         self, event: bytes | Mapping[str, Any], end_s: float, request_id: str, store: Store
@@ -153,7 +147,9 @@ class Mirror:
         raises RuntimeError. Raises EventError, ConfigError or StoreRefused where no partial
         answer makes sense, and EventError or BatchFailed after the rest of the batch was written.
         """
-        return await self._answer(event, context, self._store_of_loop())
+        if self._loop_store is None:
+            self._loop_store = self.new_store(SCRIPT)
+        return await self._answer(event, context, self._loop_store)
 
     async def _answer(
         self, event: bytes | Mapping[str, Any], context: LambdaContext | None, store: Store
@@ -178,8 +174,8 @@ class Mirror:
         It blocks, as Lambda expects. Only a cluster, or a `connect` of one's own, needs an
         event loop for it.
         """
-        if self._own_store is not None:
-            return run_blocking(self._answer(event, context, self._own_store))
+        if self._socket_store is not None:
+            return run_blocking(self._answer(event, context, self._socket_store))
         import asyncio
 
         if self._loop is None:
@@ -188,7 +184,7 @@ class Mirror:
 
     def close(self) -> None:
         """Give up the connections and the event loop; for tests and tools, Lambda never does."""
-        for store in (self._own_store, self._loops_store):
+        for store in (self._socket_store, self._loop_store):
             if store is not None:
                 store.close()
         if self._loop is not None and not self._loop.is_closed():
@@ -196,6 +192,13 @@ class Mirror:
             self._loop.run_forever()  # one turn, which lets the socket go
             self._loop.close()
         self._loop = None
+
+
+def _refuse_transform(transform: Transform | None, config: Config) -> None:
+    if transform is not None and config.value != "json":
+        raise ConfigError("a transform makes plain JSON or bytes: it needs value='json'")
+    if transform is not None and config.mode == "invalidate":
+        raise ConfigError("a transform is never called with mode='invalidate': it writes no value")
 
 
 def _password_of(config: Config, credentials: Credentials | None, wall_clock: Clock) -> Password:

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from asyncsync.decode import NUMBER
 from asyncsync.limits import SHAPE_VALUES_MAX, SHAPES_MAX, SHAPES_SAMPLE_EVERY
+from asyncsync.values import parse_image, to_json
 
 # Every repetition is possessive: the time is linear, whatever the image holds.
 # A string may hold only escapes that orjson writes too; \u and \/ would come out otherwise.
@@ -110,6 +111,18 @@ class Shapes:
         self._known: list[tuple[Callable[[bytes], re.Match[bytes] | None], Shape]] = []
         self._missed = 0
         self._sampled: Shape | None = None
+
+    def encode(self, raw: bytes) -> bytes:
+        """Encode an image as plain JSON, by its shape where that is known.
+
+        Raises RecordError as parse_image and to_json do.
+        """
+        value = self.json_of(raw)
+        if value is None:
+            image = parse_image(raw)
+            value = to_json(image)
+            self.miss(image)
+        return value
 
     def json_of(self, raw: bytes) -> bytes | None:
         """Return an image's plain JSON where it has a known shape, None where it has not."""

@@ -7,6 +7,7 @@ one server; a store decides what to do about what its links say.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -42,7 +43,6 @@ REDIRECTIONS = ("MOVED", "ASK")
 _CLUSTER = "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true"
 
 UNSENT = Outcome("failed", "Unsent", "not sent")
-OUT_OF_TIME = Outcome("failed", "Deadline", "the invocation had too little time left")
 
 
 class Store(Protocol):
@@ -61,8 +61,8 @@ class Store(Protocol):
 class RedisStore:
     """One server behind one connection."""
 
-    def __init__(self, link: Client) -> None:
-        self._link = link
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
         """Write a plan before end_s, on this store's clock; say what became of each entry.
@@ -73,22 +73,22 @@ class RedisStore:
         if not entry_count:
             return Written([], 0.0)
         job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
-        reused = self._link.is_open
-        error = await self._link.write(job)
+        reused = self._client.is_open
+        error = await self._client.write(job)
         reconnected = error is not None and reused and is_retryable(error, job.pending)
         if reconnected:
-            error = await self._link.write(job)
+            error = await self._client.write(job)
         if error is not None:
             failed = Outcome("failed", error.error, error.reason)
             job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
         for call, reply in job.redirected:
-            job.fail([call], reply.word, _CLUSTER)
+            fail_calls(job.outcomes, [call], reply.word, _CLUSTER)
         out_of_time = isinstance(error, OutOfTime)
         return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
 
     def close(self) -> None:
         """Throw the connection away; the next apply opens a new one."""
-        self._link.close()
+        self._client.close()
 
 
 class Job(Struct):
@@ -97,17 +97,93 @@ class Job(Struct):
     end_s: float
     pending: list[Call]
     outcomes: list[Outcome]
-    coming: Iterator[Call] = field(default_factory=lambda: iter(()))  # not made yet
+    upcoming: Iterator[Call] = iter(())  # not made yet
     redirected: list[tuple[Call, ReplyError]] = field(default_factory=list)
     round_trip_s: float = 0.0
     out_of_time: bool = False  # before the last of them was made
 
-    def fail(self, calls: Sequence[Call], error: str, reason: str) -> None:
-        """Count the entries of calls as failed."""
-        failed = Outcome("failed", error, reason)
-        for call in calls:
-            for at in call.entries:
-                self.outcomes[at] = failed
+    def record_reply(self, call: Call, reply: object, server: Server) -> None:
+        """Note the outcome of each of a call's entries.
+
+        Raises StoreRefused where the server refuses the user.
+        """
+        replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
+        assert len(replies) == len(call.entries), "the script answers once for each key"
+        for at, entry_reply in zip(call.entries, replies, strict=True):
+            self.outcomes[at] = _outcome(call, entry_reply, server)
+
+
+def fail_calls(outcomes: list[Outcome], calls: Sequence[Call], error: str, reason: str) -> None:
+    """Note the entries of calls as failed."""
+    failed = Outcome("failed", error, reason)
+    for call in calls:
+        for at in call.entries:
+            outcomes[at] = failed
+
+
+def _outcome(call: Call, reply: object, server: Server) -> Outcome:
+    if call.fenced and not isinstance(reply, ReplyError):
+        if not isinstance(reply, bytes):
+            assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
+            return (FENCED, APPLIED, STANDS)[reply]
+        reply = ReplyError(reply.decode(errors="replace").lstrip("-"))  # one key's refusal
+    if not isinstance(reply, ReplyError):
+        return Outcome("applied", reply=reply)
+    command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
+    refuse(reply, server, command)
+    reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
+    return Outcome("failed", reply.word, reason)
+
+
+class _RoundTrip:
+    """The commands of one round trip and their replies; no call is ever in none of its places.
+
+    A call waits, was sent and has no reply, or lacks its script: it is unanswered. Else its
+    reply is recorded in the job, or the call is among the job's redirected ones.
+    """
+
+    def __init__(self, job: Job, server: Server, command: bytes, script: bytes) -> None:
+        self._job, self._server = job, server
+        self._command, self._script = command, script
+        self._waiting = iter(job.pending)
+        self._sent: deque[Call | None] = deque()  # None: ASKING, whose reply says nothing
+        self._without_script: list[Call] = []
+
+    def commands(self, upcoming: Iterator[Call]) -> Iterator[tuple[bytes, ...]]:
+        """Yield the commands of the calls that wait, then of those that are made meanwhile."""
+        for call in chain(self._waiting, upcoming):
+            # Noted first: the connection may break at ASKING already.
+            if call.asking:
+                self._sent += (None, call)
+                yield (b"ASKING",)
+            else:
+                self._sent.append(call)
+            yield (self._command, self._script, *call.arguments) if call.fenced else call.arguments
+
+    def take(self, reply: object) -> None:
+        """Take the reply to the first command without one.
+
+        Raises StoreRefused where the server refuses the user.
+        """
+        call = self._sent[0]
+        word = reply.word if isinstance(reply, ReplyError) else ""
+        if call is None:
+            pass  # it was ASKING's
+        elif word == "NOSCRIPT" and self._command == b"EVALSHA":
+            self._without_script.append(call)
+        elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
+            self._job.redirected.append((call, reply))
+        else:
+            self._job.record_reply(call, reply, self._server)
+        self._sent.popleft()
+
+    def unanswered(self) -> list[Call]:
+        """Return the calls to send again: nobody knows whether the server ran them."""
+        return [
+            *self._without_script,
+            *(call for call in self._sent if call is not None),
+            *self._waiting,
+        ]
 
 
 class Client:
@@ -117,7 +193,7 @@ class Client:
         self,
         server: Server,
         timeout_ms: int,
-        reach: OpenTransport,
+        open_transport: OpenTransport,
         clock: Clock,
         password: Password,
         script: bytes = SCRIPT,
@@ -126,15 +202,15 @@ class Client:
         self._script, self._digest = script, digest_of(script)
         self._password = password
         self._timeout_s = timeout_ms / 1_000
-        self._reach = reach
+        self._open_transport = open_transport
         self._clock = clock
-        self._wire: Connection | None = None
+        self._connection: Connection | None = None
         self._is_free = Lock()
 
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, dead or alive."""
-        return self._wire is not None
+        return self._connection is not None
 
     async def write(self, job: Job) -> StoreUnavailable | None:
         """Send what is pending and return why it could not be done, None where it was.
@@ -142,13 +218,13 @@ class Client:
         Calls that the server sends elsewhere are done here, and wait among the redirected.
         """
         try:
-            with self._alone():
-                wire = await self._opened(job.end_s)
-                await self._exchange(wire, job, b"EVALSHA", self._digest)
+            with self._exclusive():
+                connection = await self._connect(job.end_s)
+                await self._exchange(connection, job, b"EVALSHA", self._digest)
                 if job.pending:
                     # The script is not there (a restart, SCRIPT FLUSH): EVAL brings it.
                     self._check_time(job.end_s)
-                    await self._exchange(wire, job, b"EVAL", self._script)
+                    await self._exchange(connection, job, b"EVAL", self._script)
                 if job.out_of_time:
                     raise OutOfTime
         except StoreUnavailable as exc:
@@ -161,14 +237,13 @@ class Client:
         Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
         """
         replies: list[object] = []
-        with self._alone():
-            wire = await self._opened(end_s)
-            with _in_time("waiting for the answer"):
-                await wire.exchange([command], replies.append, self._left(end_s))
+        with self._exclusive():
+            connection = await self._connect(end_s)
+            await connection.exchange([command], replies.append, self._time_left(end_s))
         return replies[0]
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Let one at a time use the connection, and throw it away where that fails.
 
         Raises RuntimeError: two would read each other's replies.
@@ -185,83 +260,41 @@ class Client:
         finally:
             self._is_free.release()
 
-    async def _opened(self, end_s: float) -> Connection:
+    async def _connect(self, end_s: float) -> Connection:
         self._check_time(end_s)
-        if self._wire is None:
-            left = self._left(end_s)
-            with _in_time("connecting"):
-                self._wire = await open_connection(self._server, self._reach, self._password, left)
+        if self._connection is None:
+            time_left = self._time_left(end_s)
+            self._connection = await open_connection(
+                self._server, self._open_transport, self._password, time_left
+            )
             self._check_time(end_s)
-        return self._wire
+        return self._connection
 
-    async def _exchange(self, wire: Connection, job: Job, command: bytes, script: bytes) -> None:
+    async def _exchange(
+        self, connection: Connection, job: Job, command: bytes, script: bytes
+    ) -> None:
         """Make one round trip; a call without a reply, or without its script, stays pending."""
-        # None stands for ASKING, which says of the next command only that it was sent here.
-        sent: list[Call | None] = []
-        unanswered = iter(sent)
-
-        def settle(reply: object) -> None:
-            call = next(unanswered)
-            if call is None:
-                return
-            word = reply.word if isinstance(reply, ReplyError) else ""
-            if word == "NOSCRIPT" and command == b"EVALSHA":
-                job.pending.append(call)
-            elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
-                job.redirected.append((call, reply))
-            else:
-                self._settle(call, reply, job.outcomes)
-
-        def commands() -> Iterator[tuple[bytes, ...]]:
-            for call in chain(waiting, self._coming(job)):
-                if call.asking:
-                    sent.append(None)
-                    yield (b"ASKING",)
-                sent.append(call)
-                yield (command, script, *call.arguments) if call.fenced else call.arguments
-
-        waiting, job.pending = iter(job.pending), []
+        trip = _RoundTrip(job, self._server, command, script)
         began_s = self._clock()
         try:
-            count = await wire.send(commands())
-            with _in_time("waiting for the answer"):
-                await wire.receive(count, settle, self._left(job.end_s))
+            count = await connection.send(trip.commands(self._upcoming(job)))
+            await connection.receive(count, trip.take, self._time_left(job.end_s))
         finally:
-            job.pending += [call for call in unanswered if call is not None]
-            job.pending += waiting  # where the connection broke before they were packed
+            job.pending = trip.unanswered()
             job.round_trip_s = self._clock() - began_s
 
-    def _coming(self, job: Job) -> Iterator[Call]:
+    def _upcoming(self, job: Job) -> Iterator[Call]:
         """Take calls that are made only now, as long as there is time to send them."""
-        for call in job.coming:
+        for call in job.upcoming:
             if self._is_late(job.end_s):
                 job.out_of_time = True
                 return
             yield call
 
-    def _left(self, end_s: float) -> TimeLeft:
+    def _time_left(self, end_s: float) -> TimeLeft:
         """Say, from now on, what is left of the timeout or of the invocation, less the answer."""
         until_s = min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)
         return lambda: until_s - self._clock()
-
-    def _settle(self, call: Call, reply: object, outcomes: list[Outcome]) -> None:
-        replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
-        assert len(replies) == len(call.entries), "the script answers once for each key"
-        for at, each in zip(call.entries, replies, strict=True):
-            outcomes[at] = self._outcome(call, each)
-
-    def _outcome(self, call: Call, reply: object) -> Outcome:
-        if isinstance(reply, bytes) and call.fenced:
-            reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
-        if isinstance(reply, ReplyError):
-            command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
-            refuse(reply, self._server, command)
-            reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
-            return Outcome("failed", reply.word, reason)
-        if call.fenced:
-            assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
-            return (FENCED, APPLIED, STANDS)[reply]
-        return APPLIED if reply == b"OK" else Outcome("applied", reply=reply)
 
     def _check_time(self, end_s: float) -> None:
         """Make sure there is time to send; raise OutOfTime where there is not."""
@@ -273,24 +306,16 @@ class Client:
 
     def close(self) -> None:
         """Throw the connection away; the next use opens a new one."""
-        if self._wire is not None:
-            self._wire.abandon()
-            self._wire = None
-
-
-@contextmanager
-def _in_time(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as exc:
-        raise StoreUnavailable("TimeoutError", f"no answer {doing}", timed_out=True) from exc
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
 
 
 class OutOfTime(StoreUnavailable):
     """The invocation ends too soon for another round trip; nothing is under way."""
 
     def __init__(self) -> None:
-        super().__init__(OUT_OF_TIME.error, OUT_OF_TIME.reason)
+        super().__init__("Deadline", "the invocation had too little time left")
 
 
 def is_retryable(error: StoreUnavailable, pending: Sequence[Call]) -> bool:

@@ -49,12 +49,12 @@ class SocketTransport:
         except self._full:
             pass
 
-    async def read(self, left: TimeLeft) -> bytes:
+    async def read(self, time_left: TimeLeft) -> bytes:
         """Send what is unsent, then wait for bytes, as long as there is time left."""
         while self._unsent:
-            wait_at_most(self._socket, left)
+            wait_at_most(self._socket, time_left)
             self._send()
-        wait_at_most(self._socket, left)
+        wait_at_most(self._socket, time_left)
         return self._socket.recv(READ_BYTES)
 
     def _send(self) -> None:
@@ -70,40 +70,40 @@ class SocketTransport:
         self._socket.close()
 
 
-def wait_at_most(waiting: socket.socket, left: TimeLeft) -> None:
+def wait_at_most(waiting: socket.socket, time_left: TimeLeft) -> None:
     """Let the socket's next call wait as long as there is time left.
 
     Raises TimeoutError where there is none: a timeout of 0 would mean not to wait.
     """
-    left_s = left()
+    left_s = time_left()
     if left_s <= 0:
         raise TimeoutError
     waiting.settimeout(left_s)
 
 
-async def open_socket(server: Server, left: TimeLeft) -> Transport:
+async def open_socket(server: Server, time_left: TimeLeft) -> Transport:
     """Connect to a server: unix socket, TCP or TLS, to the first of its addresses that answers.
 
     Raises OSError, or TimeoutError where the time is over.
     """
     if server.path:
-        return SocketTransport(_connected(socket.AF_UNIX, server.path, left))
+        return SocketTransport(_connected(socket.AF_UNIX, server.path, time_left))
     error = OSError(f"{server.host} has no address")
-    for family, _, _, _, address in _addresses(server, left):
+    for family, _, _, _, address in _addresses(server, time_left):
         try:
-            connected = _connected(family, address, left)
+            connected = _connected(family, address, time_left)
         except OSError as exc:
             error = exc
             continue
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return _secured(connected, server, left) if server.tls else SocketTransport(connected)
+        return _secured(connected, server, time_left) if server.tls else SocketTransport(connected)
     raise error
 
 
-def _connected(family: int, address: Any, left: TimeLeft) -> socket.socket:
+def _connected(family: int, address: Any, time_left: TimeLeft) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
-        wait_at_most(made, left)
+        wait_at_most(made, time_left)
         made.connect(address)
     except BaseException:
         made.close()
@@ -111,11 +111,11 @@ def _connected(family: int, address: Any, left: TimeLeft) -> socket.socket:
     return made
 
 
-def _secured(connected: socket.socket, server: Server, left: TimeLeft) -> SocketTransport:
+def _secured(connected: socket.socket, server: Server, time_left: TimeLeft) -> SocketTransport:
     import ssl  # 12 ms that only TLS pays
 
     try:
-        wait_at_most(connected, left)  # the whole handshake
+        wait_at_most(connected, time_left)  # the whole handshake
         secured = tls_context(server.ca_file).wrap_socket(connected, server_hostname=server.host)
     except BaseException:
         connected.close()
@@ -123,7 +123,7 @@ def _secured(connected: socket.socket, server: Server, left: TimeLeft) -> Socket
     return SocketTransport(secured, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
 
 
-def _addresses(server: Server, left: TimeLeft) -> list[Any]:
+def _addresses(server: Server, time_left: TimeLeft) -> list[Any]:
     """Look a server's name up; in a thread, because a resolver has no deadline."""
     found: list[Any] = []
     errors: list[Exception] = []
@@ -136,7 +136,7 @@ def _addresses(server: Server, left: TimeLeft) -> list[Any]:
 
     looking = Thread(target=look_up, daemon=True)
     looking.start()
-    looking.join(max(0.0, left()))
+    looking.join(max(0.0, time_left()))
     if looking.is_alive():
         raise TimeoutError
     if errors:

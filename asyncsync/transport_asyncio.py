@@ -27,9 +27,9 @@ class StreamTransport:
         self._writer.write(data)
         await asyncio.sleep(0)
 
-    async def read(self, left: TimeLeft) -> bytes:
+    async def read(self, time_left: TimeLeft) -> bytes:
         """Wait for bytes as long as there is time left."""
-        async with asyncio.timeout(left()):
+        async with asyncio.timeout(time_left()):
             return await self._reader.read(READ_BYTES)
 
     def abort(self) -> None:
@@ -41,8 +41,8 @@ class StreamTransport:
 def asyncio_transport(connect: Connect) -> OpenTransport:
     """Return how to reach a server over what connects."""
 
-    async def opened(server: Server, left: TimeLeft) -> Transport:
-        async with asyncio.timeout(left()):
+    async def opened(server: Server, time_left: TimeLeft) -> Transport:
+        async with asyncio.timeout(time_left()):
             return StreamTransport(await connect(server))
 
     return opened

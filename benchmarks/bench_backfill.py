@@ -60,11 +60,13 @@ from asyncsync.tools.backfill.filler import Filler, Tally
 from asyncsync.tools.mirrors import make_mirror
 from benchmarks.bench_core import timed_rounds
 from benchmarks.events import Image, image
-from benchmarks.report.spread import ratios, spread
+from benchmarks.report.statistics import ratios, summarize
 
 FILL_TARGET = 0.6
 TABLE_TARGET = 0.8
 MEMORY_TARGET = 1.2
+
+PROGRAM = (sys.executable, "-m", "benchmarks.bench_backfill")  # for its other processes
 
 PAGE_BYTES = 1_048_576  # of a scan
 TABLE = "Players"
@@ -179,7 +181,7 @@ def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.
     with dynamodb_process() as url, redis.Redis(port=server.port) as client:
         anyio.run(_load, url, items, chance)
         options = BackfillOptions(
-            table=TABLE, endpoint_url=url, assume_following=True, as_json=True
+            table=TABLE, endpoint_url=url, skip_mapping_check=True, as_json=True
         )
 
         def filled() -> None:
@@ -239,11 +241,11 @@ def read_ratios(items: int, rounds: int, chance: random.Random) -> int:
     with tempfile.NamedTemporaryFile() as file:
         file.write(body_of(page))
         file.flush()
-        serve = [sys.executable, __file__, "--answer-with", file.name, "--port", str(port)]
+        serve = [*PROGRAM, "--answer-with", file.name, "--port", str(port)]
         with running(serve, port):
             times_us = anyio.run(_read, f"http://127.0.0.1:{port}", page, rounds)
     for name, each in times_us.items():
-        print(f"{name:10} {spread(each):.1f} us of CPU an item")
+        print(f"{name:10} {summarize(each):.1f} us of CPU an item")
     print(f"{'':10} {ratios(times_us['parsed'], times_us['read']):.1f} times")
     return 0
 
@@ -299,7 +301,7 @@ def memory_ratio(server: ServerProcess) -> int:
     """Compare the peaks of two processes; print, and return 1 where the target is missed."""
     peaks = []
     for items in (20_000, 200_000):
-        run = [sys.executable, __file__, "--peak-of", str(items), "--redis-url", server.url]
+        run = [*PROGRAM, "--peak-of", str(items), "--redis-url", server.url]
         ended = subprocess.run(run, capture_output=True, text=True, check=True)
         peaks.append(int(ended.stdout))
     ratio = peaks[1] / peaks[0]
@@ -338,7 +340,7 @@ async def _peak(items: int, redis_url: str) -> None:
                 BillingMode="PAY_PER_REQUEST",
             )
         options = BackfillOptions(
-            table=TABLE, endpoint_url=url, assume_following=True, as_json=True
+            table=TABLE, endpoint_url=url, skip_mapping_check=True, as_json=True
         )
         assert await backfill(options, mirror, {}, lambda _: None)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -351,10 +353,10 @@ def _printed(
     ours: str, theirs: str, times_ms: Mapping[str, Sequence[float]], items: int, target: float
 ) -> int:
     for name in (ours, theirs):
-        rate = spread([items / ms * 1_000 for ms in times_ms[name]])
+        rate = summarize([items / ms * 1_000 for ms in times_ms[name]])
         print(f"{name:10} {rate:,.0f} items/s")
     ratio = ratios(times_ms[theirs], times_ms[ours])
-    missed = ratio.middle < target
+    missed = ratio.median < target
     print(f"{'':10} {ratio:.2f} of {theirs}, target {target}{'  MISSED' if missed else ''}")
     return int(missed)
 

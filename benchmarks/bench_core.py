@@ -38,7 +38,7 @@ from asyncsync.encode import EncodeRules, encode
 from asyncsync.model import Call, Encoded
 from asyncsync.plan import plan
 from benchmarks.events import Image, event_of, image, modified
-from benchmarks.report.spread import spread
+from benchmarks.report.statistics import summarize
 
 TARGETS = {"json": 4.0, "dynamodb-json": 10.0}
 TARGET_VIEW = "NEW_AND_OLD_IMAGES"
@@ -193,16 +193,16 @@ def _printed(
     print(f"{view_type:18}{'ms per 1000 records':>24}{'times faster':>24}{'target':>9}")
     missed = False
     for name, taken_ms in times_ms.items():
-        per_1000 = spread([ms * 1_000 / records for ms in taken_ms])
+        per_1000 = summarize([ms * 1_000 / records for ms in taken_ms])
         line = f"  {name:16}{f'{per_1000:.1f}':>24}"
         if name != BASELINE:
-            faster = spread(
+            faster = summarize(
                 [base / ms for base, ms in zip(times_ms[BASELINE], taken_ms, strict=True)]
             )
             line += f"{faster:.1f}".rjust(24)
             target = targets.get(name)
             if target is not None:
-                is_missed = faster.middle < target
+                is_missed = faster.median < target
                 missed = missed or is_missed
                 line += f"{target:>9.1f}{'  MISSED' if is_missed else ''}"
         print(line)

@@ -1,10 +1,10 @@
-"""The functions' bundles: a folder, or a zip of it, with what Lambda runs and nothing else.
+"""Builds the two functions' bundles: a folder, or a zip of it, with what Lambda runs.
 
-One is the mirror's, one the operations function's. The same source and pins give the same
-bytes. Dependencies are wheels with the hashes of requirements/; no container and no compiler.
-Each module's bytecode is in it and is taken without a look at its source (PEP 552,
-unchecked-hash), so a cold start compiles nothing: Lambda mounts the code read-only and could
-not keep what it had compiled.
+One bundle is the mirror's, the other the operations function's. The same source and pins give
+the same bytes. Dependencies are wheels with the hashes of requirements/; this needs no container
+and no compiler. Each module comes with its bytecode, which Python uses without reading the
+source (PEP 552, unchecked-hash). So a cold start compiles nothing: Lambda mounts the code
+read-only and could not save bytecode.
 """
 
 from __future__ import annotations
@@ -23,41 +23,38 @@ from pathlib import Path
 from asyncsync.cli.exit_codes import exit_code_of
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 
-# Bytecode is of one minor version of Python: this one is the template's Runtime.
+# Bytecode works on one minor version of Python: this is the template's Runtime.
 LAMBDA_PYTHON = (3, 13)
 
-# Lambda's name of an architecture, and what pip calls it. Lambda's Python 3.13 runs on Amazon
-# Linux 2023, whose glibc is 2.34; 2014's wheels ask for 2.17.
+# Lambda's name of an architecture, and pip's. Lambda's Python 3.13 runs on Amazon Linux 2023,
+# whose glibc is 2.34; wheels for manylinux2014 need 2.17.
 PLATFORMS = {"arm64": "manylinux2014_aarch64", "x86_64": "manylinux2014_x86_64"}
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "asyncsync"
 
-# Where Lambda puts the code: tracebacks name files there, whatever folder it was built in.
+# Where Lambda puts the code: tracebacks name files there, not in the folder of the build.
 _LAMBDA_FOLDER = "/var/task"
 
-# Stubs are for type checkers; the rest says how and where pip installed.
+# Stubs are for type checkers; the rest records how and where pip installed.
 _LEFT_OUT = ("*.pyi", "py.typed", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 
-# Of botocore's 400 services those that the tools open, and what is of none of them.
+# The services that the tools open, of the 400 that botocore describes.
 SERVICES = ("dynamodb", "dynamodbstreams", "s3", "lambda", "cloudwatch")
 _DATA = Path("botocore", "data")
-
-# What the operations function never runs.
-_TOOLS_LEFT_OUT = ("get.py", "redis_client.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of the bundles: what it is called, what it holds, how large its zip may be.
+    """One of the bundles: its name, its folders, the largest size of its zip.
 
-    A cold start fetches and unpacks the zip. Lambda allows 50 MB; what makes one grow past its
-    own bound is to be seen.
+    A cold start fetches and unpacks the zip. Lambda allows 50 MB; the bound is far lower, so
+    that a bundle never grows unnoticed.
     """
 
     name: str
     archive_bytes_max: int
-    folders: Sequence[str] = ()  # of the package, beside the hot path
+    folders: Sequence[str] = ()  # of the package, beside what Lambda runs
 
     @property
     def requirements(self) -> Path:
@@ -65,8 +62,8 @@ class Kind:
         return ROOT / "requirements" / f"{self.name}.txt"
 
 
-MIRROR = Kind("lambda", 2_000_000)  # it has 0.85 MB
-OPERATIONS = Kind(  # it has 8.9 MB, botocore and aiohttp half of it
+MIRROR = Kind("lambda", 2_000_000)  # 0.85 MB today
+OPERATIONS = Kind(  # 8.9 MB today, half of it botocore and aiohttp
     "operations",
     12_000_000,
     (
@@ -82,16 +79,17 @@ OPERATIONS = Kind(  # it has 8.9 MB, botocore and aiohttp half of it
 )
 KINDS = (MIRROR, OPERATIONS)
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can say
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
 def build(folder: Path, platform: str | None = None, kind: Kind = MIRROR) -> None:
-    """Fill an empty folder with a bundle for a Lambda architecture, or for this Python here.
+    """Fill an empty folder with a bundle for a Lambda architecture (default: for this Python).
 
-    Raises CommandRefused where it cannot be made here, CommandFailed where pip fails.
+    Raises CommandRefused where this machine or folder cannot build it, CommandFailed where pip
+    fails.
     """
     if not kind.requirements.exists():
-        raise CommandRefused("a bundle is made in asyncsync's source tree, which has the pins")
+        raise CommandRefused("a bundle needs asyncsync's source tree, which has requirements/")
     if platform is not None:
         _refuse_other_python(platform)
     if folder.exists() and any(folder.iterdir()):
@@ -99,22 +97,21 @@ def build(folder: Path, platform: str | None = None, kind: Kind = MIRROR) -> Non
 
     for name in ("", *kind.folders):
         _copy_modules(PACKAGE / name, folder / "asyncsync" / name)
-    _run("pip", *_pip_arguments(folder, kind.requirements, platform))
+    install(folder, kind.requirements, platform)
     for pattern in _LEFT_OUT:
         for path in folder.rglob(pattern):
             path.unlink()
     _leave_other_services_out(folder / _DATA)
-    _run("compileall", "-qfj0", "--invalidation-mode", "unchecked-hash",
-         "-s", str(folder), "-p", _LAMBDA_FOLDER, str(folder))  # fmt: skip
+    compile_modules(folder, "-s", str(folder), "-p", _LAMBDA_FOLDER)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # Lambda runs it as another user
 
 
 def _copy_modules(source: Path, target: Path) -> None:
-    """Copy what stands in one folder of the package, and not in those below it."""
+    """Copy the modules and scripts of one folder of the package, not of those inside it."""
     target.mkdir(parents=True)
     for path in source.iterdir():
-        if path.suffix in (".py", ".lua") and path.name not in ("__main__.py", *_TOOLS_LEFT_OUT):
+        if path.suffix in (".py", ".lua") and path.name != "__main__.py":
             shutil.copyfile(path, target / path.name)
 
 
@@ -126,18 +123,24 @@ def _leave_other_services_out(data: Path) -> None:
 
 def _refuse_other_python(platform: str) -> None:
     if platform not in PLATFORMS:
-        raise CommandRefused(f"no Lambda architecture is {platform!r}: {' or '.join(PLATFORMS)}")
-    wanted, running = (
-        ".".join(map(str, version)) for version in (LAMBDA_PYTHON, sys.version_info[:2])
-    )
-    if wanted != running:
         raise CommandRefused(
-            f"the function runs Python {wanted} and this is {running}, whose bytecode is another: "
-            f"make build VENV=.venv-{wanted} PYTHON=python{wanted}"
+            f"{platform!r} is no Lambda architecture: use {' or '.join(PLATFORMS)}"
+        )
+    version, own_version = (
+        ".".join(map(str, numbers)) for numbers in (LAMBDA_PYTHON, sys.version_info[:2])
+    )
+    if version != own_version:
+        raise CommandRefused(
+            f"this is Python {own_version}, whose bytecode does not run on the function's "
+            f"{version}. Run: make build VENV=.venv-{version} PYTHON=python{version}"
         )
 
 
-def _pip_arguments(folder: Path, requirements: Path, platform: str | None) -> list[str]:
+def install(folder: Path, requirements: Path, platform: str | None = None) -> None:
+    """Install pinned wheels into a folder, for a Lambda architecture (default: for this Python).
+
+    Raises CommandFailed.
+    """
     arguments = ["install", "--quiet", "--no-compile", "--no-deps", "--require-hashes"]
     arguments += ["--only-binary", ":all:", "--target", str(folder), "-r", str(requirements)]
     arguments += ["--disable-pip-version-check", "--root-user-action", "ignore"]
@@ -145,12 +148,17 @@ def _pip_arguments(folder: Path, requirements: Path, platform: str | None) -> li
         version = "".join(map(str, LAMBDA_PYTHON))
         arguments += ["--platform", PLATFORMS[platform], "--implementation", "cp"]
         arguments += ["--python-version", version, "--abi", f"cp{version}"]
-    return arguments
+    _run("pip", *arguments)
+
+
+def compile_modules(folder: Path, *options: str) -> None:
+    """Write bytecode that Python uses without reading the source. Raises CommandFailed."""
+    _run("compileall", "-qfj0", "--invalidation-mode", "unchecked-hash", *options, str(folder))
 
 
 def _run(module: str, *arguments: str) -> None:
-    # A process of its own, whose hashes are not random: the same bytecode each time.
-    ended = subprocess.run(
+    # In another process, whose hashes are not random: the same bytecode each time.
+    process = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, "PYTHONHASHSEED": "0"},
         stdout=subprocess.PIPE,
@@ -158,27 +166,27 @@ def _run(module: str, *arguments: str) -> None:
         text=True,
         check=False,
     )
-    if ended.returncode:
-        said = ended.stdout.strip().splitlines() or ["it said nothing"]
-        raise CommandFailed(f"{module} failed: {said[-1]}")
+    if process.returncode:
+        lines = process.stdout.strip().splitlines() or ["no output"]
+        raise CommandFailed(f"{module} failed: {lines[-1]}")
 
 
 def pack(folder: Path, archive: Path, kind: Kind = MIRROR) -> str:
-    """Zip a bundle and return the zip's SHA-256; one folder's content has one zip.
+    """Zip a bundle and return the zip's SHA-256; the same content gives the same zip.
 
-    Raises CommandFailed where it is larger than a bundle should be.
+    Raises CommandFailed where the zip is larger than its bound.
     """
-    with zipfile.ZipFile(archive, "w") as made:
+    with zipfile.ZipFile(archive, "w") as file:
         for path in _files(folder):
             member = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _EPOCH)
             member.create_system = 3  # Unix, whose modes these are
             member.external_attr = 0o100644 << 16
-            made.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+            file.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
     size_bytes = archive.stat().st_size
     if size_bytes > kind.archive_bytes_max:
         archive.unlink()
         raise CommandFailed(
-            f"the bundle has {size_bytes:_} bytes, {kind.archive_bytes_max:_} are allowed"
+            f"{archive.name} has {size_bytes:,} bytes; {kind.archive_bytes_max:,} are allowed"
         )
     return sha256(archive.read_bytes()).hexdigest()
 
@@ -187,34 +195,36 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def main(argv: list[str] | None, say: Callable[[str], None] = print) -> int:
-    """Build both bundles of each architecture under a folder, and zip them where that is asked."""
+def main(argv: list[str] | None, write_line: Callable[[str], None] = print) -> int:
+    """Build both bundles for each architecture; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.bundle")
-    parser.add_argument("--zip", action="store_true", help="make the zips too, with SHA-256")
-    parser.add_argument("--into", type=Path, default=Path("dist"), help="where to (dist)")
+    parser.add_argument("--zip", action="store_true", help="write zips with their SHA-256 too")
+    parser.add_argument(
+        "--into", type=Path, default=Path("dist"), help="folder of the bundles (default: dist)"
+    )
     arguments = parser.parse_args(argv)
     try:
         for kind in KINDS:
             for platform in PLATFORMS:
-                _make(kind, platform, arguments.into, say, zipped=arguments.zip)
+                _write(kind, platform, arguments.into, write_line, zipped=arguments.zip)
     except CommandFailed as exc:
         print(f"asyncsync: {exc}", file=sys.stderr)
         return exit_code_of(exc)
     return 0
 
 
-def _make(
-    kind: Kind, platform: str, into: Path, say: Callable[[str], None], *, zipped: bool
+def _write(
+    kind: Kind, platform: str, into: Path, write_line: Callable[[str], None], *, zipped: bool
 ) -> None:
     folder = into / f"{kind.name}-{platform}"
     shutil.rmtree(folder, ignore_errors=True)
     build(folder, platform, kind)
-    say(f"{folder}: {sum(path.stat().st_size for path in _files(folder)):,} bytes")
+    write_line(f"{folder}: {sum(path.stat().st_size for path in _files(folder)):,} bytes")
     if zipped:
         archive = into / f"asyncsync-{kind.name}-{platform}.zip"
         digest = pack(folder, archive, kind)
         archive.with_suffix(".zip.sha256").write_text(f"{digest}  {archive.name}\n")
-        say(f"{archive}: {archive.stat().st_size:,} bytes, SHA-256 {digest}")
+        write_line(f"{archive}: {archive.stat().st_size:,} bytes, SHA-256 {digest}")
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 
-def same_value(one: bytes, other: bytes, form: Literal["json", "dynamodb-json"]) -> bool:
+def same_value(one: bytes, other: bytes, form: str) -> bool:
     """Whether two values of a format have the same meaning."""
     if one == other:
         return True
-    read = _plain if form == "json" else _typed
+    read = READERS[form]
     try:
         return bool(read(one) == read(other))
     except (ValueError, TypeError, ArithmeticError, RecursionError, AttributeError, KeyError):
@@ -48,6 +48,10 @@ def _plain(value: bytes) -> Any:
 
 def _typed(value: bytes) -> Any:
     return _map(json.loads(value, parse_constant=_refuse))
+
+
+# How a value of each format (formats.FORMATS) is read to be compared.
+READERS: Mapping[str, Callable[[bytes], Any]] = {"json": _plain, "dynamodb-json": _typed}
 
 
 def _map(attributes: Mapping[str, Any]) -> Any:

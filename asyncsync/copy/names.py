@@ -26,8 +26,8 @@ from asyncsync.keys import (
     from_function,
     parse_name,
     parse_template,
+    redis_names,
     render,
-    settle,
 )
 from asyncsync.model import Key
 
@@ -82,8 +82,8 @@ class KeyNames:
         Raises RecordError where the user's function gives none.
         """
         if self._function is not None:
-            return settle(from_function(self._function, key))[0]
-        return settle(render(self._bound, key))[0]
+            return redis_names(from_function(self._function, key))[0]
+        return redis_names(render(self._bound, key))[0]
 
     def read(self, name: bytes) -> Key | None:
         """Read the key out of a name; None where the template does not say one."""

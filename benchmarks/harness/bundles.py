@@ -1,8 +1,9 @@
-"""What each contestant runs on: its own bundle, made once and kept, and AWS's runtime client.
+"""Builds what each contestant runs on: its own bundle, and AWS's runtime client.
 
-A Python bundle is what a user would upload: pinned wheels, bytecode that is taken without a
-look at its source, nothing of the environment that runs the benchmark. Every Python function
-runs in one bare virtual environment of the Python that runs this.
+A Python bundle is what a user would upload: pinned wheels with their bytecode, and nothing of
+the environment that runs the benchmark. Every Python function runs in one empty virtual
+environment of the Python that runs this. A bundle is built once, and again when its sources
+change.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from asyncsync.tools.errors import CommandFailed
 from scripts import bundle
 
 ROOT = Path(__file__).parents[2]
 CONTESTANTS = ROOT / "benchmarks" / "contestants"
 BUILT = ROOT / ".bench"
 
-# AWS's client for Node is compiled on installation (curl and a C++ library, two minutes).
+# npm compiles AWS's client for Node (curl and a C++ library, two minutes).
 NODE_TOOLS = ("node", "npm", "autoconf", "automake", "libtoolize", "make", "g++")
 
 RUNTIME = "runtime"
@@ -30,57 +32,57 @@ OWN = "asyncsync"
 
 
 class CannotBuild(Exception):
-    """A contestant's bundle cannot be made here; the message says why."""
+    """A contestant's bundle cannot be built here; the message says why."""
 
 
 def python() -> Path:
-    """Return the Python that functions run on: this one's, with nothing installed."""
+    """Return the Python that functions run on: this one, with nothing installed."""
     folder = BUILT / _tag() / "python"
-    found = folder / "bin" / "python"
-    if not found.exists():
+    program = folder / "bin" / "python"
+    if not program.exists():
         venv.create(folder, with_pip=False, symlinks=True)
-    return found
+    return program
 
 
 def python_bundle(name: str) -> Path:
-    """Return the folder of requirements/contestant-NAME.txt installed, or of our own bundle.
+    """Return a folder with requirements/contestant-NAME.txt installed, or with our own bundle.
 
-    Raises CannotBuild where pip fails.
+    Raises CannotBuild.
     """
     folder = BUILT / _tag() / name
     if name == OWN:
         sources = [*sorted(bundle.PACKAGE.glob("*.*")), ROOT / "requirements" / "lambda.txt"]
-        make: Callable[[Path], None] = bundle.build
+        build: Callable[[Path], None] = bundle.build
     else:
         pins = ROOT / "requirements" / f"contestant-{name}.txt"
         sources = [pins]
 
-        def make(target: Path) -> None:
-            _run(_pip(target, pins))
-            _compile(target)
+        def build(target: Path) -> None:
+            bundle.install(target, pins)
+            bundle.compile_modules(target)
 
-    _made_of(folder, sources, make)
+    _build_once(folder, sources, build)
     return folder
 
 
 def handlers() -> Path:
-    """Return the folder of the Python contestants' own files, compiled."""
+    """Return a folder with the Python contestants' own files, compiled. Raises CannotBuild."""
     folder = BUILT / _tag() / "handlers"
     sources = sorted(CONTESTANTS.glob("*.py"))
 
-    def make(target: Path) -> None:
+    def build(target: Path) -> None:
         for source in sources:
             shutil.copy(source, target)
-        _compile(target)
+        bundle.compile_modules(target)
 
-    _made_of(folder, sources, make)
+    _build_once(folder, sources, build)
     return folder
 
 
 def node_bundle() -> Path:
-    """Return the folder of the Node contestants with what they need.
+    """Return a folder with the Node contestants and their dependencies.
 
-    Raises CannotBuild where Node or what AWS's client is compiled with is missing.
+    Raises CannotBuild where Node or a tool that compiles AWS's client is missing.
     """
     missing = [tool for tool in NODE_TOOLS if shutil.which(tool) is None]
     if missing:
@@ -88,20 +90,20 @@ def node_bundle() -> Path:
     folder = BUILT / "node"
     pins = CONTESTANTS / "node" / "package-lock.json"
 
-    def make(target: Path) -> None:
+    def build(target: Path) -> None:
         for source in (pins, pins.with_name("package.json")):
             shutil.copy(source, target)
-        _run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], target)
+        _npm_ci(target)
 
-    _made_of(folder, [pins], make)
+    _build_once(folder, [pins], build)
     for source in sorted((CONTESTANTS / "node").glob("*.js")):
         shutil.copy(source, folder)
     return folder
 
 
 def has_node_bundle() -> bool:
-    """Whether the Node contestants could start at once."""
-    return (BUILT / "node.made").exists()
+    """Whether the Node contestants can start without a build."""
+    return (BUILT / "node.built").exists()
 
 
 def node_client(folder: Path) -> Path:
@@ -113,49 +115,40 @@ def _tag() -> str:
     return f"python{'.'.join(map(str, sys.version_info[:3]))}"
 
 
-def _made_of(folder: Path, sources: Sequence[Path], make: Callable[[Path], None]) -> None:
-    """Make a folder anew where what it is made of has changed, or it never was finished."""
+def _build_once(folder: Path, sources: Sequence[Path], build: Callable[[Path], None]) -> None:
+    """Build a folder unless a finished build of these very sources is there.
+
+    Raises CannotBuild.
+    """
     digest = hashlib.sha256(str(folder).encode())  # which names the Python, where there is one
     for source in sources:
         digest.update(source.read_bytes())
-    stamp = folder.with_name(f"{folder.name}.made")
+    stamp = folder.with_name(f"{folder.name}.built")
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
         return
     stamp.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    make(folder)
+    try:
+        build(folder)
+    except CommandFailed as exc:
+        raise CannotBuild(str(exc)) from exc
     stamp.write_text(digest.hexdigest())
 
 
-def _pip(target: Path, pins: Path) -> list[str]:
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    return [
-        *pip,
-        *("--no-compile", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
-        *("--root-user-action", "ignore", "--target", str(target), "-r", str(pins)),
-    ]
-
-
-def _compile(folder: Path) -> None:
-    _run([sys.executable, "-m", "compileall", "-qf", "--invalidation-mode", "unchecked-hash",
-          str(folder)])  # fmt: skip
-
-
-def _run(command: Sequence[str], folder: Path | None = None) -> None:
-    # `make PYTHON=...` names the Python that is measured; node-gyp would take it for its own,
-    # and needs one that has distutils.
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHON"}
-    ended = subprocess.run(
-        command,
+def _npm_ci(folder: Path) -> None:
+    # `make PYTHON=...` names the Python that is measured. node-gyp would use it as its own, and
+    # needs one that has distutils.
+    process = subprocess.run(
+        ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"],
         cwd=folder,
-        env={**kept, "PYTHONHASHSEED": "0"},
+        env={name: value for name, value in os.environ.items() if name != "PYTHON"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    if ended.returncode:
-        said = ended.stdout.strip().splitlines() or ["it said nothing"]
-        telling = next((line for line in said if "Error: " in line), said[-1])
-        raise CannotBuild(f"{' '.join(command[:4])} failed: {telling}")
+    if process.returncode:
+        lines = process.stdout.strip().splitlines() or ["no output"]
+        error = next((line for line in lines if "Error: " in line), lines[-1])
+        raise CannotBuild(f"npm ci failed: {error}")

@@ -1,4 +1,4 @@
-"""Who takes part: every contestant has one file, the same job, and a database of its own.
+"""Who takes part: every contestant has one file, the same job, and its own database.
 
 The job: keep `Players:{Number}` equal to the item's new image, and gone where it was removed.
 """
@@ -15,9 +15,9 @@ from benchmarks.harness import bundles
 
 HOST = "127.0.0.1"
 
-# glibc gives freed memory back to the kernel after each batch, and takes it again, zeroed, page
-# by page, for the next: up to 3 ms of 1 000 records. The template sets these; here every Python
-# function has them.
+# Without these, glibc returns freed memory to the kernel after each batch and takes it back page
+# by page, zeroed, for the next: up to 3 ms of 1,000 records. The template sets them too; here
+# every Python function has them.
 KEEPS_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "268435456",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
@@ -29,12 +29,12 @@ Value = Literal["dynamodb-json", "json", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One function: its file, what it runs on, what it leaves in Redis."""
+    """One function: its handler, its bundle, and which values it writes to Redis."""
 
     name: str
     handler: str
     value: Value
-    bundle: str = ""  # "node", or a Python bundle's name; "" needs nothing but AWS's client
+    bundle: str = ""  # "node", or a Python bundle's name; "": AWS's client is enough
     settings: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     server: Literal["one", "cluster"] = "one"
@@ -104,35 +104,35 @@ CONTESTANTS = (
     ),
 )  # fmt: skip
 
-# Not in the main tables: each answers one question of its own.
+# Not in the main tables: each answers a single question.
 ASIDE = (OWN_ONE_CALL, OWN_REDIS_PY, OWN_TRACED)
 
-# Answers before it has written: shown, never ranked.
+# Shown, never ranked: they do nothing, or answer before they have written.
 UNRANKED = (EMPTY, EMPTY_NODE, SEED_PUBLISHED, LIMIT)
 
 
-def named(name: str) -> Contestant:
+def by_name(name: str) -> Contestant:
     """Return a contestant by its name."""
-    return next(each for each in CONTESTANTS if each.name == name)
+    return next(contestant for contestant in CONTESTANTS if contestant.name == name)
 
 
 def database(contestant: Contestant) -> int:
-    """Return the number of a contestant's own database; a cluster has only one."""
-    names = [each.name for each in CONTESTANTS]
+    """Return the number of a contestant's database; a cluster has only one."""
+    names = [other.name for other in CONTESTANTS]
     return 0 if contestant.server == "cluster" else names.index(contestant.name)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a contestant finds its server, and the limit its commands."""
+class Endpoint:
+    """Where a contestant finds its server, and `limit` its commands."""
 
-    port: int  # of the server, or of a proxy before it
+    port: int  # of the server, or of a proxy in front of it
     server_port: int
     commands: Path
 
 
-def command(contestant: Contestant) -> tuple[list[str], dict[str, str], Path]:
-    """Return what starts a contestant under AWS's client: command, environment, folder.
+def launch_of(contestant: Contestant) -> tuple[list[str], dict[str, str], Path]:
+    """Return how to start a contestant under AWS's client: command, environment, folder.
 
     Raises CannotBuild.
     """
@@ -141,8 +141,8 @@ def command(contestant: Contestant) -> tuple[list[str], dict[str, str], Path]:
     base |= {"AWS_LAMBDA_FUNCTION_NAME": "mirror", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769"}
     if contestant.is_node:
         folder = bundles.node_bundle()
-        started = ["node", str(bundles.node_client(folder)), contestant.handler]
-        return started, base, folder
+        command = ["node", str(bundles.node_client(folder)), contestant.handler]
+        return command, base, folder
     folders = [bundles.python_bundle(bundles.RUNTIME), bundles.handlers()]
     if contestant.bundle:
         folders.append(bundles.python_bundle(contestant.bundle))
@@ -153,16 +153,21 @@ def command(contestant: Contestant) -> tuple[list[str], dict[str, str], Path]:
         "PYTHONDONTWRITEBYTECODE": "1",  # Lambda's code folder is read-only
         **KEEPS_MEMORY,
     }
-    # -m looks in the working folder first: not the source tree's, whose bytecode is not made.
-    started = [str(bundles.python()), "-m", "awslambdaric", contestant.handler]
-    return started, base, bundles.handlers()
+    # -m looks in the working folder first, so that must not be the source tree.
+    command = [str(bundles.python()), "-m", "awslambdaric", contestant.handler]
+    return command, base, bundles.handlers()
 
 
-def environment(contestant: Contestant, place: Place) -> dict[str, str]:
-    """Return what tells a contestant its server, database and settings."""
+def environment(contestant: Contestant, endpoint: Endpoint) -> dict[str, str]:
+    """Return the variables that name a contestant's server, database and settings."""
     number = database(contestant)
-    told = {"REDIS_HOST": HOST, "REDIS_PORT": str(place.port)}
-    told |= {"REDIS_DATABASE": str(number), "COMMANDS": str(place.commands)}
     if contestant.bundle == bundles.OWN:
-        told = {"ASYNCSYNC_REDIS_URL": f"redis://{HOST}:{place.port}/{number}"}
-    return {**told, **contestant.settings}
+        variables = {"ASYNCSYNC_REDIS_URL": f"redis://{HOST}:{endpoint.port}/{number}"}
+    else:
+        variables = {
+            "REDIS_HOST": HOST,
+            "REDIS_PORT": str(endpoint.port),
+            "REDIS_DATABASE": str(number),
+            "COMMANDS": str(endpoint.commands),
+        }
+    return {**variables, **contestant.settings}

@@ -16,7 +16,7 @@ PERIOD_US = 20_000
 
 _PROCESSORS = os.sched_getaffinity(0)
 
-# The one that functions run on and nothing else does; none where there is only one.
+# The processor on which only functions run; none on a machine with a single one.
 FUNCTIONS_OWN = {max(_PROCESSORS)} if len(_PROCESSORS) > 1 else set()
 
 _V1 = Path("/sys/fs/cgroup/cpu")
@@ -24,7 +24,7 @@ _V2 = Path("/sys/fs/cgroup")
 
 
 class NoShares(Exception):
-    """This machine does not let us limit a process; the message says why."""
+    """This machine cannot limit a process's CPU; the message says why."""
 
 
 class Share:
@@ -33,14 +33,14 @@ class Share:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def holds(self, pid: int) -> None:
+    def add(self, pid: int) -> None:
         """Put a process into the group."""
         (self._folder / "cgroup.procs").write_text(str(pid))
 
 
 @contextmanager
 def cpu_share(memory_mb: int) -> Iterator[Share]:
-    """Make a group whose processes get what a memory size buys; all of them have ended after.
+    """Yield a group whose processes share what a memory size buys, until the block ends.
 
     Raises NoShares.
     """
@@ -55,9 +55,9 @@ def cpu_share(memory_mb: int) -> Iterator[Share]:
 
 
 def leave_one_free() -> None:
-    """Keep this process and those it starts from now on off the processor that functions get.
+    """Keep this process and its later children off the functions' processor.
 
-    A function and its server are different hosts: neither waits for the other's processor.
+    On AWS a function and its server are different hosts and never share a processor.
     """
     if FUNCTIONS_OWN:
         os.sched_setaffinity(0, _PROCESSORS - FUNCTIONS_OWN)
@@ -71,13 +71,13 @@ def _group(name: str, quota_us: int) -> Path:
         folder = _V2 / name
         limits = {"cpu.max": f"{quota_us} {PERIOD_US}"}
     else:
-        raise NoShares("the kernel offers no cgroup with a CPU quota here")
+        raise NoShares("this kernel has no cgroup with a CPU quota")
     try:
         folder.mkdir()
         for file, value in limits.items():
             (folder / file).write_text(value)
     except OSError as exc:
-        raise NoShares(f"no cgroup with a CPU quota can be made: {exc.strerror}") from exc
+        raise NoShares(f"cannot create a cgroup with a CPU quota: {exc.strerror}") from exc
     return folder
 
 

@@ -20,9 +20,14 @@ import orjson
 import redis
 
 from benchmarks.events import Batch, Image
-from benchmarks.harness import contestants as roster
 from benchmarks.harness.bundles import CannotBuild
-from benchmarks.harness.contestants import Contestant, Place
+from benchmarks.harness.contestants import (
+    Contestant,
+    Endpoint,
+    database,
+    environment,
+    launch_of,
+)
 from benchmarks.harness.cpu_share import FUNCTIONS_OWN
 from benchmarks.harness.runtime_api import Function, FunctionFailed, function
 
@@ -46,8 +51,8 @@ class Network:
 
     name: str
     rtt_us: float
-    one: Place
-    cluster: Place
+    one: Endpoint
+    cluster: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +73,25 @@ def start(
     running: dict[str, Running] = {}
     absent: dict[str, str] = {}
     for each in contestants:
-        place = network.cluster if each.server == "cluster" else network.one
+        endpoint = network.cluster if each.server == "cluster" else network.one
         try:
-            process = stack.enter_context(started(each, place))
+            process = stack.enter_context(started(each, endpoint))
         except (CannotBuild, FunctionFailed) as exc:
             absent[each.name] = str(exc)
             continue
         # A benchmark looks at its server past any proxy.
-        client = redis.Redis(port=place.server_port, db=roster.database(each))
+        client = redis.Redis(port=endpoint.server_port, db=database(each))
         running[each.name] = Running(each, process, stack.enter_context(client))
     return running, absent
 
 
-def started(contestant: Contestant, place: Place) -> AbstractContextManager[Function]:
+def started(contestant: Contestant, endpoint: Endpoint) -> AbstractContextManager[Function]:
     """Return the context of a contestant's process.
 
     Raises CannotBuild, and FunctionFailed on entering where it does not start.
     """
-    command, env, folder = roster.command(contestant)
-    env = {**env, **roster.environment(contestant, place)}
+    command, env, folder = launch_of(contestant)
+    env = {**env, **environment(contestant, endpoint)}
     return function(command, env, folder, FUNCTIONS_OWN)
 
 
@@ -183,7 +188,7 @@ def timed(
     chance: random.Random,
     *,
     pausing: bool,
-    tell: Callable[[], None] = lambda: None,
+    on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Invoke every function once a round, in random order; return each one's ms by round."""
     samples_ms: dict[str, list[float]] = {each.contestant.name: [] for each in functions}
@@ -196,11 +201,11 @@ def timed(
                     time.sleep(chance.uniform(*_PAUSE_S))
                 answer = each.function.invoke(batch.event)
                 # It may still be freeing what it parsed, on the processor that is the next one's.
-                each.function.settle()
+                each.function.wait_until_idle()
                 samples_ms[each.contestant.name].append(round(answer.ms, 3))
         finally:
             gc.enable()
-        tell()
+        on_round()
     return samples_ms
 
 
@@ -210,7 +215,7 @@ def cold_starts(
     batch: Batch,
     rounds: int,
     chance: random.Random,
-    tell: Callable[[], None],
+    on_round: Callable[[], None],
 ) -> dict[str, dict[str, list[float]]]:
     """Start every contestant once a round, in random order, and give it one batch."""
     samples: dict[str, dict[str, list[float]]] = {
@@ -218,9 +223,9 @@ def cold_starts(
     }
     for _ in range(rounds):
         for each in chance.sample(contestants, len(contestants)):
-            place = network.cluster if each.server == "cluster" else network.one
-            with started(each, place) as process:
+            endpoint = network.cluster if each.server == "cluster" else network.one
+            with started(each, endpoint) as process:
                 samples[each.name]["init_ms"].append(round(process.init_ms, 3))
                 samples[each.name]["first_ms"].append(round(process.invoke(batch.event).ms, 3))
-        tell()
+        on_round()
     return samples

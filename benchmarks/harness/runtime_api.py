@@ -117,19 +117,19 @@ class Function:
             raise FunctionFailed(f"the function answered at {path}: {_shown(body)}")
         return Answer(kind, body, ms)
 
-    def settle(self) -> None:
-        """Wait until it asks for its next event: what it still does before, nobody waits for."""
+    def wait_until_idle(self) -> None:
+        """Wait until the function asks for its next event; nobody is billed for this time."""
         self._wait_until_it_asks()
 
     def thaw(self) -> None:
         """Let a frozen process go on."""
         self.process.send_signal(signal.SIGCONT)
 
-    def printed(self) -> list[dict[str, Any]]:
+    def json_lines(self) -> list[dict[str, Any]]:
         """Return the JSON lines that the function wrote to its standard output so far."""
-        return [json.loads(line) for line in self.said().splitlines() if line.startswith(b"{")]
+        return [json.loads(line) for line in self.stdout().splitlines() if line.startswith(b"{")]
 
-    def said(self) -> bytes:
+    def stdout(self) -> bytes:
         """Return all that the function wrote to its standard output so far."""
         # Not by seek and read: the process shares this file's offset.
         return os.pread(self.output.fileno(), 1 << 30, 0)
@@ -209,7 +209,7 @@ class Function:
         return start_line.split(" ")[1], body
 
     def _last_words(self) -> str:
-        said = os.pread(self.errors.fileno(), 1 << 20, 0) or self.said()
+        said = os.pread(self.errors.fileno(), 1 << 20, 0) or self.stdout()
         return said[-1_000:].decode(errors="replace").strip() or "it said nothing"
 
 

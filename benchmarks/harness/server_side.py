@@ -1,4 +1,4 @@
-"""What a batch costs the server, and the other clients of it."""
+"""Measures what a batch costs the server and its other clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import redis
 from benchmarks.events import Batch
 from benchmarks.harness.measure import Running
 
-# Another client asks this often; a script of 1 ms is seen many times a second.
+# Another client asks this often, so it meets a script of 1 ms many times a second.
 _ASKS_EVERY_S = 0.0002
 
 
@@ -50,33 +50,33 @@ def other_clients_p99_ms(
     rounds: int,
     round_s: float,
     chance: random.Random,
-    tell: Callable[[], None],
+    on_round: Callable[[], None],
 ) -> dict[str, list[float]]:
     """Return by round the 99th percentile of another client's GET while each lane runs."""
-    found: dict[str, list[float]] = {name: [] for name in lanes}
+    by_lane_ms: dict[str, list[float]] = {name: [] for name in lanes}
     for _ in range(rounds):
         for name in chance.sample(list(lanes), len(lanes)):
-            with asking(port) as ended:
+            with other_client(port) as stop:
                 ends_s = time.perf_counter() + round_s
                 while time.perf_counter() < ends_s:
                     lanes[name]()
-                found[name].append(ended())
-        tell()
-    return found
+                by_lane_ms[name].append(stop())
+        on_round()
+    return by_lane_ms
 
 
 @contextmanager
-def asking(port: int) -> Iterator[Callable[[], float]]:
-    """Run another client until the block ends; the function given ends it and returns its p99."""
+def other_client(port: int) -> Iterator[Callable[[], float]]:
+    """Run another client until the block ends; yields what stops it and returns its p99."""
     process = subprocess.Popen(
-        [sys.executable, __file__, str(port)],
+        [sys.executable, "-m", "benchmarks.harness.server_side", str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
     try:
-        process.stdout.readline()  # it has begun
+        process.stdout.readline()  # it has connected
         yield lambda: float(process.communicate("stop\n")[0])
     finally:
         process.kill()
@@ -89,14 +89,14 @@ def _ask(port: int) -> None:
 
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    taken_ms: list[float] = []
-    print("begun", flush=True)
+    times_ms: list[float] = []
+    print("connected", flush=True)
     while not select.select([sys.stdin], [], [], _ASKS_EVERY_S)[0]:
         began_s = time.perf_counter()
         connection.sendall(b"GET another\r\n")
         connection.recv(4_096)
-        taken_ms.append((time.perf_counter() - began_s) * 1_000)
-    print(sorted(taken_ms)[int(len(taken_ms) * 0.99)], flush=True)
+        times_ms.append((time.perf_counter() - began_s) * 1_000)
+    print(sorted(times_ms)[int(len(times_ms) * 0.99)], flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where it is run: a server and a cluster of one node, on loopback and as far away as a zone."""
+"""Runs the servers: one alone and a cluster of one node, on loopback and a zone away."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import redis
 from asyncsync.lab.servers import free_port, redis_process
 from benchmarks.events import Batch
 from benchmarks.harness import bundles, delay_proxy
-from benchmarks.harness import contestants as roster
-from benchmarks.harness.contestants import Place
+from benchmarks.harness.contestants import CONTESTANTS, Endpoint
 from benchmarks.harness.measure import Network
 from tests.support.cluster import wait_until
 
@@ -30,9 +29,7 @@ def servers(batches: Sequence[Batch], binary: str) -> Iterator[dict[str, Network
     with ExitStack() as stack:
         commands = bundles.BUILT / "commands"
         write_commands(batches, commands)
-        one = stack.enter_context(
-            redis_process(binary, "--databases", str(len(roster.CONTESTANTS) + 1))
-        )
+        one = stack.enter_context(redis_process(binary, "--databases", str(len(CONTESTANTS) + 1)))
         stack.enter_context(redis_process(binary, *options, port=cluster_port))
         with redis.Redis(port=cluster_port) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
@@ -48,14 +45,14 @@ def servers(batches: Sequence[Batch], binary: str) -> Iterator[dict[str, Network
             LOOPBACK: Network(
                 LOOPBACK,
                 delay_proxy.ping_us(one.port),
-                Place(one.port, one.port, commands),
-                Place(cluster_port, cluster_port, commands),
+                Endpoint(one.port, one.port, commands),
+                Endpoint(cluster_port, cluster_port, commands),
             ),
             ZONE: Network(
                 ZONE,
                 delay_proxy.ping_us(far),
-                Place(far, one.port, commands),
-                Place(far_cluster, cluster_port, commands),
+                Endpoint(far, one.port, commands),
+                Endpoint(far_cluster, cluster_port, commands),
             ),
         }
 

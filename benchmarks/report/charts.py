@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from benchmarks.harness import contestants as roster
+from benchmarks.harness.contestants import OWN, OWN_JSON, POWERTOOLS, SEED_AWAITED
 from benchmarks.harness.cpu_share import ONE_VCPU_MB
 from benchmarks.harness.servers import ZONE
 from benchmarks.report.cost import measured_cost
@@ -42,7 +42,7 @@ def draw(result: Result, folder: Path) -> list[Path]:
     ]
     if panels:
         drawn.append(_billed(panels, folder / "billed.svg"))
-    if any(measured_cost(result, roster.OWN_JSON, "100 distinct", ZONE, m) for m in MEMORIES_MB):
+    if any(measured_cost(result, OWN_JSON, "100 distinct", ZONE, m) for m in MEMORIES_MB):
         drawn.append(_cost(result, folder / "cost.svg"))
     return drawn
 
@@ -89,8 +89,8 @@ def _cost(result: Result, path: Path) -> Path:
 
     figure, axis = pyplot.subplots(figsize=(7, 3.6))
     shown = (
-        (roster.OWN, OURS, "-"), (roster.OWN_JSON, OURS, "--"),
-        (roster.SEED_AWAITED, THEIRS, "-"), (roster.POWERTOOLS, THEIRS, "--"),
+        (OWN, OURS, "-"), (OWN_JSON, OURS, "--"),
+        (SEED_AWAITED, THEIRS, "-"), (POWERTOOLS, THEIRS, "--"),
     )  # fmt: skip
     for name, color, style in shown:
         points = [

@@ -1,23 +1,34 @@
-"""Documents of a result: the charts, all tables, and the README's own lines."""
+"""Writes a result as documents: the charts, all tables, and the README's lines."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from benchmarks.harness import contestants as roster
+from benchmarks.harness.contestants import (
+    EMPTY,
+    IOREDIS,
+    LIMIT,
+    OWN,
+    OWN_JSON,
+    POWERTOOLS,
+    POWERTOOLS_ASYNC,
+    REDIS_ASYNCIO,
+    SEED_AWAITED,
+    SEED_PUBLISHED,
+)
 from benchmarks.harness.cpu_share import ONE_VCPU_MB
 from benchmarks.harness.servers import ZONE
 from benchmarks.report.cost import PRICES_DATED, best_memory_mb, measured_cost
 from benchmarks.report.result import Result, billed_ms, times
 from benchmarks.report.tables import report, table
-from benchmarks.report.targets import shown, targets
+from benchmarks.report.targets import format_ratio, targets
 
 BEGINS, ENDS = "<!-- bench -->", "<!-- /bench -->"
 
 README_ROWS = (
-    roster.OWN, roster.OWN_JSON, roster.IOREDIS, roster.SEED_AWAITED, roster.REDIS_ASYNCIO,
-    roster.POWERTOOLS_ASYNC, roster.POWERTOOLS, roster.EMPTY, roster.LIMIT,
+    OWN, OWN_JSON, IOREDIS, SEED_AWAITED, REDIS_ASYNCIO,
+    POWERTOOLS_ASYNC, POWERTOOLS, EMPTY, LIMIT,
 )  # fmt: skip
 README_BATCHES = (
     ("10 distinct", ONE_VCPU_MB), ("100 hot", ONE_VCPU_MB), ("1 000 distinct", ONE_VCPU_MB),
@@ -27,7 +38,7 @@ README_BATCHES = (
 
 def publish(result: Result, root: Path) -> None:
     """Draw the charts, write the tables, and put the README's lines between their marks."""
-    from benchmarks.report.charts import draw  # only who publishes needs matplotlib
+    from benchmarks.report.charts import draw  # only this needs matplotlib
 
     results = root / "benchmarks" / "results"
     draw(result, results)
@@ -45,9 +56,9 @@ def full_document(result: Result) -> str:
 def with_lines(text: str, result: Result) -> str:
     """Return a README whose lines between the marks are this result's."""
     block = f"{BEGINS}\n{readme_lines(result)}\n{ENDS}"
-    made, found = re.subn(f"{BEGINS}.*?{ENDS}", lambda _: block, text, flags=re.DOTALL)
-    assert found == 1, f"the README has {BEGINS} once"
-    return made
+    readme, count = re.subn(f"{BEGINS}.*?{ENDS}", lambda _: block, text, flags=re.DOTALL)
+    assert count == 1, f"the README has {BEGINS} once"
+    return readme
 
 
 def readme_lines(result: Result) -> str:
@@ -70,8 +81,8 @@ def readme_lines(result: Result) -> str:
             cell = "-"
             if name in warm.samples_ms:
                 cell = f"{billed_ms(warm, name):g}"
-                if name != roster.OWN:
-                    cell += f" ({times(warm, name, roster.OWN).middle:.1f}x)"
+                if name != OWN:
+                    cell += f" ({times(warm, name, OWN).median:.1f}x)"
                 if warm.verdicts[name] != "right":
                     cell += f", {warm.verdicts[name].split(':')[0]}"
             cells.append(cell)
@@ -90,26 +101,26 @@ def readme_lines(result: Result) -> str:
 
 
 def sentences(result: Result) -> str:
-    """Write what the table does not say."""
-    found = result.find("1 000 distinct", ZONE, ONE_VCPU_MB)
-    best = best_memory_mb(result, roster.OWN_JSON, ZONE)
-    assert found is not None, "a full result has it"
+    """Write the sentences below the table."""
+    thousand = result.find("1 000 distinct", ZONE, ONE_VCPU_MB)
+    best = best_memory_mb(result, OWN_JSON, ZONE)
+    assert thousand is not None, "a full result has it"
     assert best is not None, "a full result has every memory size"
-    rounds = len(found.samples_ms[roster.OWN])
-    empty = shown(times(found, roster.OWN, roster.EMPTY))
-    lost = found.verdicts.get(roster.SEED_PUBLISHED, "not run").split(": ")[-1]
+    rounds = len(thousand.samples_ms[OWN])
+    empty = format_ratio(times(thousand, OWN, EMPTY))
+    lost = thousand.verdicts.get(SEED_PUBLISHED, "not run").split(": ")[-1]
     costs = [
-        measured_cost(result, roster.OWN_JSON, batch, ZONE, best)
+        measured_cost(result, OWN_JSON, batch, ZONE, best)
         for batch in ("10 distinct", "100 distinct", "1 000 distinct")
     ]
-    usd = ", ".join(f"{each.usd:.3f}" for each in costs if each is not None)
-    met = [each.met for each in targets(result)]
+    usd = ", ".join(f"{cost.usd:.3f}" for cost in costs if cost is not None)
+    met = [target.met for target in targets(result)]
     versions = f"Python {result.versions['Python']} and Node {result.versions['Node'].lstrip('v')}"
     text = f"""
-        Medians of {rounds} interleaved rounds on {result.made["date"]}, AWS's own runtime clients
-        on {versions}, {result.machine["cores"]} cores of {result.machine["processor"]}, a Redis
-        {result.networks[ZONE] / 1_000:.1f} ms away, each contestant's copy compared with the
-        batch; `asyncsync` is fenced and in `dynamodb-json`. Nothing ran on AWS.
+        Medians of {rounds} interleaved rounds on {result.origin["date"]}, AWS's own runtime
+        clients on {versions}, {result.machine["cores"]} cores of {result.machine["processor"]},
+        a Redis {result.networks[ZONE] / 1_000:.1f} ms away, each contestant's copy compared with
+        the batch; `asyncsync` is fenced and in `dynamodb-json`. Nothing ran on AWS.
         At 1 000 items it takes {empty} of the time of an empty Python handler, because it skips
         the runtime's own parse of the event. The algorithm of 2017 as it was published is not in
         the table: it answers before it writes; of 1 000 items' values {lost}.

@@ -1,4 +1,4 @@
-"""What a run found: one JSON file with every sample, read again by tables, charts and tests."""
+"""The result of a run: one JSON file with every sample, which tables, charts and tests read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.report.spread import Spread, ratios, spread
+from benchmarks.report.statistics import Summary, ratios, summarize
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Warm:
 class Result:
     """One run of the benchmark."""
 
-    made: dict[str, Any]
+    origin: dict[str, Any]  # when, by which command, from which commit
     machine: dict[str, Any]
     versions: dict[str, str]
     networks: dict[str, float]  # name to the round trip of a PING, us
@@ -44,24 +44,24 @@ class Result:
     def find(
         self, batch: str, network: str, memory_mb: int, view: str = "NEW_AND_OLD_IMAGES"
     ) -> Warm | None:
-        """Return the measurement of a batch, None where it was not made."""
-        wanted = (batch, network, memory_mb, view)
+        """Return the measurement of a batch, or None."""
+        key = (batch, network, memory_mb, view)
         return next(
-            (w for w in self.warm if (w.batch, w.network, w.memory_mb, w.view) == wanted), None
+            (w for w in self.warm if (w.batch, w.network, w.memory_mb, w.view) == key), None
         )
 
 
-def ms(warm: Warm, name: str) -> Spread:
+def ms(warm: Warm, name: str) -> Summary:
     """Summarise a contestant's times."""
-    return spread(warm.samples_ms[name])
+    return summarize(warm.samples_ms[name])
 
 
 def billed_ms(warm: Warm, name: str) -> float:
     """Return the median of what was billed: each time rounded up to a millisecond."""
-    return median([-(-each // 1) for each in warm.samples_ms[name]])
+    return median([-(-sample // 1) for sample in warm.samples_ms[name]])
 
 
-def times(warm: Warm, name: str, other: str) -> Spread:
+def times(warm: Warm, name: str, other: str) -> Summary:
     """Summarise one contestant's time over another's, round by round."""
     return ratios(warm.samples_ms[name], warm.samples_ms[other])
 
@@ -75,16 +75,16 @@ def save(result: Result, path: Path) -> None:
 def _lines(value: Any, indent: str) -> Sequence[str]:
     if isinstance(value, Mapping) and value:
         lines = ["{"]
-        for at, (name, each) in enumerate(value.items()):
-            first, *rest = _lines(each, indent + " ")
+        for at, (name, member) in enumerate(value.items()):
+            first, *rest = _lines(member, indent + " ")
             last = at == len(value) - 1
             lines += [f"{indent} {json.dumps(name, ensure_ascii=False)}: {first}", *rest]
             lines[-1] += "" if last else ","
         return [*lines, f"{indent}}}"]
-    if isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+    if isinstance(value, list) and any(isinstance(member, Mapping) for member in value):
         lines = ["["]
-        for at, each in enumerate(value):
-            first, *rest = _lines(each, indent + " ")
+        for at, member in enumerate(value):
+            first, *rest = _lines(member, indent + " ")
             lines += [f"{indent} {first}", *rest]
             lines[-1] += "" if at == len(value) - 1 else ","
         return [*lines, f"{indent}]"]
@@ -92,6 +92,6 @@ def _lines(value: Any, indent: str) -> Sequence[str]:
 
 
 def load(path: Path) -> Result:
-    """Read a result that was saved."""
-    read = json.loads(path.read_text(encoding="utf-8"))
-    return Result(**{**read, "warm": [Warm(**each) for each in read["warm"]]})
+    """Read a saved result."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return Result(**{**document, "warm": [Warm(**warm) for warm in document["warm"]]})

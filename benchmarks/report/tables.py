@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from benchmarks.harness import contestants as roster
+from benchmarks.harness.contestants import (
+    CONTESTANTS,
+    OWN,
+    OWN_CLUSTER,
+    OWN_JSON,
+    POWERTOOLS,
+    SEED_AWAITED,
+)
 from benchmarks.harness.cpu_share import ONE_VCPU_MB
 from benchmarks.harness.servers import ZONE
 from benchmarks.report.cost import (
@@ -18,8 +25,8 @@ from benchmarks.report.cost import (
     records_per_invocation,
 )
 from benchmarks.report.result import Result, Warm, billed_ms, ms, times
-from benchmarks.report.spread import spread
-from benchmarks.report.targets import is_ranked, shown, targets
+from benchmarks.report.statistics import summarize
+from benchmarks.report.targets import format_ratio, is_ranked, targets
 
 MEMORIES_MB = (128, 256, 512, 1_024, ONE_VCPU_MB)
 BATCHES = ("1 distinct", "10 distinct", "100 hot", "100 distinct", "1 000 hot", "1 000 distinct")
@@ -33,7 +40,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def report(result: Result) -> str:
     """Write everything a run found."""
-    parts = [_made(result)]
+    parts = [_origin(result)]
     if result.absent:
         parts.append("Not measured here:\n" + "\n".join(_absent(result)))
     parts.append("## Targets\n\n" + targets_table(result))
@@ -50,12 +57,12 @@ def report(result: Result) -> str:
     return "\n\n".join(parts)
 
 
-def _made(result: Result) -> str:
+def _origin(result: Result) -> str:
     versions = ", ".join(f"{name} {each}" for name, each in result.versions.items())
     networks = ", ".join(f"{name}: PING {us:.0f} us" for name, us in result.networks.items())
     return (
-        f"{result.made['date']}, `{result.made['command']}` at {result.made['commit']} "
-        f"({result.made['seconds']} s). {result.machine['cores']} cores, "
+        f"{result.origin['date']}, `{result.origin['command']}` at {result.origin['commit']} "
+        f"({result.origin['seconds']} s). {result.machine['cores']} cores, "
         f"{result.machine['processor']}, {result.machine['system']}. {networks}.\n{versions}."
     )
 
@@ -81,7 +88,7 @@ def _groups(result: Result) -> Iterator[tuple[tuple[str, int, str], list[Warm]]]
 
 def warm_table(warms: Sequence[Warm]) -> str:
     """Write median ms, billed ms and the ratio to ours of every contestant at every batch."""
-    names = [each.name for each in roster.CONTESTANTS]
+    names = [each.name for each in CONTESTANTS]
     present = [name for name in names if any(name in warm.samples_ms for warm in warms)]
     head = ["contestant", *(f"{warm.batch} ({len_of(warm)} rounds)" for warm in warms)]
     rows = [[_named(name, warms), *(_cell(warm, name) for warm in warms)] for name in present]
@@ -106,24 +113,24 @@ def _named(name: str, warms: Sequence[Warm]) -> str:
 def _cell(warm: Warm, name: str) -> str:
     if name not in warm.samples_ms:
         return "-"
-    figure = f"{ms(warm, name).middle:.2f} ms, billed {billed_ms(warm, name):g}"
-    if name == roster.OWN or roster.OWN not in warm.samples_ms:
+    figure = f"{ms(warm, name).median:.2f} ms, billed {billed_ms(warm, name):g}"
+    if name == OWN or OWN not in warm.samples_ms:
         return figure
-    return f"{figure}, {shown(times(warm, name, roster.OWN))}"
+    return f"{figure}, {format_ratio(times(warm, name, OWN))}"
 
 
 def cold_table(result: Result) -> str:
     """Write INIT, its ratio to ours, and INIT with the first invocation of ten records."""
-    own = result.cold.get(roster.OWN)
+    own = result.cold.get(OWN)
     rows = []
     for name, samples in sorted(result.cold.items(), key=lambda each: median(each[1]["init_ms"])):
         pairs = zip(samples["init_ms"], samples["first_ms"], strict=True)
-        both = spread([init + first for init, first in pairs])
+        both = summarize([init + first for init, first in pairs])
         ratio = "-"
-        if own is not None and name != roster.OWN:
+        if own is not None and name != OWN:
             inits = zip(samples["init_ms"], own["init_ms"], strict=True)
-            ratio = shown(spread([theirs / ours for theirs, ours in inits]))
-        rows.append([name, f"{spread(samples['init_ms']):.0f}", ratio, f"{both.middle:.0f}"])
+            ratio = format_ratio(summarize([theirs / ours for theirs, ours in inits]))
+        rows.append([name, f"{summarize(samples['init_ms']):.0f}", ratio, f"{both.median:.0f}"])
     return table(["contestant", "INIT", "INIT / ours", "INIT and first 10 records"], rows)
 
 
@@ -135,10 +142,10 @@ def server_table(result: Result) -> str:
         rows.append(["server time of a fenced key", f"{found['script_us_per_key']:.1f} us"])
         rows.append(["memory of a fence", f"{found['fence_bytes']:.0f} bytes"])
     for name, p99 in found.get("other_clients_p99_ms", {}).items():
-        rows.append([f"another client's p99 GET beside: {name}", f"{spread(p99):.2f} ms"])
+        rows.append([f"another client's p99 GET beside: {name}", f"{summarize(p99):.2f} ms"])
     for name, samples in found.get("six_nodes_ms", {}).items():
-        where = "six nodes" if name == roster.OWN_CLUSTER else "one server beside them"
-        rows.append([f"1 000 distinct, loopback, {where}: {name}", f"{spread(samples):.1f} ms"])
+        where = "six nodes" if name == OWN_CLUSTER else "one server beside them"
+        rows.append([f"1 000 distinct, loopback, {where}: {name}", f"{summarize(samples):.1f} ms"])
     return table(["what", "median (10th to 90th percentile)"], rows)
 
 
@@ -158,7 +165,12 @@ def stages_table(result: Result) -> str:
 
 def costs(result: Result) -> str:
     """Write the cost by memory and batch, its parts, and by rate and window."""
-    names = (roster.OWN, roster.OWN_JSON, roster.SEED_AWAITED, roster.POWERTOOLS)
+    names = (
+        OWN,
+        OWN_JSON,
+        SEED_AWAITED,
+        POWERTOOLS,
+    )
     rows = []
     for name in names:
         for memory_mb in MEMORIES_MB:
@@ -168,14 +180,14 @@ def costs(result: Result) -> str:
                     [name, str(memory_mb), *("-" if c is None else f"{c.usd:.3f}" for c in found)]
                 )
     by_memory = table(["contestant", "MB", *BATCHES], rows)
-    best = best_memory_mb(result, roster.OWN_JSON, ZONE)
+    best = best_memory_mb(result, OWN_JSON, ZONE)
     if best is None:
         return by_memory
     parts = [parts_row(result, batch, best) for batch in BATCHES]
     return "\n\n".join(
         [
             by_memory,
-            f"**Best memory size: {best} MB** ({roster.OWN_JSON}, over 10, 100 and 1 000 distinct "
+            f"**Best memory size: {best} MB** ({OWN_JSON}, over 10, 100 and 1 000 distinct "
             "records a batch). Its parts:",
             table(
                 ["batch", "time", "requests", "metrics line", "platform's lines, if on"],
@@ -190,7 +202,7 @@ def costs(result: Result) -> str:
 
 def parts_row(result: Result, batch: str, memory_mb: int) -> list[str] | None:
     """Write the parts of our cost at one batch."""
-    found = measured_cost(result, roster.OWN_JSON, batch, ZONE, memory_mb)
+    found = measured_cost(result, OWN_JSON, batch, ZONE, memory_mb)
     if found is None:
         return None
     each = (found.time_usd, found.requests_usd, found.metrics_usd, found.platform_usd)
@@ -200,10 +212,10 @@ def parts_row(result: Result, batch: str, memory_mb: int) -> list[str] | None:
 def by_window(result: Result, memory_mb: int) -> str:
     """Write our cost by the rate of changes and the batching window."""
     measured = [
-        (warm.records, billed_ms(warm, roster.OWN_JSON))
+        (warm.records, billed_ms(warm, OWN_JSON))
         for batch in ("1 distinct", "10 distinct", "100 distinct", "1 000 distinct")
         for warm in [result.find(batch, ZONE, memory_mb)]
-        if warm is not None and roster.OWN_JSON in warm.samples_ms
+        if warm is not None and OWN_JSON in warm.samples_ms
     ]
     windows_s = (0, 1, 5, 60)
     rows = []
@@ -211,7 +223,7 @@ def by_window(result: Result, memory_mb: int) -> str:
         cells = []
         for window_s in windows_s:
             records = records_per_invocation(per_s, window_s, 1_000)
-            log_bytes = result.log_bytes.get(roster.OWN_JSON, 0.0)
+            log_bytes = result.log_bytes.get(OWN_JSON, 0.0)
             found: Cost = cost(memory_mb, records, billed_for(records, measured), log_bytes)
             cells.append(f"{found.usd:.3f} ({records:g})")
         rows.append([f"{per_s:g}/s", *cells])
@@ -220,7 +232,7 @@ def by_window(result: Result, memory_mb: int) -> str:
 
 def is_fastest(warm: Warm) -> bool:
     """Whether nobody who does the whole job is faster than we are."""
-    ours = median(warm.samples_ms[roster.OWN])
+    ours = median(warm.samples_ms[OWN])
     return all(
         ours <= median(samples)
         for name, samples in warm.samples_ms.items()

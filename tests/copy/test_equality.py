@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import orjson
 import pytest
 
 from asyncsync.aws.items import json_attributes
-from asyncsync.copy.equality import same_value
+from asyncsync.config import Config
+from asyncsync.copy.equality import READERS, same_value
+from asyncsync.formats import FORMATS
 from asyncsync.lab.compare import from_dynamodb_json, from_json
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.values import to_json
+
+
+def test_every_format_is_a_setting_is_written_and_is_read() -> None:
+    assert set(get_args(get_type_hints(Config)["value"])) == set(FORMATS) == set(READERS)
 
 
 @pytest.mark.parametrize(

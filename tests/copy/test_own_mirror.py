@@ -47,12 +47,14 @@ Command = Callable[[str, Mirror, Path], Awaitable[bool]]
 
 
 async def by_backfill(url: str, mirror: Mirror, _folder: Path) -> bool:
-    options = BackfillOptions(table=TABLE, endpoint_url=url, assume_following=True)
+    options = BackfillOptions(table=TABLE, endpoint_url=url, skip_mapping_check=True)
     return await backfill(options, mirror, {}, print)
 
 
 async def by_audit(url: str, mirror: Mirror, _folder: Path) -> bool:
-    options = AuditOptions(table=TABLE, endpoint_url=url, settle_s=0.01, repair=True, orphans=True)
+    options = AuditOptions(
+        table=TABLE, endpoint_url=url, recheck_after_s=0.01, repair=True, orphans=True
+    )
     return await audit(options, mirror, {}, print)
 
 

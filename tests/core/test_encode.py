@@ -16,7 +16,7 @@ from asyncsync.decode import decode
 from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
 from asyncsync.fence import version
-from asyncsync.keys import settle
+from asyncsync.keys import redis_names
 from asyncsync.model import Encoded, Entry, SequenceNumber, Stream
 from asyncsync.values import to_json
 from tests.support.events import FIRST, Record, arn, event, item, record
@@ -263,7 +263,7 @@ def test_a_transform_that_raises_rejects_its_own_record_only() -> None:
 def test_a_key_function_names_the_items() -> None:
     made = encoded(record(1, FIRST), by=rules(function=lambda keys: f"p/{keys['Number']['N']}!f"))
 
-    assert (only(made).name, only(made).fence) == settle(b"p/1!f")
+    assert (only(made).name, only(made).fence) == redis_names(b"p/1!f")
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"x", "", "\ud800"])

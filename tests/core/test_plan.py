@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncsync.config import Config
-from asyncsync.keys import settle, slot
+from asyncsync.keys import redis_names, slot
 from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
 from asyncsync.model import Call, Entry, SequenceNumber
 from asyncsync.plan import plan as coming
@@ -212,13 +212,13 @@ NAMES = st.lists(
             lambda tag, rest: b"{%b}%b" % (tag, rest), st.sampled_from([b"a", b"b"]), st.binary()
         ),
     ),
-    unique_by=lambda name: settle(name)[0],
+    unique_by=lambda name: redis_names(name)[0],
     max_size=40,
 )
 
 
 def named(name: bytes) -> Entry:
-    return Entry(*settle(name), VERSION, b"v", 0, SequenceNumber(111), "111")
+    return Entry(*redis_names(name), VERSION, b"v", 0, SequenceNumber(111), "111")
 
 
 @given(NAMES, st.sampled_from(["on", "off"]))

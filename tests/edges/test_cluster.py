@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from asyncsync import Config, Mirror, StoreRefused
 from asyncsync.config import Server
-from asyncsync.keys import settle, slot
+from asyncsync.keys import redis_names, slot
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport_asyncio import Streams, connect
@@ -162,7 +162,7 @@ async def test_writes_land_in_one_round_trip_a_node(
 
     assert write.turns() == dict.fromkeys(ports, 1)
     assert all_have(cluster, 2)
-    assert cluster.holder(name(7)).client.exists(settle(name(7))[1])
+    assert cluster.holder(name(7)).client.exists(redis_names(name(7))[1])
     assert write.counts["Applied"] == 300
     assert 0 < write.counts["RoundTripMs"] < 2_000
 
@@ -213,7 +213,7 @@ async def test_without_the_fence_plain_commands_go_to_each_node(
         assert set(cluster.read([name(at) for at in SOME]).values()) == {None}
     else:
         assert all_have(cluster, 1)
-    assert not any(cluster.read([settle(name(at))[1] for at in SOME]).values())
+    assert not any(cluster.read([redis_names(name(at))[1] for at in SOME]).values())
 
 
 def cluster_holds(node: ClusterNode, item: int) -> bool:
@@ -294,7 +294,7 @@ async def test_a_key_that_has_moved_ahead_of_its_slot_is_asked_for_there(
     number, source = slot(name(1)), cluster.holder(name(1))
     target = other_than(cluster, source)
     cluster.begin_to_move(number, target)
-    source.client.migrate("127.0.0.1", target.port, settle(name(1)), 0, 2_000)
+    source.client.migrate("127.0.0.1", target.port, redis_names(name(1)), 0, 2_000)
 
     assert await write(*records(2)) == []
 
@@ -311,7 +311,7 @@ async def test_a_node_asked_without_the_script_gets_it_after_asking_again(
     number, source = slot(name(1)), cluster.holder(name(1))
     target = other_than(cluster, source)
     cluster.begin_to_move(number, target)
-    source.client.migrate("127.0.0.1", target.port, settle(name(1)), 0, 2_000)
+    source.client.migrate("127.0.0.1", target.port, redis_names(name(1)), 0, 2_000)
     target.client.script_flush()
 
     assert await write(record(1, FIRST + 1, image={"v": {"N": "1"}})) == []
@@ -330,7 +330,7 @@ async def test_a_call_half_of_whose_keys_have_moved_fails_and_is_written_later(
     number, source = slot(b"{t}"), cluster.holder(b"{t}")
     target = other_than(cluster, source)
     cluster.begin_to_move(number, target)
-    source.client.migrate("127.0.0.1", target.port, settle(b"{t}:1"), 0, 2_000)
+    source.client.migrate("127.0.0.1", target.port, redis_names(b"{t}:1"), 0, 2_000)
 
     assert await write(*records(2, items)) == [str(FIRST + 20_000)]
     assert write.log["error"] == "TRYAGAIN"

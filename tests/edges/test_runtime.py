@@ -75,8 +75,8 @@ def test_the_real_client_hands_over_bytes_and_takes_our_answer(
         assert answered(api.invoke(bad)) == ("response", failed)
         kind, error = answered(api.invoke(b'{"not": "a stream event"}'))
         assert (kind, error["errorType"]) == ("error", "EventError")
-        assert [line["RawEvent"] for line in api.printed() if "_aws" in line] == [1, 1]
-        assert api.printed()[0]["raw_event"] is True
+        assert [line["RawEvent"] for line in api.json_lines() if "_aws" in line] == [1, 1]
+        assert api.json_lines()[0]["raw_event"] is True
     assert real_client.get("Players:1") is not None
 
 
@@ -88,7 +88,7 @@ def test_the_setting_false_leaves_the_real_client_alone_and_all_is_as_correct(
         answer = api.invoke(event([record(1, FIRST)]))
 
         assert answered(answer) == ("response", {"batchItemFailures": []})
-        assert [line["RawEvent"] for line in api.printed() if "_aws" in line] == [0]
+        assert [line["RawEvent"] for line in api.json_lines() if "_aws" in line] == [0]
     assert real_client.get("Players:1") is not None
 
 
@@ -149,6 +149,19 @@ def test_a_mirror_of_ones_own_asks_for_bytes_only_where_it_is_told_to(
     assert printed == f"{raw_event} {raw_event}\n"
 
 
+def test_a_mirror_that_is_refused_leaves_the_client_alone() -> None:
+    printed = run_alone(
+        "import awslambdaric.lambda_runtime_client as client; "
+        "from asyncsync import Config, Mirror, ConfigError\n"
+        "config = Config(redis_url='rediss://mirror@unused', redis_iam_cache='players')\n"
+        "try:\n    Mirror(config, raw_event=True)\n"
+        "except ConfigError:\n"
+        "    print(client.LambdaRuntimeClient.marshaller.unmarshal_request(b'{}'))"
+    )
+
+    assert printed == "{}\n"
+
+
 def test_the_real_client_hands_bytes_to_a_function_of_ones_own(
     real_server: ServerProcess, real_client: redis.Redis, tmp_path: Path
 ) -> None:
@@ -161,7 +174,7 @@ def test_the_real_client_hands_bytes_to_a_function_of_ones_own(
         answer = api.invoke(event([record(1, FIRST)]))
 
         assert answered(answer) == ("response", {"batchItemFailures": []})
-        assert [line["RawEvent"] for line in api.printed() if "_aws" in line] == [1]
+        assert [line["RawEvent"] for line in api.json_lines() if "_aws" in line] == [1]
     assert real_client.get("Players:1") is not None
 
 

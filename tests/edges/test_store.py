@@ -24,7 +24,7 @@ from asyncsync.config import Config
 from asyncsync.connection import OpenTransport
 from asyncsync.errors import StoreRefused
 from asyncsync.fence import version
-from asyncsync.keys import settle
+from asyncsync.keys import redis_names
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
@@ -48,7 +48,7 @@ def entry(
 ) -> Entry:
     number = SequenceNumber(number)
     text = version(LABEL_MS, number) + rank
-    return Entry(*settle(name), text, value, expires_at_ms, number, str(number))
+    return Entry(*redis_names(name), text, value, expires_at_ms, number, str(number))
 
 
 @pytest.fixture(autouse=True, params=["socket", "streams"])
@@ -77,7 +77,11 @@ class Writer:
         self.store = RedisStore(Client(server, 2_000, reach, clock, lambda: server.password))
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
-        applying = self.store.apply(plan(entries, self.config), len(entries), NEVER)
+        return await self.applied(list(plan(entries, self.config)))
+
+    async def applied(self, calls: list[Call]) -> list[Outcome]:
+        count = sum(len(call.entries) for call in calls)
+        applying = self.store.apply(calls, count, NEVER)
         if self.is_blocking:
             return list((await asyncio.to_thread(run_blocking, applying)).outcomes)
         return list((await applying).outcomes)
@@ -266,6 +270,25 @@ async def test_without_the_fence_refresh_and_expiry_still_hold(
     assert any_client.get("a") is None
     assert any_client.get("b") == b"b"
     assert any_client.pttl("b") > 0
+
+
+async def test_a_plain_read_hands_back_what_was_read(
+    writer: Callable[..., Writer], any_client: redis.Redis
+) -> None:
+    """A value that is OK is a value, and so is one that reads like an error or a number."""
+    write = writer()
+    values: list[bytes | None] = [b"OK", b"", b"-ERR no", b"1", None]
+    any_client.mset({b"k%d" % at: value for at, value in enumerate(values) if value is not None})
+    calls = [Call((b"GET", b"k%d" % at), (at,), fenced=False) for at in range(len(values))]
+    calls.append(Call((b"MGET", b"k0", b"k4"), (5,), fenced=False))
+    calls.append(Call((b"SET", b"new", b"OK"), (6,), fenced=False))
+    calls.append(Call((b"NOSUCH", b"k0"), (7,), fenced=False))
+
+    *outcomes, refused = await write.applied(calls)
+
+    assert [outcome.kind for outcome in outcomes] == ["applied"] * 7
+    assert [outcome.reply for outcome in outcomes] == [*values, [b"OK", None], b"OK"]
+    assert (refused.kind, refused.error, refused.reply) == ("failed", "ERR", None)
 
 
 async def test_a_batch_is_one_round_trip_counted_at_the_socket(real_server: ServerProcess) -> None:

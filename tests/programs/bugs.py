@@ -132,8 +132,8 @@ BUGS = (
         "loss",
         "what has no answer counts as written",
         "store.py",
-        '        failed = Outcome("failed", error, reason)\n',
-        "        failed = APPLIED\n",
+        '    failed = Outcome("failed", error, reason)\n',
+        "    failed = APPLIED\n",
     ),
     bug(
         "loss",
@@ -174,8 +174,8 @@ BUGS = (
         "loss",
         "outcomes are told in the wrong order",
         "store.py",
-        "for at, each in zip(call.entries, replies, strict=True):",
-        "for at, each in zip(reversed(call.entries), replies, strict=True):",
+        "for at, entry_reply in zip(call.entries, replies, strict=True):",
+        "for at, entry_reply in zip(reversed(call.entries), replies, strict=True):",
     ),
     bug(
         "loss",
@@ -200,8 +200,8 @@ BUGS = (
         "deadline",
         "after a slow connect a write is sent with too little time left",
         "store.py",
-        "password, left)\n            self._check_time(end_s)\n",
-        "password, left)\n",
+        "            self._check_time(end_s)\n        return",
+        "        return",
     ),
     bug(
         "deadline",
@@ -258,7 +258,7 @@ BUGS = (
         "connection",
         "a server without the script is never given it",
         "store.py",
-        'word == "NOSCRIPT" and command == b"EVALSHA"',
+        'word == "NOSCRIPT" and self._command == b"EVALSHA"',
         "False",
     ),
     # --- tools --------------------------------------------------------------------------------

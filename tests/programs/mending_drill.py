@@ -1,7 +1,7 @@
 """Backfill, audit, repair and redrive a copy while its table changes, by the real command line.
 
 Run by `make drill`; CI runs it small. The table is on moto's server, the copy on a real Redis,
-and the stream is mirrored as `asyncsync tail` does it. A writer changes, removes and brings back
+and the stream is mirrored as `asyncsync run` does it. A writer changes, removes and brings back
 items all the while. What a step works on is left alone by the writer until it was looked at, so
 that what is to be found is known to the key. At the first thing that is not so it ends with 1.
 """
@@ -160,7 +160,7 @@ class Stream:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Mirror until the block ends, as `asyncsync tail` does."""
+        """Mirror until the block ends, as `asyncsync run` does."""
         consumer = Consumer(self.mapping, self._function(), self._watch)
         poller = Poller(self.table.clients, self.mapping.stream_arn, [consumer])
         async with anyio.create_task_group() as tasks:
@@ -228,7 +228,7 @@ class Drill:
 
     async def audit(self, *arguments: str) -> tuple[dict[str, str], dict[str, Any]]:
         """Audit; give the findings by key, and what it came to."""
-        settle = ("--settle", str(self.scale.settle_s), *arguments)
+        settle = ("--recheck-after", str(self.scale.settle_s), *arguments)
         (*found, summary), exit_code = await self.command("audit", *settle)
         findings = {each["key"]: each["finding"] for each in found}
         holds(len(findings) == len(found), "a key was found twice")
@@ -282,7 +282,7 @@ class Drill:
     async def backfill(self) -> None:
         """Fill the copy of what the table held before its stream."""
         with self.told() as lines:
-            (counts,), exit_code = await self.command("backfill", "--assume-following")
+            (counts,), exit_code = await self.command("backfill", "--skip-mapping-check")
             holds(exit_code == 0, f"the backfill ended with {exit_code}")
             holds(counts["filled"] > 0, "the backfill filled nothing")
             holds(counts["present"] > 0, "the stream had brought nothing before its item was read")
@@ -478,7 +478,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--planted", type=int, help="differences (1 of 200 items, at least 100)")
-    parser.add_argument("--settle", type=float, default=10.0)
+    parser.add_argument("--recheck-after", dest="settle", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--binary", choices=binaries(), default=binaries()[0])
     options = parser.parse_args()

@@ -111,8 +111,8 @@ MUTANTS = (
     Mutant(
         "what has no answer in time has failed",
         "store.py",
-        '        failed = Outcome("failed", error, reason)\n',
-        "        failed = APPLIED\n",
+        '    failed = Outcome("failed", error, reason)\n',
+        "    failed = APPLIED\n",
     ),
     Mutant(
         "the socket that gave no answer is thrown away",
@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "nothing is sent after connecting with less than 500 ms left",
         "store.py",
-        "password, left)\n            self._check_time(end_s)\n",
-        "password, left)\n",
+        "            self._check_time(end_s)\n        return",
+        "        return",
     ),
     Mutant(
         "no wait is longer than what is left",
@@ -230,7 +230,7 @@ MUTANTS = (
     Mutant(
         "a server without the script gets it",
         "store.py",
-        'word == "NOSCRIPT" and command == b"EVALSHA"',
+        'word == "NOSCRIPT" and self._command == b"EVALSHA"',
         "False",
         "edges/test_store.py",
     ),
@@ -279,7 +279,7 @@ MUTANTS = (
     Mutant(
         "a name is looked up for no longer than there is time",
         "transport.py",
-        "looking.join(max(0.0, left()))",
+        "looking.join(max(0.0, time_left()))",
         "looking.join()",
         "edges/test_transport.py",
     ),
@@ -293,7 +293,7 @@ MUTANTS = (
     Mutant(
         "a reply speaks for its own call only",
         "store.py",
-        "            job.pending += [call for call in unanswered if call is not None]\n",
+        "            *(call for call in self._sent if call is not None),\n",
         "",
     ),
     Mutant(
@@ -401,8 +401,8 @@ MUTANTS = (
     Mutant(
         "a call that is moved is followed",
         "cluster.py",
-        "            shares.setdefault(target, [])",
-        "            reply.word == 'ASK' and shares.setdefault(target, [])",
+        "        shares.setdefault(each.target, [])",
+        "        is_ask and shares.setdefault(each.target, [])",
         RULES,
     ),
     Mutant(
@@ -415,21 +415,21 @@ MUTANTS = (
     Mutant(
         "ASKING stands before a call that is asked for",
         "store.py",
-        "                if call.asking:\n",
-        "                if False:\n",
+        "            if call.asking:\n",
+        "            if False:\n",
         RULES,
     ),
     Mutant(
         "a slot that is asked for elsewhere has not moved",
         "cluster.py",
-        '            if reply.word == "MOVED":\n',
-        "            if True:\n",
+        "        if not is_ask:\n",
+        "        if True:\n",
         RULES,
     ),
     Mutant(
         "no topology outlives a failure",
         "cluster.py",
-        "            self._holders = []\n        return",
+        "            self._slot_owners = []\n        return",
         "            pass\n        return",
         RULES,
     ),

@@ -19,17 +19,17 @@ import redis
 from asyncsync.lab.servers import ServerProcess
 from benchmarks import bench
 from benchmarks.events import Batch, batch, image
-from benchmarks.harness import bundles, cpu_share, delay_proxy, measure
-from benchmarks.harness import contestants as roster
-from benchmarks.harness.contestants import Contestant, Place
+from benchmarks.harness import bundles, contestants, cpu_share, delay_proxy, measure
+from benchmarks.harness.contestants import Contestant, Endpoint
 from benchmarks.harness.measure import Network, Running, is_plain, verdict
+from benchmarks.harness.plan import Case
 from benchmarks.harness.servers import write_commands
 from benchmarks.report import cost
 from benchmarks.report.publish import full_document, with_lines
 from benchmarks.report.result import Result, Warm, billed_ms, load
-from benchmarks.report.spread import Spread
+from benchmarks.report.statistics import Summary
 from benchmarks.report.tables import report
-from benchmarks.report.targets import shown, targets
+from benchmarks.report.targets import format_ratio, targets
 
 ROOT = Path(__file__).parents[2]
 HOT: Batch = batch(100, "hot", "NEW_AND_OLD_IMAGES", 1)
@@ -68,12 +68,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("commands")
     write_commands([HOT], folder)
     with redis_process(binaries()[0], "--databases", "20") as server:
-        place = Place(server.port, server.port, folder)
-        yield Network("loopback", 0.0, place, place)
+        endpoint = Endpoint(server.port, server.port, folder)
+        yield Network("loopback", 0.0, endpoint, endpoint)
 
 
 def test_a_function_runs_its_bundle_and_not_the_source_tree() -> None:
-    command, env, folder = roster.command(roster.named(roster.OWN))
+    command, env, folder = contestants.launch_of(contestants.by_name(contestants.OWN))
     program = "import asyncsync; print(asyncsync.__cached__)"
     done = subprocess.run(
         [command[0], "-c", program], env=env, cwd=folder, capture_output=True, text=True
@@ -89,12 +89,12 @@ def run(
 ) -> Running:
     """Start one contestant in this environment's Python, without a bundle of its own."""
 
-    def command(each: Contestant) -> tuple[list[str], dict[str, str], None]:
+    def launch_of(each: Contestant) -> tuple[list[str], dict[str, str], None]:
         client = [sys.executable, "-m", "awslambdaric", each.handler]
         env = {"PYTHONPATH": str(bundles.CONTESTANTS), "_HANDLER": each.handler}
         return client, env | dict(each.settings), None
 
-    monkeypatch.setattr(roster, "command", command)
+    monkeypatch.setattr(measure, "launch_of", launch_of)
     running, absent = measure.start([contestant], network, stack)
     assert not absent
     return running[contestant.name]
@@ -119,7 +119,7 @@ def test_a_contestant_is_judged_by_what_is_there_when_it_answers(
 ) -> None:
     (tmp_path / "mine.py").write_text(PRELUDE + source)
     mine = replace(
-        roster.named(roster.LIMIT),
+        contestants.by_name(contestants.LIMIT),
         handler="mine.lambda_handler",
         settings={"PYTHONPATH": str(tmp_path)},
     )
@@ -130,13 +130,20 @@ def test_a_contestant_is_judged_by_what_is_there_when_it_answers(
 
 
 @pytest.mark.parametrize(
-    "name", [roster.OWN, roster.OWN_JSON, roster.OWN_UNFENCED, roster.LIMIT, roster.REDIS_ASYNCIO]
+    "name",
+    [
+        contestants.OWN,
+        contestants.OWN_JSON,
+        contestants.OWN_UNFENCED,
+        contestants.LIMIT,
+        contestants.REDIS_ASYNCIO,
+    ],
 )
 def test_those_who_do_the_job_are_found_right_and_are_timed_every_round(
     name: str, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as stack:
-        running = run(roster.named(name), network, stack, monkeypatch)
+        running = run(contestants.by_name(name), network, stack, monkeypatch)
 
         assert verdict(running, HOT) == "right"
         samples = measure.timed([running], HOT, 3, random.Random(1), pausing=True)
@@ -193,7 +200,7 @@ def share_used(memory_mb: int, program: str) -> float:
     with cpu_share.cpu_share(memory_mb) as share:
         process = subprocess.Popen([sys.executable, "-c", program])
         try:
-            share.holds(process.pid)
+            share.add(process.pid)
             before_s, began_s = used_s(process.pid), time.monotonic()
             time.sleep(1)
             return (used_s(process.pid) - before_s) / (time.monotonic() - began_s)
@@ -213,28 +220,28 @@ def used_s(pid: int) -> float:
 def test_a_run_from_end_to_end_says_what_it_found_and_what_it_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lap = bench.Lap("0.5 ms", cpu_share.ONE_VCPU_MB, "NEW_AND_OLD_IMAGES", 10, "distinct", 2)
-    large = replace(lap, records=1_000, contestants=(roster.OWN,))
-    monkeypatch.setattr(bench, "quick_laps", lambda: [lap, large])
+    case = Case("0.5 ms", cpu_share.ONE_VCPU_MB, "NEW_AND_OLD_IMAGES", 10, "distinct", 2)
+    large = replace(case, records=1_000, contestants=(contestants.OWN,))
+    monkeypatch.setattr(bench, "quick_cases", lambda: [case, large])
     monkeypatch.setattr(bundles, "has_node_bundle", lambda: False)
     monkeypatch.setattr(bench, "cluster_of_six", lambda run, rounds, binary: None)
     monkeypatch.setattr(bench, "leave_one_free", lambda: None)  # for good, in this process
     into = tmp_path / "result.json"
 
-    names = f"{roster.OWN}; {roster.EMPTY}; {roster.SEED_AWAITED}"
+    names = f"{contestants.OWN}; {contestants.EMPTY}; {contestants.SEED_AWAITED}"
     assert bench.main(["--only", names, "--rounds", "2", "--into", str(into)]) == 0
 
     result = load(into)
     assert [warm.batch for warm in result.warm] == ["10 distinct", "1 000 distinct"]
-    assert result.warm[0].verdicts == {roster.OWN: "right", roster.EMPTY: "right"}
+    assert result.warm[0].verdicts == {contestants.OWN: "right", contestants.EMPTY: "right"}
     assert [len(each) for each in result.warm[0].samples_ms.values()] == [2, 2]
-    assert set(result.cold) == {roster.OWN, roster.EMPTY, roster.OWN_REDIS_PY}
+    assert set(result.cold) == {contestants.OWN, contestants.EMPTY, contestants.OWN_REDIS_PY}
     assert 0 < result.server["script_us_per_key"] < 1_000
-    assert "make bench-full" in result.absent[roster.SEED_AWAITED]
-    assert result.log_bytes[roster.OWN] > 200 > result.log_bytes[roster.EMPTY]
+    assert "make bench-full" in result.absent[contestants.SEED_AWAITED]
+    assert result.log_bytes[contestants.OWN] > 200 > result.log_bytes[contestants.EMPTY]
     printed = capsys.readouterr().out
     assert printed == f"{report(result)}\n"
-    assert f"- {roster.SEED_AWAITED}: make bench-full" in printed
+    assert f"- {contestants.SEED_AWAITED}: make bench-full" in printed
     assert "not measured" in printed
 
 
@@ -278,8 +285,8 @@ def test_the_readmes_numbers_are_those_of_the_committed_run(published: Result) -
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
 
     assert with_lines(readme, published) == readme
-    assert published.made["command"] == "make bench-full"
-    assert not published.made["commit"].endswith("+")  # of a commit as it stands
+    assert published.origin["command"] == "make bench-full"
+    assert not published.origin["commit"].endswith("+")  # of a commit as it stands
 
 
 def test_the_tables_are_those_of_the_committed_run(published: Result) -> None:
@@ -303,21 +310,21 @@ def test_the_committed_run_took_every_contestant_and_found_us_right(published: R
         ours = {name: said for name, said in warm.verdicts.items() if name.startswith("asyncsync")}
         assert set(ours.values()) == {"right"}
     measured = {name for warm in published.warm for name in warm.samples_ms}
-    assert measured >= {each.name for each in roster.CONTESTANTS} - {*roster.ASIDE}
-    assert published.warm[0].verdicts[roster.SEED_PUBLISHED].startswith("loses writes: 0 of")
+    assert measured >= {each.name for each in contestants.CONTESTANTS} - {*contestants.ASIDE}
+    assert published.warm[0].verdicts[contestants.SEED_PUBLISHED].startswith("loses writes: 0 of")
 
 
 def test_a_ratio_is_written_as_people_say_it() -> None:
-    assert shown(Spread(1.5, 2.0, 2.5)) == "2.00x (1.50 to 2.50)"
-    assert shown(Spread(0.1, 0.2, 0.5)) == "1/5.0 (1/2.0 to 1/10.0)"
+    assert format_ratio(Summary(1.5, 2.0, 2.5)) == "2.00x (1.50 to 2.50)"
+    assert format_ratio(Summary(0.1, 0.2, 0.5)) == "1/5.0 (1/2.0 to 1/10.0)"
 
 
 def test_a_target_is_met_at_its_bound_and_says_where_it_was_not_measured() -> None:
-    names = (roster.OWN, roster.LIMIT, roster.EMPTY)
+    own, limit, empty = contestants.OWN, contestants.LIMIT, contestants.EMPTY
     warm = Warm(
         "0.5 ms", cpu_share.ONE_VCPU_MB, "NEW_AND_OLD_IMAGES", "1 000 distinct", 1_000, 1_000, 1,
-        dict.fromkeys(names, "right"),
-        {roster.OWN: [2.2, 2.2], roster.LIMIT: [1.0, 1.0], roster.EMPTY: [8.0, 8.0]},
+        dict.fromkeys((own, limit, empty), "right"),
+        {own: [2.2, 2.2], limit: [1.0, 1.0], empty: [8.0, 8.0]},
     )  # fmt: skip
     found = list(targets(Result({}, {}, {}, {}, [warm])))
 

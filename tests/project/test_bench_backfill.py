@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
+import subprocess
 
 import orjson
 import pytest
+import redis
 
 from asyncsync.aws.items import image_of
 from asyncsync.lab.servers import ServerProcess
 from benchmarks import bench_backfill
-from benchmarks.bench_backfill import _printed, fill_ratios, pages_of, read_ratios, sdk_item
+from benchmarks.bench_backfill import (
+    PROGRAM,
+    _printed,
+    fill_ratios,
+    pages_of,
+    read_ratios,
+    sdk_item,
+)
 from benchmarks.events import image
 
 
@@ -46,6 +55,17 @@ def test_a_page_is_read_and_parsed_to_the_same(capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said[:2]] == ["read", "parsed"]
     assert said[2].endswith(" times")
+
+
+def test_the_process_that_is_weighed_backfills_and_prints_its_peak(
+    real_server: ServerProcess, real_client: redis.Redis
+) -> None:
+    command = [*PROGRAM, "--peak-of", "400", "--redis-url", real_server.url]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) > 10_000  # KB
+    assert sum(1 for _ in real_client.scan_iter("Players:*")) == 400
 
 
 def test_a_missed_target_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from asyncsync.encode import EncodeRules
 from benchmarks import bench_core
 from benchmarks.bench_core import TARGET_VIEW, differing, timed_rounds, usual
 from benchmarks.events import Image, batch, event_of, image, modified
-from benchmarks.report.spread import spread
+from benchmarks.report.statistics import summarize
 
 RULES = {
     "json": EncodeRules(Config(redis_url="redis://unused", value="json")),
@@ -101,6 +101,6 @@ def test_every_round_times_every_contestant_once() -> None:
 
 
 def test_a_spread_is_median_and_outer_tenths() -> None:
-    found = spread([float(n) for n in range(11)])
+    found = summarize([float(n) for n in range(11)])
 
-    assert (found.low, found.middle, found.high) == (1.0, 5.0, 9.0)
+    assert (found.p10, found.median, found.p90) == (1.0, 5.0, 9.0)

@@ -23,6 +23,7 @@ from asyncsync import Config, Mirror
 from asyncsync.aws.items import json_attributes
 from asyncsync.config import Server
 from asyncsync.connection import TimeLeft, Transport
+from asyncsync.fence import read_fence
 from asyncsync.lab.compare import Findings, compare, from_json, plain_item
 from asyncsync.lab.demo.changes import Change, make_changes
 from asyncsync.mapping.answers import Answer
@@ -37,7 +38,6 @@ from asyncsync.mapping.event_source_mapping import (
 from asyncsync.mirror import LambdaContext
 from asyncsync.report import Response
 from asyncsync.store import RedisStore
-from asyncsync.tools.get import read_fence
 from asyncsync.tools.run.poller import Consumer, function_of, wall_ms
 from asyncsync.transport_asyncio import Connect, Streams
 from tests.support.events import FIRST, TABLE, arn, record
@@ -134,12 +134,12 @@ class Deployed(Mirror):
 
     def heard(self, sent: Callable[[], None]) -> None:
         """Say when a request has been handed to a socket."""
-        assert isinstance(self._own_store, RedisStore)
-        link = self._own_store._link
-        reach, loop = link._reach, asyncio.get_running_loop()
+        assert isinstance(self._socket_store, RedisStore)
+        client = self._socket_store._client
+        open_transport, loop = client._open_transport, asyncio.get_running_loop()
 
         async def opened(server: Server, left: TimeLeft) -> Transport:
-            transport = await reach(server, left)
+            transport = await open_transport(server, left)
             write = transport.write
 
             async def written(data: bytes) -> None:
@@ -149,7 +149,7 @@ class Deployed(Mirror):
             transport.write = written  # type: ignore[method-assign] # as tools/run/meter.py does
             return transport
 
-        link._reach = opened
+        client._open_transport = opened
 
 
 # Both ways a mirror can be called, for a suite that runs each test over both transports.

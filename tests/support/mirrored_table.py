@@ -78,7 +78,7 @@ class MirroredTable:
 
     async def audit(self, **options: Any) -> bool:
         self.said.clear()
-        given = {"settle_s": 0.01, **options}
+        given = {"recheck_after_s": 0.01, **options}
         wanted = AuditOptions(table=self.table, endpoint_url=self.endpoint, **given)
         return await audit_with(self.clients, wanted, self.mirror, self._say)
 

@@ -135,13 +135,13 @@ async def test_contents_are_shown_only_where_that_is_asked_for(
         await world.audit(as_json=as_json)
         assert "item 2" not in "\n".join(world.said)
         assert "secret" not in "\n".join(world.said)
-    await world.audit(show=True)
+    await world.audit(show_values=True)
     text = "\n".join(world.said)
     assert '  table  {"Name":"item 2","Number":2}\n  copy   secret' in text.replace(
         '{"Number":2,"Name":"item 2"}', '{"Name":"item 2","Number":2}'
     )
     assert "\n  copy   none" in text
-    await world.audit(show=True, as_json=True)
+    await world.audit(show_values=True, as_json=True)
     assert {json.loads(line).get("copy") for line in world.said[:2]} == {"secret", None}
 
 
@@ -573,7 +573,7 @@ async def test_the_command_line_ends_with_1_where_there_is_a_finding(
 ) -> None:
     world = await filled(make, 5)
     program = [sys.executable, "-m", "asyncsync", "audit", "--table", world.table]
-    program += ["--endpoint-url", world.endpoint, "--settle", "0.01"]
+    program += ["--endpoint-url", world.endpoint, "--recheck-after", "0.01"]
     program += ["--redis-url", world.mirror.config.redis_url]
 
     ended = await anyio.run_process(program, check=False)

@@ -64,7 +64,7 @@ class Runs:
         self._table, self._endpoint, self._mirror = table, endpoint, mirror
 
     async def __call__(self, **options: Any) -> bool:
-        given = {"endpoint_url": self._endpoint, "assume_following": True, **options}
+        given = {"endpoint_url": self._endpoint, "skip_mapping_check": True, **options}
         return await backfill(
             BackfillOptions(table=self._table, **given), self._mirror, {}, self.said.append
         )
@@ -85,7 +85,7 @@ def copy_of(client: redis.Redis) -> dict[str, bytes]:
 
 def command(table: str, endpoint: str, *arguments: str) -> list[str]:
     fixed = ["-m", "asyncsync", "backfill", "--table", table, "--endpoint-url", endpoint]
-    return [sys.executable, *fixed, "--assume-following", *arguments]
+    return [sys.executable, *fixed, "--skip-mapping-check", *arguments]
 
 
 # --- the command ------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ async def test_killed_and_started_again_it_goes_on_where_it_was(
     arguments = ("--redis-url", real_server.url, "--state", str(state), "--segments", "1")
     again = command(table, endpoint, *arguments, "--page-items", "10", "--json")
 
-    process = await anyio.open_process([*again, "--rcu", "20"])
+    process = await anyio.open_process([*again, "--max-rcu", "20"])
     async with process:
         await until(lambda: real_client.dbsize() >= 100)
         process.send_signal(signal.SIGKILL)
@@ -470,7 +470,7 @@ async def test_ctrl_c_says_how_to_go_on(
     await load(clients, table, numbered(200))
     state = str(tmp_path / "state.json")
     arguments = ("--redis-url", real_server.url, "--state", state, "--segments", "1")
-    slow = command(table, endpoint, *arguments, "--page-items", "5", "--rcu", "5")
+    slow = command(table, endpoint, *arguments, "--page-items", "5", "--max-rcu", "5")
 
     process = await anyio.open_process(slow)
     async with process:
@@ -520,7 +520,7 @@ async def test_a_state_can_be_kept_in_s3(
     async with clients.open("s3") as s3:
         await s3.create_bucket(Bucket="states")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(runs, state=place, segments=2, page_items=5, rcu=10))
+            tasks.start_soon(partial(runs, state=place, segments=2, page_items=5, max_rcu=10))
             await until(lambda: real_client.dbsize() >= 30)
             tasks.cancel_scope.cancel()
         listed = await s3.list_objects_v2(Bucket="states")
@@ -555,7 +555,7 @@ async def test_while_redis_is_away_it_waits_and_then_goes_on(
         ended: list[bool] = []
 
         async def run() -> None:
-            ended.append(await runs(segments=4, page_items=10, rcu=60))
+            ended.append(await runs(segments=4, page_items=10, max_rcu=60))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
@@ -631,7 +631,7 @@ async def test_a_table_that_throttles_is_read_all_the_same(
         assert ", throttled " in runs.said[-1]  # beyond what the SDK repeats by itself
 
         real_client.delete(*[f"{table}:{at}" for at in range(101, 121)])
-        options = AuditOptions(table=table, endpoint_url=url, settle_s=0.01, repair=True)
+        options = AuditOptions(table=table, endpoint_url=url, recheck_after_s=0.01, repair=True)
         assert await audit(options, mirror, {}, runs.said.append)
 
     assert sum(put_off) >= len(put_off) / 3

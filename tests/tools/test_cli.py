@@ -14,7 +14,7 @@ from asyncsync.cli import main as cli
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess
 
-COMMANDS = {"demo", "tail", "check", "get", "backfill", "audit", "redrive"}
+COMMANDS = {"demo", "check", "run", "get", "backfill", "audit", "redrive", "retire", "simulate"}
 
 
 def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -49,18 +49,21 @@ def test_help_offers_the_commands_that_exist_and_no_other(
         [],
         ["backfill"],
         ["get"],
-        ["tail"],
+        ["run"],
         ["demo", "--items", "0"],
         ["demo", "--changes", "many"],
-        ["tail", "--table", "T", "--idle", "0"],
-        ["backfill", "--table", "T", "--rcu", "0"],
-        ["backfill", "--table", "T", "--segments", "9", "--only", "7-3"],
-        ["backfill", "--table", "T", "--segments", "9", "--only", "-1"],
-        ["backfill", "--table", "T", "--segments", "9", "--only", "all"],
+        ["run", "--table", "T", "--exit-when-idle", "0"],
+        ["backfill", "--table", "T", "--max-rcu", "0"],
+        ["backfill", "--table", "T", "--segments", "9", "--only-segments", "7-3"],
+        ["backfill", "--table", "T", "--segments", "9", "--only-segments", "-1"],
+        ["backfill", "--table", "T", "--segments", "9", "--only-segments", "all"],
         ["redrive", "--table", "T"],
         ["audit"],
         ["audit", "--table", "T", "--sample", "0"],
         ["redrive", "objects/"],
+        ["retire", "--table", "T"],
+        ["backfill", "--table", "T", "--seg", "4"],  # no abbreviation
+        ["audit", "--tab", "T"],
     ],
 )
 def test_wrong_arguments_are_exit_2(
@@ -127,7 +130,7 @@ def without_extras(*given: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("arguments", "needs"),
     [
-        (["tail", "--table", "T"], "asyncsync tail needs: pip install 'asyncsync[tools]'"),
+        (["run", "--table", "T"], "asyncsync run needs: pip install 'asyncsync[tools]'"),
         (["check", "--table", "T"], "asyncsync check needs: pip install 'asyncsync[tools]'"),
         (["backfill", "--table", "T"], "asyncsync backfill needs: pip install 'asyncsync[tools]'"),
         (["demo"], "asyncsync demo needs: pip install 'asyncsync[demo]'"),

@@ -32,7 +32,7 @@ class Runs:
         self._options: dict[str, Any] = {
             "table": table,
             "endpoint_url": endpoint,
-            "assume_following": True,
+            "skip_mapping_check": True,
         }
         self._mirror = make_mirror(Config(redis_url=server.url, metrics="off"), {})
 
@@ -143,7 +143,7 @@ async def test_the_command_line_ends_with_1_where_a_part_is_broken(
     program += ["--endpoint-url", endpoint, "--redis-url", fake_server.url]
 
     ended = await anyio.run_process(
-        [*program, "--assume-following", "--from-export", url], check=False
+        [*program, "--skip-mapping-check", "--from-export", url], check=False
     )
 
     said = orjson.loads(ended.stdout)

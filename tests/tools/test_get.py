@@ -11,9 +11,9 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.cli.main import main
-from asyncsync.fence import NO_VERSION
+from asyncsync.fence import NO_VERSION, read_fence
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from asyncsync.tools.get import read_fence
+from tests.support.cluster import Cluster
 from tests.support.events import FIRST, event, item, record
 from tests.support.servers import FOUND
 
@@ -92,6 +92,42 @@ def test_a_fence_of_a_repair_before_any_record_says_so(
     assert "rank 2: a repair or a reader's fill" in said
 
 
+def test_a_readers_claim_is_named(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    any_client.set("{a}!f", b"0123456789012")
+
+    said = got(capsys, any_server.url, "a")[1]
+
+    assert said.splitlines()[-1].strip() == "without a version: a reader's claim"
+
+
+def test_on_a_cluster_the_keys_own_node_is_asked(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"redis://127.0.0.1:{cluster.nodes[0].port}"
+    monkeypatch.setenv("ASYNCSYNC_REDIS_CLUSTER", "true")
+    write(url, [record(number, FIRST) for number in range(20)], redis_cluster=True)
+
+    for number in range(20):  # on every primary
+        code, said = got(capsys, url, f"Players:{number}")
+        assert code == 0
+        assert f'value    {{"Number":{number},"Name":"player {number}"}}' in said
+        assert f"sequence number {FIRST}" in said
+
+
+def test_on_a_cluster_without_the_setting_the_error_names_it(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes, errors = set(), ""
+    for node in cluster.nodes:
+        codes.add(main(["get", "a", "--redis-url", f"redis://127.0.0.1:{node.port}"]))
+        errors += capsys.readouterr().err
+
+    assert 1 in codes
+    assert "MOVED: the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true" in errors
+
+
 def test_a_key_that_is_no_text_or_no_fence_of_ours_is_shown_as_it_is(
     any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,7 +138,7 @@ def test_a_key_that_is_no_text_or_no_fence_of_ours_is_shown_as_it_is(
 
     assert code == 0
     assert "\\xff" in said
-    assert "not of a format that is known here: something else" in said
+    assert "in an unknown format: something else" in said
     assert got(capsys, any_server.url, "{other}!f")[1].endswith("fence    none\n")
 
 
@@ -115,7 +151,8 @@ def test_what_redis_refuses_is_one_line_and_never_the_password(
 
     errors = capsys.readouterr().err
     assert errors.startswith("asyncsync: Redis at 127.0.0.1:")
-    assert "WRONGTYPE" in errors
+    # fakeredis puts ERR before each error's own word.
+    assert ("ERR: " if any_server.process is None else "WRONGTYPE: ") in errors
     assert errors.count("\n") == 1
 
 
@@ -142,16 +179,18 @@ def test_a_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("content", "sequence_number", "rank", "nonce"),
     [
-        (b"1" + b"1767225600000" + b"03" + b"111" + b"1", "111", "1", ""),
-        (b"1" + b"1767225600000" + b"22" + b"9" * 22 + b"0", "9" * 22, "0", ""),
-        (b"1" + b"1767225600000" + b"03" + b"111" + b"2" + b"4217", "111", "2", "4217"),
+        (b"1" + b"1767225600000" + b"03" + b"111" + b"1", 111, b"1", b""),
+        (b"1" + b"1767225600000" + b"22" + b"9" * 22 + b"0", int("9" * 22), b"0", b""),
+        (b"1" + b"1767225600000" + b"03" + b"111" + b"2" + b"4217", 111, b"2", b"4217"),
     ],
 )
-def test_a_fence_is_decoded(content: bytes, sequence_number: str, rank: str, nonce: str) -> None:
+def test_a_fence_is_decoded(
+    content: bytes, sequence_number: int, rank: bytes, nonce: bytes
+) -> None:
     fence = read_fence(content)
 
     assert fence is not None
-    assert fence.stream_label == "2026-01-01T00:00:00.000Z"
+    assert fence.label_ms == 1_767_225_600_000
     assert (fence.sequence_number, fence.rank, fence.nonce) == (sequence_number, rank, nonce)
 
 

@@ -146,7 +146,7 @@ async def test_a_backfill_in_slices_fills_what_one_invocation_fills(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    args = ["backfill", "--endpoint-url", endpoint, "--assume-following", "--segments", "4"]
+    args = ["backfill", "--endpoint-url", endpoint, "--skip-mapping-check", "--segments", "4"]
     args += ["--page-items", "5", "--json"]
 
     (once,) = await until_done({"args": args}, 10**6)
@@ -174,7 +174,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
     planted = plant(real_client, table)
-    args = ["audit", "--endpoint-url", endpoint, "--settle", "0.001", "--json"]
+    args = ["audit", "--endpoint-url", endpoint, "--recheck-after", "0.001", "--json"]
 
     (once,) = await until_done({"args": args}, 10**6)
     answers = await until_done({"args": args}, 10)
@@ -230,7 +230,7 @@ async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lo
     """Redis is away: a page would wait for it as long as it may be filled, a day."""
     await make_table(clients, table)
     await load(clients, table, numbered(20))
-    args = ["backfill", "--endpoint-url", endpoint, "--assume-following"]
+    args = ["backfill", "--endpoint-url", endpoint, "--skip-mapping-check"]
     async with proxy_to(real_server.host, real_server.port) as proxy:
         settings.setenv("ASYNCSYNC_REDIS_URL", f"redis://127.0.0.1:{proxy.port}")
         proxy.cut()
@@ -241,7 +241,7 @@ async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lo
         (done,) = await until_done(cut["next"], 10**6)
 
     assert (cut["done"], cut["exit_code"]) == (False, 1)
-    assert cut["said"][-1] == "time is up in the middle of something, which is done again"
+    assert cut["said"][-1] == "time is up: the work under way is done again"
     assert done["exit_code"] == 0
     assert real_client.dbsize() == 20
 
@@ -256,23 +256,26 @@ def test_its_name_is_what_it_is_called_by() -> None:
 @pytest.mark.parametrize(
     ("event", "said"),
     [
-        ({"args": ["demo"]}, "demo is not for here: backfill, audit, redrive are"),
-        ({"args": ["tail", "--table", "T"]}, "tail is not for here"),
-        ({"args": ["simulate"]}, "simulate is not for here"),
-        ({"args": []}, "nothing is not for here"),
-        ({"args": ["--version"]}, "--version is not for here"),
-        ({}, "an event is "),
-        (["audit"], "an event is "),
-        ({"args": ["audit"], "arg": []}, "an event is "),
-        ({"args": "audit"}, "args are a list"),
-        ({"args": ["audit", "--sample", 100]}, "args are a list of texts, numbers too"),
-        ({"args": ["audit"], "also": "--repair"}, "args are a list"),
+        ({"args": ["demo"]}, "demo cannot run here: give backfill, audit, redrive, retire"),
+        ({"args": ["run", "--table", "T"]}, "run cannot run here"),
+        ({"args": ["simulate"]}, "simulate cannot run here"),
+        ({"args": []}, "nothing cannot run here"),
+        ({"args": ["--version"]}, "--version cannot run here"),
+        ({}, "an event must be "),
+        (["audit"], "an event must be "),
+        ({"args": ["audit"], "arg": []}, "an event must be "),
+        ({"args": "audit"}, "args must be a list"),
+        (
+            {"args": ["audit", "--sample", 100]},
+            "args must be a list of strings: quote its numbers",
+        ),
+        ({"args": ["audit"], "also": "--repair"}, "args must be a list"),
         ({"args": ["audit", "--sample", "0"]}, "argument --sample: must be 1 or more"),
         ({"args": ["audit", "--sampel", "1"]}, "unrecognized arguments: --sampel 1"),
-        ({"args": ["audit", "--state", "a.json"]}, "--state is s3://bucket/prefix here"),
-        ({"args": ["audit", "--retire", "{A}", "--show"]}, "--retire removes old names"),
-        ({"args": ["backfill"]}, "give --assume-following"),
-        ({"args": ["audit", "x" * EVENT_BYTES_MAX]}, "more than 16,384 bytes"),
+        ({"args": ["audit", "--state", "a.json"]}, "--state must be s3://bucket/prefix here"),
+        ({"args": ["retire", "{A}", "--repair"]}, "unrecognized arguments: --repair"),
+        ({"args": ["backfill"]}, "give --skip-mapping-check"),
+        ({"args": ["audit", "x" * EVENT_BYTES_MAX]}, "at most 16,384 bytes"),
         ({"args": ["audit", "\ud800"]}, "unrecognized arguments"),
     ],
 )
@@ -377,7 +380,7 @@ async def test_neither_arguments_nor_findings_are_logged(
         "who", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"]
     )
     url = f"redis://who:secret@127.0.0.1:{real_server.port}"
-    args = ["audit", "--endpoint-url", endpoint, "--settle", "0.001", "--show"]
+    args = ["audit", "--endpoint-url", endpoint, "--recheck-after", "0.001", "--show-values"]
     monkeyed = [*args, "--redis-url", url]
     settings.setattr(operations, "LOG_INTERVAL_S", 0.0)
     settings.setattr("asyncsync.tools.audit.report.PROGRESS_INTERVAL_S", 0.0)
@@ -390,7 +393,7 @@ async def test_neither_arguments_nor_findings_are_logged(
     events = [json.loads(line)["event"] for line in out.splitlines()]
     assert (events[0], events[-1]) == ("slice_began", "slice_ended")
     assert "progress" in events
-    for word in ("secret", "another", f"{table}:", "--show"):
+    for word in ("secret", "another", f"{table}:", "--show-values"):
         assert word not in out + err
 
 
@@ -523,14 +526,18 @@ async def _everything(
     del export.summary["manifestFilesS3Key"]
     url = await export.put(BUCKET, "exports/")
     client.flushall()
-    args = ["backfill", *at, "--assume-following", "--from-export", url]
+    args = ["backfill", *at, "--skip-mapping-check", "--from-export", url]
     assert (await until_done({"args": args}, 3))[-1]["exit_code"] == 0
 
     client.delete(f"{table}:3")
     client.set(f"{table}:999", "an orphan")
-    settled = ["--settle", "0.001"]
-    for more in (["--sample", "10"], ["--repair"], ["--retire", "old:{Number}", "--orphans"]):
-        assert (await until_done({"args": ["audit", *at, *settled, *more]}, 3))[-1]["done"]
+    soon = ["--recheck-after", "0.001"]
+    for args in (
+        ["audit", *soon, "--sample", "10"],
+        ["audit", *soon, "--repair"],
+        ["retire", "old:{Number}"],
+    ):
+        assert (await until_done({"args": [*args, *at]}, 3))[-1]["done"]
     for name, number in (("a", 1), ("b", 2)):
         made = record(number, FIRST, stream_arn=arn(table=table))
         key = f"aws/lambda/{name}"
@@ -555,9 +562,9 @@ async def _on_the_cache(
     client.hset("Players:7000", "not", "ours")
     client.set("Players:" + "!" + "0" * 64, '{"Number":998}')  # a hash of nobody's
     mirror = Mirror(Config(redis_url=url, key="Players:{Number}"), emit=lambda _: None)
-    filled = BackfillOptions(table=table, endpoint_url=endpoint, assume_following=True)
+    filled = BackfillOptions(table=table, endpoint_url=endpoint, skip_mapping_check=True)
     audited = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, repair=True, state=state
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, repair=True, state=state
     )
     retired = RetireOptions(table=table, endpoint_url=endpoint, template="Players:v0:{Number}")
     output = Output(sys.stdout, sys.stderr)
@@ -658,7 +665,7 @@ async def test_the_machine_runs_every_segment_until_none_has_work_left(
 
     await asyncio.to_thread(walk.run, definition, {"args": args, "segments": 6})
 
-    also = ["--assume-following", "--segments", "6", "--only"]
+    also = ["--skip-mapping-check", "--segments", "6", "--only-segments"]
     events = [{"args": args, "also": [*also, str(number)]} for number in range(6)]
     assert [
         each for at, each in enumerate(function.events) if each not in function.events[:at]

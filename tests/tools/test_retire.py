@@ -117,11 +117,11 @@ async def test_a_template_that_could_name_a_strangers_key_is_refused(
     world = await filled(make, 3)
     client.set("2", "whose?")
 
-    with pytest.raises(CommandRefused, match="give --orphans"):
+    with pytest.raises(CommandRefused, match="give --scan-all-keys"):
         await retired(world, "{Number}")
     with pytest.raises(CommandRefused, match="the template in use"):
         await retired(world, "{@table}:{@key}")
     with pytest.raises(ConfigError, match="must use exactly these"):
         await retired(world, "{@table}:{Name}")
     assert client.get("2") == b"whose?"
-    assert (await retired(world, "{Number}", orphans=True))["removed"] == 1
+    assert (await retired(world, "{Number}", scan_all_keys=True))["removed"] == 1

@@ -1,4 +1,4 @@
-"""asyncsync tail and what it reads DynamoDB with, on moto's server in a process of its own."""
+"""asyncsync run and what it reads DynamoDB with, on moto's server in a process of its own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from asyncsync.mapping.event_source_mapping import (
     MappingSettings,
 )
 from asyncsync.tools.run import poller as poll
-from asyncsync.tools.run.command import TailOptions, tail
+from asyncsync.tools.run.command import RunOptions, run
 from asyncsync.tools.run.poller import Consumer, Poller
 from tests.support.events import FIRST, arn, record
 from tests.support.output import RecordedOutput
@@ -83,8 +83,8 @@ async def test_a_table_is_mirrored_and_progress_is_told(
     output = RecordedOutput()
 
     monkeypatch.setattr("asyncsync.tools.run.command.PROGRESS_INTERVAL_S", 0.05)
-    options = TailOptions(table=table, endpoint_url=endpoint, idle_s=1.5)
-    await tail(options, Config(redis_url=any_server.url), {}, output)
+    options = RunOptions(table=table, endpoint_url=endpoint, exit_when_idle_s=1.5)
+    await run(options, Config(redis_url=any_server.url), {}, output)
 
     held: Any = any_client.mget(*(f"{table}:{number}" for number in (1, 2, 3)))
     assert [each and json.loads(each) for each in held] == [
@@ -113,9 +113,9 @@ async def test_a_redis_that_is_down_is_told_with_what_was_reported(
 
     output = Told()
     async with anyio.create_task_group() as tasks:
-        options = TailOptions(table="Down", endpoint_url=endpoint)
+        options = RunOptions(table="Down", endpoint_url=endpoint)
         config = Config(redis_url=f"redis://127.0.0.1:{free_port()}")
-        tasks.start_soon(tail, options, config, {}, output)
+        tasks.start_soon(run, options, config, {}, output)
         with anyio.fail_after(10):
             await told.wait()
         tasks.cancel_scope.cancel()
@@ -130,7 +130,7 @@ async def test_what_no_retry_can_mend_ends_it_with_one_line(
     await make_table(clients, table, "KEYS_ONLY")
     await put(clients, table, 1)
 
-    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
+    command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
     ended = await anyio.run_process(
         [sys.executable, *command, "--redis-url", real_server.url], check=False
     )
@@ -145,20 +145,20 @@ async def test_a_table_without_a_stream_or_no_table_is_refused(
 ) -> None:
     await make_table(clients, "Streamless", None)
     config = Config(redis_url="redis://127.0.0.1:1")
-    streamless = TailOptions(table="Streamless", endpoint_url=endpoint)
-    nowhere = TailOptions(table="Nowhere", endpoint_url=endpoint)
+    streamless = RunOptions(table="Streamless", endpoint_url=endpoint)
+    nowhere = RunOptions(table="Nowhere", endpoint_url=endpoint)
 
     with pytest.raises(ConfigError, match="Streamless has no stream: enable one"):
-        await tail(streamless, config, {}, RecordedOutput())
+        await run(streamless, config, {}, RecordedOutput())
     with pytest.raises(AwsFailed, match="describing table Nowhere: ResourceNotFoundException"):
-        await tail(nowhere, config, {}, RecordedOutput())
+        await run(nowhere, config, {}, RecordedOutput())
 
 
 async def test_an_endpoint_that_is_not_there_is_one_line(no_sdk_backoff: None) -> None:
-    options = TailOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
+    options = RunOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(AwsFailed, match="DynamoDB failed at describing table T: Could not"):
-        await tail(options, Config(redis_url="redis://127.0.0.1:1"), {}, RecordedOutput())
+        await run(options, Config(redis_url="redis://127.0.0.1:1"), {}, RecordedOutput())
 
 
 async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
@@ -167,7 +167,7 @@ async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
     table = f"CtrlC-{real_server.name}"
     await make_table(clients, table)
     await put(clients, table, 1)
-    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
+    command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
     process = await anyio.open_process([sys.executable, *command, "--redis-url", real_server.url])
     async with process:
         assert process.stdout is not None
@@ -200,8 +200,8 @@ async def test_a_mirror_of_ones_own_is_used_as_it_is(
         f"mirror = Mirror(Config(redis_url={real_server.url!r}, metrics='off'),\n"
         "                key=lambda keys: 'mine:' + keys['Number']['N'])\n"
     )
-    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
-    command += ["--mirror", "mine:mirror", "--idle", "0.3"]
+    command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
+    command += ["--mirror", "mine:mirror", "--exit-when-idle", "0.3"]
 
     ended = await anyio.run_process([sys.executable, *command], cwd=tmp_path, check=False)
 
@@ -223,9 +223,9 @@ def test_a_mirror_that_is_none_is_refused(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
 
-    assert main(["tail", "--table", "T", "--mirror", name]) == 2
+    assert main(["run", "--table", "T", "--mirror", name]) == 2
     assert said in capsys.readouterr().err
-    assert main(["tail", "--table", "T", "--mirror", name, "--redis-url", "redis://a"]) == 2
+    assert main(["run", "--table", "T", "--mirror", name, "--redis-url", "redis://a"]) == 2
 
 
 # --- what DynamoDB is read with ---------------------------------------------------------------

@@ -150,7 +150,7 @@ async def test_a_backfill_in_slices_comes_to_what_one_run_comes_to(
             endpoint_url=endpoint,
             segments=4,
             page_items=5,
-            assume_following=True,
+            skip_mapping_check=True,
             as_json=True,
             **given,
         )
@@ -190,7 +190,11 @@ async def test_segments_can_be_done_apart_and_make_the_whole(
         for only in (range(2), range(2, 3), range(3, 6)):
             said: list[str] = []
             options = BackfillOptions(
-                table=table, endpoint_url=endpoint, segments=6, only=only, assume_following=True
+                table=table,
+                endpoint_url=endpoint,
+                segments=6,
+                only_segments=only,
+                skip_mapping_check=True,
             )
             assert await backfill(options, mirror, {}, said.append)
             assert f"6 segments, {only[0]} to {only[-1]} here" in said[0]
@@ -203,8 +207,8 @@ async def test_segments_can_be_done_apart_and_make_the_whole(
             table=table,
             endpoint_url=endpoint,
             segments=segments,
-            only=range(3, 6),
-            assume_following=True,
+            only_segments=range(3, 6),
+            skip_mapping_check=True,
         )
         with pytest.raises(CommandRefused, match=why):
             await backfill(options, mirror, {}, print)
@@ -232,7 +236,7 @@ async def test_an_audit_in_slices_comes_to_what_one_run_comes_to(
         options = AuditOptions(
             table=table,
             endpoint_url=endpoint,
-            settle_s=0.001,
+            recheck_after_s=0.001,
             orphans=True,
             sample=sample,
             as_json=True,
@@ -277,7 +281,7 @@ async def test_a_repair_in_slices_mends_what_one_run_mends(
     options = AuditOptions(
         table=table,
         endpoint_url=endpoint,
-        settle_s=0.001,
+        recheck_after_s=0.001,
         repair=True,
         as_json=True,
         state=str(state),
@@ -289,7 +293,7 @@ async def test_a_repair_in_slices_mends_what_one_run_mends(
     assert good
     summary = result(said[-1])[1]
     assert (summary["repaired"], summary["keys"]) == (len(planted), ITEMS)
-    again = AuditOptions(table=table, endpoint_url=endpoint, settle_s=0.001)
+    again = AuditOptions(table=table, endpoint_url=endpoint, recheck_after_s=0.001)
     assert await audit_with(clients, again, mirror, said[-1].append)
 
 
@@ -308,7 +312,7 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
     planted = plant(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     said: list[str] = []
     compared = 0
@@ -353,7 +357,7 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
     program = [sys.executable, "-m", "asyncsync", "audit", "--table", table, "--no-orphans"]
     program += ["--endpoint-url", endpoint, "--redis-url", real_server.url, "--state", str(state)]
 
-    process = await anyio.open_process([*program, "--settle", "3600"])
+    process = await anyio.open_process([*program, "--recheck-after", "3600"])
     async with process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -364,7 +368,7 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
     assert (process.returncode, errors) == (1, "asyncsync: interrupted\n")
     assert f"goes on with the same arguments, --state {state} included" in said
     seed = documents_in(state)["parts"]["seed"]
-    ended = await anyio.run_process([*program, "--settle", "0.01", "--json"], check=False)
+    ended = await anyio.run_process([*program, "--recheck-after", "0.01", "--json"], check=False)
 
     findings, summary = result(ended.stdout.decode().splitlines())
     assert findings == {key: how for key, how in planted.items() if how != "orphan"}
@@ -384,7 +388,7 @@ async def test_on_a_cluster_every_nodes_names_are_scanned_in_slices(
             opened.set(name, "{}")
     mirror = mirror_of(cluster.url, redis_cluster=True)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
 
     _, said = await in_slices(partial(audit_with, clients, options, mirror), 3)
@@ -412,7 +416,7 @@ async def test_names_are_scanned_anew_where_the_server_is_another(
     planted = plant(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     run = partial(audit_with, clients, options, mirror)
 
@@ -462,7 +466,7 @@ async def test_names_of_a_server_that_does_not_say_who_it_is_are_scanned_in_one_
         monkeypatch.setattr(CopyReader, "servers", servers)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     run = partial(audit_with, clients, options, mirror)
 
@@ -495,7 +499,7 @@ async def test_a_sample_of_other_parts_is_not_gone_on_with(
     await load(clients, table, numbered(ITEMS))
     mirror = mirror_of(fake_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), sample=100
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), sample=100
     )
     run = partial(audit_with, clients, options, mirror)
     with pytest.raises(OutOfTime):
@@ -522,7 +526,9 @@ async def test_what_was_found_before_is_said_again_to_people(
     await load(clients, table, numbered(ITEMS))
     plant(real_client, table)
     mirror = mirror_of(real_server.url)
-    options = AuditOptions(table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state))
+    options = AuditOptions(
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state)
+    )
 
     _, said = await in_slices(partial(audit_with, clients, options, mirror), 9)
 
@@ -657,7 +663,7 @@ async def test_two_audits_of_one_state_at_once_come_to_the_same(
     planted = plant(real_client, table)
     mirrors = [mirror_of(real_server.url) for _ in range(2)]
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     ended: list[list[str]] = []
 

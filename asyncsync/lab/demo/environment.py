@@ -21,11 +21,11 @@ from redis.exceptions import RedisError, ResponseError
 from asyncsync.aws.clients import AwsClients, aws_errors
 from asyncsync.config import Server
 from asyncsync.connection import tls_context
-from asyncsync.keys import settle
+from asyncsync.keys import redis_names
+from asyncsync.lab.demo.redis_client import client_arguments
 from asyncsync.lab.proxy import Proxy
 from asyncsync.lab.servers import binaries, dynamodb_process, fake_redis, redis_process
 from asyncsync.tools.errors import CommandFailed
-from asyncsync.tools.redis_client import client_arguments
 from asyncsync.transport_asyncio import Connect, Streams
 
 TABLE = "Players"  # the seed's
@@ -142,7 +142,7 @@ class Reader:
         """Remove keys and the fences beside them."""
         with self._errors():
             for name in names:
-                await self._client.delete(*settle(name.encode()))
+                await self._client.delete(*redis_names(name.encode()))
 
     async def close(self) -> None:
         """Give the connection up."""

@@ -250,7 +250,7 @@ class Actors:
             segments=self._tools.segments,
             page_items=self._tools.page_items,
             state=STATE,
-            assume_following=True,
+            skip_mapping_check=True,
             as_json=True,
             chance=self._chance,
         )
@@ -259,7 +259,7 @@ class Actors:
     async def _audit(self, process: Process, tell: Tell, *, repair: bool) -> bool:
         options = AuditOptions(
             table=TABLE,
-            settle_s=self._tools.settle_s,
+            recheck_after_s=self._tools.settle_s,
             orphans=True,
             repair=repair,
             as_json=True,

@@ -17,7 +17,7 @@ from asyncsync.connection import Password, ReplyError, open_connection
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.fence import NO_VERSION, RANK_RECORD
 from asyncsync.iam import AwsCredentials, token_password
-from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
+from asyncsync.keys import Placeholder, bind, parse_template, redis_names, render, slot
 from asyncsync.model import Call
 from asyncsync.store import SCRIPT, Client, RedisStore, Store, digest_of
 from asyncsync.tools.check.verdict import Verdict
@@ -50,7 +50,7 @@ def scratch(config: Config, table: str | None, keys: Sequence[str], nonce: str) 
     names = tuple(keys or sorted(named) or ("key",))
     bound = bind(template, table or "asyncsync-check", names)
     text = f"asyncsync-check-{nonce}"
-    return Scratch(*settle(render(bound, tuple((name, "S", text) for name in names))))
+    return Scratch(*redis_names(render(bound, tuple((name, "S", text) for name in names))))
 
 
 async def check_redis(
@@ -65,10 +65,10 @@ async def check_redis(
     try:
         verdicts = await _server(config, scratches, password)
     except StoreUnavailable as exc:
+        if exc.timed_out:
+            return [Verdict("fix", "redis", f"{address} does not answer: is there a way to it?")]
         reason = " ".join(str(exc.__cause__ or exc).split())
         return [Verdict("fix", "redis", f"{address} cannot be reached: {reason}")]
-    except TimeoutError:
-        return [Verdict("fix", "redis", f"{address} does not answer: is there a way to it?")]
     except StoreRefused as exc:
         return [Verdict("fix", "redis", str(exc))]
     if any(each.subject == "cluster" and each.state == "fix" for each in verdicts):

@@ -1,4 +1,4 @@
-"""asyncsync tail: a table's stream through the lab's mapping into the real handler.
+"""asyncsync run: a table's stream through the lab's mapping into the real handler.
 
 For development and small tables. At scale the engine is Lambda's own event source mapping.
 """
@@ -30,26 +30,26 @@ from asyncsync.tools.run.poller import Consumer, Poller, function_of
 from asyncsync.tools.run.progress import Progress, failure_line, progress_line
 from asyncsync.transport_asyncio import connect
 
-FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:asyncsync-tail"
+FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:asyncsync-run"
 INVOCATION_TIMEOUT_S = 30.0
 PROGRESS_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TailOptions:
+class RunOptions:
     """What the command line says."""
 
     table: str
     endpoint_url: str | None = None
     mirror: str | None = None  # module:name, in place of settings
     batch_size: int = 100
-    idle_s: float | None = None  # end after so long without a record; None: never
+    exit_when_idle_s: float | None = None  # end after so long without a record; None: never
 
 
-async def tail(
-    options: TailOptions, config: Config | None, env: Mapping[str, str], output: Output
+async def run(
+    options: RunOptions, config: Config | None, env: Mapping[str, str], output: Output
 ) -> None:
-    """Mirror a table's stream until cancelled, or until nothing has come for idle_s.
+    """Mirror a table's stream until cancelled, or until nothing has come for exit_when_idle_s.
 
     Raises CommandFailed, or ConfigError, EventError or StoreRefused where no retry can help.
     """
@@ -62,13 +62,13 @@ async def tail(
         meter = Meter()
         mirror = make_mirror(config, env, connect=metered(connect, meter), emit=progress.take)
     try:
-        await _tail(options, env, output, mirror, progress, meter)
+        await _run(options, env, output, mirror, progress, meter)
     finally:
         mirror.close()
 
 
-async def _tail(
-    options: TailOptions,
+async def _run(
+    options: RunOptions,
     env: Mapping[str, str],
     output: Output,
     mirror: Mirror,
@@ -103,7 +103,7 @@ async def _tail(
 
 
 async def _show_progress(
-    options: TailOptions,
+    options: RunOptions,
     poller: Poller,
     mapping: EventSourceMapping,
     progress: Progress,
@@ -114,8 +114,14 @@ async def _show_progress(
     shown = 0
     while True:
         quiet_s = time.monotonic() - poller.quiet_since_s
-        if options.idle_s is not None and mapping.is_idle and quiet_s >= options.idle_s:
+        if (
+            options.exit_when_idle_s is not None
+            and mapping.is_idle
+            and quiet_s >= options.exit_when_idle_s
+        ):
             return
-        await anyio.sleep(min(PROGRESS_INTERVAL_S, options.idle_s or PROGRESS_INTERVAL_S))
+        await anyio.sleep(
+            min(PROGRESS_INTERVAL_S, options.exit_when_idle_s or PROGRESS_INTERVAL_S)
+        )
         if progress.batches != shown and output.progress(progress_line(progress, mapping, meter)):
             shown = progress.batches
