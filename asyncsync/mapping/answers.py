@@ -27,11 +27,11 @@ class FunctionError:
 
 
 @dataclass(frozen=True, slots=True)
-class Throttled:
+class InvocationThrottled:
     """Lambda did not run the function: no attempt is counted."""
 
 
-Answer: TypeAlias = Returned | FunctionError | Throttled
+Answer: TypeAlias = Returned | FunctionError | InvocationThrottled
 
 
 def first_failed(identifiers: Sequence[str], answer: object) -> int:

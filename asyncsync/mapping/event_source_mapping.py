@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from typing import Any, Literal
@@ -18,7 +18,13 @@ from typing import Any, Literal
 import orjson
 
 from asyncsync.errors import ConfigError
-from asyncsync.mapping.answers import Answer, FunctionError, Returned, Throttled, first_failed
+from asyncsync.mapping.answers import (
+    Answer,
+    FunctionError,
+    InvocationThrottled,
+    Returned,
+    first_failed,
+)
 from asyncsync.mapping.on_failure import Condition, OnFailure, on_failure
 
 # Lambda's synchronous payload (Lambda quotas, "Invocation payload"): a batch is cut before it.
@@ -129,7 +135,7 @@ class _Shard:
     checkpoint: str | None = None
 
     @property
-    def drained(self) -> bool:
+    def is_drained(self) -> bool:
         return self.closed and not self.held
 
 
@@ -171,27 +177,18 @@ class EventSourceMapping:
     def due(self, now_ms: int) -> list[Batch]:
         """Take every batch to be invoked now, one a lane; each must be answered."""
         batches = []
-        for shard_id, shard in self._shards.items():
-            if self._waits_for_parent(shard):
-                continue
-            for at, lane in enumerate(shard.lanes):
-                if not (lane.batches or lane.queue):
-                    continue
-                if not lane.in_flight and now_ms >= lane.waits_until_ms:
-                    batch = self._next(shard_id, at, now_ms)
-                    if batch is not None:
-                        lane.in_flight = True
-                        batches.append(batch)
+        for shard_id, at, lane in self._waiting_lanes():
+            batch = self._next(shard_id, at, now_ms) if now_ms >= lane.waits_until_ms else None
+            if batch is not None:
+                lane.in_flight = True
+                batches.append(batch)
         return batches
 
     def wakes_ms(self, now_ms: int) -> int | None:
         """Say when something may fall due though nothing comes in; None where nothing can."""
         times = [
             lane.waits_until_ms if lane.batches else self._window_ends_ms(lane)
-            for shard in self._shards.values()
-            for lane in shard.lanes
-            if not lane.in_flight and (lane.batches or lane.queue)
-            if not self._waits_for_parent(shard)
+            for _, _, lane in self._waiting_lanes()
         ]
         return max(now_ms, min(times)) if times else None
 
@@ -201,7 +198,7 @@ class EventSourceMapping:
         assert lane.in_flight, "only a batch that is in flight is answered"
         assert lane.batches[0] is batch
         lane.in_flight = False
-        if isinstance(answer, Throttled):
+        if isinstance(answer, InvocationThrottled):
             return Decision("throttled", (), self._back_off(lane, now_ms))
 
         first_failed = self._first_failed(batch, answer)
@@ -250,9 +247,18 @@ class EventSourceMapping:
 
     # --- rules ---------------------------------------------------------------------------------
 
+    def _waiting_lanes(self) -> Iterator[tuple[str, int, _Lane]]:
+        """Yield each lane that has records and may be invoked, with its shard and its number."""
+        for shard_id, shard in self._shards.items():
+            if self._waits_for_parent(shard):
+                continue
+            for at, lane in enumerate(shard.lanes):
+                if (lane.batches or lane.queue) and not lane.in_flight:
+                    yield shard_id, at, lane
+
     def _waits_for_parent(self, shard: _Shard) -> bool:
         parent = self._shards.get(shard.parent or "")
-        return parent is not None and not parent.drained
+        return parent is not None and not parent.is_drained
 
     def _next(self, shard_id: str, at: int, now_ms: int) -> Batch | None:
         """Return the lane's next batch without what is too old; form one where there is none."""

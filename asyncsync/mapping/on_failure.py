@@ -52,7 +52,7 @@ class OnFailure(TypedDict):
     payload: str  # the whole event, as JSON in a text
 
 
-class Discarded(Protocol):
+class DiscardedBatch(Protocol):
     """What is needed of a batch that is given up on."""
 
     @property
@@ -60,7 +60,7 @@ class Discarded(Protocol):
     @property
     def shard_id(self) -> str: ...
     @property
-    def records(self) -> Sequence[Arrived]: ...
+    def records(self) -> Sequence[DiscardedRecord]: ...
     @property
     def attempts(self) -> int: ...
     @property
@@ -69,7 +69,7 @@ class Discarded(Protocol):
     def event(self) -> bytes: ...
 
 
-class Arrived(Protocol):
+class DiscardedRecord(Protocol):
     """What is needed of its records."""
 
     @property
@@ -79,7 +79,7 @@ class Arrived(Protocol):
 
 
 def on_failure(
-    batch: Discarded, condition: Condition, *, function: str, stream_arn: str, now_ms: int
+    batch: DiscardedBatch, condition: Condition, *, function: str, stream_arn: str, now_ms: int
 ) -> OnFailure:
     """Write the object for a batch whose records are all given up on."""
     first, last = batch.records[0], batch.records[-1]

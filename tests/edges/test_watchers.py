@@ -18,7 +18,7 @@ from typing import Any
 import redis
 
 from asyncsync import Config
-from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.mapping.event_source_mapping import Batch
 from tests.support.events import SEED
@@ -40,7 +40,7 @@ class Watcher(threading.Thread):
         super().__init__(name=f"watcher {seed}")
         self.polls = self.changes_seen = 0
         self.error: BaseException | None = None
-        self.watched = Watched(journal, version_of)
+        self.watched = CopyWatcher(journal, version_of)
         self._chance = random.Random(seed)
         self._address: dict[str, Any] = {"host": server.host, "port": server.port}
         self._is_over = threading.Event()

@@ -19,10 +19,10 @@ from asyncsync.cli.main import main
 from asyncsync.config import Server
 from asyncsync.lab.simulation import small_scope as scope
 from asyncsync.lab.simulation import world
-from asyncsync.lab.simulation.faults import FAULTS, Weather
-from asyncsync.lab.simulation.network import Connection, Fate, Network, streams
+from asyncsync.lab.simulation.faults import Fault, Faults
+from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection, streams
 from asyncsync.lab.simulation.oracle import Oracle, Violation, fence_of, item_image, name_of
-from asyncsync.lab.simulation.sandbox import Function
+from asyncsync.lab.simulation.sandbox import SimulatedFunction
 from asyncsync.lab.simulation.scenario import Scenario, draw
 from asyncsync.lab.simulation.seeds import (
     FIRED_MIN,
@@ -33,9 +33,9 @@ from asyncsync.lab.simulation.seeds import (
     run_some,
 )
 from asyncsync.lab.simulation.small_scope_play import MODES, FakeRedis, play
-from asyncsync.lab.simulation.table import Table
-from asyncsync.lab.simulation.virtual_time import Stuck, VirtualLoop
-from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.lab.simulation.table import SimulatedTable
+from asyncsync.lab.simulation.virtual_time import Deadlock, VirtualLoop
+from asyncsync.lab.simulation.world import RunResult, run
 from asyncsync.model import Call
 from asyncsync.store import UNSENT, Client, Job
 from asyncsync.transport_asyncio import Streams, asyncio_transport
@@ -97,10 +97,10 @@ def test_seeds_run_on_several_processes_as_on_one() -> None:
 def test_seeds_that_say_little_fail_by_name() -> None:
     summary = Summary()
     for seed in range(500):
-        summary.take(Ended(seed, "", "", 59, 20, 1, dict.fromkeys(FAULTS[:3], 1)))
+        summary.take(RunResult(seed, "", "", 59, 20, 1, dict.fromkeys(list(Fault)[:3], 1)))
 
     assert summary.shortcomings[0] == "the median history has 59 changes, wanted are 60"
-    assert len(summary.shortcomings) == 1 + len(FAULTS) - 3  # 500 times is enough for three
+    assert len(summary.shortcomings) == 1 + len(Fault) - 3  # 500 times is enough for three
     assert f"wanted are {FIRED_MIN}" in summary.shortcomings[1]
     assert set(summary.sizes) == set(MEDIANS_MIN)
 
@@ -110,7 +110,7 @@ def test_quartiles_are_those_of_the_sorted_sizes() -> None:
     sizes = [chance.randint(0, 30) for _ in range(101)]
     summary = Summary()
     for size in sizes:
-        summary.take(Ended(0, "", "", size, 0, 0, {}))
+        summary.take(RunResult(0, "", "", size, 0, 0, {}))
 
     ordered = sorted(sizes)
     assert summary.quartiles("changes") == (ordered[25], ordered[50], ordered[75])
@@ -120,8 +120,10 @@ def test_quartiles_are_those_of_the_sorted_sizes() -> None:
 def test_a_violation_is_told_with_the_line_that_replays_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(seed: int, *_: Any) -> Ended:
-        return Ended(seed, "", "G1: it moved back" if seed == 3 else "", 80, 30, 1, {"a": 1})
+    def broken(seed: int, *_: Any) -> RunResult:
+        return RunResult(
+            seed, "", "G1: it moved back" if seed == 3 else "", 80, 30, 1, {Fault.OOM: 1}
+        )
 
     monkeypatch.setattr("asyncsync.lab.simulation.seeds.run", broken)
 
@@ -199,7 +201,7 @@ class Stage:
     def __init__(self, mode: Any = "mirror", before: Iterable[int] = ()) -> None:
         self.keys: dict[bytes, bytes] = {}
         self.now_ms = LABEL_MS
-        self.table = Table([1, 2], LABEL_MS, Random(1))
+        self.table = SimulatedTable([1, 2], LABEL_MS, Random(1))
         self.table.change(1, item_image(1, 1, {}), "", LABEL_MS)
         self.table.change(1, item_image(1, 2, {}), "", LABEL_MS)
         self.table.change(1, None, "", LABEL_MS)
@@ -346,7 +348,7 @@ def test_what_a_backfill_has_brought_is_missed() -> None:
     stage.write(3, shows=None)
     assert stage.oracle.differences() == []
 
-    stage.oracle.brought = True
+    stage.oracle.backfilled = True
     assert stage.oracle.differences() == ["item 2 is missing"]
 
 
@@ -424,7 +426,7 @@ def test_at_rest_every_difference_is_named_but_what_only_the_destination_holds()
 def test_what_waits_for_nothing_is_said_at_once() -> None:
     loop = VirtualLoop()
 
-    with pytest.raises(Stuck):
+    with pytest.raises(Deadlock):
         loop.run_until_complete(loop.create_future())
     loop.close()
 
@@ -448,17 +450,17 @@ def test_wrong_arguments_are_refused_by_exit_2(
 def test_a_run_that_does_not_come_to_rest_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployment that mends nothing, and a mapping that tries for ever."""
 
-    def transform(_: Function, item: dict[str, object]) -> dict[str, object]:
+    def transform(_: SimulatedFunction, item: dict[str, object]) -> dict[str, object]:
         if "Trap" in item:
             raise ValueError
         return item
 
-    def drawn(chance: Random, weather: Weather) -> Scenario:
-        made = draw(chance, weather)
+    def drawn(chance: Random, faults: Faults) -> Scenario:
+        made = draw(chance, faults)
         for_ever = replace(made.mapping, retry_attempts_max=-1, record_age_max_s=-1)
         return replace(made, mapping=for_ever, tools=replace(made.tools, begin=()))
 
-    monkeypatch.setattr(Function, "transform", transform)
+    monkeypatch.setattr(SimulatedFunction, "transform", transform)
     monkeypatch.setattr(world, "draw", drawn)
     monkeypatch.setattr(world, "CALM_S_MAX", 7_200.0)
 
@@ -476,7 +478,7 @@ def test_what_a_broken_connection_kept_from_being_packed_is_pending_still() -> N
     """Seed 193678: a cluster's long batch on a dead connection; its end was not sent again."""
     loop = VirtualLoop()
 
-    def choose(_: bytes, connection: Connection) -> Fate:
+    def choose(_: bytes, connection: SimulatedConnection) -> Fate:
         connection.writer.transport.abort()  # behind the first part of several
         return Fate()
 

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncsync import ConfigError
-from asyncsync.mapping.answers import Answer, FunctionError, Returned, Throttled, first_failed
+from asyncsync.mapping.answers import (
+    Answer,
+    FunctionError,
+    InvocationThrottled,
+    Returned,
+    first_failed,
+)
 from asyncsync.mapping.event_source_mapping import (
     EVENT_BYTES_MAX,
     Batch,
@@ -258,7 +264,7 @@ def test_bisect_with_the_first_record_reported_splits_in_half() -> None:
 def test_a_throttled_invocation_spends_no_attempt() -> None:
     made = mapping(1, retry_attempts_max=0)
 
-    run(made, [Throttled()] * 5 + [OK])
+    run(made, [InvocationThrottled()] * 5 + [OK])
 
     assert made.discarded == []
     assert made.is_idle
@@ -266,7 +272,7 @@ def test_a_throttled_invocation_spends_no_attempt() -> None:
 
 def test_waits_between_attempts_double_up_to_their_limit_and_begin_anew_after_success() -> None:
     made = mapping(2, batch_size=1, backoff_first_ms=100, backoff_max_ms=500)
-    answers: list[Answer] = [ERROR, ERROR, Throttled(), ERROR, ERROR, OK, ERROR]
+    answers: list[Answer] = [ERROR, ERROR, InvocationThrottled(), ERROR, ERROR, OK, ERROR]
     now_ms, waits = 0, list[int]()
     for answer in answers:
         (batch,) = made.due(now_ms)
@@ -390,7 +396,7 @@ def _answer(chosen: object, batch: Batch) -> Answer:
     answers: dict[object, Answer] = {
         "ok": OK,
         "error": ERROR,
-        "throttled": Throttled(),
+        "throttled": InvocationThrottled(),
         "malformed": Returned({"batchItemFailures": [{"itemIdentifier": ""}]}),
     }
     return answers[chosen]

@@ -25,7 +25,7 @@ from asyncsync.config import Server
 from asyncsync.connection import TimeLeft, Transport
 from asyncsync.fence import read_fence
 from asyncsync.lab.compare import Findings, compare, from_json, plain_item
-from asyncsync.lab.demo.changes import Change, make_changes
+from asyncsync.lab.demo.changes import ItemChange, make_changes
 from asyncsync.mapping.answers import Answer
 from asyncsync.mapping.event_source_mapping import (
     Batch,
@@ -114,7 +114,7 @@ def version_of(value: bytes) -> int:
     return int(json.loads(value)["Version"])
 
 
-def _item(change: Change) -> Any:
+def _item(change: ItemChange) -> Any:
     return None if change.item is None else plain_item(json_attributes(change.item))
 
 

@@ -15,7 +15,7 @@ import hiredis
 from lupa import lua51
 
 from asyncsync.copy import fill, repair
-from asyncsync.lab.simulation.model_server import ModelServer, Refused
+from asyncsync.lab.simulation.model_server import ErrorReply, ModelServer
 from asyncsync.lab.simulation.world import run
 from asyncsync.store import SCRIPT, digest_of
 
@@ -53,7 +53,7 @@ class LuaServer(ModelServer):
     def _pcall(self, *command: bytes) -> Any:
         try:
             return self._call(*command)
-        except Refused as exc:
+        except ErrorReply as exc:
             return self._lua.table_from({b"err": str(exc).encode()})
 
     def _to_lua(self, reply: Any) -> Any:

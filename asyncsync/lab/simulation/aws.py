@@ -14,10 +14,10 @@ from random import Random
 from typing import Any, Protocol
 
 from asyncsync.aws.clients import AwsClients, AwsFailed, ObjectGone, Throttled
-from asyncsync.lab.simulation.faults import Weather
+from asyncsync.lab.simulation.faults import Fault, Faults
 from asyncsync.lab.simulation.oracle import item_image
 from asyncsync.lab.simulation.scenario import Scenario
-from asyncsync.lab.simulation.table import TABLE, Table
+from asyncsync.lab.simulation.table import TABLE, SimulatedTable
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 
 BUCKET = "simulated"
@@ -42,25 +42,27 @@ class Caller(Protocol):
     skew_s: float  # of its wall clock
     slept_s: float  # what its monotonic clock is ahead by
     reads: int  # of the table, so far
-    waits_at: int  # which of them is to wait
+    held_read: int  # which of them is held until it is stale; 0: none
+
+    def object_moved(self, name: str) -> None:
+        """Take note that this caller has copied an object, as the first half of a move."""
 
 
-class Aws:
+class SimulatedAws:
     """One account: one table, one bucket; every caller has clients of its own."""
 
     def __init__(
         self,
-        table: Table,
+        table: SimulatedTable,
         scenario: Scenario,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
         say: Callable[..., None],
     ) -> None:
         self.objects: dict[str, bytes] = {}
-        self.moved: Callable[[Caller, str], None] = lambda *_: None  # told of each object
-        self.is_old = asyncio.Event()  # what waits to be old is
-        self.weather = weather
-        self.chance: Random = weather.chance
+        self.is_stale = asyncio.Event()  # what waits to be old is
+        self.faults = faults
+        self.chance: Random = faults.chance
         self.say = say
         self._table = table
         self._scenario = scenario
@@ -68,38 +70,38 @@ class Aws:
 
     def clients(self, caller: Caller) -> AwsClients:
         """Open the clients of a caller."""
-        items: Any = Items(self, caller)
+        items: Any = DynamoDbClient(self, caller)
 
         @asynccontextmanager
         async def opened(service: str) -> AsyncIterator[Any]:
             assert service == "s3", "the tools are told that the stream is followed"
-            yield S3(self, caller)
+            yield S3Client(self, caller)
 
         return AwsClients(items, items, opened)
 
     async def wait(self, caller: Caller) -> None:
         """Let half of a call's time pass."""
-        strikes, chance = self.weather.strikes, self.chance
-        if self.weather.is_calm:
+        strikes, chance = self.faults.strikes, self.chance
+        if self.faults.is_calm:
             await asyncio.sleep(_CALM_S)
             return
-        if strikes("a tool's clock jumps"):
+        if strikes(Fault.TOOL_CLOCK_JUMPS):
             caller.skew_s = chance.uniform(-SKEW_S_MAX, SKEW_S_MAX)
             caller.slept_s += chance.uniform(0, 3_600)
         tools = self._scenario.tools
-        is_slow = strikes("a read of the table is slow")
-        await asyncio.sleep(chance.uniform(0, tools.slow_s if is_slow else tools.read_s))
+        is_slow = strikes(Fault.READ_SLOW)
+        await asyncio.sleep(chance.uniform(0, tools.max_latency_s if is_slow else tools.read_s))
 
-    async def grow_old(self, caller: Caller) -> None:
+    async def hold_until_stale(self, caller: Caller) -> None:
         """Let an answer wait, in a machine that sleeps or not, until fences have ended."""
         caller.reads += 1
-        if caller.reads != caller.waits_at:
+        if caller.reads != caller.held_read:
             return
         self.say("  %s: an answer of the table waits", caller.name)
         began_s = self._loop.time()
-        await self.is_old.wait()
+        await self.is_stale.wait()
         if self._loop.time() - began_s > OLD_S:
-            self.weather.count("what was read is older than a fence lives")
+            self.faults.count(Fault.READ_OUTLIVES_FENCE)
         if self.chance.random() < 0.5:  # the one clock stands still in a machine that sleeps
             caller.slept_s -= self._loop.time() - began_s
 
@@ -113,7 +115,7 @@ class Aws:
     def item(self, number: int, *, consistent: bool) -> Mapping[str, Any] | None:
         """Read an item as it is now, or as it was a moment ago."""
         now_ms = self._loop.wall_ms()
-        if not consistent and self.weather.strikes("an eventual read misses the last writes"):
+        if not consistent and self.faults.strikes(Fault.READ_BEHIND):
             now_ms -= self.chance.randint(0, EVENTUAL_MS)
         for change in reversed(self._table.history[number]):
             if change.made_ms <= now_ms:
@@ -121,10 +123,10 @@ class Aws:
         return item_image(number, 0, {}) if self._scenario.before else None
 
 
-class Items:
+class DynamoDbClient:
     """The client of DynamoDB, as far as the tools use it."""
 
-    def __init__(self, aws: Aws, caller: Caller) -> None:
+    def __init__(self, aws: SimulatedAws, caller: Caller) -> None:
         self._aws = aws
         self._caller = caller
 
@@ -148,7 +150,7 @@ class Items:
         start = request.get("ExclusiveStartKey")
         after = int(start["Number"]["N"]) if start else 0
         limit = request.get("Limit", PAGE_ITEMS)
-        if aws.weather.strikes("a read of the table answers only in part"):
+        if aws.faults.strikes(Fault.READ_PARTIAL):
             limit = 1
         consistent = request.get("ConsistentRead", False)
         found: list[Mapping[str, Any]] = []
@@ -163,7 +165,7 @@ class Items:
             if item is not None:
                 found.append(item)
         await aws.wait(self._caller)
-        await aws.grow_old(self._caller)
+        await aws.hold_until_stale(self._caller)
         answer: dict[str, Any] = {"Items": found, "ConsumedCapacity": {"CapacityUnits": 0.5}}
         return answer | ({"LastEvaluatedKey": rest} if rest else {})
 
@@ -174,12 +176,12 @@ class Items:
         keys = list(wanted["Keys"])
         aws.chance.shuffle(keys)
         unread: list[Any] = []
-        if aws.weather.strikes("a read of the table answers only in part"):
+        if aws.faults.strikes(Fault.READ_PARTIAL):
             unread = [keys.pop() for _ in range(aws.chance.randint(0, len(keys)))]
         consistent = wanted.get("ConsistentRead", False)
         read = [aws.item(int(key["Number"]["N"]), consistent=consistent) for key in keys]
         await aws.wait(self._caller)
-        await aws.grow_old(self._caller)
+        await aws.hold_until_stale(self._caller)
         return {
             "Responses": {TABLE: [each for each in read if each is not None]},
             "UnprocessedKeys": {TABLE: {**wanted, "Keys": unread}} if unread else {},
@@ -188,14 +190,14 @@ class Items:
 
     async def _ask(self) -> None:
         await self._aws.wait(self._caller)
-        if self._aws.weather.strikes("a read of the table is throttled"):
+        if self._aws.faults.strikes(Fault.READ_THROTTLED):
             raise Throttled("DynamoDB refused a read: ThrottlingException")
 
 
-class S3:
+class S3Client:
     """The client of S3, as far as the tools use it; a bucket is as good as another."""
 
-    def __init__(self, aws: Aws, caller: Caller) -> None:
+    def __init__(self, aws: SimulatedAws, caller: Caller) -> None:
         self._aws = aws
         self._caller = caller
 
@@ -217,7 +219,7 @@ class S3:
         await self._ask()
         source = request["CopySource"]["Key"]
         self._aws.objects[request["Key"]] = self._held(source)
-        self._aws.moved(self._caller, source)
+        self._caller.object_moved(source)
         await self._aws.wait(self._caller)
 
     async def delete_object(self, **request: Any) -> None:
@@ -249,12 +251,12 @@ class S3:
 
     async def _ask(self) -> None:
         await self._aws.wait(self._caller)
-        if self._aws.weather.strikes("S3 fails"):
+        if self._aws.faults.strikes(Fault.S3_FAILS):
             raise AwsFailed("S3 refused a call: InternalError")
 
 
 class _Pages:
-    def __init__(self, client: S3) -> None:
+    def __init__(self, client: S3Client) -> None:
         self._client = client
 
     async def paginate(self, **request: Any) -> AsyncIterator[dict[str, Any]]:

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass
 
 from asyncsync.lab.simulation import small_scope as scope
-from asyncsync.lab.simulation.faults import FAULTS
+from asyncsync.lab.simulation.faults import Fault
 from asyncsync.lab.simulation.seeds import MEDIANS_MIN, Summary, run_seeds
 from asyncsync.lab.simulation.small_scope_play import MODES, FakeRedis, play
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
-from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.lab.simulation.world import RunResult, run
 from asyncsync.tools.output import Say
 from asyncsync.version import __version__
 
@@ -82,7 +82,7 @@ def summary_lines(summary: Summary, seconds: float, program: str) -> list[str]:
         for name in MEDIANS_MIN
     ]
     lines.append("  how often each fault fired")
-    lines += [f"  {summary.fired[name]:>10,}  {name}" for name in FAULTS]
+    lines += [f"  {summary.fired[fault]:>10,}  {fault}" for fault in Fault]
     lines += [f"TOO LITTLE  {each}" for each in summary.shortcomings]
     for ended in summary.violations:
         lines.append(f"VIOLATION  seed {ended.seed}: {ended.violation}")
@@ -92,15 +92,15 @@ def summary_lines(summary: Summary, seconds: float, program: str) -> list[str]:
     return lines
 
 
-def tell(seed: int, say: Say, *, trace: bool) -> Ended:
+def tell(seed: int, say: Say, *, trace: bool) -> RunResult:
     """Run one seed, with its story where that is wanted."""
     say(f"asyncsync {__version__} simulate, seed {seed}")
     ended = run(seed, say if trace else None)
     say(f"seed {seed}: {ended.scenario}")
     say(f"{ended.changes} changes, {ended.invocations} invocations, {ended.checks} checks")
-    for name in FAULTS:
-        if name in ended.fired:
-            say(f"{ended.fired[name]:>6}  {name}")
+    for fault in Fault:
+        if fault in ended.fired:
+            say(f"{ended.fired[fault]:>6}  {fault}")
     say(f"VIOLATION  {ended.violation}" if ended.violation else "PASS")
     return ended
 

@@ -31,14 +31,14 @@ _NIL = b"$-1\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredValue:
     """What a key holds; expiry in epoch milliseconds, 0 for never."""
 
     value: bytes
     expires_at_ms: int = 0
 
 
-class Refused(Exception):
+class ErrorReply(Exception):
     """The server's error reply."""
 
 
@@ -46,23 +46,23 @@ class ModelServer:
     """One server's keys, its script cache, and the state it is in."""
 
     def __init__(self) -> None:
-        self.keys: dict[bytes, Held] = {}
+        self.keys: dict[bytes, StoredValue] = {}
         self.scripts: set[bytes] = set()  # digests
         self.loading = False
         self.read_only = False
-        self.is_full: Callable[[], bool] = _never  # asked for each command that takes memory
+        self.is_full: Callable[[], bool] = never  # asked for each command that takes memory
         self.changed: list[bytes] = []  # names that the last command wrote or removed
-        self._undo: deque[list[tuple[bytes, Held | None]]] = deque(maxlen=UNDO_COMMANDS_MAX)
+        self._undo: deque[list[tuple[bytes, StoredValue | None]]] = deque(maxlen=UNDO_COMMANDS_MAX)
 
     def execute(self, command: Command, now_ms: int) -> bytes:
         """Run one command to its end, as a server does, and return its reply."""
         self._now_ms = now_ms
         self.changed = []
-        self._before: list[tuple[bytes, Held | None]] = []
+        self._before: list[tuple[bytes, StoredValue | None]] = []
         self._has_written = False
         try:
             return self._run(command)
-        except Refused as exc:
+        except ErrorReply as exc:
             return _error(str(exc))
         finally:
             if self._before:
@@ -79,7 +79,7 @@ class ModelServer:
 
     def lose_last(self, commands: int) -> list[bytes]:
         """Fail over to a replica that never got the last writes; name the keys that differ."""
-        lost: dict[bytes, Held | None] = {}
+        lost: dict[bytes, StoredValue | None] = {}
         for _ in range(min(commands, len(self._undo))):
             lost.update(reversed(self._undo.pop()))
         for name, held in lost.items():
@@ -102,7 +102,7 @@ class ModelServer:
     def _run(self, command: Command) -> bytes:
         word, *arguments = command
         if self.loading:
-            raise Refused("LOADING Redis is loading the dataset in memory")
+            raise ErrorReply("LOADING Redis is loading the dataset in memory")
         if word in (b"EVALSHA", b"EVAL"):
             return self._script(word, arguments)
         if word == b"CLUSTER":
@@ -128,7 +128,7 @@ class ModelServer:
             return b":%d\r\n" % (held is not None)
         if word == b"TYPE":  # all that it holds are strings
             return b"+none\r\n" if held is None else b"+string\r\n"
-        raise Refused(f"ERR unknown command '{word.decode()}'")
+        raise ErrorReply(f"ERR unknown command '{word.decode()}'")
 
     # --- scripts -------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class ModelServer:
             digest = sha1(arguments[0], usedforsecurity=False).hexdigest().encode()
             self.scripts.add(digest)
         elif digest not in self.scripts:
-            raise Refused("NOSCRIPT No matching script. Please use EVAL.")
+            raise ErrorReply("NOSCRIPT No matching script. Please use EVAL.")
         return self.run_script(digest, arguments[2 : 2 + key_count], arguments[2 + key_count :])
 
     def run_script(self, digest: bytes, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
@@ -175,13 +175,15 @@ class ModelServer:
             ]
         )
 
-    def _filled(self, name: bytes, fence: Held | None, expiry: bytes, value: bytes) -> bytes:
+    def _filled(
+        self, name: bytes, fence: StoredValue | None, expiry: bytes, value: bytes
+    ) -> bytes:
         """Write a value where there is none; a fence without a version is a reader's claim."""
         if fence is not None and not fence.value.startswith(b"0"):
             return b":2\r\n" if self._live(name) is None else b":0\r\n"
         try:
             done = self._set((name, value, *((b"PXAT", expiry) if expiry else ()), b"NX"))
-        except Refused as exc:
+        except ErrorReply as exc:
             return _bulk(str(exc).encode())
         return b":%d\r\n" % (done is not None)
 
@@ -215,11 +217,11 @@ class ModelServer:
                 options = (b"PXAT", expiry) if expiry else ()
                 self._set((name, value, *options, *((b"XX",) if only == b"XX" else ())))
             self._set((fence, version, b"EX", b"%d" % life_s))
-        except Refused as exc:
+        except ErrorReply as exc:
             return _bulk(str(exc).encode())
         return b":1\r\n"
 
-    def _set(self, arguments: Sequence[bytes]) -> Held | None:
+    def _set(self, arguments: Sequence[bytes]) -> StoredValue | None:
         name, value, *options = arguments
         self._check_writable(grows=True)
         expires_at_ms = 0
@@ -228,11 +230,11 @@ class ModelServer:
         elif b"EX" in options:
             expires_at_ms = self._now_ms + int(options[options.index(b"EX") + 1]) * 1_000
         if expires_at_ms <= 0 and (b"PXAT" in options or b"EX" in options):
-            raise Refused("ERR invalid expire time in 'set' command")
+            raise ErrorReply("ERR invalid expire time in 'set' command")
         is_there = self._live(name) is not None
         if (b"XX" in options and not is_there) or (b"NX" in options and is_there):
             return None
-        held = Held(value, expires_at_ms)
+        held = StoredValue(value, expires_at_ms)
         self._write(name, held if expires_at_ms == 0 or expires_at_ms > self._now_ms else None)
         return held
 
@@ -244,15 +246,15 @@ class ModelServer:
 
     def _check_writable(self, *, grows: bool) -> None:
         if self.read_only:
-            raise Refused("READONLY You can't write against a read only replica.")
+            raise ErrorReply("READONLY You can't write against a read only replica.")
         # A script that has written once is let finish, however full the server is.
         if grows and not self._has_written and self.is_full():
-            raise Refused("OOM command not allowed when used memory > 'maxmemory'.")
+            raise ErrorReply("OOM command not allowed when used memory > 'maxmemory'.")
         self._has_written = True
 
     # --- keys ----------------------------------------------------------------------------------
 
-    def _live(self, name: bytes) -> Held | None:
+    def _live(self, name: bytes) -> StoredValue | None:
         held = self.keys.get(name)
         return None if held is None or 0 < held.expires_at_ms <= self._now_ms else held
 
@@ -260,12 +262,12 @@ class ModelServer:
         held = self._live(name)
         return None if held is None else held.value
 
-    def _write(self, name: bytes, held: Held | None) -> None:
+    def _write(self, name: bytes, held: StoredValue | None) -> None:
         self._before.append((name, self.keys.get(name)))
         self.changed.append(name)
         self._put(name, held)
 
-    def _put(self, name: bytes, held: Held | None) -> None:
+    def _put(self, name: bytes, held: StoredValue | None) -> None:
         if held is None:
             self.keys.pop(name, None)
         else:
@@ -289,7 +291,8 @@ def _array(replies: Sequence[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(replies), b"".join(replies))
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Return False: the server is not full."""
     return False
 
 

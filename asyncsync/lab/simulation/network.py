@@ -33,11 +33,11 @@ class Fate:
     answered: bool = True
 
 
-Execute = Callable[[Command, "Connection"], bytes]
-Choose = Callable[[bytes, "Connection"], Fate]
+Execute = Callable[[Command, "SimulatedConnection"], bytes]
+Choose = Callable[[bytes, "SimulatedConnection"], Fate]
 
 
-class Connection:
+class SimulatedConnection:
     """One connection, both its ends."""
 
     def __init__(self, loop: VirtualLoop, network: Network, owner: Any) -> None:
@@ -128,7 +128,7 @@ class Connection:
 class _Transport(asyncio.Transport):
     """asyncio's way down to a connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: SimulatedConnection) -> None:
         super().__init__()
         self._connection = connection
         self._closing = False
@@ -155,12 +155,12 @@ class Network:
         self.is_up = True  # connections are taken
         self.under_way = 0  # pieces that have not arrived
         self.broken = 0  # connections that broke while their client held them
-        self.connections: list[Connection] = []
+        self.connections: list[SimulatedConnection] = []
         self._loop = loop
 
-    def open(self, owner: Any) -> Connection:
+    def open(self, owner: Any) -> SimulatedConnection:
         """Open a connection; the caller has waited for it."""
-        made = Connection(self._loop, self, owner)
+        made = SimulatedConnection(self._loop, self, owner)
         self.connections.append(made)
         return made
 
@@ -175,6 +175,6 @@ class Network:
             connection.drop()
 
 
-def streams(connection: Connection) -> Streams:
+def streams(connection: SimulatedConnection) -> Streams:
     """Give a connection as asyncio's streams."""
     return connection.reader, connection.writer

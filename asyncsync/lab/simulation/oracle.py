@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from asyncsync.config import Config
 from asyncsync.lab.compare import from_dynamodb_json, from_json, number, plain_item
-from asyncsync.lab.simulation.table import TABLE, Change, Table
+from asyncsync.lab.simulation.table import TABLE, Change, SimulatedTable
 
 Version: TypeAlias = tuple[int, int]  # stream label in epoch ms, sequence number
 Fence: TypeAlias = tuple[int, int, int]  # the same, and the rank
@@ -50,7 +50,7 @@ class Oracle:
 
     def __init__(
         self,
-        table: Table,
+        table: SimulatedTable,
         config: Config,
         read: Read,
         before: Iterable[int],
@@ -74,7 +74,7 @@ class Oracle:
         self._damaged: dict[int, int] = {}  # item -> the step of the last fault that hit it
         self._step = 0
         self.steps = 0  # checks made
-        self.brought = False  # a backfill has brought what is older than the stream
+        self.backfilled = False  # a backfill has backfilled what is older than the stream
 
     @property
     def now(self) -> int:
@@ -274,36 +274,39 @@ class Oracle:
     # --- at the end ----------------------------------------------------------------------------
 
     def differences(self, *, strict: bool = False) -> list[str]:
-        """Compare Redis with the table; name each item that differs and how.
+        """Compare Redis with the table; return a line for each item that differs.
 
-        Strictly, nothing is excused for what only the on-failure destination holds, what cannot
-        be encoded, or what nothing has brought.
+        If strict, also return each item that has an excuse to differ, whether it does or not.
         """
-        found = []
+        lines = []
         for item in self._table.history:
-            last = self._last(item)
-            if last is None:
-                if strict and item in self._before and self._config.mode == "mirror":
-                    found.append(f"item {item} is brought by nothing")
-                continue
-            if self._only_given_up(item, last):
-                if strict:
-                    found.append(f"item {item} is given up on")
-                continue
-            if strict and last.poison:
-                found.append(f"item {item} cannot be encoded, or could not")
-                continue
-            shown = self._shown(item, self._read(name_of(item)))
-            difference = self._difference(last, shown)
+            difference = self._difference(item, strict=strict)
             if difference:
-                found.append(f"item {item} {difference}")
-        return found
+                lines.append(f"item {item} {difference}")
+        return lines
+
+    def _difference(self, item: int, *, strict: bool) -> str:
+        last = self._last(item)
+        if strict and (excuse := self._excuse(item, last)):
+            return excuse
+        if last is None or self._only_given_up(item, last):
+            return ""
+        return self._compare(last, self._shown(item, self._read(name_of(item))))
+
+    def _excuse(self, item: int, last: Change | None) -> str:
+        """Return why an item may differ although no promise is broken; empty if it may not."""
+        if last is None:
+            is_older = item in self._before and self._config.mode == "mirror"
+            return "is older than the stream, and no backfill is done" if is_older else ""
+        if self._only_given_up(item, last):
+            return "is in the on-failure destination only"
+        return "cannot be encoded, or could not" if last.poison else ""
 
     def _last(self, item: int) -> Change | None:
-        """Return what an item is; None where nothing has brought it."""
+        """Return what an item is; None where nothing has backfilled it."""
         last = self._table.current(item)
-        is_brought = self.brought and item in self._before
-        return self._oldest(item) if last is None and is_brought else last
+        is_backfilled = self.backfilled and item in self._before
+        return self._oldest(item) if last is None and is_backfilled else last
 
     def _only_given_up(self, item: int, last: Change) -> bool:
         if self._given_up.get(item) != last.version:
@@ -311,7 +314,7 @@ class Oracle:
         highest = [seen.get(item, (BEFORE_STREAM, 0))[0] for seen in self._acknowledged.values()]
         return last.version not in highest
 
-    def _difference(self, last: Change, shown: Change | None) -> str:
+    def _compare(self, last: Change, shown: Change | None) -> str:
         config = self._config
         # A repair takes from the table what its record has lost.
         is_poison = last.poison == "never" and (shown is None or "Odd" in (last.item or {}))

@@ -13,7 +13,7 @@ from functools import lru_cache
 import orjson
 
 from asyncsync.lab.simulation.oracle import Version
-from asyncsync.lab.simulation.table import Stream
+from asyncsync.lab.simulation.table import SimulatedStream
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
 from asyncsync.mapping.answers import Answer
 from asyncsync.mapping.event_source_mapping import (
@@ -29,8 +29,8 @@ POLL_INTERVAL_S = 0.25
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:simulated"
 
-Invoke = Callable[["Reader", Batch], Awaitable[Answer]]
-Answered = Callable[["Reader", Batch, Decision], None]
+Invoke = Callable[["MappingPoller", Batch], Awaitable[Answer]]
+Answered = Callable[["MappingPoller", Batch, Decision], None]
 
 
 def item_of(record: ShardRecord) -> int:
@@ -43,13 +43,13 @@ def _item_of(key: bytes) -> int:
     return int(orjson.loads(key)["Number"]["N"])
 
 
-class Reader:
+class MappingPoller:
     """One mapping on one stream."""
 
     def __init__(
         self,
         name: str,
-        stream: Stream,
+        stream: SimulatedStream,
         settings: MappingSettings,
         loop: VirtualLoop,
         invoke: Invoke,

@@ -7,14 +7,15 @@ it has sent. A handler that was left alone must answer in time, and must not rai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
 from asyncsync.config import Server
 from asyncsync.errors import BatchFailed
-from asyncsync.lab.simulation.faults import Weather
-from asyncsync.lab.simulation.network import Connection, Network, streams
+from asyncsync.lab.simulation.faults import Fault, Faults
+from asyncsync.lab.simulation.network import Network, SimulatedConnection, streams
 from asyncsync.lab.simulation.oracle import Violation
 from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
@@ -39,32 +40,25 @@ ANSWER_LEFT_S_MIN = 0.2
 _ROUNDING_S = 0.002  # remaining time is whole milliseconds
 
 
+T = TypeVar("T")
+
+
 class Killed(Exception):
     """Lambda ended the sandbox."""
 
 
-class Sandbox:
-    """One process with the real mirror in it; its clocks are its own."""
+class SimulatedProcess:
+    """A process with the real mirror in it, its own clocks, and one task at a time."""
 
-    def __init__(
-        self, number: int, scenario: Scenario, loop: VirtualLoop, function: Function
-    ) -> None:
-        self.number = number
-        self.aws_request_id = ""
+    exposure = 1.0  # the share of its requests that the network's faults may meet
+
+    def __init__(self, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction) -> None:
         self.skew_s = 0.0  # of its wall clock
         self.slept_s = 0.0  # what its monotonic clock is ahead by
-        self.end_s = 0.0  # of the invocation, on the loop's clock
-        self.allowed: Mapping[bytes, object] = {}
+        self.allowed: Mapping[bytes, object] | None = None  # names it may touch; None: any item's
         self.kill_when_sent = False
-        self.kill: Callable[[], object] = lambda: None
-        self.exposure = 1.0  # the share of its requests that the network's faults may meet
-        self.sent = 0  # writes in this invocation
-        self.opened = 0  # connections in this invocation
-        self.calm_runs = 0
-        self.connection: Connection | None = None
-        self.lines: list[bytes] = []
-        self._loop = loop
-        self._function = function
+        self.sent = 0  # requests, since it was set to 0
+        self.lines: list[bytes] = []  # that the mirror has logged
         self.mirror = Mirror(
             scenario.config,
             transform=function.transform if scenario.transforms else None,
@@ -73,6 +67,45 @@ class Sandbox:
             wall_clock=lambda: FIRST_WALL_S + loop.time() + self.skew_s,
             emit=self.lines.append,
         )
+        self._loop = loop
+        self._function = function
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start the process's work, which `kill` ends."""
+        task = self._loop.create_task(work)
+        self._task = task
+        return task
+
+    def kill(self) -> None:
+        """End the process's work where it waits."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _connect(self, _: Server) -> Streams:
+        return streams(await self._function.connect(self))
+
+    def check_send(self) -> None:
+        """Take note of a request before it is sent."""
+
+    def extra_latency_s(self) -> float:
+        """Return how much later than usual a request arrives."""
+        return 0.0
+
+
+class Sandbox(SimulatedProcess):
+    """A process of Lambda's: it is also the context of the invocation that it runs."""
+
+    def __init__(
+        self, number: int, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction
+    ) -> None:
+        super().__init__(scenario, loop, function)
+        self.number = number
+        self.aws_request_id = ""
+        self.end_s = 0.0  # of the invocation, on the loop's clock
+        self.opened = 0  # connections in this invocation
+        self.calm_runs = 0
+        self.connection: SimulatedConnection | None = None
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how long the invocation may still run, as Lambda's context does."""
@@ -83,10 +116,6 @@ class Sandbox:
         self.connection = await self._function.connect(self)
         return streams(self.connection)
 
-    def slow_s(self) -> float:
-        """Return how much later than usual a request arrives: never, in the same zone."""
-        return 0.0
-
     def check_send(self) -> None:
         """Check that a request goes out only while there is time for it."""
         left_s = self.end_s - self._loop.time()
@@ -94,13 +123,13 @@ class Sandbox:
             raise Violation(f"G7: sent with {left_s:.3f} s left, allowed is {SEND_LEFT_S_MIN} s")
 
 
-class Function:
+class SimulatedFunction:
     """One Lambda function: its sandboxes, its deployment, its invocations."""
 
     def __init__(
         self,
         scenario: Scenario,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
         network: Network,
         tell: Callable[..., None],
@@ -110,7 +139,7 @@ class Function:
         self.said_last = ""  # the last log line of any sandbox
         self.running = 0
         self._scenario = scenario
-        self._weather = weather
+        self._faults = faults
         self._loop = loop
         self._network = network
         self._tell = tell
@@ -134,13 +163,13 @@ class Function:
             if sandbox.connection is not None:
                 sandbox.connection.drop()
 
-    async def connect(self, owner: object) -> Connection:
+    async def connect(self, owner: object) -> SimulatedConnection:
         """Open a connection of a sandbox's or a tool's, or not."""
-        if self._weather.strikes("connecting hangs"):
+        if self._faults.strikes(Fault.CONNECTING_HANGS):
             await asyncio.sleep(3_600)
-        is_slow = self._weather.strikes("connecting is slow")
-        await asyncio.sleep(self._weather.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
-        if not self._network.is_up or self._weather.strikes("the connection is refused"):
+        is_slow = self._faults.strikes(Fault.CONNECTING_SLOW)
+        await asyncio.sleep(self._faults.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
+        if not self._network.is_up or self._faults.strikes(Fault.CONNECTION_REFUSED):
             raise ConnectionRefusedError
         return self._network.open(owner)
 
@@ -148,20 +177,20 @@ class Function:
         """Run the handler in a sandbox until it answers or is killed."""
         self.invocations += 1
         if self.running:
-            self._weather.count("two sandboxes run at once")
+            self._faults.count(Fault.TWO_SANDBOXES)
         sandbox = self._take()
         sandbox.aws_request_id = batch.request_id  # the same again in a retry, as in AWS
         sandbox.allowed, sandbox.sent, sandbox.opened = allowed, 0, 0
-        sandbox.calm_runs += self._weather.is_calm
+        sandbox.calm_runs += self._faults.is_calm
         sandbox.lines.clear()
         limit_s = self._scenario.timeout_s
-        if self._weather.strikes("little time is left"):
-            limit_s = self._weather.chance.uniform(0.0, 1.2)
+        if self._faults.strikes(Fault.LITTLE_TIME):
+            limit_s = self._faults.chance.uniform(0.0, 1.2)
         sandbox.end_s = self._loop.time() + limit_s
         self._tell("  sandbox %d, %.1f s left", sandbox.number, limit_s)
-        if self._weather.strikes("killed before the write"):
+        if self._faults.strikes(Fault.KILLED_BEFORE_WRITE):
             return FunctionError("Runtime.ExitError")
-        sandbox.kill_when_sent = self._weather.strikes("killed during the write")
+        sandbox.kill_when_sent = self._faults.strikes(Fault.KILLED_DURING_WRITE)
         self.running += 1
         try:
             answer = await self._run(sandbox, batch.event)
@@ -172,10 +201,8 @@ class Function:
         return self._ended(sandbox, limit_s, answer)
 
     async def _run(self, sandbox: Sandbox, event: bytes) -> Answer:
-        task = self._loop.create_task(sandbox.mirror.handle(event, sandbox))
-        sandbox.kill = task.cancel
         try:
-            return Returned(await task)
+            return Returned(await sandbox.start(sandbox.mirror.handle(event, sandbox)))
         except asyncio.CancelledError:
             if sandbox.kill_when_sent:
                 raise Killed from None
@@ -195,11 +222,11 @@ class Function:
             raise Violation(f"G7: answered with {left_s:.3f} s of {limit_s:.3f} s left")
         if sandbox.calm_runs:
             self._check_calm(sandbox)
-        if self._weather.strikes("killed after the write"):
+        if self._faults.strikes(Fault.KILLED_AFTER_WRITE):
             return FunctionError("Runtime.ExitError")
         self._idle.append(sandbox)
-        if isinstance(answer, Returned) and self._weather.strikes("the answer is malformed"):
-            return Returned(self._weather.chance.choice(MALFORMED))
+        if isinstance(answer, Returned) and self._faults.strikes(Fault.ANSWER_MALFORMED):
+            return Returned(self._faults.chance.choice(MALFORMED))
         return answer
 
     def _check_calm(self, sandbox: Sandbox) -> None:
@@ -219,12 +246,12 @@ class Function:
             return Sandbox(self._sandboxes, self._scenario, self._loop, self)
         sandbox = self._idle.pop()
         connection = sandbox.connection
-        if self._weather.strikes("the clock jumps"):
-            sandbox.skew_s = self._weather.chance.uniform(-7_200, 7_200)
-            sandbox.slept_s += self._weather.chance.uniform(0, 7_200)
+        if self._faults.strikes(Fault.CLOCK_JUMPS):
+            sandbox.skew_s = self._faults.chance.uniform(-7_200, 7_200)
+            sandbox.slept_s += self._faults.chance.uniform(0, 7_200)
         if connection is not None and connection.is_open:
-            if self._weather.strikes("the sandbox was frozen, its connection is dead"):
+            if self._faults.strikes(Fault.CONNECTION_DEAD):
                 connection.drop()
-            elif self._weather.strikes("the sandbox was frozen, its connection is silent"):
+            elif self._faults.strikes(Fault.CONNECTION_SILENT):
                 connection.silent = True
         return sandbox

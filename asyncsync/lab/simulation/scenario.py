@@ -7,25 +7,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Literal, TypeAlias
 
 from asyncsync.config import Config
-from asyncsync.lab.simulation.faults import DESTRUCTIVE, PER_CHANGE, Weather
+from asyncsync.lab.simulation.faults import DESTRUCTIVE, Fault, Faults
 from asyncsync.mapping.event_source_mapping import MappingSettings
 
-NEVER_ENCODED, NOT_YET_ENCODED = PER_CHANGE
-BACKFILL, AUDIT, REDRIVE = "a backfill begins", "an audit begins", "a redrive begins"
+Tool: TypeAlias = Literal["backfill", "audit", "redrive"]
+
+# What begins each tool at some moment of a run.
+BEGINS: dict[Tool, Fault] = {
+    "backfill": Fault.BACKFILL_BEGINS,
+    "audit": Fault.AUDIT_BEGINS,
+    "redrive": Fault.REDRIVE_BEGINS,
+}
 
 # Under 24 h, as the template holds it: a fence must outlive every record.
 RECORD_AGE_MAX_S = 80_000
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class ToolSettings:
     """What is run beside the mappings, and how."""
 
-    begin: tuple[str, ...]  # of BACKFILL, AUDIT, REDRIVE
+    begin: tuple[Tool, ...]
     read_s: float  # until the table answers, on average
-    slow_s: float  # the same, and until a request of theirs arrives, at worst
+    max_latency_s: float  # the same, and until a request of theirs arrives, at worst
     segments: int
     page_items: int | None
     settle_s: float
@@ -46,7 +53,7 @@ class Scenario:
     timeout_s: float  # the function's
     transforms: bool  # through a user's transform
     quiet_day: bool  # a pause in the middle in which every fence expires
-    tools: Tools
+    tools: ToolSettings
 
     def __str__(self) -> str:
         config, mapping = self.config, self.mapping
@@ -65,8 +72,8 @@ class Scenario:
         )
 
 
-def draw(chance: Random, weather: Weather) -> Scenario:
-    """Draw a scenario that fits a weather: what can be waited for, ends."""
+def draw(chance: Random, faults: Faults) -> Scenario:
+    """Draw a scenario that fits a faults: what can be waited for, ends."""
     mode = chance.choice(("mirror", "mirror", "mirror", "refresh", "invalidate"))
     value = chance.choice(("json", "json", "json", "dynamodb-json"))
     on_failure = chance.choice(("report", "report", "report", "raise"))
@@ -82,22 +89,22 @@ def draw(chance: Random, weather: Weather) -> Scenario:
         metrics="off",
     )
     if mode == "invalidate":  # encodes nothing
-        weather.odds.pop(NEVER_ENCODED, None)
+        faults.odds.pop(Fault.NEVER_ENCODED, None)
     transforms = mode != "invalidate" and value == "json" and chance.random() < 0.9
     if not transforms:
-        weather.odds.pop(NOT_YET_ENCODED, None)
+        faults.odds.pop(Fault.NOT_YET_ENCODED, None)
     if mode != "mirror":  # there only what readers have asked for is in the copy
-        weather.odds.pop(BACKFILL, None)
+        faults.odds.pop(Fault.BACKFILL_BEGINS, None)
     quiet_day = chance.random() < 0.42
     wide = chance.random() < 0.01  # more keys than one script call carries
     if quiet_day and chance.random() < 0.5:  # what is destroyed before it leaves no quiet day
-        for name in DESTRUCTIVE:
-            weather.odds.pop(name, None)
-    before = mode != "mirror" or BACKFILL in weather.odds
+        for fault in DESTRUCTIVE:
+            faults.odds.pop(fault, None)
+    before = mode != "mirror" or Fault.BACKFILL_BEGINS in faults.odds
     gap_s = 0.001 if wide else chance.choice((0.02, 0.06, 0.2, 0.5))
     return Scenario(
         config,
-        _mapping(config, weather, chance, quiet_day=quiet_day, wide=wide),
+        _mapping(config, faults, chance, quiet_day=quiet_day, wide=wide),
         items=600 if wide else chance.choice((1, 2, 3, 5, 8, 12)),
         idle=chance.randint(0, 10) if before and not wide else 0,
         before=before,
@@ -106,30 +113,32 @@ def draw(chance: Random, weather: Weather) -> Scenario:
         timeout_s=chance.choice((3.0, 10.0, 30.0)),
         transforms=transforms,
         quiet_day=quiet_day,
-        tools=_tools(config, weather, chance, gap_s, wide=wide),
+        tools=_tools(config, faults, chance, gap_s, wide=wide),
     )
 
 
-def _tools(config: Config, weather: Weather, chance: Random, gap_s: float, *, wide: bool) -> Tools:
-    return Tools(
-        begin=tuple(name for name in (BACKFILL, AUDIT, REDRIVE) if name in weather.odds),
+def _tools(
+    config: Config, faults: Faults, chance: Random, gap_s: float, *, wide: bool
+) -> ToolSettings:
+    return ToolSettings(
+        begin=tuple(tool for tool, begins in BEGINS.items() if begins in faults.odds),
         read_s=gap_s * chance.choice((0.05, 0.3, 1.0)),
-        slow_s=gap_s * 10,
+        max_latency_s=gap_s * 10,
         segments=chance.choice((1, 2, 3)),
         page_items=None if wide else chance.choice((1, 2, 3, None)),
         settle_s=chance.choice((0.0, 0.0, 0.3, 3.0)),
         # An audit finds no stale value where readers write them in a form of their own.
-        audit_mends=AUDIT in weather.odds and config.mode != "invalidate",
+        audit_mends=Fault.AUDIT_BEGINS in faults.odds and config.mode != "invalidate",
     )
 
 
 def _mapping(
-    config: Config, weather: Weather, chance: Random, *, quiet_day: bool, wide: bool
+    config: Config, faults: Faults, chance: Random, *, quiet_day: bool, wide: bool
 ) -> MappingSettings:
     attempts = chance.choice((-1, -1, 2, 5, 20))
     age_s = chance.choice((-1, -1, 60, 600))
     endless = attempts == -1 and age_s == -1 and config.rejects == "report"
-    if endless and NEVER_ENCODED in weather.odds:
+    if endless and Fault.NEVER_ENCODED in faults.odds:
         attempts = 5  # else its shard would stand still for a day
     return MappingSettings(
         batch_size=1_000 if wide else chance.choice((1, 4, 10, 10, 100)),

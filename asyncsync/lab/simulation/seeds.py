@@ -14,8 +14,8 @@ from concurrent.futures import FIRST_COMPLETED as ANY
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from asyncsync.lab.simulation.faults import FAULTS
-from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.lab.simulation.faults import Fault
+from asyncsync.lab.simulation.world import RunResult, run
 
 # What the median history must have at least; else the seeds say little.
 MEDIANS_MIN: Mapping[str, int] = {"changes": 60, "invocations": 20, "fault classes": 3}
@@ -33,13 +33,13 @@ class Summary:
 
     seeds: int = 0
     checks: int = 0
-    violations: list[Ended] = field(default_factory=list)
-    fired: Counter[str] = field(default_factory=Counter)
+    violations: list[RunResult] = field(default_factory=list)
+    fired: Counter[Fault] = field(default_factory=Counter)
     sizes: dict[str, Counter[int]] = field(
         default_factory=lambda: {name: Counter() for name in MEDIANS_MIN}
     )
 
-    def take(self, ended: Ended) -> None:
+    def take(self, ended: RunResult) -> None:
         """Count one seed."""
         self.seeds += 1
         self.checks += ended.checks
@@ -74,9 +74,9 @@ class Summary:
         ]
         if self.seeds >= SEEDS_FOR_FIRED_MIN:
             found += [
-                f"{name!r} fired {self.fired[name]} times, wanted are {FIRED_MIN}"
-                for name in FAULTS
-                if self.fired[name] < FIRED_MIN
+                f"'{fault}' fired {self.fired[fault]} times, wanted are {FIRED_MIN}"
+                for fault in Fault
+                if self.fired[fault] < FIRED_MIN
             ]
         return found
 

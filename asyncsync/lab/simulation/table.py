@@ -18,7 +18,7 @@ from asyncsync.mapping.event_source_mapping import ShardRecord, shard_record
 TABLE = "Players"
 
 # A record that cannot be encoded: never, or not by a deployment with a certain bug.
-Poison: TypeAlias = Literal["", "never", "until mended"]
+Poison: TypeAlias = Literal["", "never", "until fixed"]
 
 _BUCKETS = 16  # an item's bucket decides its shard; a shard of one bucket cannot split
 _LABEL_STEP_MS = 1_000
@@ -44,7 +44,7 @@ class Change:
 
 
 @dataclass(slots=True)
-class Shard:
+class SimulatedShard:
     """A part of a stream: the records of some buckets, in order."""
 
     shard_id: str
@@ -55,11 +55,11 @@ class Shard:
 
 
 @dataclass(slots=True)
-class Stream:
+class SimulatedStream:
     """One stream of the table; a closed one is still read."""
 
     label_ms: int
-    shards: list[Shard] = field(default_factory=list)
+    shards: list[SimulatedShard] = field(default_factory=list)
 
     @property
     def arn(self) -> str:
@@ -69,19 +69,19 @@ class Stream:
         return f"arn:aws:dynamodb:us-east-1:111122223333:table/{TABLE}/stream/{label}"
 
 
-class Table:
+class SimulatedTable:
     """Every item's history, and the streams that carry it."""
 
     def __init__(self, numbers: list[int], first_label_ms: int, chance: Random) -> None:
         self.history: dict[int, list[Change]] = {number: [] for number in numbers}
-        self.streams: list[Stream] = []
+        self.streams: list[SimulatedStream] = []
         self._chance = chance
         self._sequence_number = 0
         self._shard_ids = 0
         self.recreate_stream(first_label_ms)
 
     @property
-    def stream(self) -> Stream:
+    def stream(self) -> SimulatedStream:
         """Return the stream that is written now."""
         return self.streams[-1]
 
@@ -94,7 +94,7 @@ class Table:
         # Just below a power of ten: soon the numbers have a digit more, and text order is wrong.
         digits = max(21, 26 - 2 * len(self.streams))
         self._sequence_number = 10**digits - self._chance.randint(1, 400)
-        self.streams.append(Stream(label_ms))
+        self.streams.append(SimulatedStream(label_ms))
         self._open(None, tuple(range(_BUCKETS)))
 
     def split(self) -> bool:
@@ -138,7 +138,7 @@ class Table:
     def _open(self, parent: str | None, buckets: tuple[int, ...]) -> None:
         self._shard_ids += 1
         shard_id = f"shardId-{self._shard_ids:020d}-{self._shard_ids:08x}"
-        self.stream.shards.append(Shard(shard_id, parent, buckets))
+        self.stream.shards.append(SimulatedShard(shard_id, parent, buckets))
 
 
 def _record(change: Change, stream_arn: str, created_s: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 FIRST_WALL_S = 1_767_225_600.0  # 2026-01-01, when every simulation begins
 
 
-class Stuck(Exception):
+class Deadlock(Exception):
     """Everything waits for something that nothing will bring about."""
 
 
@@ -50,7 +50,7 @@ class _NoSockets(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise Stuck
+            raise Deadlock
         self._loop.now_s += timeout
         return []
 
