@@ -1,6 +1,6 @@
-"""The reads of DynamoDB that the tools need, through aioboto3; what is read, in Lambda's shape.
+"""Opens clients of AWS's services and turns their errors into ours, one line each.
 
-Nothing outside this module imports aioboto3 or sees its errors: each becomes one line.
+Only this room imports aioboto3, and nothing outside it sees the SDK's errors.
 """
 
 from __future__ import annotations
@@ -16,23 +16,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncsync.aws.raw_items import leave_items
+from asyncsync.aws.raw_items import keep_raw_items
 from asyncsync.errors import AsyncsyncError
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_dynamodbstreams import DynamoDBStreamsClient
 
-_THROTTLED = (
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "ThrottlingException",
-    "SlowDown",
-)
-_ITERATOR_GONE = ("ExpiredIteratorException", "TrimmedDataAccessException")
-_OBJECT_GONE = ("NoSuchKey", "404")
-
-# Any will do for a server of one's own, and Lambda's default Region is as good as another.
+# Credentials and Region for an endpoint that checks neither, such as DynamoDB Local.
 _LOCAL = {
     "aws_access_key_id": "local",
     "aws_secret_access_key": "local",
@@ -40,29 +31,44 @@ _LOCAL = {
 }
 _CONNECTIONS_MAX = 32
 
-# To connect takes milliseconds; in a network without a way there it is found out, not waited for.
-_CONNECT_WITHIN_S = 10
+# Connecting takes milliseconds. A network without a route to AWS is an error, not a long wait.
+_CONNECT_TIMEOUT_S = 10
 
 
 class AwsFailed(AsyncsyncError):
-    """AWS could not be used, or said no; the message says at what."""
+    """AWS could not be reached or refused a request; the message says which service and what."""
 
 
 class IteratorGone(AwsFailed):
-    """A shard iterator is older than 15 minutes, or what it points to than 24 hours."""
+    """A shard iterator is older than 15 minutes, or its records are older than 24 hours."""
 
 
 class ObjectGone(AwsFailed):
-    """An object of S3 is not there, or no longer."""
+    """An object is not in S3, or no longer."""
 
 
 class Throttled(AwsFailed):
-    """DynamoDB asks to come again later."""
+    """A service asks to try again later."""
+
+
+_FAILURES: Mapping[str, type[AwsFailed]] = {
+    "ExpiredIteratorException": IteratorGone,
+    "TrimmedDataAccessException": IteratorGone,
+    "NoSuchKey": ObjectGone,
+    "404": ObjectGone,
+    "ProvisionedThroughputExceededException": Throttled,
+    "RequestLimitExceeded": Throttled,
+    "ThrottlingException": Throttled,
+    "SlowDown": Throttled,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class AwsClients:
-    """The two clients of one account and Region, and how another service's is opened."""
+    """DynamoDB's two clients for one account and Region; `open` opens another service's.
+
+    `open` takes the SDK's name of the service, such as "s3" or "lambda".
+    """
 
     items: DynamoDBClient
     streams: DynamoDBStreamsClient
@@ -73,38 +79,39 @@ class AwsClients:
 async def open_clients(
     endpoint_url: str | None, env: Mapping[str, str]
 ) -> AsyncIterator[AwsClients]:
-    """Open the clients; an endpoint of one's own needs no credentials.
+    """Open DynamoDB's clients; every client uses the endpoint, where one is given.
 
-    Raises AwsFailed, as every function here does, where DynamoDB cannot be used.
+    An endpoint needs no credentials and no Region. Raises AwsFailed.
     """
     import aioboto3  # 0.9 s
     from aiobotocore.config import AioConfig
 
-    own = endpoint_url is not None and not any(
+    is_local = endpoint_url is not None and not any(
         name in env for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN")
     )
-    # A proxy for the web does not lead to an endpoint on this machine.
+    # A web proxy has no route to an endpoint on this machine.
     config = AioConfig(
         max_pool_connections=_CONNECTIONS_MAX,
-        connect_timeout=_CONNECT_WITHIN_S,
+        connect_timeout=_CONNECT_TIMEOUT_S,
         retries={"mode": "standard", "max_attempts": 3},
-        proxies={} if own else None,
+        proxies={} if is_local else None,
     )
-    async with AsyncExitStack() as clients:
+    async with AsyncExitStack() as stack:
         with aws_errors("opening the clients", "AWS"):
-            session = aioboto3.Session(**(_LOCAL if own else {}))  # type: ignore[arg-type]
+            session = aioboto3.Session(**(_LOCAL if is_local else {}))  # type: ignore[arg-type]
             open_ = partial(session.client, endpoint_url=endpoint_url, config=config)
-            items = await clients.enter_async_context(open_("dynamodb"))
-            leave_items(items.meta.events)
-            streams = await clients.enter_async_context(open_("dynamodbstreams"))
+            items = await stack.enter_async_context(open_("dynamodb"))
+            keep_raw_items(items.meta.events)
+            streams = await stack.enter_async_context(open_("dynamodbstreams"))
         yield AwsClients(items, streams, open_)
 
 
 @contextmanager
-def aws_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
-    """Turn a foreign error into one line that says what was being done.
+def aws_errors(work: str, service: str = "DynamoDB") -> Iterator[None]:
+    """Turn the SDK's errors into one line that names the service and the work.
 
-    Raises AwsFailed, or its children IteratorGone, ObjectGone and Throttled.
+    `work` completes "DynamoDB refused ...", such as "reading the stream". Raises AwsFailed, or
+    its subclass IteratorGone, ObjectGone or Throttled.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -113,11 +120,9 @@ def aws_errors(doing: str, service: str = "DynamoDB") -> Iterator[None]:
     except ClientError as exc:
         error = exc.response.get("Error", {})
         code = error.get("Code", "error")
-        said = f"{code}: {error.get('Message', '')}".rstrip(": ")
-        failed = IteratorGone if code in _ITERATOR_GONE else AwsFailed
-        failed = Throttled if code in _THROTTLED else failed
-        failed = ObjectGone if code in _OBJECT_GONE else failed
-        raise failed(f"{service} refused {doing}: {said}") from exc
+        reason = f"{code}: {error.get('Message', '')}".rstrip(": ")
+        failure = _FAILURES.get(code, AwsFailed)
+        raise failure(f"{service} refused {work}: {reason}") from exc
     except (BotoCoreError, ValueError) as exc:
-        said = " ".join(str(exc).split())
-        raise AwsFailed(f"{service} failed at {doing}: {said}") from exc
+        reason = " ".join(str(exc).split())
+        raise AwsFailed(f"{service} failed at {work}: {reason}") from exc

@@ -1,7 +1,7 @@
-"""A table's items as the tools read them: pages of a parallel scan, and single keys, consistent.
+"""Reads a table's items: pages of a parallel scan, items by key, whole tables.
 
-What comes out are keys as records have them and images as bytes, so that the handler's own
-encode makes the rest.
+Keys are returned as stream records have them and images as bytes, so the handler's own encode
+can do the rest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asyncsync.model import Key
 
 Attributes: TypeAlias = dict[str, dict[str, Any]]  # an item in DynamoDB JSON, B as base64 text
 
-# An item that was read: in the SDK's shape, or the text that DynamoDB sent.
+# An item in the SDK's shape, or as the JSON that DynamoDB sent.
 Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
@@ -33,10 +33,10 @@ _ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
 
 @dataclass(frozen=True, slots=True)
 class ItemPage:
-    """Items, what is still to be asked for, and what reading them consumed."""
+    """The items of one read, and the read capacity units that it consumed."""
 
     items: Sequence[Item]
-    rest: Any  # where to go on, or the keys that were not read; falsy where all is done
+    rest: Any  # the key to continue after, or the keys not read; falsy when complete
     units: float
 
 
@@ -48,9 +48,9 @@ async def scan_page(
     after: Any,
     limit: int | None = None,
 ) -> ItemPage:
-    """Read one page of a segment, from its beginning or after a key in the SDK's shape.
+    """Read one page of a segment, from its start or after a key in the SDK's shape.
 
-    Not consistently, at half the price: what such a read has missed, the stream brings.
+    The read is eventually consistent, at half the price: the stream brings what it misses.
     """
     request: dict[str, Any] = {"TableName": table, "ReturnConsumedCapacity": "TOTAL"}
     if segments > 1:
@@ -70,10 +70,10 @@ async def read_keys(
     clients: AwsClients, table: str, keys: Sequence[Any], *, consistent: bool = True
 ) -> ItemPage:
     """Read up to 100 items by their keys in the SDK's shape."""
-    wanted: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
+    request: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
     with aws_errors(f"reading items of table {table}"), raw_items():
         answer = await clients.items.batch_get_item(
-            RequestItems=wanted, ReturnConsumedCapacity="TOTAL"
+            RequestItems=request, ReturnConsumedCapacity="TOTAL"
         )
     unread: Any = answer.get("UnprocessedKeys", {})
     units = sum(each.get("CapacityUnits", 0.0) for each in answer.get("ConsumedCapacity", []))
@@ -82,7 +82,7 @@ async def read_keys(
 
 
 async def scan(clients: AwsClients, table: str) -> AsyncIterator[Attributes]:
-    """Read every item consistently, in DynamoDB JSON."""
+    """Yield every item of a table, read consistently, in DynamoDB JSON."""
     request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
     while True:
         with aws_errors(f"scanning table {table}"):
@@ -104,27 +104,27 @@ async def get_item(clients: AwsClients, table: str, key: Attributes) -> Attribut
 
 
 def consistent_reads(clients: AwsClients, table: str, budget: ReadBudget) -> ReadItems:
-    """Read items by key as a repair asks for them, each key's answer in its place.
+    """Return a function that reads items consistently, as a repair must.
 
-    The function raises AwsFailed where one cannot be read.
+    The function raises AwsFailed.
     """
     return _reads(partial(read_keys, clients, table), budget)
 
 
 def eventual_reads(clients: AwsClients, table: str, budget: ReadBudget) -> ReadItems:
-    """Read items by key at half the price; a write of the last second may be missed."""
+    """Return the same at half the price; it may miss a write of the last second."""
     return _reads(partial(read_keys, clients, table, consistent=False), budget)
 
 
 def _reads(ask: Callable[[Sequence[Any]], Awaitable[ItemPage]], budget: ReadBudget) -> ReadItems:
     async def read(keys: Sequence[Key]) -> list[bytes | None]:
         items: list[Item] = []
-        wanted: Sequence[Any] = [sdk_key(key) for key in keys]
-        while wanted:
-            answer = await budget.read(partial(ask, wanted))
-            items += answer.items
-            wanted = answer.rest
-            if wanted:
+        unread: Sequence[Any] = [sdk_key(key) for key in keys]
+        while unread:
+            page = await budget.read(partial(ask, unread))
+            items += page.items
+            unread = page.rest
+            if unread:
                 await budget.back_off()
         return in_order(keys, items)
 
@@ -132,10 +132,10 @@ def _reads(ask: Callable[[Sequence[Any]], Awaitable[ItemPage]], budget: ReadBudg
 
 
 def in_order(keys: Sequence[Key], items: Sequence[Item]) -> list[bytes | None]:
-    """Give each key its item's image; None where there is none.
+    """Return the image of each key's item, in the keys' order; None where there is none.
 
-    Keys are the same where DynamoDB says so: numbers by value. Raises AwsFailed where an
-    item was not asked for, because the one that was would be taken for deleted.
+    Keys are equal as DynamoDB compares them: numbers by value. Raises AwsFailed for an item
+    that was not asked for: the item it was returned for would otherwise count as deleted.
     """
     images: dict[object, bytes | None] = dict.fromkeys([_identity(key) for key in keys])
     for item in items:
@@ -147,11 +147,11 @@ def in_order(keys: Sequence[Key], items: Sequence[Item]) -> list[bytes | None]:
 
 
 def _identity(key: Key) -> object:
-    return tuple([Decimal(text) if tag == "N" else text for _, tag, text in key])
+    return tuple([Decimal(value) if tag == "N" else value for _, tag, value in key])
 
 
 def key_of(item: Item, names: Sequence[str]) -> Key:
-    """Take the key out of an item; bytes, as the SDK has them, become their base64 text."""
+    """Return an item's key; the SDK's bytes become base64 strings."""
     if isinstance(item, Raw):
         fields = _FIELDS.decode(item)
         item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
@@ -159,43 +159,43 @@ def key_of(item: Item, names: Sequence[str]) -> Key:
 
 
 def _key_attribute(name: str, attribute: Mapping[str, Any]) -> tuple[str, str, str]:
-    ((tag, held),) = attribute.items()
-    return name, tag, held if isinstance(held, str) else b64encode(held).decode()
+    ((tag, value),) = attribute.items()
+    return name, tag, value if isinstance(value, str) else b64encode(value).decode()
 
 
 def sdk_key(key: Key) -> dict[str, dict[str, Any]]:
-    """Write a key as the SDK takes it."""
-    return {name: {tag: b64decode(text) if tag == "B" else text} for name, tag, text in key}
+    """Convert a key to the SDK's shape."""
+    return {name: {tag: b64decode(value) if tag == "B" else value} for name, tag, value in key}
 
 
 def sdk_attributes(attributes: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    """Write key attributes in DynamoDB JSON as the SDK takes them."""
+    """Convert key attributes from DynamoDB JSON to the SDK's shape."""
     return sdk_key(key_of(attributes, sorted(attributes)))
 
 
 def image_of(item: Item) -> bytes:
-    """Return an item as the image that a stream record would have."""
+    """Return the image that the item's stream record would have."""
     return bytes(item) if isinstance(item, Raw) else _encode(item)
 
 
-# Bytes become base64 text, as in DynamoDB's own JSON: 3 us an item where orjson, which asks a
-# function of ours for each of them, takes 6 (measured, 1 KB with three).
+# msgspec writes bytes as base64 strings, as DynamoDB's JSON has them, in 3 us an item. orjson
+# calls a Python function for each of them and takes 6 (measured: 1 KB with three of them).
 _encode = msgspec.json.Encoder().encode
 
 
 def json_attributes(item: Mapping[str, Any]) -> Attributes:
-    """Write binary values as base64 text, as DynamoDB's own JSON has them."""
-    return {name: _json_value(value) for name, value in item.items()}
+    """Convert an item from the SDK's shape to DynamoDB JSON: bytes become base64 strings."""
+    return {name: _json_attribute(attribute) for name, attribute in item.items()}
 
 
-def _json_value(value: Any) -> Any:
-    ((tag, held),) = value.items()
+def _json_attribute(attribute: Any) -> Any:
+    ((tag, value),) = attribute.items()
     if tag == "B":
-        held = b64encode(held).decode()
+        value = b64encode(value).decode()
     elif tag == "BS":
-        held = [b64encode(each).decode() for each in held]
+        value = [b64encode(member).decode() for member in value]
     elif tag == "L":
-        held = [_json_value(each) for each in held]
+        value = [_json_attribute(member) for member in value]
     elif tag == "M":
-        held = json_attributes(held)
-    return {tag: held}
+        value = json_attributes(value)
+    return {tag: value}

@@ -1,4 +1,4 @@
-"""A stream's shards and their records, in the shape of Lambda's events."""
+"""Reads a stream: its shards, and their records in the shape of Lambda's events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asyncsync.aws.items import json_attributes
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard of a stream; its parent may be trimmed already."""
+    """A shard of a stream; its parent may be trimmed already."""
 
     shard_id: str
     parent: str | None
@@ -21,7 +21,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records in Lambda's shape, and where to go on: None at the end of a closed shard."""
+    """Records in Lambda's shape, and the next iterator: None at the end of a closed shard."""
 
     records: list[dict[str, Any]]
     iterator: str | None
@@ -29,37 +29,37 @@ class RecordPage:
 
 async def shards(clients: AwsClients, stream_arn: str) -> list[Shard]:
     """List a stream's shards, parents before their children."""
-    found: list[Shard] = []
+    listing: list[Shard] = []
     request: dict[str, Any] = {"StreamArn": stream_arn}
     while True:
         with aws_errors("describing the stream"):
             answer = await clients.streams.describe_stream(**request)
         stream = answer["StreamDescription"]
-        found += [
+        listing += [
             Shard(each["ShardId"], each.get("ParentShardId")) for each in stream.get("Shards", [])
         ]
         last = stream.get("LastEvaluatedShardId")
         if not last:
-            return found
+            return listing
         request["ExclusiveStartShardId"] = last
 
 
 async def shard_iterator(
     clients: AwsClients, stream_arn: str, shard_id: str, after: str | None = None
 ) -> str:
-    """Begin to read a shard at its oldest record, or after a sequence number."""
-    place: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
+    """Return an iterator at a shard's oldest record, or after a sequence number."""
+    position: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
     if after is not None:
-        place = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": after}
+        position = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": after}
     with aws_errors(f"opening shard {shard_id}"):
         answer = await clients.streams.get_shard_iterator(
-            StreamArn=stream_arn, ShardId=shard_id, **place
+            StreamArn=stream_arn, ShardId=shard_id, **position
         )
     return answer["ShardIterator"]
 
 
 async def read_page(clients: AwsClients, stream_arn: str, iterator: str) -> RecordPage:
-    """Read the next records of a shard, at most 1 000."""
+    """Read the next records of a shard, at most 1,000."""
     with aws_errors("reading the stream"):
         answer = await clients.streams.get_records(ShardIterator=iterator)
     records = [lambda_record(each, stream_arn) for each in answer["Records"]]
@@ -67,7 +67,7 @@ async def read_page(clients: AwsClients, stream_arn: str, iterator: str) -> Reco
 
 
 def lambda_record(record: Mapping[str, Any], stream_arn: str) -> dict[str, Any]:
-    """Write an SDK's stream record as Lambda's events have it."""
+    """Convert a stream record from the SDK's shape to that of Lambda's events."""
     change = dict(record["dynamodb"])
     created = change.get("ApproximateCreationDateTime")
     if isinstance(created, datetime):
@@ -75,11 +75,11 @@ def lambda_record(record: Mapping[str, Any], stream_arn: str) -> dict[str, Any]:
     for name in ("Keys", "NewImage", "OldImage"):
         if name in change:
             change[name] = json_attributes(change[name])
-    made = {**record, "dynamodb": change, "eventSourceARN": stream_arn}
+    converted = {**record, "dynamodb": change, "eventSourceARN": stream_arn}
     identity = record.get("userIdentity")
     if identity:
-        made["userIdentity"] = {
+        converted["userIdentity"] = {
             "type": identity.get("Type"),
             "principalId": identity.get("PrincipalId"),
         }
-    return made
+    return converted

@@ -1,4 +1,4 @@
-"""What a tool needs to know of a table: its name, its primary key and its stream."""
+"""Describes a table: its primary key, its stream and its size."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from asyncsync.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What the tools need to know of a table."""
+    """A table's description, as far as the tools need it."""
 
     name: str
     keys: tuple[str, ...]
-    stream_arn: str | None
+    stream_arn: str | None  # None where the stream is off
     view_type: str | None
     arn: str = ""
     types: Mapping[str, str] = field(default_factory=dict)  # of the key attributes: S, N or B
-    items: int = 0  # about: DynamoDB counts every six hours
+    items: int = 0  # approximate: DynamoDB counts every six hours
     size_bytes: int = 0
 
 
 async def describe_table(clients: AwsClients, name: str) -> Table:
-    """Return a table's key and stream."""
+    """Describe a table.
+
+    Raises AwsFailed.
+    """
     with aws_errors(f"describing table {name}"):
         answer = await clients.items.describe_table(TableName=name)
     table = answer["Table"]

@@ -1,7 +1,7 @@
-"""What the table holds, as entries: made by the handler's own encode, so there is one copy.
+"""Makes entries of a table's items, with the handler's own encode, so both write the same copy.
 
-An item that was read from the table is handed over as a record without a version would be.
-Template, key function, transform, value format and expiry are the mirror's.
+An item from the table is encoded like a stream record without a version. Key template, key
+function, transform, value format and expiry are the mirror's.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from asyncsync.errors import ConfigError
 from asyncsync.fence import NO_VERSION, RANK_REJECT, read_fence
 from asyncsync.model import Entry, Key, SequenceNumber, Stream, StreamRecord
 
-# DynamoDB reads so many items at once (API_BatchGetItem).
+# The most keys of one read (DynamoDB API reference, BatchGetItem).
 KEYS_MAX = 100
 
-# Items' images by key, read consistently, in the keys' order; None where there is no item.
+# Reads items by key and returns their images in the keys' order, None where there is no item.
 ReadItems: TypeAlias = Callable[[Sequence[Key]], Awaitable[Sequence[bytes | None]]]
 
 
@@ -63,10 +63,9 @@ def entries_of(
 
 
 def version_in(fence: bytes | None) -> tuple[bytes, bytes] | None:
-    """Return the version that a fence holds and its rank.
+    """Return a fence's version and rank; None where its format is unknown.
 
-    Where there is no fence, or a reader's claim that has no version, it is NO_VERSION at rank
-    0. None where the content is none of this format.
+    Without a fence, or with a reader's claim, they are NO_VERSION and the lowest rank.
     """
     if fence is None:
         return NO_VERSION, RANK_REJECT
@@ -75,12 +74,12 @@ def version_in(fence: bytes | None) -> tuple[bytes, bytes] | None:
 
 
 def refuse_without_fence(config: Config) -> None:
-    """Refuse to write beside a stream where nothing says what is newer.
+    """Refuse to fill or repair a copy that has no fences.
 
     Raises ConfigError.
     """
     if config.fence == "off":
         raise ConfigError(
-            "fills and repairs need ASYNCSYNC_FENCE=on: without the fence they could put an "
-            "older value over a newer one"
+            "fills and repairs need ASYNCSYNC_FENCE=on: without fences an older value could "
+            "replace a newer one"
         )

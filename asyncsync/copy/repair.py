@@ -1,9 +1,9 @@
-"""Repair: make a key hold what the table holds, whatever record was applied last.
+"""Repair: make a key equal the table, whatever record was applied last.
 
-In this order, which is what keeps it right beside a stream: read the fence and the value; read
-the item consistently; write, or remove, only where both are still what they were, within a
-minute. The fence keeps its version, takes rank 2, a new nonce and a full life. Where anything
-changed, all of it is done again; a key is never taken for repaired because it was changed.
+The order of the steps keeps it right beside a stream: read the fence and the value; read the
+item consistently; write or remove only if both are unchanged, within a minute. The fence keeps
+its version and takes rank 2, a new nonce and a full lifetime. If either has changed, all steps
+run again: a change by others never counts as a repair.
 """
 
 from __future__ import annotations
@@ -25,21 +25,15 @@ from asyncsync.copy.entries import (
 from asyncsync.copy.reader import ABSENT, read_pairs, slot_of
 from asyncsync.fence import NONCE_DIGITS, RANK_RECORD, RANK_REPAIR, write_fence
 from asyncsync.mirror import Mirror
-from asyncsync.model import (
-    APPLIED,
-    Call,
-    Entry,
-    Key,
-    Outcome,
-)
+from asyncsync.model import APPLIED, Call, Entry, Key, Outcome
 
 SCRIPT = Path(__file__).with_name("repair.lua").read_bytes()
 
-# A witness older than this is not acted on: far less than a fence lives, so that one that was
-# written and has ended meanwhile cannot be taken for none.
-WITHIN_S = 60.0
+# The oldest snapshot that a write may act on. It is far less than a fence's lifetime: else a
+# fence could be written and expire unseen.
+SNAPSHOT_AGE_S_MAX = 60.0
 
-# A key that changes as often as this while it is being repaired is in the stream's hands.
+# After this many changes during a repair, leave the key to the stream.
 ATTEMPTS_MAX = 5
 
 RepairKind: TypeAlias = Literal["repaired", "past", "rejected", "changed", "foreign", "failed"]
@@ -47,10 +41,10 @@ RepairKind: TypeAlias = Literal["repaired", "past", "rejected", "changed", "fore
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A key to be repaired.
+    """A key to repair, perhaps with a version (without its rank).
 
-    With a version (rank not included), nothing is to do where the fence is past it, which is
-    higher, or the same at rank 1 or 2; else the fence is left at it.
+    A fence that is past the version (higher, or equal at rank 1 or 2) needs no repair; a
+    repair else leaves the fence at the version.
     """
 
     key: Key
@@ -59,25 +53,25 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What became of a target.
+    """A target's result.
 
-    repaired: the copy holds what the table held; past: the fence is past the version; rejected:
-    it cannot be encoded, and the key holds no value. Not known to be right are: changed, it
-    was at every attempt; foreign, its fence is of a format that is not known here; failed,
-    Redis did not confirm it.
+    The key is right where it is repaired (the copy equals the table), past (the fence is past
+    the version) or rejected (the item cannot be encoded, and the key has no value). It may be
+    wrong where it is changed (on every attempt), foreign (its fence is of an unknown format) or
+    failed (Redis did not confirm the write).
     """
 
     target: Target
     kind: RepairKind
-    name: bytes = b""  # the Redis key; empty where none can be made
+    name: bytes = b""  # the Redis key; empty where the item has none
     reason: str = ""
 
 
 class Repairer:
-    """Repairs keys of one table's copy, on a connection of its own; one call at a time.
+    """Repairs keys of one table's copy over its own connection; one call at a time.
 
-    A dry run answers what would be repaired and writes nothing. Raises ConfigError where
-    the fence is off.
+    A dry run returns what would be repaired and writes nothing. Raises ConfigError where the
+    fence is off.
     """
 
     def __init__(
@@ -99,39 +93,41 @@ class Repairer:
         self._store = mirror.new_store(SCRIPT)
 
     async def repair(self, targets: Sequence[Target]) -> list[Repaired]:
-        """Repair each target, none of them twice; the answers are in the targets' order.
+        """Repair targets, each key once; return the results in the targets' order.
 
         Raises StoreRefused, ConfigError as encode does, or what reading the items raises.
         """
         assert len({each.key for each in targets}) == len(targets), "one target a key"
-        done: list[Repaired] = []
+        results: list[Repaired] = []
         for first in range(0, len(targets), KEYS_MAX):
-            done += await self._repair_few(targets[first : first + KEYS_MAX])
-        return done
+            results += await self._repair_few(targets[first : first + KEYS_MAX])
+        return results
 
     def close(self) -> None:
-        """Throw the connection away."""
+        """Close the connection."""
         self._store.close()
 
     async def _repair_few(self, targets: Sequence[Target]) -> list[Repaired]:
         items = self._entries([(target.key, None) for target in targets])
         repairs = [_Repair(*pair) for pair in zip(targets, items, strict=True)]
         for _ in range(ATTEMPTS_MAX):
-            unanswered = [repair for repair in repairs if repair.answer is None]
-            if not unanswered:
+            unfinished = [repair for repair in repairs if repair.result is None]
+            if not unfinished:
                 break
-            await self._attempt(unanswered)
-        return [r.answer or r.result("changed", "it changed every time") for r in repairs]
+            await self._attempt(unfinished)
+        changed = "it changed on every attempt"
+        return [repair.result or repair.make_result("changed", changed) for repair in repairs]
 
     async def _attempt(self, repairs: Sequence[_Repair]) -> None:
-        """Read the copy, then the items, then write; a key that changed gets no answer."""
+        """Read the copy, then the items, then write; a key that changed gets no result."""
         mirror = self._mirror
-        end_s, wall_end_s = mirror.clock() + WITHIN_S, mirror.wall_clock() + WITHIN_S
+        end_s = mirror.clock() + SNAPSHOT_AGE_S_MAX
+        wall_end_s = mirror.wall_clock() + SNAPSHOT_AGE_S_MAX
         snapshots = await read_pairs(self._store, [r.names for r in repairs], self._config, end_s)
         for repair, snapshot in zip(repairs, snapshots, strict=True):
             repair.snapshot = snapshot
-            repair.answer = _answer_before_reading(repair)
-        repairs = [repair for repair in repairs if repair.answer is None]
+            repair.result = _result_of_snapshot(repair)
+        repairs = [repair for repair in repairs if repair.result is None]
         if not repairs:
             return
 
@@ -141,7 +137,7 @@ class Repairer:
         items = self._entries(list(zip(keys, images, strict=True)))
         for repair, item in zip(repairs, items, strict=True):
             repair.item = item
-        # The one clock stands still while a machine sleeps, the other may be set back.
+        # The monotonic clock stops while a machine sleeps; the wall clock may be set back.
         left_s = min(end_s - mirror.clock(), wall_end_s - mirror.wall_clock())
         await self._write(repairs, mirror.clock() + left_s)
 
@@ -152,10 +148,10 @@ class Repairer:
             outcomes = (await self._store.apply(calls, len(calls), end_s)).outcomes
         for repair, outcome in zip(repairs, outcomes, strict=True):
             if outcome.kind != "fenced":
-                repair.answer = _answer(repair, outcome)
+                repair.result = _result_of_write(repair, outcome)
 
     def _write_call(self, at: int, repair: _Repair) -> Call:
-        """One key a call: the old value goes along with the new one, and both may be 400 KB."""
+        """Make a call for one key: it carries the old and the new value, each up to 400 KB."""
         names, snapshot, entry = repair.names, repair.snapshot, repair.item.entry
         assert entry is not None, "a key that had a name has one again"
         assert entry.name == names.name, "a key function gives a key one name"
@@ -178,11 +174,11 @@ class Repairer:
     def _fence(self, repair: _Repair) -> bytes:
         """Return the fence to leave.
 
-        A removal because the item cannot be encoded claims nothing: version and rank stay, so
-        that a deployment that can encode it may still write the same record.
+        Where the item cannot be encoded, version and rank stay: a deployment that can encode it
+        may then still write the same record.
         """
         parts = version_in(repair.snapshot.fence)
-        assert parts is not None, "what is not understood is left alone"
+        assert parts is not None, "a foreign fence gets its result before reading"
         version, rank = parts
         if not repair.item.fault:
             version, rank = max(version, repair.target.version), RANK_REPAIR
@@ -194,42 +190,42 @@ class Repairer:
 
 
 class _Repair:
-    """One key while it is repaired: its names, snapshot and item, and in the end its answer."""
+    """One key during its repair: names, snapshot, item and, in the end, the result."""
 
     def __init__(self, target: Target, item: ItemEntry) -> None:
         self.target = target
-        self.item = item  # without an image until the table has been read
+        self.item = item  # made without an image until the table has been read
         self.snapshot = ABSENT
         self._names = item.entry
-        self.answer = None if item.entry else self.result("rejected", item.fault)
+        self.result = None if item.entry else self.make_result("rejected", item.fault)
 
     @property
     def names(self) -> Entry:
         """The key's entry, for the names of its value and its fence."""
-        assert self._names is not None, "a key without a name is answered at once"
+        assert self._names is not None, "a key without a name gets its result at once"
         return self._names
 
-    def result(self, kind: RepairKind, reason: str = "") -> Repaired:
-        """Make this key's answer."""
+    def make_result(self, kind: RepairKind, reason: str = "") -> Repaired:
+        """Make this key's result."""
         name = self._names.name if self._names else b""
         return Repaired(self.target, kind, name, reason)
 
 
-def _answer(repair: _Repair, outcome: Outcome) -> Repaired:
+def _result_of_write(repair: _Repair, outcome: Outcome) -> Repaired:
     if outcome.kind == "failed":
-        return repair.result("failed", f"{outcome.error}: {outcome.reason}")
+        return repair.make_result("failed", f"{outcome.error}: {outcome.reason}")
     if repair.item.fault:
-        return repair.result("rejected", repair.item.fault)
-    return repair.result("repaired")
+        return repair.make_result("rejected", repair.item.fault)
+    return repair.make_result("repaired")
 
 
-def _answer_before_reading(repair: _Repair) -> Repaired | None:
+def _result_of_snapshot(repair: _Repair) -> Repaired | None:
     """Return what the snapshot alone decides; None where the item has to be read."""
     target, snapshot = repair.target, repair.snapshot
     if snapshot.error:
-        return repair.result("failed", snapshot.error)
+        return repair.make_result("failed", snapshot.error)
     if version_in(snapshot.fence) is None:
-        return repair.result("foreign", "its fence is of a format not known here")
+        return repair.make_result("foreign", "its fence has an unknown format")
     if target.version and (snapshot.fence or b"") >= target.version + RANK_RECORD:
-        return repair.result("past")
+        return repair.make_result("past")
     return None

@@ -1,4 +1,4 @@
-"""A mirror with its own key and transform: what a command writes is what its handler writes."""
+"""With a key function and a transform, every command writes what the handler writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.tables import Item, load, make_table
 
 TABLE = "Own"
 
-# The items of a run whose values are of every kind; an older DynamoDB Local takes no empty text.
+# Items with values of every kind; an older DynamoDB Local refuses empty strings.
 ITEMS: list[Item] = [
     each.item for each in make_changes(60, 60, SEED) if each.item and each.item["Odd"] != {"S": ""}
 ]
@@ -36,7 +36,7 @@ def name_of(keys: Mapping[str, AttributeValue]) -> str:
 
 
 def public(item: dict[str, object]) -> dict[str, object] | None:
-    """Leave one in seven out, and of the rest the points; twice the number is new."""
+    """Leave out one item in seven and every item's points; add twice the number."""
     number: Any = item["Number"]
     if number % 7 == 0:
         return None
@@ -65,7 +65,7 @@ async def by_redrive(url: str, mirror: Mirror, folder: Path) -> bool:
 
 
 def records() -> list[Any]:
-    """The stream's record of each item."""
+    """Return the stream's record of each item."""
     return [
         record(
             int(each["Number"]["N"]),
@@ -78,7 +78,7 @@ def records() -> list[Any]:
 
 
 def copy_of(client: redis.Redis) -> dict[str, Any]:
-    """Every value by its name, decoded: a read gives attributes in an order of its own."""
+    """Return every value by name, decoded: a read may return attributes in another order."""
     names = [bytes(name) for name in client.scan_iter() if not bytes(name).endswith(b"!f")]
     values: Any = client.mget(names) if names else []
     return {name.decode(): from_json(value) for name, value in zip(names, values, strict=True)}
@@ -102,7 +102,7 @@ async def test_what_a_command_writes_is_what_the_handler_writes(
     assert await mirror.handle(event(records()), None) == {"batchItemFailures": []}
     written = copy_of(real_client)
     real_client.flushall()
-    # What stands there is to become what the table holds: one left out, one of no item.
+    # Stale values: one of an item that is left out, one without an item.
     if command is by_audit:
         real_client.set("player/7", '{"Number": 7}')
         real_client.set("player/1000", '{"Number": 1000}')

@@ -490,11 +490,11 @@ MUTANTS = (
         "edges/test_cluster.py",
     ),
     # --- fill and repair ----------------------------------------------------------------------
-    Mutant("a fence stops a fill", "copy/fill.lua", "if held[i] and", "if false and", FILL),
+    Mutant("a fence stops a fill", "copy/fill.lua", "if fence_seen and", "if false and", FILL),
     Mutant(
         "a reader's claim stops no fill",
         "copy/fill.lua",
-        "string.sub(held[i], 1, 1) ~= '0'",
+        "string.sub(fence_seen, 1, 1) ~= '0'",
         "true",
         FILL,
     ),
@@ -508,28 +508,28 @@ MUTANTS = (
     Mutant(
         "a repair writes only where the fence is what it was",
         "copy/repair.lua",
-        "(held[2] or '') ~= was or ",
+        "(fence_now or '') ~= fence_seen or ",
         "",
         REPAIR,
     ),
     Mutant(
         "and only where the value is",
         "copy/repair.lua",
-        " or (held[1] and '1' or '') ~= there or (held[1] or '') ~= before",
+        " or has_value ~= had_value or (value_now or '') ~= value_seen",
         "",
         REPAIR,
     ),
     Mutant(
         "it leaves a fence of its own",
         "copy/repair.lua",
-        "redis.pcall('SET', KEYS[2], fence, 'EX', life)",
+        "redis.pcall('SET', KEYS[2], fence, 'EX', fence_ttl)",
         "1",
         REPAIR,
     ),
     Mutant(
         "a refused repair leaves the fence",
         "copy/repair.lua",
-        "if not (type(done) == 'table' and done.err) then",
+        "if not (type(reply) == 'table' and reply.err) then",
         "if true then",
         REPAIR,
     ),
@@ -725,15 +725,15 @@ MUTANTS = (
     Mutant(
         "audit takes a number for ours only as DynamoDB writes it",
         "copy/names.py",
-        "or not _NUMBER.fullmatch(text)",
+        "or not _NUMBER.fullmatch(digits)",
         "",
         NAMES,
     ),
     Mutant(
         "audit takes no number for ours that DynamoDB would refuse",
         "copy/names.py",
-        "return digits <= _DIGITS_MAX and",
-        "return",
+        "len(significant) <= _DIGITS_MAX and _EXPONENT_MIN",
+        "_EXPONENT_MIN",
         NAMES,
     ),
     Mutant(
@@ -760,8 +760,8 @@ MUTANTS = (
     Mutant(
         "audit scans every node's names",
         "copy/reader.py",
-        "for _, slots in groupby(held, key=lambda each: each[0])]",
-        "for _, slots in groupby(held, key=lambda each: each[0])][:1]",
+        "for _, slots in groupby(owners, key=lambda owner: owner[0])]",
+        "for _, slots in groupby(owners, key=lambda owner: owner[0])][:1]",
         AUDIT,
     ),
     Mutant(
