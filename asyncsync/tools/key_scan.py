@@ -44,7 +44,7 @@ class KeyScan(Generic[T]):
         """Return the state to resume from, as JSON."""
         return {
             "servers": self.servers,
-            "trail": self.cursors.document(),
+            "cursors": self.cursors.document(),
             "beginnings": self.beginnings,
         }
 
@@ -58,7 +58,7 @@ async def open_scan(
     """
     nodes = await copy.nodes()
     servers = await copy.servers(nodes) if is_saved else []
-    before = document.get("trail", {})
+    before = document.get("cursors", {})
     is_resumed = all(servers) and document.get("servers") == servers
     was_begun = before.get("next", 0) > 0
     beginnings = document.get("beginnings", 0) + (was_begun and not is_resumed)

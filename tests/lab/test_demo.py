@@ -15,7 +15,6 @@ import orjson
 import pytest
 import redis
 
-from asyncsync.aws.clients import json_attributes
 from asyncsync.aws.items import json_attributes
 from asyncsync.cli.main import main
 from asyncsync.lab.compare import compare, from_dynamodb_json, from_json, plain_item

@@ -8,7 +8,7 @@ never touched. The saved state is of one moment: cursors, and the counts of all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from math import ceil
@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import consistent_reads, eventual_reads
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.names import KeyNames
@@ -73,9 +73,9 @@ class AuditOptions:
 
 
 async def audit(
+    clients: AwsClients,
     options: AuditOptions,
     mirror: Mirror,
-    env: Mapping[str, str],
     output: Output,
     time_left: TimeLeft = unlimited,
 ) -> bool:
@@ -83,21 +83,6 @@ async def audit(
 
     Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed,
     StoreRefused or StoreUnavailable if it cannot continue, OutOfTime if time is up.
-    """
-    async with open_clients(options.endpoint_url, env) as clients:
-        return await audit_with(clients, options, mirror, output, time_left)
-
-
-async def audit_with(
-    clients: AwsClients,
-    options: AuditOptions,
-    mirror: Mirror,
-    output: Output,
-    time_left: TimeLeft = unlimited,
-) -> bool:
-    """Compare table and copy with clients that are open already.
-
-    Raises what audit raises.
     """
     table = await describe_table(clients, options.table)
     names = KeyNames(table.name, table.keys, table.types, mirror.rules)

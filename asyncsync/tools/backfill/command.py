@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import anyio
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import consistent_reads
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.mirror import Mirror
@@ -101,9 +101,9 @@ class Run:
 
 
 async def backfill(
+    clients: AwsClients,
     options: BackfillOptions,
     mirror: Mirror,
-    env: Mapping[str, str],
     output: Output,
     time_left: TimeLeft = unlimited,
 ) -> bool:
@@ -114,21 +114,6 @@ async def backfill(
     """
     refuse_to_fill(mirror)
     _refuse_part_of_unknown(options)
-    async with open_clients(options.endpoint_url, env) as clients:
-        return await backfill_with(clients, options, mirror, output, time_left)
-
-
-async def backfill_with(
-    clients: AwsClients,
-    options: BackfillOptions,
-    mirror: Mirror,
-    output: Output,
-    time_left: TimeLeft = unlimited,
-) -> bool:
-    """Fill the copy with clients that are open already.
-
-    Raises what backfill raises.
-    """
     with first_error():
         async with AsyncExitStack() as stack:
             table = await describe_table(clients, options.table)

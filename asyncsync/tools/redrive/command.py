@@ -18,7 +18,7 @@ import anyio
 import orjson
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import consistent_reads
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.repair import Repaired, Repairer
@@ -78,9 +78,9 @@ class Unresolved:
 
 
 async def redrive(
+    clients: AwsClients,
     options: RedriveOptions,
     mirror: Mirror,
-    env: Mapping[str, str],
     output: Output,
     time_left: TimeLeft = unlimited,
 ) -> bool:
@@ -88,21 +88,6 @@ async def redrive(
 
     Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed or
     StoreRefused if it cannot continue, OutOfTime if time is up.
-    """
-    async with open_clients(options.endpoint_url, env) as clients:
-        return await redrive_with(clients, options, mirror, output, time_left)
-
-
-async def redrive_with(
-    clients: AwsClients,
-    options: RedriveOptions,
-    mirror: Mirror,
-    output: Output,
-    time_left: TimeLeft = unlimited,
-) -> bool:
-    """Redrive with clients that are open already.
-
-    Raises what redrive raises.
     """
     tally = Tally()
     table = await describe_table(clients, options.table)

@@ -8,13 +8,13 @@ key exists. Every other key is counted and left alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from msgspec import structs
 
-from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.names import KeyNames, is_fence
 from asyncsync.copy.reader import CopyReader
@@ -78,9 +78,9 @@ def classify(old: OldName) -> Fate:
 
 
 async def retire(
+    clients: AwsClients,
     options: RetireOptions,
     mirror: Mirror,
-    env: Mapping[str, str],
     output: Output,
     time_left: TimeLeft = unlimited,
 ) -> bool:
@@ -88,21 +88,6 @@ async def retire(
 
     Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed,
     StoreRefused or StoreUnavailable if it cannot continue, OutOfTime if time is up.
-    """
-    async with open_clients(options.endpoint_url, env) as clients:
-        return await retire_with(clients, options, mirror, output, time_left)
-
-
-async def retire_with(
-    clients: AwsClients,
-    options: RetireOptions,
-    mirror: Mirror,
-    output: Output,
-    time_left: TimeLeft = unlimited,
-) -> bool:
-    """Delete old keys with clients that are open already.
-
-    Raises what retire raises.
     """
     if mirror.rules.key is None and options.template == mirror.config.key:
         raise CommandRefused(f"cannot retire {options.template}: it is the template in use")
