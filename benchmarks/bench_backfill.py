@@ -58,7 +58,7 @@ from asyncsync.mirror import Mirror
 from asyncsync.tools import table_scan
 from asyncsync.tools.backfill import command
 from asyncsync.tools.backfill.command import WORKERS_MAX, BackfillOptions, backfill
-from asyncsync.tools.backfill.filler import Filler, Tally
+from asyncsync.tools.backfill.filler import Filler, FillTally
 from asyncsync.tools.mirrors import make_mirror
 from asyncsync.tools.output import Output
 from benchmarks.bench_core import timed_rounds
@@ -96,9 +96,9 @@ def body_of(page: Sequence[dict[str, Any]]) -> bytes:
     return b'{"Count":%d,"Items":[%b]}' % (len(page), b",".join(map(image_of, page)))
 
 
-async def fill_pages(mirror: Mirror, bodies: Sequence[bytes]) -> Tally:
+async def fill_pages(mirror: Mirror, bodies: Sequence[bytes]) -> FillTally:
     """Fill pages that are in memory, by as many workers as a backfill has."""
-    tally = Tally()
+    tally = FillTally()
     left = iter(bodies)
 
     async def nothing(_: object) -> list[bytes | None]:

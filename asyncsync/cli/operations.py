@@ -29,7 +29,7 @@ from asyncsync.cli.commands import TABLE_COMMANDS, TableCommand, mirror_of, tabl
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, WRONG_ARGUMENTS
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import LambdaContext, Mirror
-from asyncsync.tools.deadline import OutOfTime
+from asyncsync.tools.deadline import DeadlineReached
 from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.output import Output, ProgressText
 from asyncsync.version import __version__
@@ -72,7 +72,7 @@ def lambda_handler(event: object, context: LambdaContext | None = None) -> dict[
         log("slice_began", command=arguments.command, version=__version__)
         is_good = anyio.run(_slice, command, mirror, output, context)
         done, exit_code = True, DONE if is_good else LEFT_WORK
-    except OutOfTime as exc:
+    except DeadlineReached as exc:
         output.line(str(exc))
         done, exit_code = False, LEFT_WORK
     except (CommandRefused, ConfigError) as exc:
@@ -93,7 +93,7 @@ async def _slice(
 
     with anyio.move_on_after(remaining_s() - ANSWER_S):
         return await command(mirror, os.environ, output, lambda: remaining_s() - MARGIN_S)
-    raise OutOfTime("time is up: the work under way is done again")
+    raise DeadlineReached("time is up: the work under way is done again")
 
 
 # --- the event --------------------------------------------------------------------------------

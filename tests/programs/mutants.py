@@ -850,10 +850,10 @@ MUTANTS = (
         SLICES,
     ),
     Mutant(
-        "documents of another mark are passed over",
+        "documents of another run's id are ignored",
         "tools/state.py",
-        'if each.get("mark") == mark}',
-        "}",
+        '            if document.get("run_id") == run_id\n',
+        "",
         SLICES,
     ),
     Mutant(

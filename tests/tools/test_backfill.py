@@ -34,7 +34,13 @@ from asyncsync.mapping.event_source_mapping import EventSourceMapping, MappingSe
 from asyncsync.tools import table_scan
 from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import SEGMENT_BYTES, BackfillOptions, _segments, backfill
-from asyncsync.tools.backfill.filler import PERMANENT_TRIES, Filler, Tally, TooLate, _is_permanent
+from asyncsync.tools.backfill.filler import (
+    PERMANENT_TRIES,
+    Filler,
+    FillTally,
+    TooLate,
+    _is_permanent,
+)
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.mirrors import make_mirror
 from asyncsync.tools.run.poller import Consumer, Poller, function_of
@@ -675,7 +681,7 @@ class Hands:
         self.mirror = Mirror(
             Config(redis_url=url, **options), wall_clock=lambda: self.wall_s, emit=lambda _: None
         )
-        self.tally = Tally()
+        self.tally = FillTally()
         self.during: Any = lambda _times: None
         self.filler = Filler(self.mirror, "Players", self.read, self.tally, self.sleep)
 

@@ -20,7 +20,7 @@ from asyncsync.aws.tables import Table
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
-from asyncsync.tools.check.redis import scratch
+from asyncsync.tools.check.redis import scratch_key
 from tests.support.cache_users import set_user
 from tests.support.cluster import Cluster
 from tests.support.events import arn
@@ -219,7 +219,7 @@ def test_a_policy_that_evicts_is_told(
 def test_a_scratch_key_is_named_as_the_copys_keys_are(
     key: str, keys: tuple[str, ...], name: bytes
 ) -> None:
-    made = scratch(Config(redis_url="redis://unused", key=key), "T", keys, "n")
+    made = scratch_key(Config(redis_url="redis://unused", key=key), "T", keys, "n")
 
     assert (made.name, made.fence) == (name, b"{" + name + b"}!f")
 
@@ -312,13 +312,13 @@ def test_the_templates_mapping_is_right_in_everything(translated: Any) -> None:
     ("change", "subject", "says"),
     [
         ({"FunctionResponseTypes": []}, "answers", "set ReportBatchItemFailures"),
-        ({"MaximumRetryAttempts": -1}, "attempts", "without end"),
+        ({"MaximumRetryAttempts": -1}, "attempts", "unlimited"),
         ({"MaximumRecordAgeInSeconds": -1}, "record age", "not under 86400 s"),
         ({"MaximumRecordAgeInSeconds": 86_400}, "record age", "not under 86400 s"),
-        ({"DestinationConfig": {}}, "given up", "goes to nowhere"),
+        ({"DestinationConfig": {}}, "on failure", "go to nowhere"),
         (
             {"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:a:b:c"}}},
-            "given up",
+            "on failure",
             "keeps no records",
         ),
         ({"BisectBatchOnFunctionError": False}, "bisect", "set BisectBatchOnFunctionError"),
@@ -332,7 +332,7 @@ def test_a_mapping_that_loses_records_is_told_how(
 
     (wrong,) = [each for each in verdicts if each.state == "fix"]
     assert wrong.subject == subject
-    assert says in wrong.says
+    assert says in wrong.message
 
 
 def test_a_function_that_raises_needs_no_answers_read() -> None:
@@ -414,9 +414,9 @@ def test_a_function_is_looked_at_without_a_way_to_its_cache(
     code, said = checked(capsys, "--function", "mirror")
 
     assert code == 0
-    assert said["settings"] == "ok mirror starts with them"
+    assert said["settings"] == "ok mirror can start with them"
     assert said["readers"] == "ok no second mapping on the stream"
-    assert said["redis"].startswith("note not looked at")
+    assert said["redis"].startswith("note not checked")
     assert "SET" not in said
 
 
@@ -429,7 +429,7 @@ def test_an_endpoint_is_asked_for_the_function_too(
 
     code, said = checked(capsys, "--function", "mirror", "--endpoint-url", url)
 
-    assert (code, said["function"]) == (0, "ok mirror is there")
+    assert (code, said["function"]) == (0, "ok mirror exists")
 
 
 def test_the_functions_settings_hold_for_its_server_and_its_table(

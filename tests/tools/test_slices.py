@@ -28,12 +28,12 @@ from asyncsync.tools import table_scan
 from asyncsync.tools.audit import command as audit_module
 from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
-from asyncsync.tools.deadline import OutOfTime
+from asyncsync.tools.deadline import DeadlineReached
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.output import Output
 from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
 from asyncsync.tools.retire.command import RetireOptions, retire
-from asyncsync.tools.state import FORMAT, FileState, keep
+from asyncsync.tools.state import FORMAT, FileState, resume_or_begin
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, arn, record
 from tests.support.on_failure import discarded
@@ -85,7 +85,7 @@ async def in_slices(one: Slice, looks: int) -> tuple[bool, list[list[str]]]:
         said.append(output.lines)
         try:
             return await one(output, Ticks(looks)), said
-        except OutOfTime:
+        except DeadlineReached:
             continue
     raise AssertionError("no slice got anywhere")
 
@@ -425,7 +425,7 @@ async def test_names_are_scanned_anew_where_the_server_is_another(
     run = partial(audit, clients, options, mirror)
 
     while True:
-        with pytest.raises(OutOfTime):
+        with pytest.raises(DeadlineReached):
             await run(RecordedOutput(), Ticks(6))
         documents = documents_in(state)
         if documents["progress"]["names"]["cursors"]["tally"]["keys"] > 60:
@@ -506,7 +506,7 @@ async def test_a_sample_of_other_parts_is_not_gone_on_with(
         table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), sample=100
     )
     run = partial(audit, clients, options, mirror)
-    with pytest.raises(OutOfTime):
+    with pytest.raises(DeadlineReached):
         await run(RecordedOutput(), Ticks(1))
     draw = audit_module.draw_parts
     monkeypatch.setattr(
@@ -626,30 +626,30 @@ async def test_old_names_are_removed_in_slices(
 
 async def test_what_a_run_that_has_ended_left_is_passed_over(state: Path) -> None:
     """It saved once more after another of the same arguments had removed all."""
-    first = await keep(FileState(state), {}, {"command": "a"}, lambda: "one")
+    first = await resume_or_begin(FileState(state), {}, {"command": "a"}, lambda: "one")
     await first.save("segment-000000", {"ended": True})
     await first.remove()
     await first.save("segment-000001", {"ended": True})
 
     kept = FileState(state)
-    second = await keep(kept, await kept.load(), {"command": "a"}, lambda: "two")
+    second = await resume_or_begin(kept, await kept.load(), {"command": "a"}, lambda: "two")
 
     assert not second.is_resumed
     assert second.document("segment-000001") == {}
     await second.save("segment-000001", {"ended": False})
-    third = await keep(FileState(state), await kept.load(), {"command": "a"})
-    assert third.document("segment-000001") == {"ended": False, "mark": "two"}
+    third = await resume_or_begin(FileState(state), await kept.load(), {"command": "a"})
+    assert third.document("segment-000001") == {"ended": False, "run_id": "two"}
 
 
 async def test_two_runs_that_began_at_once_leave_nothing_out(state: Path) -> None:
-    one = await keep(FileState(state), {}, {"command": "a"}, lambda: "one")
-    two = await keep(FileState(state), {}, {"command": "a"}, lambda: "two")
+    one = await resume_or_begin(FileState(state), {}, {"command": "a"}, lambda: "one")
+    two = await resume_or_begin(FileState(state), {}, {"command": "a"}, lambda: "two")
     await two.save("segment-000001", {"ended": True})
     await one.save("segment-000000", {"ended": True})
 
     documents = await FileState(state).load()
-    assert documents["run"] == {"format": FORMAT, "command": "a", "mark": "one"}
-    kept = await keep(FileState(state), documents, {"command": "a"})
+    assert documents["run"] == {"format": FORMAT, "command": "a", "run_id": "one"}
+    kept = await resume_or_begin(FileState(state), documents, {"command": "a"})
     assert kept.document("segment-000000")["ended"]
     assert kept.document("segment-000001") == {}  # done again: safe, and twice the work
 

@@ -197,7 +197,7 @@ async def staged(
         stage = Stage(options, output, clients, table, journal, ours, usual, handler)
         if options.redis_url is not None and not options.keep:
             stack.push_async_callback(_remove_keys, stage)
-        mirror = Mirror(ours.config, connect=ours.connect, emit=stage.progress.take)
+        mirror = Mirror(ours.config, connect=ours.connect, emit=stage.progress.read_log)
         stack.callback(mirror.close)
         stage.consumers += [
             Consumer(ours.mapping, function_of(mirror, INVOCATION_TIMEOUT_S), _watch_ours(stage)),

@@ -1,6 +1,6 @@
-"""What one seed is about: settings of the mirror and the mapping, and the size of its history.
+"""The scenario of one seed: settings of the mirror and the mapping, and the history's size.
 
-Everything here is drawn before the run begins, so that a seed's first line can say it.
+All of it is drawn before the run begins, so that a seed's first line can print it.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ from asyncsync.mapping.event_source_mapping import MappingSettings
 
 Tool: TypeAlias = Literal["backfill", "audit", "redrive"]
 
-# What begins each tool at some moment of a run.
+# The fault that begins a run of each tool.
 BEGINS: dict[Tool, Fault] = {
     "backfill": Fault.BACKFILL_BEGINS,
     "audit": Fault.AUDIT_BEGINS,
     "redrive": Fault.REDRIVE_BEGINS,
 }
 
-# Under 24 h, as the template holds it: a fence must outlive every record.
+# Under 24 h, as in the template: a fence must outlive every record.
 RECORD_AGE_MAX_S = 80_000
 
 
 @dataclass(frozen=True, slots=True)
 class ToolSettings:
-    """What is run beside the mappings, and how."""
+    """The tools that run beside the mappings, and their settings."""
 
     begin: tuple[Tool, ...]
-    read_s: float  # until the table answers, on average
-    max_latency_s: float  # the same, and until a request of theirs arrives, at worst
+    read_s: float  # until the table answers
+    max_latency_s: float  # of a slow read, and of a tool's slow request
     segments: int
     page_items: int | None
-    settle_s: float
-    audit_mends: bool  # what is destroyed, in place of a replay
+    recheck_after_s: float
+    audit_recovers: bool  # an audit repairs what was destroyed; else a replay does
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One run's settings."""
+    """The settings of one run."""
 
     config: Config
     mapping: MappingSettings
-    items: int  # that change
-    idle: int  # items that hardly ever do
+    items: int  # that change often
+    idle: int  # items that hardly ever change
     before: bool  # the table has items from before the stream
     changes: int
     gap_s: float  # between two changes, on average
     timeout_s: float  # the function's
-    transforms: bool  # through a user's transform
+    transforms: bool  # with a user's transform
     quiet_day: bool  # a pause in the middle in which every fence expires
     tools: ToolSettings
 
@@ -64,22 +64,25 @@ class Scenario:
             f"batch {mapping.batch_size}, factor {mapping.parallelization_factor}, "
             f"attempts {mapping.retry_attempts_max}, age {mapping.record_age_max_s} s, "
             f"bisect {mapping.bisect}"
-            + (", a cluster's endpoint" if config.redis_cluster else "")
-            + (", through a transform" if self.transforms else "")
-            + (f", values live {config.ttl_s} s" if config.ttl_s else "")
+            + (", cluster endpoint" if config.redis_cluster else "")
+            + (", with a transform" if self.transforms else "")
+            + (f", values expire after {config.ttl_s} s" if config.ttl_s else "")
             + (", with a quiet day" if self.quiet_day else "")
-            + "".join(f", {name}" for name in self.tools.begin)
+            + "".join(f", {tool}" for tool in self.tools.begin)
         )
 
 
 def draw(chance: Random, faults: Faults) -> Scenario:
-    """Draw a scenario that fits a faults: what can be waited for, ends."""
+    """Draw a scenario that fits the faults: a run that waits for something must end.
+
+    Switches off the faults that make no sense in it. The order of the draws is part of every seed.
+    """
     mode = chance.choice(("mirror", "mirror", "mirror", "refresh", "invalidate"))
     value = chance.choice(("json", "json", "json", "dynamodb-json"))
     on_failure = chance.choice(("report", "report", "report", "raise"))
     config = Config(
         redis_url="redis://simulated",
-        mode=mode,  # type: ignore[arg-type] # one of the words above, as below
+        mode=mode,  # type: ignore[arg-type] # one of the words above; so below
         value=value,  # type: ignore[arg-type]
         on_failure=on_failure,  # type: ignore[arg-type]
         rejects=chance.choice(("report", "report", "skip")),
@@ -88,16 +91,16 @@ def draw(chance: Random, faults: Faults) -> Scenario:
         ttl_s=600 if mode != "invalidate" and chance.random() < 0.15 else None,
         metrics="off",
     )
-    if mode == "invalidate":  # encodes nothing
+    if mode == "invalidate":  # it encodes nothing
         faults.odds.pop(Fault.NEVER_ENCODED, None)
     transforms = mode != "invalidate" and value == "json" and chance.random() < 0.9
     if not transforms:
         faults.odds.pop(Fault.NOT_YET_ENCODED, None)
-    if mode != "mirror":  # there only what readers have asked for is in the copy
+    if mode != "mirror":  # the copy holds only what readers have asked for
         faults.odds.pop(Fault.BACKFILL_BEGINS, None)
     quiet_day = chance.random() < 0.42
-    wide = chance.random() < 0.01  # more keys than one script call carries
-    if quiet_day and chance.random() < 0.5:  # what is destroyed before it leaves no quiet day
+    wide = chance.random() < 0.01  # more keys than fit in one script call
+    if quiet_day and chance.random() < 0.5:  # a run skips its quiet day after data was destroyed
         for fault in DESTRUCTIVE:
             faults.odds.pop(fault, None)
     before = mode != "mirror" or Fault.BACKFILL_BEGINS in faults.odds
@@ -126,9 +129,9 @@ def _tools(
         max_latency_s=gap_s * 10,
         segments=chance.choice((1, 2, 3)),
         page_items=None if wide else chance.choice((1, 2, 3, None)),
-        settle_s=chance.choice((0.0, 0.0, 0.3, 3.0)),
-        # An audit finds no stale value where readers write them in a form of their own.
-        audit_mends=Fault.AUDIT_BEGINS in faults.odds and config.mode != "invalidate",
+        recheck_after_s=chance.choice((0.0, 0.0, 0.3, 3.0)),
+        # In invalidate, readers write values in their own form: an audit finds no stale one.
+        audit_recovers=Fault.AUDIT_BEGINS in faults.odds and config.mode != "invalidate",
     )
 
 
@@ -139,7 +142,7 @@ def _mapping(
     age_s = chance.choice((-1, -1, 60, 600))
     endless = attempts == -1 and age_s == -1 and config.rejects == "report"
     if endless and Fault.NEVER_ENCODED in faults.odds:
-        attempts = 5  # else its shard would stand still for a day
+        attempts = 5  # otherwise its shard would wait for a day
     return MappingSettings(
         batch_size=1_000 if wide else chance.choice((1, 4, 10, 10, 100)),
         window_s=chance.choice((0, 0, 0, 1)),

@@ -273,7 +273,7 @@ class ToolRuns:
     async def _audit(self, process: ToolProcess, output: Output, *, repair: bool) -> bool:
         options = AuditOptions(
             table=TABLE,
-            recheck_after_s=self._tools.settle_s,
+            recheck_after_s=self._tools.recheck_after_s,
             orphans=True,
             repair=repair,
             as_json=True,
@@ -310,7 +310,7 @@ class ToolRuns:
 
         Raises Violation where a tool leaves what it could have done.
         """
-        is_mended = self._oracle.is_damaged and self._tools.audit_mends
+        is_mended = self._oracle.is_damaged and self._tools.audit_recovers
         if "backfill" in self._tools.begin:
             for _ in range(CALM_RUNS_MAX):
                 if not self._is_backfilled:

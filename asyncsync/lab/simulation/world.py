@@ -153,7 +153,7 @@ class World:
         self.function.freeze()
         self.aws.is_stale.set()
         await self._come_to_rest()
-        if self.oracle.is_damaged and not self.scenario.tools.audit_mends:
+        if self.oracle.is_damaged and not self.scenario.tools.audit_recovers:
             await self._replay()
         self._take_given_up()
         await self.tool_runs.finish()

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.model import Key
 from asyncsync.tools.audit.confirm import Comparer, Difference, Kind, confirm
-from asyncsync.tools.audit.report import AuditReport, Tally, tally_of
+from asyncsync.tools.audit.report import AuditReport, AuditTally, tally_of
 from asyncsync.tools.cursors import Cursors, Page, add, counts
 
 # Checks that wait for their second look at once, so that memory stays bounded where all differs.
@@ -21,7 +21,9 @@ WAITING_MAX = 32
 class Phase:
     """One scan of an audit: the kinds of difference it finds, its cursors, and its counts."""
 
-    def __init__(self, kinds: Collection[Kind], cursors: Cursors[Tally], tally: Tally) -> None:
+    def __init__(
+        self, kinds: Collection[Kind], cursors: Cursors[AuditTally], tally: AuditTally
+    ) -> None:
         self.kinds = kinds
         self.cursors = cursors
         self._tally = tally  # of every page so far; the cursors count complete pages
@@ -31,17 +33,17 @@ class Phase:
         """Return the state to resume from, as JSON."""
         return self.cursors.document()
 
-    def count(self, page: Page[Tally], more: Tally) -> None:
+    def count(self, page: Page[AuditTally], more: AuditTally) -> None:
         """Add to the counts of a page that is not complete."""
         add(page.tally, counts(more))
         add(self._tally, counts(more))
 
-    def begin_check(self, page: Page[Tally], keys: int) -> None:
+    def begin_check(self, page: Page[AuditTally], keys: int) -> None:
         """Let a page wait for the check of some keys."""
         page.waits_for += 1
         self._tally.waiting += keys
 
-    def end_check(self, page: Page[Tally], keys: int, more: Tally) -> None:
+    def end_check(self, page: Page[AuditTally], keys: int, more: AuditTally) -> None:
         """Add what a check counted; the page no longer waits for it."""
         self._tally.waiting -= keys
         self.count(page, more)
@@ -67,7 +69,7 @@ class Checker:
         self._orphans: set[bytes] = set()  # SCAN may give a name twice
 
     async def start(
-        self, keys: Sequence[Key], phase: Phase, page: Page[Tally], tasks: TaskGroup
+        self, keys: Sequence[Key], phase: Phase, page: Page[AuditTally], tasks: TaskGroup
     ) -> None:
         """Check some keys of a page in a task of their own."""
         if not keys:
@@ -76,7 +78,7 @@ class Checker:
         await self._waiting.acquire()
         tasks.start_soon(self._check, keys, phase, page)
 
-    async def _check(self, keys: Sequence[Key], phase: Phase, page: Page[Tally]) -> None:
+    async def _check(self, keys: Sequence[Key], phase: Phase, page: Page[AuditTally]) -> None:
         try:
             confirmed = await confirm(keys, phase.kinds, self._comparer.compare, self._wait)
         finally:

@@ -31,13 +31,21 @@ from asyncsync.model import Key
 from asyncsync.tools.audit.checks import Checker, Phase
 from asyncsync.tools.audit.confirm import Comparer, Kind, wait_s
 from asyncsync.tools.audit.orphans import suspects
-from asyncsync.tools.audit.report import AuditReport, Tally
+from asyncsync.tools.audit.report import AuditReport, AuditTally
 from asyncsync.tools.cursors import Cursors, Page
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.key_scan import KeyScan, open_scan, scan_keys
 from asyncsync.tools.output import Output
-from asyncsync.tools.state import Document, SavedRun, autosave, keep, open_state
+from asyncsync.tools.state import (
+    Document,
+    SavedRun,
+    autosave,
+    identity_of,
+    open_state,
+    resume_hint,
+    resume_or_begin,
+)
 from asyncsync.tools.table_scan import TableScan
 
 # Segments of a whole scan, or parts of a sample, that are read in parallel: one process compares
@@ -82,13 +90,13 @@ async def audit(
     """Compare table and copy; return whether there is no finding, or each was repaired.
 
     Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed,
-    StoreRefused or StoreUnavailable if it cannot continue, OutOfTime if time is up.
+    StoreRefused or StoreUnavailable if it cannot continue, DeadlineReached if time is up.
     """
     table = await describe_table(clients, options.table)
     names = KeyNames(table.name, table.keys, table.types, mirror.rules)
     scans_names = _scans_names(options, names)
     async with open_state(options.state, clients) as state:
-        saved = await keep(state, await state.load(), _identity(options, mirror, table))
+        saved = await resume_or_begin(state, await state.load(), _identity(options, mirror, table))
         parts = await _parts(saved, table, options)
         report = AuditReport(
             output,
@@ -111,24 +119,22 @@ async def audit(
                 cut_short=not ended,
             )
             if options.state and not ended and not options.as_json:
-                output.line(f"  resume with the same arguments and --state {options.state}")
+                output.line(resume_hint(options.state))
         await saved.remove()
     return report.is_good
 
 
 def _identity(options: AuditOptions, mirror: Mirror, table: Table) -> Document:
-    """Return what a state belongs to: with anything else, its counts would be wrong."""
-    return {
-        "command": "audit",
-        "table": table.arn or table.name,
-        "sample": options.sample,
-        "orphans": options.orphans,
-        "repair": options.repair,
-        "redis": mirror.config.server.address,
-        "key": mirror.config.key,
-        "value": mirror.config.value,
-        "mode": mirror.config.mode,
-    }
+    return identity_of(
+        "audit",
+        table,
+        mirror,
+        sample=options.sample,
+        orphans=options.orphans,
+        repair=options.repair,
+        value=mirror.config.value,
+        mode=mirror.config.mode,
+    )
 
 
 # A scan of the table finds these. It also finds an orphan whose item was removed meanwhile; that
@@ -195,7 +201,7 @@ async def _parts(saved: SavedRun, table: Table, options: AuditOptions) -> Parts:
 class NamePhase(Phase):
     """The scan of the copy's names."""
 
-    def __init__(self, key_names: KeyNames, scan: KeyScan[Tally], tally: Tally) -> None:
+    def __init__(self, key_names: KeyNames, scan: KeyScan[AuditTally], tally: AuditTally) -> None:
         super().__init__(_OF_NAMES, scan.cursors, tally)
         self.key_names = key_names
         self.scan = scan
@@ -234,16 +240,16 @@ class Auditor:
     async def run(self, saved: SavedRun, key_names: KeyNames | None) -> None:
         """Scan the table's parts, then the copy's names if they are given.
 
-        Raises what reading table and copy raises, and OutOfTime.
+        Raises what reading table and copy raises, and DeadlineReached.
         """
         document = saved.document("progress")
         kinds = _OF_ITEMS if key_names else (*_OF_ITEMS, *_OF_NAMES)
-        cursors = Cursors(len(self._parts.drawn), Tally(), document.get("items"))
+        cursors = Cursors(len(self._parts.drawn), AuditTally(), document.get("items"))
         items = Phase(kinds, cursors, self._report.items)
         names: NamePhase | None = None
         if key_names is not None:
             scan = await open_scan(
-                self._copy, Tally(), document.get("names", {}), is_saved=self._is_saved
+                self._copy, AuditTally(), document.get("names", {}), is_saved=self._is_saved
             )
             names = NamePhase(key_names, scan, self._report.names)
         if document:
@@ -273,7 +279,7 @@ class Auditor:
         for part, cursor in todo:
             async with aclosing(self._scan.pages(self._parts.drawn[part], cursor)) as pages:
                 async for read in pages:
-                    page = phase.cursors.add_page(part, read.cursor, Tally())
+                    page = phase.cursors.add_page(part, read.cursor, AuditTally())
                     await self._compare(read.items, phase, page, tasks)
                     if self._time_left() <= 0:
                         return
@@ -282,13 +288,13 @@ class Auditor:
         self,
         items: Sequence[tuple[Key, bytes]],
         phase: Phase,
-        page: Page[Tally],
+        page: Page[AuditTally],
         tasks: TaskGroup,
     ) -> None:
         for first in range(0, len(items), CHUNK_KEYS):
             chunk = items[first : first + CHUNK_KEYS]
             differences = await self._comparer.compare_items(chunk)
-            phase.count(page, Tally(keys=len(chunk)))
+            phase.count(page, AuditTally(keys=len(chunk)))
             self._report.progress()
             await self._checker.start([each.key for each in differences], phase, page, tasks)
         phase.cursors.complete(page)
@@ -297,10 +303,10 @@ class Auditor:
         """Scan the copy's names for keys whose item does not exist."""
         pattern = phase.key_names.pattern
         async with anyio.create_task_group() as tasks:
-            pages = scan_keys(self._copy, pattern, phase.scan, Tally, self._time_left)
+            pages = scan_keys(self._copy, pattern, phase.scan, AuditTally, self._time_left)
             async for names, page in pages:
                 found = await suspects(names, phase.key_names, self._copy, self._read_eventually)
-                phase.count(page, Tally(keys=found.ours, foreign=found.foreign))
+                phase.count(page, AuditTally(keys=found.ours, foreign=found.foreign))
                 await self._checker.start(found.keys, phase, page, tasks)
                 phase.cursors.complete(page)
         _require_done(phase, "names of the copy")
@@ -311,6 +317,6 @@ class Auditor:
         self._checker.close()
 
 
-def _require_done(phase: Phase, what: str) -> None:
+def _require_done(phase: Phase, noun: str) -> None:
     if not phase.cursors.is_done:
-        raise OutOfTime(f"time is up: not all {what} were compared")
+        raise DeadlineReached(f"time is up: not all {noun} were compared")

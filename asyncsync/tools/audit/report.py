@@ -23,7 +23,7 @@ NAMED_MAX = 20
 
 
 @dataclass(slots=True)
-class Tally:
+class AuditTally:
     """The counts of one scan: of the table's items, or of the copy's key names."""
 
     keys: int = 0  # of the table, compared; or key names that are ours
@@ -56,11 +56,11 @@ class Tally:
 
 def tally_of(
     confirmed: Confirmed, findings: Sequence[Difference], answers: Sequence[Repaired]
-) -> Tally:
+) -> AuditTally:
     """Return the counts of one check of suspects, its findings, and their repairs."""
     kinds = Counter(finding.kind for finding in findings)
     repaired = sum(answer.kind == "repaired" for answer in answers)
-    return Tally(
+    return AuditTally(
         suspects=confirmed.suspects,
         dropped=confirmed.dropped,
         unsettled=confirmed.unsettled,
@@ -83,8 +83,8 @@ class AuditReport:
         show_values: bool = False,
         expected: int = 0,
     ) -> None:
-        self.items = Tally()  # of the table's scan
-        self.names = Tally()  # of the key names' scan
+        self.items = AuditTally()  # of the table's scan
+        self.names = AuditTally()  # of the key names' scan
         self.named: list[str] = []  # the lines of the first findings, without values
         self._output = output
         self._as_json = as_json
@@ -98,16 +98,16 @@ class AuditReport:
         total = _sum(self.items, self.names)
         return total.findings == total.repaired
 
-    def resume(self, named: Sequence[str]) -> None:
+    def resume(self, lines: Sequence[str]) -> None:
         """Write what earlier runs found; the tallies must hold their counts."""
         self._keys_before = self.items.keys
-        self.named = [*named]
+        self.named = [*lines]
         if not self._as_json:
             findings = _sum(self.items, self.names).findings
             self._output.line(
                 f"resumed: {self.items.keys:,} keys compared before, {findings:,} findings"
             )
-        for line in named:
+        for line in lines:
             self._output.line(line)
 
     def progress(self) -> None:
@@ -188,7 +188,9 @@ def _finding_json(
     return shown
 
 
-def summary_lines(items: Tally, names: Tally, *, is_whole: bool, has_names: bool) -> list[str]:
+def summary_lines(
+    items: AuditTally, names: AuditTally, *, is_whole: bool, has_names: bool
+) -> list[str]:
     """Return an audit's result for people: of a sample a share and its bound, else a count."""
     total = _sum(items, names)
     if is_whole or not items.judged:
@@ -212,7 +214,7 @@ def summary_lines(items: Tally, names: Tally, *, is_whole: bool, has_names: bool
 
 
 def summary_json(
-    items: Tally, names: Tally, *, is_whole: bool, cut_short: bool = False
+    items: AuditTally, names: AuditTally, *, is_whole: bool, cut_short: bool = False
 ) -> dict[str, Any]:
     """Return an audit's result as JSON; only a sample has a share and its bound."""
     total = _sum(items, names)
@@ -240,8 +242,8 @@ def summary_json(
     return summary
 
 
-def _sum(items: Tally, names: Tally) -> Tally:
-    total = Tally()
+def _sum(items: AuditTally, names: AuditTally) -> AuditTally:
+    total = AuditTally()
     for tally in (items, names):
         add(total, counts(tally))
     return total

@@ -22,13 +22,21 @@ from asyncsync.aws.items import consistent_reads
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.mirror import Mirror
 from asyncsync.tools.backfill.export import BrokenPart, ExportParts, read_manifests
-from asyncsync.tools.backfill.filler import Filler, Tally, TooLate, refuse_to_fill
+from asyncsync.tools.backfill.filler import Filler, FillTally, TooLate, refuse_to_fill
 from asyncsync.tools.backfill.preconditions import require_caught_up_mapping
 from asyncsync.tools.cursors import counts
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.output import Output, rate_and_left
-from asyncsync.tools.state import RUN, Document, SavedRun, keep, open_state
+from asyncsync.tools.state import (
+    RUN,
+    Document,
+    SavedRun,
+    identity_of,
+    open_state,
+    resume_hint,
+    resume_or_begin,
+)
 from asyncsync.tools.table_scan import SourcePage, TableScan
 
 # Segments worked on at once. One process encodes on one core: more only hold more pages.
@@ -86,7 +94,7 @@ class Run:
     budget: ReadBudget
     output: Output
     time_left: TimeLeft
-    tally: Tally = field(default_factory=Tally)
+    tally: FillTally = field(default_factory=FillTally)
     read_before: int = 0  # items that earlier runs of the same state read
     broken: dict[int, str] = field(default_factory=dict)  # parts of an export
 
@@ -110,7 +118,7 @@ async def backfill(
     """Fill the copy; return whether nothing was rejected or left.
 
     Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed or
-    StoreRefused if it cannot continue, OutOfTime if time is up.
+    StoreRefused if it cannot continue, DeadlineReached if time is up.
     """
     refuse_to_fill(mirror)
     _refuse_part_of_unknown(options)
@@ -136,7 +144,7 @@ async def backfill(
                 source = ExportParts(s3, export, table)
             _refuse_beyond(options.only_segments, source.parts)
             identity = _identity(options, mirror, table, source.parts)
-            saved = await keep(state, documents, identity)
+            saved = await resume_or_begin(state, documents, identity)
             return await _fill(
                 Run(options, mirror, clients, table, source, saved, budget, output, time_left)
             )
@@ -159,19 +167,17 @@ def _segments(options: BackfillOptions, table: Table, documents: Mapping[str, Do
 
 
 def _identity(options: BackfillOptions, mirror: Mirror, table: Table, parts: int) -> Document:
-    """Return what a state belongs to: with anything else, its cursors would leave items out."""
     only = options.only_segments
-    return {
-        "command": "backfill",
-        "table": table.arn or table.name,
-        "stream": table.stream_arn,
-        "export": options.from_export,
-        "segments": parts,
-        "only": None if only is None else [only[0], only[-1]],
-        "redis": mirror.config.server.address,
-        "key": mirror.config.key,
-        "value": mirror.config.value,
-    }
+    return identity_of(
+        "backfill",
+        table,
+        mirror,
+        stream=table.stream_arn,
+        export=options.from_export,
+        segments=parts,
+        only=None if only is None else [only[0], only[-1]],
+        value=mirror.config.value,
+    )
 
 
 # --- the parts of a run -----------------------------------------------------------------------
@@ -191,7 +197,7 @@ async def _fill(run: Run) -> bool:
             tasks.cancel_scope.cancel()
         unfinished = [part for part in run.unfinished() if part not in run.broken]
         if unfinished:
-            raise OutOfTime(
+            raise DeadlineReached(
                 f"time is up: {len(unfinished):,} of {run.source.parts:,} parts are not done"
             )
     except BaseException:
@@ -239,7 +245,7 @@ async def _fill_part(run: Run, part: int, filler: Filler) -> None:
 
 async def _fill_pages(run: Run, part: int, filler: Filler) -> None:
     document = run.saved.document(_name(part))
-    tally = Tally()
+    tally = FillTally()
     tally.add(document.get("tally", {}))
     async with aclosing(run.source.pages(part, document.get("after"))) as pages:
         async for page in pages:
@@ -321,11 +327,11 @@ def _write_end(run: Run, how: str) -> None:
             }
         )
         return
-    parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts(tally).items()]
-    done = [part for part in [*parts, _throttled(run)] if part and not part.startswith("0 ")]
+    done = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts(tally).items() if n]
+    done += filter(None, [_throttled(run)])
     rate = f"{_rate(run, run.read_before)}, {run.budget.units:,.1f} units"
     output.line(output.timed(f"{how}: {', '.join(done) or 'nothing read'}; {rate}"))
     for line in [*run.broken.values(), *tally.named]:
         output.line(f"  left: {line}")
     if run.options.state and (how != "done" or run.broken):
-        output.line(f"  resume with the same arguments and --state {run.options.state}")
+        output.line(resume_hint(run.options.state))

@@ -50,7 +50,7 @@ class TooLate(CommandFailed):
 
 
 @dataclass(slots=True)
-class Tally:
+class FillTally:
     """What a run has done so far; every item that was read is in exactly one other count."""
 
     read: int = 0
@@ -95,7 +95,7 @@ class Filler:
         mirror: Mirror,
         table: str,
         read: ReadItems,
-        tally: Tally,
+        tally: FillTally,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         refuse_to_fill(mirror)
@@ -106,7 +106,7 @@ class Filler:
         self._store = mirror.new_store(SCRIPT)
         self._repairer = Repairer(mirror, table, read)
 
-    async def page(self, items: Sequence[tuple[Key, bytes]], read_s: float) -> Tally:
+    async def page(self, items: Sequence[tuple[Key, bytes]], read_s: float) -> FillTally:
         """Fill items that were read at read_s (the mirror's wall clock) or later; count them.
 
         Raises TooLate, StoreRefused, or what reading the items for a repair raises.
@@ -116,14 +116,14 @@ class Filler:
         keys = {item.entry.name: item.key for item in encoded if item.entry is not None}
         entries = [item.entry for item in encoded if item.entry and item.entry.value is not None]
         rejects = [item for item in encoded if item.fault]
-        tally = Tally(read=len(items))
+        tally = FillTally(read=len(items))
         tombstoned = await self._fill(entries, read_s, tally)
         await self._repair([Target(keys[entry.name]) for entry in tombstoned], tally)
 
         tally.left_out = len(items) - len(entries) - len(rejects)
         tally.rejected += len(rejects)
         for item in rejects:
-            tally.name(_named(item.entry.name if item.entry else b"", item.fault))
+            tally.name(_line(item.entry.name if item.entry else b"", item.fault))
         assert sum(counts(tally).values()) == 2 * tally.read, "the fate of every item is known"
         self._tally.add(tally.document())
         return tally
@@ -134,7 +134,7 @@ class Filler:
         self._repairer.close()
 
     async def _fill(
-        self, entries: Sequence[Entry], read_s: float, tally: Tally
+        self, entries: Sequence[Entry], read_s: float, tally: FillTally
     ) -> Sequence[Entry]:
         """Fill entries; return those whose key has a fence and no value."""
         tombstoned: list[Entry] = []
@@ -153,7 +153,7 @@ class Filler:
                     tally.present += 1
                 elif _is_permanent(outcome.error, outcome.reason, tries):
                     tally.left += 1
-                    tally.name(_named(entry.name, f"{outcome.error}: {outcome.reason}"))
+                    tally.name(_line(entry.name, f"{outcome.error}: {outcome.reason}"))
                 else:
                     again.append(entry)
                     reason = f"{outcome.error}: {outcome.reason}"
@@ -162,7 +162,7 @@ class Filler:
         await self._until_settled(entries, attempt)
         return tombstoned
 
-    async def _repair(self, targets: Sequence[Target], tally: Tally) -> None:
+    async def _repair(self, targets: Sequence[Target], tally: FillTally) -> None:
         rounds = 0
 
         async def attempt(targets: Sequence[Target], tries: int) -> tuple[list[Target], str]:
@@ -228,7 +228,7 @@ def _is_retryable(answer: Repaired, rounds: int, tries: int) -> bool:
     return answer.kind == "changed" and rounds < ROUNDS_MAX
 
 
-def _count(answer: Repaired, tally: Tally) -> None:
+def _count(answer: Repaired, tally: FillTally) -> None:
     if answer.kind == "repaired":
         tally.repaired += 1
         return
@@ -236,8 +236,8 @@ def _count(answer: Repaired, tally: Tally) -> None:
         tally.rejected += 1
     else:
         tally.left += 1
-    tally.name(_named(answer.name, answer.reason))
+    tally.name(_line(answer.name, answer.reason))
 
 
-def _named(name: bytes, reason: str) -> str:
+def _line(name: bytes, reason: str) -> str:
     return f"{name.decode(errors='backslashreplace') or 'an item'}: {reason}"

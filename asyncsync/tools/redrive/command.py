@@ -25,12 +25,12 @@ from asyncsync.copy.repair import Repaired, Repairer
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.tools.cursors import add, counts
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandFailed, first_error
 from asyncsync.tools.output import Output, rate_and_left
 from asyncsync.tools.redrive.discarded import Discarded, highest, matching, read_discarded
 from asyncsync.tools.redrive.objects import DONE, Objects, open_objects
-from asyncsync.tools.state import Document, SavedRun, keep, open_state
+from asyncsync.tools.state import SavedRun, identity_of, open_state, resume_hint, resume_or_begin
 
 # Objects read in parallel, whose keys are then repaired together. An event of Lambda's has at
 # most 6 MB: 100 MB at most.
@@ -56,7 +56,7 @@ class RedriveOptions:
 
 
 @dataclass(slots=True)
-class Tally:
+class RedriveTally:
     """What a run has done so far."""
 
     objects: int = 0  # of this table
@@ -87,9 +87,9 @@ async def redrive(
     """Redrive every object of the places; return whether all were resolved.
 
     Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed or
-    StoreRefused if it cannot continue, OutOfTime if time is up.
+    StoreRefused if it cannot continue, DeadlineReached if time is up.
     """
-    tally = Tally()
+    tally = RedriveTally()
     table = await describe_table(clients, options.table)
     read = consistent_reads(clients, table.name, ReadBudget(chance=options.chance))
     repairer = Repairer(mirror, table.name, read, dry_run=options.dry_run)
@@ -98,7 +98,9 @@ async def redrive(
     ended = False
     try:
         async with open_state(options.state, clients) as state:
-            saved = await keep(state, await state.load(), _identity(options, mirror, table))
+            places, dry_run = [*options.places], options.dry_run
+            identity = identity_of("redrive", table, mirror, places=places, dry_run=dry_run)
+            saved = await resume_or_begin(state, await state.load(), identity)
             with first_error():
                 await _redrive_places(clients, options, saved, redriver, report, time_left)
             await saved.remove()
@@ -108,18 +110,6 @@ async def redrive(
         if ended or tally.objects:
             report.end(ended=ended)
     return not tally.unresolved
-
-
-def _identity(options: RedriveOptions, mirror: Mirror, table: Table) -> Document:
-    """Return what a state belongs to: with anything else, it would leave objects out."""
-    return {
-        "command": "redrive",
-        "table": table.arn or table.name,
-        "places": [*options.places],
-        "dry_run": options.dry_run,
-        "redis": mirror.config.server.address,
-        "key": mirror.config.key,
-    }
 
 
 async def _redrive_places(
@@ -138,8 +128,10 @@ async def _redrive_places(
     for number, place in enumerate(options.places[first:], first):
         async with open_objects(place, clients) as objects:
             async for names in _groups(objects, after):
-                if has_worked and time_left() <= 0:
-                    raise OutOfTime("time is up: not all objects were looked at")
+                if has_worked:
+                    if time_left() <= 0:
+                        raise DeadlineReached("time is up: not all objects were redriven")
+                    report.progress()
                 report.write_unresolved(await redriver.redrive_group(objects, names))
                 has_worked = True
                 progress = {"place": number, "after": names[-1], "named": report.named}
@@ -161,7 +153,9 @@ async def _groups(objects: Objects, after: str) -> AsyncIterator[list[str]]:
 class Redriver:
     """Redrives groups of objects and counts the results."""
 
-    def __init__(self, repairer: Repairer, table: Table, tally: Tally, *, dry_run: bool) -> None:
+    def __init__(
+        self, repairer: Repairer, table: Table, tally: RedriveTally, *, dry_run: bool
+    ) -> None:
         self._repairer = repairer
         self._table = table
         self._tally = tally
@@ -241,28 +235,31 @@ def _reasons(name: str, batch: Discarded, answers: Mapping[Key, Repaired]) -> li
 class RedriveReport:
     """Writes why objects stay, progress, and the result."""
 
-    def __init__(self, output: Output, tally: Tally, options: RedriveOptions) -> None:
+    def __init__(self, output: Output, tally: RedriveTally, options: RedriveOptions) -> None:
         self.tally = tally
         self.named: list[str] = []  # the lines about the first unresolved objects
         self._output = output
         self._options = options
         self._objects_before = 0  # of earlier runs of the same state
 
-    def resume(self, tally: Mapping[str, int], named: Sequence[str]) -> None:
+    def resume(self, tally: Mapping[str, int], lines: Sequence[str]) -> None:
         """Add the counts of earlier runs, and repeat what they left unresolved."""
         add(self.tally, tally)
         self._objects_before = self.tally.objects
-        self.named = [*named]
-        for line in named:
+        self.named = [*lines]
+        for line in lines:
             self._output.line(line)
 
     def write_unresolved(self, unresolved: Sequence[Unresolved]) -> None:
-        """Write why objects of a group stay, and progress if that is due."""
+        """Write why objects of a group stay."""
         for each in unresolved:
             line = _unresolved_json(each) if self._options.as_json else _unresolved_line(each)
             self._output.line(line)
             if len(self.named) < NAMED_MAX:
                 self.named.append(line)
+
+    def progress(self) -> None:
+        """Write how far the run is, if that is due."""
         if not self._options.as_json:
             done, objects = self.tally.objects - self._objects_before, self.tally.objects
             rate = rate_and_left(done, 0, self._output.elapsed_s)
@@ -276,7 +273,7 @@ class RedriveReport:
             return
         output.line(summary_line(self.tally, dry_run=options.dry_run))
         if options.state and not ended:
-            output.line(f"  resume with the same arguments and --state {options.state}")
+            output.line(resume_hint(options.state))
 
 
 def _unresolved_line(unresolved: Unresolved) -> str:
@@ -298,7 +295,7 @@ def _text(name: bytes) -> str:
     return name.decode(errors="backslashreplace")
 
 
-def summary_line(tally: Tally, *, dry_run: bool) -> str:
+def summary_line(tally: RedriveTally, *, dry_run: bool) -> str:
     """Return a run's result for people."""
     moved = "would be redriven" if dry_run else f"redriven and moved to {DONE}/"
     repaired = "to be repaired" if dry_run else "repaired"
@@ -309,7 +306,7 @@ def summary_line(tally: Tally, *, dry_run: bool) -> str:
     )
 
 
-def summary_json(tally: Tally, *, dry_run: bool) -> dict[str, Any]:
+def summary_json(tally: RedriveTally, *, dry_run: bool) -> dict[str, Any]:
     """Return a run's result as JSON."""
     return {
         "objects": tally.objects,

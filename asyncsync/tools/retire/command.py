@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from msgspec import structs
 
 from asyncsync.aws.clients import AwsClients
-from asyncsync.aws.tables import Table, describe_table
+from asyncsync.aws.tables import describe_table
 from asyncsync.copy.names import KeyNames, is_fence
 from asyncsync.copy.reader import CopyReader
 from asyncsync.encode import EncodeRules
@@ -23,11 +23,11 @@ from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
 from asyncsync.tools.cursors import add, counts
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.key_scan import STRING, keys_of, open_scan, scan_keys
 from asyncsync.tools.output import Output
-from asyncsync.tools.state import Document, autosave, keep, open_state
+from asyncsync.tools.state import autosave, identity_of, open_state, resume_hint, resume_or_begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class RetireOptions:
 
 
 @dataclass(slots=True)
-class Tally:
+class RetireTally:
     """What a run has done; every key name that was scanned is in one of these."""
 
     removed: int = 0
@@ -87,7 +87,7 @@ async def retire(
     """Delete old keys; return whether each of their items has its new key.
 
     Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed,
-    StoreRefused or StoreUnavailable if it cannot continue, OutOfTime if time is up.
+    StoreRefused or StoreUnavailable if it cannot continue, DeadlineReached if time is up.
     """
     if mirror.rules.key is None and options.template == mirror.config.key:
         raise CommandRefused(f"cannot retire {options.template}: it is the template in use")
@@ -102,38 +102,28 @@ async def retire(
             "pass --scan-all-keys"
         )
     copy = CopyReader(mirror)
-    tally = Tally()
+    tally = RetireTally()
     ended = False
     try:
         async with open_state(options.state, clients) as state:
-            saved = await keep(state, await state.load(), _identity(options, mirror, table))
+            identity = identity_of("retire", table, mirror, template=options.template)
+            saved = await resume_or_begin(state, await state.load(), identity)
             document = saved.document("progress")
             scan = await open_scan(copy, tally, document, is_saved=options.state is not None)
             with first_error():
                 async with autosave(saved, "progress", scan.document):
-                    pages = scan_keys(copy, old.pattern, scan, Tally, time_left)
+                    pages = scan_keys(copy, old.pattern, scan, RetireTally, time_left)
                     async for names, page in pages:
                         add(page.tally, await _retire_batch(names, old, present, copy))
                         scan.cursors.complete(page)
             if not scan.cursors.is_done:
-                raise OutOfTime("time is up: not all names were looked at")
+                raise DeadlineReached("time is up: not all names were scanned")
             await saved.remove()
         ended = True
     finally:
         copy.close()
         _write_summary(tally, options, output, ended=ended)
     return not tally.kept
-
-
-def _identity(options: RetireOptions, mirror: Mirror, table: Table) -> Document:
-    """Return what a state belongs to: with anything else, it would leave names in."""
-    return {
-        "command": "retire",
-        "table": table.arn or table.name,
-        "template": options.template,
-        "redis": mirror.config.server.address,
-        "key": mirror.config.key,
-    }
 
 
 async def _retire_batch(
@@ -178,7 +168,9 @@ def _name_of(names: KeyNames, key: Key) -> bytes:
         return b""
 
 
-def _write_summary(tally: Tally, options: RetireOptions, output: Output, *, ended: bool) -> None:
+def _write_summary(
+    tally: RetireTally, options: RetireOptions, output: Output, *, ended: bool
+) -> None:
     if options.as_json:
         output.document(counts(tally))
         return
@@ -187,4 +179,4 @@ def _write_summary(tally: Tally, options: RetireOptions, output: Output, *, ende
         f"{tally.present:,} in use and {tally.foreign:,} foreign left alone"
     )
     if options.state and not ended:
-        output.line(f"  resume with the same arguments and --state {options.state}")
+        output.line(resume_hint(options.state))
