@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import io
 import platform
 import random
 import resource
@@ -54,10 +55,12 @@ from asyncsync.lab.servers import (
     running,
 )
 from asyncsync.mirror import Mirror
+from asyncsync.tools import table_scan
 from asyncsync.tools.backfill import command
 from asyncsync.tools.backfill.command import WORKERS_MAX, BackfillOptions, backfill
-from asyncsync.tools.backfill.filler import Filler, Tally
+from asyncsync.tools.backfill.filler import Filler, FillTally
 from asyncsync.tools.mirrors import make_mirror
+from asyncsync.tools.output import Output
 from benchmarks.bench_core import timed_rounds
 from benchmarks.events import Image, image
 from benchmarks.report.statistics import ratios, summarize
@@ -93,9 +96,9 @@ def body_of(page: Sequence[dict[str, Any]]) -> bytes:
     return b'{"Count":%d,"Items":[%b]}' % (len(page), b",".join(map(image_of, page)))
 
 
-async def fill_pages(mirror: Mirror, bodies: Sequence[bytes]) -> Tally:
+async def fill_pages(mirror: Mirror, bodies: Sequence[bytes]) -> FillTally:
     """Fill pages that are in memory, by as many workers as a backfill has."""
-    tally = Tally()
+    tally = FillTally()
     left = iter(bodies)
 
     async def nothing(_: object) -> list[bytes | None]:
@@ -186,7 +189,7 @@ def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.
 
         def filled() -> None:
             client.flushall()
-            anyio.run(backfill, options, mirror, {}, lambda _: None)
+            anyio.run(_backfill, options, mirror)
             assert client.dbsize() == items, "all are filled"
 
         contestants: Mapping[str, Callable[[], object]] = {
@@ -196,6 +199,12 @@ def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.
         timed_rounds(contestants, 1, chance)  # warm-up
         times_ms = timed_rounds(contestants, rounds, chance)
     return _printed("backfill", "scan", times_ms, items, TABLE_TARGET)
+
+
+async def _backfill(options: BackfillOptions, mirror: Mirror) -> bool:
+    output = Output(io.StringIO(), io.StringIO())
+    async with open_clients(options.endpoint_url, {}) as clients:
+        return await backfill(clients, options, mirror, output)
 
 
 async def _load(url: str, items: int, chance: random.Random) -> None:
@@ -330,7 +339,7 @@ async def _peak(items: int, redis_url: str) -> None:
         page = [sdk_item(image(number, chance)) for number in numbers]
         return ItemPage(page, last if last < items // segments else None, 1.0)
 
-    vars(command).update(scan_page=made, json_attributes=lambda cursor: {"at": str(cursor)})
+    vars(table_scan).update(scan_page=made, json_attributes=lambda cursor: {"at": str(cursor)})
     with dynamodb_process() as url:
         async with open_clients(url, {}) as clients:
             await clients.items.create_table(
@@ -342,7 +351,7 @@ async def _peak(items: int, redis_url: str) -> None:
         options = BackfillOptions(
             table=TABLE, endpoint_url=url, skip_mapping_check=True, as_json=True
         )
-        assert await backfill(options, mirror, {}, lambda _: None)
+        assert await _backfill(options, mirror)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias, TypeVar
 
 from asyncsync.config import Config
 from asyncsync.mirror import Mirror
+from asyncsync.tools.deadline import TimeLeft
 from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.output import Output
 
@@ -43,18 +44,32 @@ def table_command(arguments: argparse.Namespace) -> TableCommand:
     if arguments.command == "backfill":
         from asyncsync.tools.backfill.command import BackfillOptions, backfill
 
-        return partial(backfill, options_of(BackfillOptions, arguments))
+        return partial(_with_clients, backfill, options_of(BackfillOptions, arguments))
     if arguments.command == "audit":
         from asyncsync.tools.audit.command import AuditOptions, audit
 
-        return partial(audit, options_of(AuditOptions, arguments))
+        return partial(_with_clients, audit, options_of(AuditOptions, arguments))
     if arguments.command == "redrive":
         from asyncsync.tools.redrive.command import RedriveOptions, redrive
 
-        return partial(redrive, options_of(RedriveOptions, arguments))
+        return partial(_with_clients, redrive, options_of(RedriveOptions, arguments))
     from asyncsync.tools.retire.command import RetireOptions, retire
 
-    return partial(retire, options_of(RetireOptions, arguments))
+    return partial(_with_clients, retire, options_of(RetireOptions, arguments))
+
+
+async def _with_clients(
+    command: Callable[..., Awaitable[bool]],
+    options: Any,
+    mirror: Mirror,
+    env: Mapping[str, str],
+    output: Output,
+    *time_left: TimeLeft,
+) -> bool:
+    from asyncsync.aws.clients import open_clients
+
+    async with open_clients(options.endpoint_url, env) as clients:
+        return await command(clients, options, mirror, output, *time_left)
 
 
 # --- the settings and the mirror --------------------------------------------------------------

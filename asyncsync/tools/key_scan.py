@@ -1,8 +1,8 @@
-"""The copy's names, node by node, so that a slice can end between any two answers of SCAN.
+"""Scans the copy's key names node by node, so that a run can end between any two replies.
 
-A cursor is of one server, from when it was started: another would leave names out. So what was
-scanned before counts only while every node says that it is the server that it was; else all
-begins anew, and is given up where that goes on.
+A SCAN cursor belongs to one server since its start: with another server it would leave keys
+out. So a saved scan is resumed only if every node says that it is still the same server. If
+not, the scan begins again, and fails if that happens too often.
 """
 
 from __future__ import annotations
@@ -23,91 +23,105 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
-# A server that does not say who it is, or another each time, would be scanned for ever: so often
-# may a scan begin that did not end in its slice. Failovers are rarer.
+# TYPE's reply for what the handler writes.
+STRING = b"string"
+
+# A scan may begin so often without coming to its end. A server that does not say who it is, or
+# says another name each time, would be scanned for ever; failovers are rarer than this.
 BEGINNINGS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
 class KeyScan(Generic[T]):
-    """A scan of the copy's names: its nodes, which servers they are, and how far it is."""
+    """A scan of the copy's key names: its nodes, their servers, and how far it is."""
 
     nodes: Sequence[int | None]
-    servers: Sequence[str]  # none where nothing is kept
-    trail: Cursors[T]
-    beginnings: int = 0  # that came to no end
+    servers: Sequence[str]  # none where nothing is saved
+    cursors: Cursors[T]
+    beginnings: int = 0  # without coming to an end
 
     def document(self) -> dict[str, Any]:
-        """Write down what can be gone on from."""
-        made = {"servers": self.servers, "trail": self.trail.document()}
-        return made | {"beginnings": self.beginnings}
+        """Return the state to resume from, as JSON."""
+        return {
+            "servers": self.servers,
+            "cursors": self.cursors.document(),
+            "beginnings": self.beginnings,
+        }
 
 
-async def naming(copy: CopyReader, tally: T, held: Mapping[str, Any], *, kept: bool) -> KeyScan[T]:
-    """Begin to scan names, or go on where the servers are those that they were.
+async def open_scan(
+    copy: CopyReader, tally: T, document: Mapping[str, Any], *, is_saved: bool
+) -> KeyScan[T]:
+    """Resume a scan of key names if its servers are the same, else begin it.
 
-    Raises what asking the copy raises, and CommandFailed where it began too often.
+    Raises what reading the copy raises, and CommandFailed if it began too often.
     """
     nodes = await copy.nodes()
-    servers = await copy.servers(nodes) if kept else []
-    before = held.get("trail", {})
-    is_resumed = all(servers) and held.get("servers") == servers
+    servers = await copy.servers(nodes) if is_saved else []
+    before = document.get("cursors", {})
+    is_resumed = all(servers) and document.get("servers") == servers
     was_begun = before.get("next", 0) > 0
-    beginnings = held.get("beginnings", 0) + (was_begun and not is_resumed)
+    beginnings = document.get("beginnings", 0) + (was_begun and not is_resumed)
     if beginnings >= BEGINNINGS_MAX:
         raise CommandFailed(
-            f"the copy's names were scanned {beginnings} times and never to their end: the server "
-            "says each time that it is another one (run_id of INFO), or does not say; give the "
-            "scan more time, or leave it out with --no-orphans"
+            f"the scan of the copy's keys began {beginnings} times and never came to its end: "
+            "each time the server says that it is another one (run_id of INFO), or does not say. "
+            "Give the scan more time, or leave it out with --no-orphans"
         )
-    trail = Cursors(len(nodes), tally, before if is_resumed else None)
-    return KeyScan(nodes, servers, trail, beginnings)
+    cursors = Cursors(len(nodes), tally, before if is_resumed else None)
+    return KeyScan(nodes, servers, cursors, beginnings)
 
 
-async def names_of(
+async def scan_keys(
     copy: CopyReader,
     pattern: bytes,
-    naming: KeyScan[T],
+    scan: KeyScan[T],
     make_tally: Callable[[], T],
-    left_s: TimeLeft,
+    time_left: TimeLeft,
 ) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
-    """Give names that a pattern fits, each few with their step, until all are or time is up.
+    """Yield key names that match a pattern, and their page, until all are read or time is up.
 
-    Raises what asking the copy raises, and CommandFailed where a cluster's slots have moved.
+    A name may come twice. Raises what reading the copy raises, and CommandFailed if a cluster's
+    slots moved meanwhile.
     """
-    async for few in _some(copy, pattern, naming, make_tally, left_s):
-        yield few
-    if await copy.nodes() != naming.nodes:
-        raise CommandFailed("the cluster's slots moved while names were read: run it again")
+    async for names in _scan_nodes(copy, pattern, scan, make_tally, time_left):
+        yield names
+    if await copy.nodes() != scan.nodes:
+        raise CommandFailed("the cluster's slots moved while its keys were scanned: run it again")
 
 
-async def _some(
+async def _scan_nodes(
     copy: CopyReader,
     pattern: bytes,
-    naming: KeyScan[T],
+    scan: KeyScan[T],
     make_tally: Callable[[], T],
-    left_s: TimeLeft,
+    time_left: TimeLeft,
 ) -> AsyncIterator[tuple[list[bytes], Page[T]]]:
-    for part, place in naming.trail.todo():
-        cursor: str | None = place or "0"
+    for part, saved_cursor in scan.cursors.todo():
+        cursor: str | None = saved_cursor or "0"
         while cursor is not None:
-            found, cursor = await copy.names(pattern, naming.nodes[part], cursor)
-            yield found, naming.trail.add_page(part, cursor, make_tally())
-            if left_s() <= 0:
+            names, cursor = await copy.names(pattern, scan.nodes[part], cursor)
+            yield names, scan.cursors.add_page(part, cursor, make_tally())
+            if time_left() <= 0:
                 return
 
 
-async def keys_of(found: Sequence[bytes], names: KeyNames, copy: CopyReader) -> list[Key | None]:
-    """Read the key out of each name, or of its value where the name says none.
+async def keys_of(
+    names: Sequence[bytes], key_names: KeyNames, copy: CopyReader
+) -> list[Key | None]:
+    """Read the item's key out of each name, or out of its value if the name does not say.
 
-    Raises what reading the copy raises.
+    The result is in the names' order; None for a name of no item. Raises what reading the copy
+    raises.
     """
-    keys = [names.read(name) for name in found]
-    unread = [at for at, key in enumerate(keys) if key is None and names.may_be_hashed(found[at])]
+    keys = [key_names.read(name) for name in names]
+    unread = [
+        at for at, key in enumerate(keys) if key is None and key_names.may_be_hashed(names[at])
+    ]
     if not unread:
         return keys
-    values = await copy.values([found[at] for at in unread])
+    values = await copy.values([names[at] for at in unread])
     for at, value in zip(unread, values, strict=True):
         if value is not None:
-            keys[at] = names.read_by_value(found[at], value)
+            keys[at] = key_names.read_by_value(names[at], value)
     return keys

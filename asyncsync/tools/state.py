@@ -20,6 +20,8 @@ import anyio
 import orjson
 
 from asyncsync.aws.clients import AwsClients, aws_errors
+from asyncsync.aws.tables import Table
+from asyncsync.mirror import Mirror
 from asyncsync.tools.errors import CommandRefused
 
 RUN = "run"
@@ -154,6 +156,22 @@ class S3State:
             async for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
                 keys += [listed["Key"] for listed in page.get("Contents", [])]
         return [key for key in keys if key.endswith(".json")]
+
+
+def identity_of(command: str, table: Table, mirror: Mirror, **options: Any) -> Document:
+    """Return what a saved run belongs to: with anything else, its cursors would skip keys."""
+    return {
+        "command": command,
+        "table": table.arn or table.name,
+        **options,
+        "redis": mirror.config.server.address,
+        "key": mirror.config.key,
+    }
+
+
+def resume_hint(place: str) -> str:
+    """Return the line that tells how to resume a run."""
+    return f"  resume with the same arguments and --state {place}"
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
 from tests.support.events import FIRST, SEED, arn, event, record
 from tests.support.on_failure import discarded
+from tests.support.output import RecordedOutput
 from tests.support.tables import Item, load, make_table
 
 TABLE = "Own"
@@ -43,25 +44,23 @@ def public(item: dict[str, object]) -> dict[str, object] | None:
     return {"twice": number * 2} | {name: item[name] for name in ("Number", "Name", "Odd")}
 
 
-Command = Callable[[str, Mirror, Path], Awaitable[bool]]
+Command = Callable[[AwsClients, Mirror, Path], Awaitable[bool]]
 
 
-async def by_backfill(url: str, mirror: Mirror, _folder: Path) -> bool:
-    options = BackfillOptions(table=TABLE, endpoint_url=url, skip_mapping_check=True)
-    return await backfill(options, mirror, {}, print)
+async def by_backfill(clients: AwsClients, mirror: Mirror, _folder: Path) -> bool:
+    options = BackfillOptions(table=TABLE, skip_mapping_check=True)
+    return await backfill(clients, options, mirror, RecordedOutput())
 
 
-async def by_audit(url: str, mirror: Mirror, _folder: Path) -> bool:
-    options = AuditOptions(
-        table=TABLE, endpoint_url=url, recheck_after_s=0.01, repair=True, orphans=True
-    )
-    return await audit(options, mirror, {}, print)
+async def by_audit(clients: AwsClients, mirror: Mirror, _folder: Path) -> bool:
+    options = AuditOptions(table=TABLE, recheck_after_s=0.01, repair=True, orphans=True)
+    return await audit(clients, options, mirror, RecordedOutput())
 
 
-async def by_redrive(url: str, mirror: Mirror, folder: Path) -> bool:
+async def by_redrive(clients: AwsClients, mirror: Mirror, folder: Path) -> bool:
     (folder / "batch").write_bytes(discarded(records(), table=TABLE))
-    options = RedriveOptions(table=TABLE, places=[str(folder)], endpoint_url=url)
-    return await redrive(options, mirror, {}, print)
+    options = RedriveOptions(table=TABLE, places=[str(folder)])
+    return await redrive(clients, options, mirror, RecordedOutput())
 
 
 def records() -> list[Any]:
@@ -87,7 +86,6 @@ def copy_of(client: redis.Redis) -> dict[str, Any]:
 @pytest.mark.parametrize("command", [by_backfill, by_audit, by_redrive])
 async def test_what_a_command_writes_is_what_the_handler_writes(
     clients: AwsClients,
-    endpoint: str,
     real_server: ServerProcess,
     real_client: redis.Redis,
     tmp_path: Path,
@@ -107,7 +105,7 @@ async def test_what_a_command_writes_is_what_the_handler_writes(
         real_client.set("player/7", '{"Number": 7}')
         real_client.set("player/1000", '{"Number": 1000}')
 
-    assert await command(endpoint, mirror, tmp_path)
+    assert await command(clients, mirror, tmp_path)
 
     assert copy_of(real_client) == written
     assert len(written) == sum(int(each["Number"]["N"]) % 7 != 0 for each in ITEMS) > 40

@@ -295,11 +295,11 @@ BUGS = (
         "tools",
         "a backfill's cursor is saved before its page is filled",
         "tools/backfill/command.py",
-        "            done = await filler.page(found, read_s)\n",
-        "            held = json_attributes(page.rest) if page.rest else None\n"
-        "            early = {'after': held, 'ended': not held, 'tally': tally.document()}\n"
-        "            await run.kept.save(_name(segment), early)\n"
-        "            done = await filler.page(found, read_s)\n",
+        "            filled = await filler.page(page.items, page.read_s)\n",
+        "            cursor, early = page.cursor, tally.document()\n"
+        "            early = {'after': cursor, 'ended': not cursor, 'tally': early}\n"
+        "            await run.saved.save(_name(part), early)\n"
+        "            filled = await filler.page(page.items, page.read_s)\n",
     ),
     Bug(
         "tools",
@@ -347,10 +347,11 @@ BUGS = (
     bug(
         "tools",
         "an orphan is removed blindly",
-        "tools/audit/command.py",
-        "        repaired = await self._repair(findings)\n",
-        "        await self._copy.remove([e.name for e in findings if e.kind == 'orphan'])\n"
-        "        repaired = await self._repair(findings)\n",
+        "tools/audit/checks.py",
+        "        answers = await self._repair(findings)\n",
+        "        orphans = [e.name for e in findings if e.kind == 'orphan']\n"
+        "        await self._comparer._copy.remove(orphans)\n"
+        "        answers = await self._repair(findings)\n",
     ),
     Bug(
         "tools",

@@ -34,7 +34,7 @@ NOT_NAMES = re.compile(
 # be empty: take out what you rename.
 DEFINED_TWICE = {
     *("Change", "Connection", "Discarded", "Function", "Progress", "Reader"),
-    *("Shard", "Stream", "Table", "Tally", "Throttled"),
+    *("Shard", "Stream", "Table", "Throttled"),
 }
 BADLY_NAMED = {
     "aws/budget.py": "_settle",
@@ -61,16 +61,6 @@ BADLY_NAMED = {
     "report.py": "_what",
     "shapes.py": "found",
     "store.py": "_left _settle settle",
-    "tools/audit/command.py": "_settle found kept",
-    "tools/audit/confirm.py": "_made found made named seen settle",
-    "tools/audit/orphans.py": "found",
-    "tools/audit/report.py": "_shown few found held named settled",
-    "tools/retire/command.py": "_few found",
-    "tools/key_scan.py": "_some found held kept",
-    "tools/backfill/command.py": "held",
-    "tools/backfill/filler.py": "_named asked found made standing what",
-    "tools/redrive/command.py": "few found kept left named said",
-    "tools/redrive/discarded.py": "found",
     "transport.py": "left",
     "transport_asyncio.py": "left",
 }

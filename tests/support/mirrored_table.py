@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,8 +14,9 @@ import anyio
 from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import json_attributes
-from asyncsync.tools.audit.command import AuditOptions, audit_with
+from asyncsync.tools.audit.command import AuditOptions, audit
 from tests.support.events import FIRST, arn, event, record
+from tests.support.output import RecordedOutput
 from tests.support.tables import Item, make_table, numbered
 
 
@@ -77,16 +77,13 @@ class MirroredTable:
         self.handled += len(batch)
 
     async def audit(self, **options: Any) -> bool:
-        self.said.clear()
         given = {"recheck_after_s": 0.01, **options}
         wanted = AuditOptions(table=self.table, endpoint_url=self.endpoint, **given)
-        return await audit_with(self.clients, wanted, self.mirror, self._say)
-
-    def _say(self, line: str) -> None:
-        if re.match(r" *[0-9.]+ s  ", line):
-            self.progress.append(line)  # how many there are is the machine's to say
-        else:
-            self.said.append(line)
+        output = RecordedOutput()
+        try:
+            return await audit(self.clients, wanted, self.mirror, output)
+        finally:
+            self.said, self.progress = output.lines, output.progress_lines
 
     async def found(self, **options: Any) -> dict[str, str]:
         """Audit; return the findings by key."""

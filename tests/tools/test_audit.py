@@ -21,6 +21,7 @@ from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.lab.compare import from_json, plain_item
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import ServerProcess, free_port
+from asyncsync.tools import table_scan
 from asyncsync.tools.audit import command as audit_module
 from asyncsync.tools.audit.command import draw_parts
 from asyncsync.tools.audit.report import AuditReport
@@ -73,14 +74,13 @@ async def test_a_copy_that_is_exact_has_no_finding(make: Callable[..., Any]) -> 
         "60 of 60 keys are the same in table and copy",
         "  0 missing, 0 stale, 0 orphans",
         "  60 names of the copy; 0 foreign, left alone",
-        "  0 differed when first looked at, 0 of them not any more when looked at again",
+        "  0 differed at first; 0 matched when checked again",
     ]
 
 
 async def test_progress_is_told_with_rate_and_what_is_left(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asyncsync.tools.audit.report.PROGRESS_INTERVAL_S", 0.0)
     world = await filled(make)
 
     assert await world.audit()
@@ -156,7 +156,7 @@ async def test_what_is_planted_while_it_runs_is_found(
         planted.update(planted or plant(client))
         return answer
 
-    monkeypatch.setattr(audit_module, "scan_page", page)
+    monkeypatch.setattr(table_scan, "scan_page", page)
 
     assert await world.found() == planted
     assert len(planted) == 6
@@ -211,7 +211,7 @@ async def test_a_busy_table_that_is_well_has_no_finding(
         await until(lambda: busy.done >= min(began[0] + 70 * len(began), len(busy.changes)), 120)
         return answer
 
-    monkeypatch.setattr(audit_module, "scan_page", slow)
+    monkeypatch.setattr(table_scan, "scan_page", slow)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(busy.write)
         await until(lambda: busy.done >= items)
@@ -544,18 +544,12 @@ async def test_cut_short_it_takes_nothing_for_the_same_that_seemed_to_differ(
 ) -> None:
     world = await filled(make, 5)
     client.delete("Players:3", "Players:4")
-    counted: list[int] = []
-    count = AuditReport.count
-
-    def note(ledger: AuditReport, keys: int) -> None:
-        count(ledger, keys)
-        counted.append(keys)
-
-    monkeypatch.setattr(AuditReport, "count", note)
+    reports: list[AuditReport] = []
+    monkeypatch.setattr(AuditReport, "progress", lambda report: reports.append(report))
     monkeypatch.setattr(audit_module, "wait_s", lambda _: anyio.sleep_forever)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.audit)
-        await until(lambda: sum(counted) == 5)
+        await until(lambda: reports and reports[0].items.keys == 5)
         tasks.cancel_scope.cancel()
 
     assert world.said == [
@@ -563,8 +557,8 @@ async def test_cut_short_it_takes_nothing_for_the_same_that_seemed_to_differ(
         "3 of 3 keys are the same in table and copy",
         "  0 missing, 0 stale, 0 orphans",
         "  0 names of the copy; 0 foreign, left alone",
-        "  0 differed when first looked at, 0 of them not any more when looked at again",
-        "  2 seemed to differ and were not looked at again",
+        "  0 differed at first; 0 matched when checked again",
+        "  2 seemed to differ and were not checked again",
     ]
 
 

@@ -23,7 +23,7 @@ import redis.asyncio
 from aiohttp import ClientSession, web
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.aws.items import ItemPage, scan_page
 from asyncsync.aws.tables import Table, describe_table, stream_of
 from asyncsync.copy.entries import version_in
@@ -31,16 +31,23 @@ from asyncsync.fence import NO_VERSION
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.mapping.event_source_mapping import EventSourceMapping, MappingSettings
+from asyncsync.tools import table_scan
 from asyncsync.tools.audit.command import AuditOptions, audit
-from asyncsync.tools.backfill import command as command_module
 from asyncsync.tools.backfill.command import SEGMENT_BYTES, BackfillOptions, _segments, backfill
-from asyncsync.tools.backfill.filler import LASTING_ASKED_MAX, Filler, Tally, TooLate, _lasts
+from asyncsync.tools.backfill.filler import (
+    PERMANENT_TRIES,
+    Filler,
+    FillTally,
+    TooLate,
+    _is_permanent,
+)
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.mirrors import make_mirror
 from asyncsync.tools.run.poller import Consumer, Poller, function_of
 from asyncsync.tools.state import FORMAT
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, event, item, record
+from tests.support.output import RecordedOutput
 from tests.support.tables import (
     begin_stream,
     differences,
@@ -60,14 +67,18 @@ class Runs:
     """Backfills of one table."""
 
     def __init__(self, table: str, endpoint: str, mirror: Mirror) -> None:
-        self.said: list[str] = []
+        self.output = RecordedOutput()
         self._table, self._endpoint, self._mirror = table, endpoint, mirror
 
     async def __call__(self, **options: Any) -> bool:
         given = {"endpoint_url": self._endpoint, "skip_mapping_check": True, **options}
-        return await backfill(
-            BackfillOptions(table=self._table, **given), self._mirror, {}, self.said.append
-        )
+        wanted = BackfillOptions(table=self._table, **given)
+        async with open_clients(wanted.endpoint_url, {}) as clients:
+            return await backfill(clients, wanted, self._mirror, self.output)
+
+    @property
+    def said(self) -> list[str]:
+        return self.output.lines
 
     async def counts(self, **options: Any) -> dict[str, Any]:
         await self(as_json=True, **options)
@@ -383,7 +394,7 @@ async def test_whatever_changes_meanwhile_wins_and_nothing_comes_back(
                 await until(lambda: world.written >= due)
                 return await scan_page(*arguments)
 
-            monkeypatch.setattr(command_module, "scan_page", in_step)
+            monkeypatch.setattr(table_scan, "scan_page", in_step)
             counts = await runs.counts(segments=200)
             during = world.written - before
             world.may_write = lambda: True
@@ -483,7 +494,7 @@ async def test_ctrl_c_says_how_to_go_on(
 
     assert (process.returncode, errors) == (1, "asyncsync: interrupted\n")
     assert "cut short: " in said
-    assert f"goes on with the same arguments, --state {state} included" in said
+    assert f"resume with the same arguments and --state {state}" in said
 
 
 async def test_a_state_of_another_run_is_refused(
@@ -561,7 +572,9 @@ async def test_while_redis_is_away_it_waits_and_then_goes_on(
             tasks.start_soon(run)
             await until(lambda: real_client.dbsize() >= 40)
             proxy.cut()
-            await until(lambda: any("paused: Connection" in line for line in runs.said))
+            await until(
+                lambda: any("paused: Connection" in line for line in runs.output.progress_lines)
+            )
             held = real_client.dbsize()
             proxy.heal()
 
@@ -632,7 +645,8 @@ async def test_a_table_that_throttles_is_read_all_the_same(
 
         real_client.delete(*[f"{table}:{at}" for at in range(101, 121)])
         options = AuditOptions(table=table, endpoint_url=url, recheck_after_s=0.01, repair=True)
-        assert await audit(options, mirror, {}, runs.said.append)
+        async with open_clients(url, {}) as throttled:
+            assert await audit(throttled, options, mirror, runs.output)
 
     assert sum(put_off) >= len(put_off) / 3
     assert runs.said[-1] == "  20 repaired, 0 left"
@@ -667,7 +681,7 @@ class Hands:
         self.mirror = Mirror(
             Config(redis_url=url, **options), wall_clock=lambda: self.wall_s, emit=lambda _: None
         )
-        self.tally = Tally()
+        self.tally = FillTally()
         self.during: Any = lambda _times: None
         self.filler = Filler(self.mirror, "Players", self.read, self.tally, self.sleep)
 
@@ -743,7 +757,7 @@ async def test_what_the_server_refuses_every_time_is_left_and_named(
 
     assert (hands.tally.read, hands.tally.left, hands.tally.is_whole) == (2, 2, False)
     assert hands.tally.named == [f"Players:{at}: ERR: refused by the server" for at in (1, 2)]
-    assert len(hands.slept) == LASTING_ASKED_MAX - 1
+    assert len(hands.slept) == PERMANENT_TRIES - 1
     hands.filler.close()
     await anyio.lowlevel.checkpoint()
 
@@ -773,23 +787,27 @@ async def test_a_deleted_items_fence_is_repaired_from_the_table(
         (
             {"mode": "refresh"},
             CommandRefused,
-            "nothing is to be filled with ASYNCSYNC_MODE=refresh",
+            "cannot fill with ASYNCSYNC_MODE=refresh",
         ),
         (
             {"mode": "invalidate"},
             CommandRefused,
-            "nothing is to be filled with ASYNCSYNC_MODE=invalidate",
+            "cannot fill with ASYNCSYNC_MODE=invalidate",
         ),
     ],
 )
 async def test_settings_that_allow_no_fill_are_refused(
     options: dict[str, Any], error: type[Exception], said: str
 ) -> None:
-    with pytest.raises(error, match=said):
-        await backfill(BackfillOptions(table="T"), mirror_of("redis://a", **options), {}, print)
+    mirror = mirror_of("redis://a", **options)
+    async with open_clients("http://127.0.0.1:1", {}) as clients:
+        with pytest.raises(error, match=said):
+            await backfill(clients, BackfillOptions(table="T"), mirror, RecordedOutput())
 
 
 async def test_a_server_of_a_cluster_that_the_settings_do_not_know_ends_it() -> None:
     with pytest.raises(CommandFailed, match="ASYNCSYNC_REDIS_CLUSTER"):
-        _lasts("MOVED", "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true", 1)
-    assert not _lasts("OOM", "refused by the server", 100)
+        _is_permanent(
+            "MOVED", "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true", 1
+        )
+    assert not _is_permanent("OOM", "refused by the server", 100)

@@ -14,13 +14,14 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import AwsClients, AwsFailed
+from asyncsync.aws.clients import AwsClients, AwsFailed, open_clients
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.backfill.filler import TooLate
 from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.mirrors import make_mirror
 from tests.support.exports import BUCKET, FOLDER, Exported, part_of, parts
+from tests.support.output import RecordedOutput
 from tests.support.tables import make_table, only_moto
 
 
@@ -28,7 +29,7 @@ class Runs:
     """Backfills of one table from its export."""
 
     def __init__(self, table: str, endpoint: str, server: ServerProcess) -> None:
-        self.said: list[str] = []
+        self._output = RecordedOutput()
         self._options: dict[str, Any] = {
             "table": table,
             "endpoint_url": endpoint,
@@ -38,7 +39,12 @@ class Runs:
 
     async def __call__(self, **options: Any) -> bool:
         given = BackfillOptions(**self._options, **options)
-        return await backfill(given, self._mirror, {}, self.said.append)
+        async with open_clients(given.endpoint_url, {}) as clients:
+            return await backfill(clients, given, self._mirror, self._output)
+
+    @property
+    def said(self) -> list[str]:
+        return self._output.lines
 
     @property
     def last(self) -> str:
@@ -118,7 +124,7 @@ async def test_a_broken_part_is_named_the_rest_is_done_and_then_it_alone(
         client.flushall()
         assert not await runs(**options)
         assert f"left: {FOLDER}/data/part1.json.gz: {said}" in runs.last
-        assert "goes on with the same arguments, --state " in runs.last
+        assert "resume with the same arguments and --state " in runs.last
         assert {client.exists(f"{table}:{number}") for number in [*range(100), 200, 299]} == {1}
 
         export.parts[1] = whole
@@ -198,5 +204,5 @@ async def test_an_export_that_is_older_than_a_fill_may_be_is_not_filled(
     made_at = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
     url = await Exported(clients, "Old", parts(1), exportTime=made_at).put()
 
-    with pytest.raises(TooLate, match="too old to be filled"):
+    with pytest.raises(TooLate, match="too old to fill"):
         await Runs("Old", endpoint, fake_server)(from_export=url)

@@ -31,12 +31,12 @@ from asyncsync.copy import reader as copy_module
 from asyncsync.errors import StoreRefused
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, dynamodb_process, redis_process
-from asyncsync.tools.audit import command as audit_module
-from asyncsync.tools.audit.command import AuditOptions, audit_with
+from asyncsync.tools import table_scan
+from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.output import Output
-from asyncsync.tools.retire.command import RetireOptions, retire_with
+from asyncsync.tools.retire.command import RetireOptions, retire
 from tests.support.cache_users import access, set_user
 from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, arn, record
@@ -109,10 +109,10 @@ def settings(
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     async def few(*arguments: Any) -> Any:
-        dynamo, name, segment, segments, after = arguments
-        return await scan_page(dynamo, name, segment, segments, after, 5)
+        clients, name, segment, segments, after, _ = arguments
+        return await scan_page(clients, name, segment, segments, after, 5)
 
-    monkeypatch.setattr(audit_module, "scan_page", few)
+    monkeypatch.setattr(table_scan, "scan_page", few)
     monkeypatch.setattr(copy_module, "SCAN_COUNT", 20)
 
 
@@ -383,7 +383,6 @@ async def test_neither_arguments_nor_findings_are_logged(
     args = ["audit", "--endpoint-url", endpoint, "--recheck-after", "0.001", "--show-values"]
     args += ["--redis-url", url]
     settings.setattr(operations, "LOG_INTERVAL_S", 0.0)
-    settings.setattr("asyncsync.tools.audit.report.PROGRESS_INTERVAL_S", 0.0)
 
     answer = await invoked({"args": args}, Deadline(10**6))
 
@@ -569,9 +568,9 @@ async def _on_the_cache(
     retired = RetireOptions(table=table, endpoint_url=endpoint, template="Players:v0:{Number}")
     output = Output(sys.stdout, sys.stderr)
     return (
-        await backfill(filled, mirror, {}, output)
-        and await audit_with(clients, audited, mirror, output)
-        and await retire_with(clients, retired, mirror, output)
+        await backfill(clients, filled, mirror, output)
+        and await audit(clients, audited, mirror, output)
+        and await retire(clients, retired, mirror, output)
         and client.exists("Players:1", "Players:2", "Players:3") == 3
         and not client.exists("Players:999", "Players:v0:1")
     )

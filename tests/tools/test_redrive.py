@@ -24,11 +24,12 @@ from asyncsync.mapping.event_source_mapping import Batch, shard_record
 from asyncsync.mapping.on_failure import on_failure
 from asyncsync.model import SequenceNumber
 from asyncsync.tools.errors import CommandFailed, CommandRefused
-from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive_with
-from asyncsync.tools.redrive.discarded import Discarded, fitting, highest, read_discarded
+from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
+from asyncsync.tools.redrive.discarded import Discarded, highest, matching, read_discarded
 from asyncsync.tools.redrive.objects import Bucket
 from tests.support.events import FIRST, LABEL, arn, event, item, record
 from tests.support.on_failure import LABEL_MS, at_version, discarded
+from tests.support.output import RecordedOutput
 from tests.support.tables import only_moto
 
 
@@ -124,14 +125,14 @@ def test_a_key_that_is_not_the_tables_is_a_fault() -> None:
     for other in ((("Name", "S", "ada"),), (("Number", "S", "1"),), (*key(1), ("Z", "S", "a"))):
         found = Discarded("Players", [Target(key(1)), Target(other)])
 
-        assert fitting(found, {"Number": "N"}) == Discarded(
+        assert matching(found, {"Number": "N"}) == Discarded(
             "Players",
             [Target(key(1))],
-            ["its keys are not made of Number (N), as the table's now are"],
+            ["its keys do not match the table's key, which is Number (N)"],
         )
-    assert fitting(Discarded("", [Target(key(1))]), {"Number": "N"}).faults == ()
+    assert matching(Discarded("", [Target(key(1))]), {"Number": "N"}).faults == ()
     two = {"B": "S", "A": "N"}  # the hash key first, as the table has them
-    assert fitting(Discarded("", [Target((("A", "N", "1"), ("B", "S", "b")))]), two).faults == ()
+    assert matching(Discarded("", [Target((("A", "N", "1"), ("B", "S", "b")))]), two).faults == ()
 
 
 def test_of_many_objects_the_highest_record_of_a_key_is_taken_a_new_streams_above_all() -> None:
@@ -184,7 +185,7 @@ class Bench:
         return path
 
     async def redrive(self, *places: str, **options: Any) -> bool:
-        self.said.clear()
+        output = RecordedOutput()
         mirror = self.mirror()
         wanted = RedriveOptions(
             table=self.table,
@@ -193,8 +194,9 @@ class Bench:
             **options,
         )
         try:
-            return await redrive_with(self.clients, wanted, mirror, self.said.append)
+            return await redrive(self.clients, wanted, mirror, output)
         finally:
+            self.said = output.lines
             mirror.close()
             await asyncio.sleep(0)  # lets the sockets go
 
@@ -276,7 +278,7 @@ async def test_keys_get_what_the_table_holds_now_and_their_fences_the_records_ve
     assert held(client, f"{bench.table}:3") == (None, at_version(FIRST + 7), b"2")
     assert bench.files() == ["redriven/a", "redriven/b/c"]
     assert bench.said[-1] == (
-        "2 of 2 objects redriven and moved to redriven/: 3 keys repaired, 0 already past it; "
+        "2 of 2 objects redriven and moved to redriven/: 3 keys repaired, 0 were already newer; "
         "0 objects left"
     )
 
@@ -294,7 +296,7 @@ async def test_an_image_is_never_replayed_over_a_key_that_is_past_it(
 
     assert client.mget(f"{bench.table}:1", f"{{{bench.table}:1}}!f") == before
     assert bench.files() == ["redriven/old", "redriven/same"]
-    assert "0 keys repaired, 1 already past it" in bench.said[-1]
+    assert "0 keys repaired, 1 were already newer" in bench.said[-1]
 
 
 async def test_a_record_that_arrives_late_after_it_moves_nothing_back(
@@ -427,7 +429,7 @@ async def test_what_cannot_be_read_stays_and_another_tables_is_not_looked_at(
     broken, keys = (f"left    {bench.folder / name}" for name in ("broken", "keys"))
     assert bench.said[:2] == [
         f"{broken}: it is not an on-failure object of a DynamoDB stream",
-        f"{keys}: its keys are not made of Number (N), as the table's now are",
+        f"{keys}: its keys do not match the table's key, which is Number (N)",
     ]
     assert bench.said[-1].endswith("2 objects left; 1 of other tables")
     assert bench.files() == ["broken", "keys", "other"]
@@ -438,7 +440,7 @@ async def test_where_redis_is_away_nothing_is_moved(make: Callable[..., Any]) ->
     bench: Bench = await make(redis_url=f"redis://127.0.0.1:{free_port()}")
     bench.discard("a", bench.record(1, FIRST))
 
-    with pytest.raises(CommandFailed, match=r"not confirm one of 1 keys \(ConnectionRefused"):
+    with pytest.raises(CommandFailed, match=r"confirmed none of 1 keys \(ConnectionRefused"):
         await bench.redrive()
 
     assert bench.files() == ["a"]
@@ -461,7 +463,7 @@ async def test_a_key_that_is_not_confirmed_leaves_its_object_alone(
 
 async def test_a_place_that_is_not_there_is_refused(bench: Bench) -> None:
     for place in (str(bench.folder / "none"), "s3://", "s3://bucket/redriven/aws/lambda"):
-        with pytest.raises(CommandRefused, match=r"neither a file|is not s3://bucket/prefix"):
+        with pytest.raises(CommandRefused, match=r"is not a file|is not s3://bucket/prefix"):
             await bench.redrive(place)
         assert bench.said == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -14,9 +13,10 @@ from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import json_attributes
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.retire.command import RetireOptions, retire_with
+from asyncsync.tools.retire.command import RetireOptions, retire
 from tests.support.events import FIRST, arn, event, record
 from tests.support.mirrored_table import MirroredTable, filled, mirrored_tables
+from tests.support.output import RecordedOutput
 from tests.support.tables import Item
 
 
@@ -34,10 +34,10 @@ async def make(
 
 
 async def retired(world: MirroredTable, template: str, **options: Any) -> dict[str, int]:
-    said: list[str] = []
+    output = RecordedOutput()
     wanted = RetireOptions(table=world.table, template=template, as_json=True, **options)
-    is_done = await retire_with(world.clients, wanted, world.mirror, said.append)
-    counts: dict[str, int] = json.loads(said[-1])
+    is_done = await retire(world.clients, wanted, world.mirror, output)
+    counts: dict[str, int] = output.documents[-1]
     assert is_done == (counts["kept"] == 0)
     return counts
 
@@ -117,7 +117,7 @@ async def test_a_template_that_could_name_a_strangers_key_is_refused(
     world = await filled(make, 3)
     client.set("2", "whose?")
 
-    with pytest.raises(CommandRefused, match="give --scan-all-keys"):
+    with pytest.raises(CommandRefused, match="pass --scan-all-keys"):
         await retired(world, "{Number}")
     with pytest.raises(CommandRefused, match="the template in use"):
         await retired(world, "{@table}:{@key}")

@@ -8,6 +8,7 @@ it has sent may still arrive.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -24,9 +25,10 @@ from asyncsync.lab.simulation.scenario import BEGINS, Scenario, Tool
 from asyncsync.lab.simulation.table import TABLE
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 from asyncsync.mapping.on_failure import OnFailure
-from asyncsync.tools.audit.command import AuditOptions, audit_with
-from asyncsync.tools.backfill.command import BackfillOptions, backfill_with
-from asyncsync.tools.redrive.command import RedriveOptions, redrive_with
+from asyncsync.tools.audit.command import AuditOptions, audit
+from asyncsync.tools.backfill.command import BackfillOptions, backfill
+from asyncsync.tools.output import Output
+from asyncsync.tools.redrive.command import RedriveOptions, redrive
 
 Run: TypeAlias = Tool | Literal["last audit"]  # which repairs nothing
 Said: TypeAlias = dict[str, Any]
@@ -49,6 +51,18 @@ READS: Mapping[Run, int] = {"backfill": 3, "audit": 13, "redrive": 2}
 # Runs that a calm system may need until nothing is left: one, and one more for what fell due
 # while the first was under way.
 CALM_RUNS_MAX = 3
+
+
+class ToolOutput(Output):
+    """Passes on the lines that a tool writes."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__(sys.stdout, sys.stderr)
+        self._tell = tell
+
+    def line(self, text: str) -> None:
+        """Pass a line on."""
+        self._tell(text)
 
 
 class ToolProcess(SimulatedProcess):
@@ -119,7 +133,7 @@ class ToolRuns:
         self._running: dict[asyncio.Task[Said | None], Run] = {}
         self._again: set[Run] = set()  # what was cut short and is to be begun again
         self._patience: Counter[Run] = Counter()  # how often it still will be
-        self._commands: Mapping[Run, Callable[[ToolProcess, Tell], Awaitable[bool]]] = {
+        self._commands: Mapping[Run, Callable[[ToolProcess, Output], Awaitable[bool]]] = {
             "backfill": self._backfill,
             "audit": partial(self._audit, repair=True),
             "last audit": partial(self._audit, repair=False),
@@ -197,7 +211,7 @@ class ToolRuns:
             self._say("  %s: %s", process.name, said[-1])
 
         try:
-            await self._commands[what](process, tell)
+            await self._commands[what](process, ToolOutput(tell))
         except asyncio.CancelledError:
             self._say("%s is killed", process.name)
         except AsyncsyncError as exc:
@@ -240,7 +254,7 @@ class ToolRuns:
 
     # --- the commands --------------------------------------------------------------------------
 
-    async def _backfill(self, process: ToolProcess, tell: Tell) -> bool:
+    async def _backfill(self, process: ToolProcess, output: Output) -> bool:
         if any(name.startswith("state/segment") for name in self._aws.objects):
             self._faults.count(Fault.BACKFILL_RESUMED)
         else:
@@ -254,9 +268,9 @@ class ToolRuns:
             as_json=True,
             chance=self._chance,
         )
-        return await backfill_with(self._aws.clients(process), options, process.mirror, tell)
+        return await backfill(self._aws.clients(process), options, process.mirror, output)
 
-    async def _audit(self, process: ToolProcess, tell: Tell, *, repair: bool) -> bool:
+    async def _audit(self, process: ToolProcess, output: Output, *, repair: bool) -> bool:
         options = AuditOptions(
             table=TABLE,
             recheck_after_s=self._tools.recheck_after_s,
@@ -265,13 +279,13 @@ class ToolRuns:
             as_json=True,
             chance=self._chance,
         )
-        return await audit_with(self._aws.clients(process), options, process.mirror, tell)
+        return await audit(self._aws.clients(process), options, process.mirror, output)
 
-    async def _redrive(self, process: ToolProcess, tell: Tell) -> bool:
+    async def _redrive(self, process: ToolProcess, output: Output) -> bool:
         options = RedriveOptions(
             table=TABLE, places=[f"s3://{BUCKET}/{FAILED}/"], as_json=True, chance=self._chance
         )
-        return await redrive_with(self._aws.clients(process), options, process.mirror, tell)
+        return await redrive(self._aws.clients(process), options, process.mirror, output)
 
     # --- on-failure objects --------------------------------------------------------------------
 

@@ -1,172 +1,182 @@
-"""asyncsync retire: remove the names of an old template, once each item has its new one.
+"""asyncsync retire: delete an old template's keys once each item has its new key.
 
-A name is removed only if the old template reads a complete key of the table's types out of it,
-it holds a string, it is no name under the present settings, and the name that they give its
-item is there. What is left over is counted, and stays.
+A key is deleted only if the old template reads a complete key of the table's types out of its
+name, it holds a string, its name is not in use under the present settings, and the item's new
+key exists. Every other key is counted and left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-import orjson
 from msgspec import structs
 
-from asyncsync.aws.clients import AwsClients, open_clients
-from asyncsync.aws.tables import Table, describe_table
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.tables import describe_table
 from asyncsync.copy.names import KeyNames, is_fence
 from asyncsync.copy.reader import CopyReader
 from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
+from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
-from asyncsync.tools.key_scan import keys_of, names_of, naming
-from asyncsync.tools.output import Say
-from asyncsync.tools.state import Document, autosave, open_state, resume_or_begin
-
-_STRING = b"string"
+from asyncsync.tools.key_scan import STRING, keys_of, open_scan, scan_keys
+from asyncsync.tools.output import Output
+from asyncsync.tools.state import autosave, identity_of, open_state, resume_hint, resume_or_begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetireOptions:
-    """What the command line says."""
+    """The command line's options."""
 
     table: str
     template: str  # the old one
     endpoint_url: str | None = None
-    scan_all_keys: bool = False  # also where the old template has no prefix of its own
-    state: str | None = None  # a path or s3:// prefix
+    scan_all_keys: bool = False  # also if the old template has no prefix
+    state: str | None = None  # a path or an s3:// prefix
     as_json: bool = False
 
 
 @dataclass(slots=True)
-class Tally:
-    """What a run has done; every name of the old template's pattern is in one of these."""
+class RetireTally:
+    """What a run has done; every key name that was scanned is in one of these."""
 
     removed: int = 0
-    kept: int = 0  # the item's new name is not there
-    present: int = 0  # a name under the present settings, too
+    kept: int = 0  # the item has no new key
+    present: int = 0  # in use under the present settings, too
     foreign: int = 0
 
 
+Fate: TypeAlias = Literal["removed", "kept", "present", "foreign"]
+
+
+@dataclass(frozen=True, slots=True)
+class OldName:
+    """A key name that the old template may have made."""
+
+    name: bytes
+    is_string: bool
+    is_present: bool  # the present settings read an item's key out of it, too
+    key: Key | None  # what the old template reads out of it
+    has_successor: bool  # the name that the item has now exists
+
+
+def classify(old: OldName) -> Fate:
+    """Return what becomes of a key name."""
+    if not old.is_string:
+        return "foreign"
+    if old.is_present:
+        return "present"
+    if old.key is None:
+        return "foreign"
+    return "removed" if old.has_successor else "kept"
+
+
 async def retire(
-    options: RetireOptions,
-    mirror: Mirror,
-    env: Mapping[str, str],
-    say: Say,
-    left_s: TimeLeft = unlimited,
-) -> bool:
-    """Remove old names; return whether each item of theirs has its new one.
-
-    Raises CommandRefused or ConfigError where it may not begin, CommandFailed or StoreRefused
-    where it cannot go on, DeadlineReached where no more is to be begun.
-    """
-    async with open_clients(options.endpoint_url, env) as clients:
-        return await retire_with(clients, options, mirror, say, left_s)
-
-
-async def retire_with(
     clients: AwsClients,
     options: RetireOptions,
     mirror: Mirror,
-    say: Say,
-    left_s: TimeLeft = unlimited,
+    output: Output,
+    time_left: TimeLeft = unlimited,
 ) -> bool:
-    """Retire through clients that are open already.
+    """Delete old keys; return whether each of their items has its new key.
 
-    Raises what retire raises.
+    Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed,
+    StoreRefused or StoreUnavailable if it cannot continue, DeadlineReached if time is up.
     """
-    config = mirror.config
-    if mirror.rules.key is None and options.template == config.key:
-        raise CommandRefused(f"{options.template}: that is the template in use")
+    if mirror.rules.key is None and options.template == mirror.config.key:
+        raise CommandRefused(f"cannot retire {options.template}: it is the template in use")
     table = await describe_table(clients, options.table)
-    rules = EncodeRules(structs.replace(config, key=options.template))
+    rules = EncodeRules(structs.replace(mirror.config, key=options.template))
     old = KeyNames(table.name, table.keys, table.types, rules)
     present = KeyNames(table.name, table.keys, table.types, mirror.rules)
     if not old.prefix and not options.scan_all_keys:
         raise CommandRefused(
-            f"{options.template}: its names begin with nothing of their own, so a key "
-            "of somebody else's could be one; give --scan-all-keys where the server has none"
+            f"cannot retire {options.template}: its names have no prefix, so another "
+            "application's key may look like one. If only asyncsync writes to this server, "
+            "pass --scan-all-keys"
         )
     copy = CopyReader(mirror)
-    tally = Tally()
+    tally = RetireTally()
+    ended = False
     try:
         async with open_state(options.state, clients) as state:
-            kept = await resume_or_begin(
-                state, await state.load(), _identity(options, mirror, table)
-            )
-            held = kept.document("progress")
-            found = await naming(copy, tally, held, kept=options.state is not None)
+            identity = identity_of("retire", table, mirror, template=options.template)
+            saved = await resume_or_begin(state, await state.load(), identity)
+            document = saved.document("progress")
+            scan = await open_scan(copy, tally, document, is_saved=options.state is not None)
             with first_error():
-                async with autosave(kept, "progress", found.document):
-                    async for some, step in names_of(copy, old.pattern, found, Tally, left_s):
-                        await _few(some, old, present, copy, step.tally)
-                        found.trail.complete(step)
-            if not found.trail.is_done:
-                raise DeadlineReached("time is up: not all names were looked at")
-            await kept.remove()
+                async with autosave(saved, "progress", scan.document):
+                    pages = scan_keys(copy, old.pattern, scan, RetireTally, time_left)
+                    async for names, page in pages:
+                        add(page.tally, await _retire_batch(names, old, present, copy))
+                        scan.cursors.complete(page)
+            if not scan.cursors.is_done:
+                raise DeadlineReached("time is up: not all names were scanned")
+            await saved.remove()
+        ended = True
     finally:
         copy.close()
-        say(_summary_json(tally) if options.as_json else _summary(tally))
+        _write_summary(tally, options, output, ended=ended)
     return not tally.kept
 
 
-def _identity(options: RetireOptions, mirror: Mirror, table: Table) -> Document:
-    """Return what a state belongs to: with anything else, it would leave names in."""
-    return {
-        "command": "retire",
-        "table": table.arn or table.name,
-        "template": options.template,
-        "redis": mirror.config.server.address,
-        "key": mirror.config.key,
-    }
+async def _retire_batch(
+    names: Sequence[bytes], old: KeyNames, present: KeyNames, copy: CopyReader
+) -> Counter[str]:
+    """Delete the keys that may be deleted; return how many names have which fate."""
+    fates = {each.name: classify(each) for each in await _read(names, old, present, copy)}
+    await copy.remove([name for name, fate in fates.items() if fate == "removed"])
+    return Counter(fates.values())
 
 
-async def _few(
-    found: Sequence[bytes], old: KeyNames, present: KeyNames, copy: CopyReader, tally: Tally
-) -> None:
-    names = [name for name in dict.fromkeys(found) if not is_fence(name)]
+async def _read(
+    names: Sequence[bytes], old: KeyNames, present: KeyNames, copy: CopyReader
+) -> list[OldName]:
+    """Look key names up in the copy; leave fences out."""
+    names = [name for name in dict.fromkeys(names) if not is_fence(name)]
     types = await copy.types(names)
-    strings = [name for name, held in zip(names, types, strict=True) if held == _STRING]
-    in_use = await keys_of(strings, present, copy)
-    others = [name for name, key in zip(strings, in_use, strict=True) if key is None]
-    keys = await keys_of(others, old, copy)
-    successors = {
-        name: _name_of(present, key)
-        for name, key in zip(others, keys, strict=True)
-        if key is not None
-    }
-    held = await copy.types([each for each in successors.values() if each])
-    there = {
-        each
-        for each, kind in zip([s for s in successors.values() if s], held, strict=True)
-        if kind == _STRING
-    }
-    removed = [name for name, successor in successors.items() if successor in there]
-    await copy.remove(removed)
-    tally.removed += len(removed)
-    tally.kept += len(successors) - len(removed)
-    tally.present += len(strings) - len(others)
-    tally.foreign += len(names) - len(strings) + len(others) - len(successors)
+    present_keys = await keys_of(names, present, copy)
+    old_keys = await keys_of(names, old, copy)
+    successors = [b"" if key is None else _name_of(present, key) for key in old_keys]
+    named = [name for name in successors if name]
+    successor_types = dict(zip(named, await copy.types(named), strict=True))
+    return [
+        OldName(
+            name,
+            is_string=kind == STRING,
+            is_present=present_key is not None,
+            key=old_key,
+            has_successor=successor_types.get(successor) == STRING,
+        )
+        for name, kind, present_key, old_key, successor in zip(
+            names, types, present_keys, old_keys, successors, strict=True
+        )
+    ]
 
 
 def _name_of(names: KeyNames, key: Key) -> bytes:
-    """Return an item's name; empty where the user's function gives none."""
+    """Return an item's name; empty if the user's function makes none."""
     try:
         return names.name_of(key)
     except RecordError:
         return b""
 
 
-def _summary(tally: Tally) -> str:
-    return (
+def _write_summary(
+    tally: RetireTally, options: RetireOptions, output: Output, *, ended: bool
+) -> None:
+    if options.as_json:
+        output.document(counts(tally))
+        return
+    output.line(
         f"{tally.removed:,} old names removed; {tally.kept:,} kept, whose items have no new name; "
         f"{tally.present:,} in use and {tally.foreign:,} foreign left alone"
     )
-
-
-def _summary_json(tally: Tally) -> str:
-    return orjson.dumps(asdict(tally)).decode()
+    if options.state and not ended:
+        output.line(resume_hint(options.state))
