@@ -31,7 +31,7 @@ from asyncsync.errors import ConfigError
 from asyncsync.mirror import LambdaContext, Mirror
 from asyncsync.tools.deadline import DeadlineReached
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.output import Output, ProgressText
+from asyncsync.tools.output import Output
 from asyncsync.version import __version__
 
 ENTRY_POINT = "asyncsync.cli.operations.lambda_handler"
@@ -173,13 +173,6 @@ class SliceOutput(Output):
         self._bytes = 0
         self._ends_in_progress = False
         self._logged_s = clock()
-
-    def __call__(self, text: str) -> None:
-        """Keep a line of a command that takes a Say."""
-        if isinstance(text, ProgressText):
-            self._write_progress(text)
-        else:
-            self.line(text)
 
     def line(self, text: str) -> None:
         """Keep a line, cut to what an answer may hold."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TextIO
 
 import orjson
 
 # Between two lines of progress: somebody watches a terminal, a log is paid for by its size.
 TERMINAL_INTERVAL_S = 1.0
 INTERVAL_S = 10.0
-
-# Until every command takes an Output: what those take that do not yet. An Output is one, too.
-Say: TypeAlias = Callable[[str], None]
 
 
 class Output:
@@ -38,10 +35,6 @@ class Output:
         self._interval_s = interval_s
         self._clock = clock
         self._began_s = self._progress_s = clock()
-
-    def __call__(self, text: str) -> None:
-        """Write a line of an answer, for a command that takes a Say."""
-        self.line(text)
 
     def line(self, text: str) -> None:
         """Write one line of the answer."""
@@ -71,19 +64,10 @@ class Output:
 
     def timed(self, text: str) -> str:
         """Return the text with the elapsed seconds in front."""
-        return progress(self.elapsed_s, text)
+        return f"{self.elapsed_s:7.1f} s  {text}"
 
     def _write_progress(self, text: str) -> None:
         self.note(text)
-
-
-class ProgressText(str):
-    """Progress of a command that takes a Say: so that whoever is called can tell."""
-
-
-def progress(took_s: float, text: str) -> str:
-    """Return the text with these seconds in front."""
-    return ProgressText(f"{took_s:7.1f} s  {text}")
 
 
 def rate_and_left(done: int, expected: int, took_s: float) -> str:
