@@ -210,7 +210,7 @@ async def test_what_the_environment_knows_arguments_may_leave_out(
 
     assert (answer["done"], answer["exit_code"]) == (True, 0)
     assert answer["said"] == [
-        "1 of 1 objects redriven and moved to redriven/: 1 keys repaired, 0 already past it; "
+        "1 of 1 objects redriven and moved to redriven/: 1 keys repaired, 0 were already newer; "
         "0 objects left"
     ]
     assert real_client.exists(f"{table}:2")
