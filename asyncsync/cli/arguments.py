@@ -176,7 +176,7 @@ def _add_audit(commands: Commands, defaults: Defaults) -> None:
     audit.add_argument(
         "--orphans",
         action=argparse.BooleanOptionalAction,
-        help="Look for keys without an item (default: without --sample, given a key prefix)",
+        help="Find keys without items (default: yes, unless --sample or no prefix)",
     )
     audit.add_argument("--repair", action="store_true", help="Repair each finding")
     audit.add_argument("--show-values", action="store_true", help="Show what table and copy hold")

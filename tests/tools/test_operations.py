@@ -1,4 +1,4 @@
-"""The operations function: slices before a deadline, its rights, and the machine that runs it."""
+"""The operations function: its slices, its rights, and the state machine that runs it."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from tests.support.events import FIRST, arn, record
 from tests.support.exports import Exported, parts
 from tests.support.functions import function
 from tests.support.on_failure import at_version, discarded
+from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.servers import FOUND
 from tests.support.state_machine import Failed, Walk
 from tests.support.tables import begin_stream, load, make_table, numbered
-from tests.tools.test_slices import ITEMS, plant, result
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
 
 
 class Deadline:
-    """Lambda's context, whose time goes by with every look at it."""
+    """Lambda's context; its time is up after a number of looks at it."""
 
     aws_request_id = "8f2a"
 
@@ -67,14 +67,14 @@ class Deadline:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """Moto's alone, which has S3, too."""
+    """Moto's server, which also has S3."""
     with dynamodb_process() as url:
         yield url
 
 
 @pytest.fixture(scope="module", params=FOUND[:1])
 def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """One server is enough: the commands themselves are tested on each."""
+    """One server is enough: other tests run the commands on every server."""
     with redis_process(request.param) as server:
         yield server
 
@@ -94,7 +94,7 @@ async def bucket(clients: AwsClients) -> AsyncIterator[Any]:
 def settings(
     table: str, real_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.MonkeyPatch:
-    """The function's environment, as the template has it."""
+    """The function's environment, as the template sets it."""
     for name, value in {
         operations.TABLE: table,
         operations.PLACE: f"s3://{BUCKET}/aws/lambda/",
@@ -117,7 +117,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def invoked(event: Any, context: Any = None) -> dict[str, Any]:
-    """The function in a thread of its own: it brings its own event loop. JSON in, JSON out."""
+    """Run the function in a thread, because it starts an event loop; JSON in, JSON out."""
     given = json.loads(json.dumps(event))
     answer = await asyncio.to_thread(lambda_handler, given, context)
     made: dict[str, Any] = json.loads(json.dumps(answer))
@@ -125,7 +125,7 @@ async def invoked(event: Any, context: Any = None) -> dict[str, Any]:
 
 
 async def until_done(event: Any, looks: int) -> list[dict[str, Any]]:
-    """Invoke it with its own answers until it is done."""
+    """Invoke it with its own answers until it is done; return the answers."""
     answers = [await invoked(event, Deadline(looks))]
     while not answers[-1]["done"]:
         answers.append(await invoked(answers[-1]["next"], Deadline(looks)))
@@ -173,7 +173,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     args = ["audit", "--endpoint-url", endpoint, "--recheck-after", "0.001", "--json"]
 
     (once,) = await until_done({"args": args}, 10**6)
@@ -192,7 +192,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
     assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
 
 
-async def test_what_the_environment_knows_arguments_may_leave_out(
+async def test_the_environment_supplies_arguments(
     clients: AwsClients,
     endpoint: str,
     table: str,
@@ -218,7 +218,7 @@ async def test_what_the_environment_knows_arguments_may_leave_out(
     assert [each["Key"] for each in listed["Contents"]] == ["redriven/aws/lambda/a"]
 
 
-async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lost(
+async def test_work_past_the_deadline_is_abandoned_and_done_again(
     clients: AwsClients,
     endpoint: str,
     table: str,
@@ -227,7 +227,7 @@ async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lo
     real_server: ServerProcess,
     real_client: redis.Redis,
 ) -> None:
-    """Redis is away: a page would wait for it as long as it may be filled, a day."""
+    """Redis is down: a page would wait for it for a day."""
     await make_table(clients, table)
     await load(clients, table, numbered(20))
     args = ["backfill", "--endpoint-url", endpoint, "--skip-mapping-check"]
@@ -235,7 +235,7 @@ async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lo
         settings.setenv("ASYNCSYNC_REDIS_URL", f"redis://127.0.0.1:{proxy.port}")
         proxy.cut()
         with settings.context() as patched:
-            patched.setattr(operations, "ANSWER_S", 898.0)  # of the 900 s that there are
+            patched.setattr(operations, "ANSWER_S", 898.0)  # of 900 s
             cut = await invoked({"args": args}, Deadline(10**6))
         proxy.heal()
         (done,) = await until_done(cut["next"], 10**6)
@@ -246,15 +246,15 @@ async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lo
     assert real_client.dbsize() == 20
 
 
-def test_its_name_is_what_it_is_called_by() -> None:
+def test_the_entry_point_is_the_functions_name() -> None:
     assert f"{lambda_handler.__module__}.{lambda_handler.__name__}" == operations.ENTRY_POINT
 
 
-# --- what it refuses --------------------------------------------------------------------------
+# --- refusals --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("event", "said"),
+    ("event", "message"),
     [
         ({"args": ["demo"]}, "demo cannot run here: give backfill, audit, redrive, retire"),
         ({"args": ["run", "--table", "T"]}, "run cannot run here"),
@@ -279,18 +279,18 @@ def test_its_name_is_what_it_is_called_by() -> None:
         ({"args": ["audit", "\ud800"]}, "unrecognized arguments"),
     ],
 )
-def test_what_makes_no_sense_here_is_an_answer_with_exit_code_2(
-    event: Any, said: str, settings: pytest.MonkeyPatch
+def test_wrong_arguments_are_an_answer_with_exit_code_2(
+    event: Any, message: str, settings: pytest.MonkeyPatch
 ) -> None:
     answer = lambda_handler(event, Deadline(10**6))
 
     assert (answer["done"], answer["exit_code"]) == (True, 2)
-    assert said in answer["said"][0]
+    assert message in answer["said"][0]
     assert answer["next"] == event
     json.dumps(answer).encode()
 
 
-def test_settings_that_are_wrong_are_an_answer_too(settings: pytest.MonkeyPatch) -> None:
+def test_wrong_settings_are_an_answer(settings: pytest.MonkeyPatch) -> None:
     settings.setenv("ASYNCSYNC_MODE", "sideways")
     assert "ASYNCSYNC_MODE" in lambda_handler({"args": ["audit"]})["said"][0]
     settings.delenv(operations.STATE)
@@ -302,7 +302,7 @@ def test_settings_that_are_wrong_are_an_answer_too(settings: pytest.MonkeyPatch)
     assert "required: PLACE" in said[0]
 
 
-async def test_what_is_worth_another_try_is_raised(
+async def test_an_error_that_a_retry_may_fix_is_raised(
     clients: AwsClients, endpoint: str, table: str, bucket: Any, settings: pytest.MonkeyPatch
 ) -> None:
     args = ["audit", "--endpoint-url", endpoint]
@@ -316,7 +316,7 @@ async def test_what_is_worth_another_try_is_raised(
     assert not issubclass(ConfigError, StoreRefused)
 
 
-# --- what it says -----------------------------------------------------------------------------
+# --- the answer ------------------------------------------------------------------------------
 
 
 def test_an_answer_is_bounded_and_keeps_the_first_and_the_last_lines() -> None:
@@ -375,19 +375,19 @@ async def test_neither_arguments_nor_findings_are_logged(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    plant(real_client, table)
+    plant_differences(real_client, table)
     real_client.acl_setuser(
         "who", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"]
     )
     url = f"redis://who:secret@127.0.0.1:{real_server.port}"
     args = ["audit", "--endpoint-url", endpoint, "--recheck-after", "0.001", "--show-values"]
-    monkeyed = [*args, "--redis-url", url]
+    args += ["--redis-url", url]
     settings.setattr(operations, "LOG_INTERVAL_S", 0.0)
 
-    answer = await invoked({"args": monkeyed}, Deadline(10**6))
+    answer = await invoked({"args": args}, Deadline(10**6))
 
     real_client.acl_deluser("who")
-    assert any("another" in line for line in answer["said"])  # shown, as was asked for
+    assert any("another" in line for line in answer["said"])  # --show-values was given
     out, err = capsys.readouterr()
     events = [json.loads(line)["event"] for line in out.splitlines()]
     assert (events[0], events[-1]) == ("slice_began", "slice_ended")
@@ -402,7 +402,7 @@ ALIASES = {"s3:ListObjectsV2": "s3:ListBucket"}
 
 
 class Calls:
-    """Every call to AWS as IAM sees it: the action, and on what."""
+    """Every call to AWS as IAM sees it: action and resource."""
 
     def __init__(self) -> None:
         self.made: set[tuple[str, str]] = set()
@@ -426,7 +426,7 @@ class Calls:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """What botocore's own events say of every client that the tools open."""
+    """Every call of every client that the tools open, from botocore's events."""
     noted = Calls()
     session = aioboto3.Session
 
@@ -440,7 +440,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def statements(translated: Any, **given: str) -> list[tuple[str, str]]:
-    """Action and resource of each thing that the role allows, the network's and logs' left out."""
+    """Action and resource of what the role allows, without network and logs."""
     role = Resolver(translated, given, known=True).resources()["OperationsRole"]
     (policy,) = role["Properties"]["Policies"]
     allowed = []
@@ -494,7 +494,7 @@ def _named(resource: str, names: dict[str, str]) -> str:
 
 
 def _pattern(resource: str) -> str:
-    """A resource of the policy, for fnmatch: of a table's ARN the account's part is any."""
+    """Return a policy's resource for fnmatch; in a table's ARN any account matches."""
     return resource.replace(f"us-east-1:{PSEUDO['AWS::AccountId']}", "*").replace("[", "[[]")
 
 
@@ -506,7 +506,7 @@ async def _everything(
     settings: pytest.MonkeyPatch,
     client: redis.Redis,
 ) -> None:
-    """Each command, each way in, each kind of end."""
+    """Run each command, from each source, to each kind of end."""
     await make_table(clients, table)
     await begin_stream(clients, table)
     await load(clients, table, numbered(40))
@@ -544,7 +544,7 @@ async def _everything(
     assert (await until_done({"args": ["redrive", *at]}, 1))[-1]["exit_code"] == 0
 
 
-# --- what it asks of the cache -----------------------------------------------------------------
+# --- commands to the cache ----------------------------------------------------------------------
 
 COMMANDS = "evalsha eval exists mget get set del type scan info"
 
@@ -552,14 +552,14 @@ COMMANDS = "evalsha eval exists mget get set del type scan info"
 async def _on_the_cache(
     clients: AwsClients, endpoint: str, table: str, state: str, url: str, client: redis.Redis
 ) -> bool:
-    """Fill, repair in slices, retire; whether all went well."""
+    """Fill, repair in slices and retire; return whether all went well."""
     client.flushall()
     client.script_flush()
     for name in ("Players:v0:1", "Players:1", "Players:999"):
         client.set(name, "{}")
-    client.set("{Players:2}!f", at_version(FIRST) + b"1")  # removed, and there again
+    client.set("{Players:2}!f", at_version(FIRST) + b"1")  # removed, then created again
     client.hset("Players:7000", "not", "ours")
-    client.set("Players:" + "!" + "0" * 64, '{"Number":998}')  # a hash of nobody's
+    client.set("Players:" + "!" + "0" * 64, '{"Number":998}')  # a hashed name of no item
     mirror = Mirror(Config(redis_url=url, key="Players:{Number}"), emit=lambda _: None)
     filled = BackfillOptions(table=table, endpoint_url=endpoint, skip_mapping_check=True)
     audited = AuditOptions(
@@ -607,7 +607,7 @@ async def test_the_caches_user_may_do_what_the_commands_send_and_nothing_less_wi
 
 
 class Lambda:
-    """The function in place of Lambda, and what else the machine asks."""
+    """The function, called directly, and the other resources of the state machine."""
 
     def __init__(self, endpoint: str, looks: int) -> None:
         self.endpoint = endpoint
@@ -658,7 +658,7 @@ async def test_the_machine_runs_every_segment_until_none_has_work_left(
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
     function = Lambda(endpoint, looks=4)
-    function.fails = 3  # and is tried again
+    function.fails = 3  # then works
     walk = Walk(function.resources())
     args = ["backfill", "--endpoint-url", endpoint, "--page-items", "10"]
 
@@ -705,7 +705,7 @@ async def test_started_again_the_machine_goes_on_with_the_segment_that_was_under
     function.fails, function.events = 0, []
     await asyncio.to_thread(Walk(function.resources()).run, definition, given)
     assert real_client.dbsize() == 60
-    assert len(function.events) <= 4  # of six slices two were done
+    assert len(function.events) <= 4  # two of six slices were done before
 
 
 async def test_the_machine_says_what_is_left_what_is_wrong_and_what_does_not_follow(
@@ -759,7 +759,7 @@ def test_the_machine_is_a_distributed_map_whose_concurrency_is_capped(definition
     assert inner["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
     assert states["Backfill"]["MaxConcurrency"] == 8
     assert inner["States"]["Slice"]["TimeoutSeconds"] > 900
-    for machine in (definition, inner):  # every state can be come to, and leads to one
+    for machine in (definition, inner):  # every state can be reached, and leads to another
         led_to = {machine["StartAt"]}
         for state in machine["States"].values():
             led_to |= {state[name] for name in ("Next", "Default") if name in state}
@@ -770,6 +770,6 @@ def test_the_machine_is_a_distributed_map_whose_concurrency_is_capped(definition
 
 @pytest.fixture(autouse=True)
 def no_state_is_left() -> Iterator[None]:
-    """Sockets of a loop that has ended are let go."""
+    """Close the sockets of event loops that have ended."""
     yield
     anyio.run(anyio.sleep, 0)

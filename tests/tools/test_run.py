@@ -1,4 +1,4 @@
-"""asyncsync run and what it reads DynamoDB with, on moto's server in a process of its own."""
+"""asyncsync run, its poller, and how it reads DynamoDB, on a server."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def put(clients: AwsClients, table: str, number: int, **attributes: Any) -
 # --- the command ------------------------------------------------------------------------------
 
 
-async def test_a_table_is_mirrored_and_progress_is_told(
+async def test_a_table_is_mirrored_and_progress_is_shown(
     clients: AwsClients,
     endpoint: str,
     any_server: ServerProcess,
@@ -79,7 +79,7 @@ async def test_a_table_is_mirrored_and_progress_is_told(
         await put(clients, table, number, Odd={"B": b"\xff"})
     await put(clients, table, 1, Odd={"S": "newer"})
     await clients.items.delete_item(TableName=table, Key={"Number": {"N": "2"}})
-    any_client.script_flush()  # so that one round trip more brings the script
+    any_client.script_flush()  # so that one more round trip sends the script
     output = RecordedOutput()
 
     monkeypatch.setattr("asyncsync.tools.run.command.PROGRESS_INTERVAL_S", 0.05)
@@ -98,32 +98,32 @@ async def test_a_table_is_mirrored_and_progress_is_told(
     assert any("5 records in 1 batches" in line for line in output.progress_lines)
 
 
-async def test_a_redis_that_is_down_is_told_with_what_was_reported(
+async def test_a_redis_that_is_down_is_noted_with_what_was_reported(
     clients: AwsClients, endpoint: str
 ) -> None:
     await make_table(clients, "Down")
     await put(clients, "Down", 1)
-    told = anyio.Event()
+    refused = anyio.Event()
 
-    class Told(RecordedOutput):
+    class Listening(RecordedOutput):
         def note(self, text: str) -> None:
             super().note(text)
             if "ConnectionRefusedError" in text:
-                told.set()
+                refused.set()
 
-    output = Told()
+    output = Listening()
     async with anyio.create_task_group() as tasks:
         options = RunOptions(table="Down", endpoint_url=endpoint)
         config = Config(redis_url=f"redis://127.0.0.1:{free_port()}")
         tasks.start_soon(run, options, config, {}, output)
         with anyio.fail_after(10):
-            await told.wait()
+            await refused.wait()
         tasks.cancel_scope.cancel()
 
     assert any(re.search("batch of 1 reported [0-9]{21}", line) for line in output.notes)
 
 
-async def test_what_no_retry_can_mend_ends_it_with_one_line(
+async def test_an_error_that_no_retry_fixes_ends_it_with_one_line(
     clients: AwsClients, endpoint: str, real_server: ServerProcess
 ) -> None:
     table = f"KeysOnly-{real_server.name}"
@@ -185,7 +185,7 @@ async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
     assert real_client.get(f"{table}:1") == b'{"Number":1}'
 
 
-async def test_a_mirror_of_ones_own_is_used_as_it_is(
+async def test_the_users_mirror_is_used_as_it_is(
     clients: AwsClients,
     endpoint: str,
     real_server: ServerProcess,
@@ -210,7 +210,7 @@ async def test_a_mirror_of_ones_own_is_used_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("nothing", "is not of the form module:name"),
         ("no_such_module:mirror", "cannot be loaded"),
@@ -218,17 +218,17 @@ async def test_a_mirror_of_ones_own_is_used_as_it_is(
         ("asyncsync:__version__", "is str, not an asyncsync.Mirror"),
     ],
 )
-def test_a_mirror_that_is_none_is_refused(
-    name: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_name_without_a_mirror_is_refused(
+    name: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     assert main(["run", "--table", "T", "--mirror", name]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert main(["run", "--table", "T", "--mirror", name, "--redis-url", "redis://a"]) == 2
 
 
-# --- what DynamoDB is read with ---------------------------------------------------------------
+# --- reading DynamoDB -------------------------------------------------------------------------
 
 
 def test_an_sdk_record_becomes_the_record_that_lambda_sends() -> None:
@@ -297,7 +297,7 @@ async def test_items_are_read_consistently_one_or_all(clients: AwsClients) -> No
 
 
 class Shards:
-    """A stream of three shards, one the child of another, in place of DynamoDB's: moto has one."""
+    """A stream of three shards, one the child of another; moto's streams have one shard."""
 
     def __init__(self) -> None:
         self.pages = {

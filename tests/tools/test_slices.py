@@ -38,10 +38,8 @@ from tests.support.cluster import Cluster
 from tests.support.events import FIRST, arn, record
 from tests.support.on_failure import discarded
 from tests.support.output import RecordedOutput
+from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.tables import load, make_table, numbered, only_moto, until
-
-ITEMS = 240
-
 
 pytestmark = only_moto  # how many items a segment has is of it
 
@@ -101,29 +99,6 @@ def documents_in(state: Path) -> Any:
 def mirror_of(url: str, **options: Any) -> Mirror:
     transform = options.pop("transform", None)
     return Mirror(Config(redis_url=url, **options), transform=transform, emit=lambda _: None)
-
-
-def plant(client: redis.Redis, table: str) -> dict[str, str]:
-    """A copy of items 1 to ITEMS but for differences of every kind, all over the table."""
-    for number in range(1, ITEMS + 1):
-        client.set(f"{table}:{number}", json.dumps({"Number": number, "Name": f"item {number}"}))
-    planted: dict[str, str] = {}
-    for number in range(7, ITEMS, 29):
-        client.delete(f"{table}:{number}")
-        client.set(f"{table}:{number + 1}", '{"Name":"another"}')
-        client.set(f"{table}:{number + 5_000}", "{}")
-        planted |= {
-            f"{table}:{number}": "missing",
-            f"{table}:{number + 1}": "stale",
-            f"{table}:{number + 5_000}": "orphan",
-        }
-    client.rpush(f"{table}:9000", "not ours")
-    return planted
-
-
-def result(lines: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
-    *findings, summary = (json.loads(line) for line in lines)
-    return {each["key"]: each["finding"] for each in findings}, summary
 
 
 # --- backfill ---------------------------------------------------------------------------------
@@ -233,7 +208,7 @@ async def test_an_audit_in_slices_comes_to_what_one_run_comes_to(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
 
     def run(**given: Any) -> Slice:
@@ -280,7 +255,7 @@ async def test_a_repair_in_slices_mends_what_one_run_mends(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
         table=table,
@@ -313,7 +288,7 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
     """Ctrl-C comes while what differs waits for its second look: it is looked at anew."""
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
         table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
@@ -357,7 +332,7 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     program = [sys.executable, "-m", "asyncsync", "audit", "--table", table, "--no-orphans"]
     program += ["--endpoint-url", endpoint, "--redis-url", real_server.url, "--state", str(state)]
 
@@ -417,7 +392,7 @@ async def test_names_are_scanned_anew_where_the_server_is_another(
     """Its cursors are not those of before: names would be left out."""
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
         table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
@@ -458,7 +433,7 @@ async def test_names_of_a_server_that_does_not_say_who_it_is_are_scanned_in_one_
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     starts = iter(range(10**6))
 
     async def servers(_: CopyReader, nodes: Any) -> list[str]:
@@ -528,7 +503,7 @@ async def test_what_was_found_before_is_said_again_to_people(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    plant(real_client, table)
+    plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
         table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state)
@@ -664,7 +639,7 @@ async def test_two_audits_of_one_state_at_once_come_to_the_same(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirrors = [mirror_of(real_server.url) for _ in range(2)]
     options = AuditOptions(
         table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
