@@ -348,7 +348,7 @@ def test_what_a_backfill_has_brought_is_missed() -> None:
     stage.write(3, shows=None)
     assert stage.oracle.differences() == []
 
-    stage.oracle.backfilled = True
+    stage.oracle.is_backfilled = True
     assert stage.oracle.differences() == ["item 2 is missing"]
 
 
