@@ -170,6 +170,13 @@ def test_a_bug_whose_text_has_gone_fails_loudly() -> None:
         patched("source", Patch("store.py", "no such text", ""))
 
 
+@pytest.mark.parametrize("name", ["no such fault", "throttled", Fault.BATCH_SPLIT])
+def test_a_name_that_is_no_fault_to_draw_fails_at_once(name: Any) -> None:
+    """A string is refused even if a fault has it: only members of Fault are checked by mypy."""
+    with pytest.raises(AssertionError, match=re.escape(str(name))):
+        Faults(Random(1)).strikes(name)
+
+
 # --- the small scope --------------------------------------------------------------------------
 
 

@@ -45,9 +45,9 @@ class ServerFaults:
             Fault.RESTART_EMPTY: self._restart_empty,
             Fault.FAILOVER: self._fail_over,
             Fault.FENCES_EVICTED: self._evict,
-            Fault.OOM: partial(self._refuse, "is_full", self._set_full),
+            Fault.OOM: partial(self._refuse, "full", self._set_full),
             Fault.LOADING: partial(self._refuse, "loading", self._set_loading),
-            Fault.READONLY: partial(self._refuse, "read_only", self._set_read_only),
+            Fault.READONLY: partial(self._refuse, "read-only", self._set_read_only),
         }
 
     # --- requests ------------------------------------------------------------------------------

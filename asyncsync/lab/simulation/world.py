@@ -210,7 +210,7 @@ class World:
         self.table.change(number, item, poison, self.loop.wall_ms())
         change = self.table.current(number)
         assert change is not None
-        self.say("change %d of item %d%s", change.count, number, _how(change))
+        self.say("change %d of item %d%s", change.count, number, _change_text(change))
         for poller in self.pollers:
             poller.poll_soon()
 
@@ -256,10 +256,8 @@ class World:
 
     async def _wait_for_a_while(self) -> None:
         for _ in range(60):
-            if (
-                all(poller.is_idle for poller in self.pollers)
-                and not self.server_faults.network.under_way
-            ):
+            is_idle = all(poller.is_idle for poller in self.pollers)
+            if is_idle and not self.server_faults.network.under_way:
                 return
             await asyncio.sleep(2.0)
 
@@ -278,7 +276,7 @@ class World:
 
     async def _invoke(self, poller: MappingPoller, batch: Batch) -> Answer:
         poller.since[batch.lane, batch.shard_id] = self.oracle.now
-        self.say("%s invokes with %s", poller.name, _shown(batch))
+        self.say("%s invokes with %s", poller.name, _batch_text(batch))
         if self.faults.strikes(Fault.THROTTLED):
             return InvocationThrottled()
         allowed = {name_of(item_of(record)): None for record in batch.records}
@@ -302,7 +300,7 @@ class World:
 
     def _deliver_again(self, poller: MappingPoller, batch: Batch) -> None:
         if not poller.is_deleted:
-            self.say("%s delivers again: %s", poller.name, _shown(batch))
+            self.say("%s delivers again: %s", poller.name, _batch_text(batch))
             poller.mapping.deliver_again(batch)
             poller.poll()
 
@@ -365,11 +363,11 @@ class World:
             self._failed.set_exception(error)
 
 
-def _how(change: Change) -> str:
+def _change_text(change: Change) -> str:
     if change.item is None:
         return ": removed"
     return f", cannot be encoded: {change.poison}" if change.poison else ""
 
 
-def _shown(batch: Batch) -> str:
+def _batch_text(batch: Batch) -> str:
     return " ".join(f"{item_of(record)}@{record.item_identifier[-4:]}" for record in batch.records)
