@@ -363,7 +363,7 @@ def test_what_a_backfill_has_brought_is_missed() -> None:
 def test_an_object_that_is_redriven_before_its_keys_are_is_seen(rank: int, is_seen: bool) -> None:
     stage = Stage()
     removal = (1, stage.table.history[1][2].version)
-    stage.oracle.given_up([removal])
+    stage.oracle.discarded([removal])
     stage.write(3, shows=None, rank=rank)
 
     if is_seen:
@@ -418,7 +418,7 @@ def test_at_rest_every_difference_is_named_but_what_only_the_destination_holds()
     stage.write(2, shows=2)
     assert stage.oracle.differences() == ["item 1 should be absent, but shows change 2"]
 
-    stage.oracle.given_up([(1, stage.table.history[1][2].version)])
+    stage.oracle.discarded([(1, stage.table.history[1][2].version)])
     assert stage.oracle.differences() == []
 
     stage.write(3, shows=None)

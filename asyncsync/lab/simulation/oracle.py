@@ -72,7 +72,7 @@ class Oracle:
         self._ahead: dict[int, tuple[Version, Version]] = {}
         # By mapping: each item's highest version, and the step at which its invocation began.
         self._acknowledged: dict[str, dict[int, tuple[Version, int]]] = {}
-        self._given_up: dict[int, Version] = {}  # each item's highest
+        self._discarded: dict[int, Version] = {}  # each item's highest
         self._damaged: dict[int, int] = {}  # the step of the last fault that hit each item
         self._step = 0
         self.checks = 0  # of an item
@@ -217,10 +217,10 @@ class Oracle:
                     f"G2: {version} of item {item} is acknowledged, its fence is at {fence}"
                 )
 
-    def given_up(self, records: Iterable[tuple[int, Version]]) -> None:
+    def discarded(self, records: Iterable[tuple[int, Version]]) -> None:
         """Note records that went to the on-failure destination."""
         for item, version in records:
-            self._given_up[item] = max(version, self._given_up.get(item, BEFORE_STREAM))
+            self._discarded[item] = max(version, self._discarded.get(item, BEFORE_STREAM))
 
     def redriven(self, records: Iterable[tuple[int, Version]], since: int) -> None:
         """Check an object that a redrive moved to the done ones; the redrive began at `since`."""
@@ -230,8 +230,8 @@ class Oracle:
                 raise Violation(
                     f"G2: {version} of item {item} is redriven, its fence is at {highest}"
                 )
-            if self._given_up.get(item, version) <= version:
-                self._given_up.pop(item, None)
+            if self._discarded.get(item, version) <= version:
+                self._discarded.pop(item, None)
 
     def damaged(self, names: Iterable[bytes]) -> int:
         """Note the keys that a fault destroyed; return the number of their items."""
@@ -293,7 +293,7 @@ class Oracle:
         last = self._last(item)
         if strict and (excuse := self._excuse(item, last)):
             return excuse
-        if last is None or self._only_given_up(item, last):
+        if last is None or self._only_discarded(item, last):
             return ""
         return self._compare(last, self._shown(item, self._read(name_of(item))))
 
@@ -302,7 +302,7 @@ class Oracle:
         if last is None:
             is_older = item in self._before and self._config.mode == "mirror"
             return "is older than the stream, and no backfill is done" if is_older else ""
-        if self._only_given_up(item, last):
+        if self._only_discarded(item, last):
             return "is in the on-failure destination only"
         return "cannot be encoded, or could not" if last.poison else ""
 
@@ -312,8 +312,8 @@ class Oracle:
         is_backfilled = self.is_backfilled and item in self._before
         return self._oldest(item) if last is None and is_backfilled else last
 
-    def _only_given_up(self, item: int, last: Change) -> bool:
-        if self._given_up.get(item) != last.version:
+    def _only_discarded(self, item: int, last: Change) -> bool:
+        if self._discarded.get(item) != last.version:
             return False
         highest = [
             versions.get(item, (BEFORE_STREAM, 0))[0] for versions in self._acknowledged.values()

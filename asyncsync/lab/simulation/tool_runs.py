@@ -175,7 +175,7 @@ class ToolRuns:
         if not process.held_read and self._faults.strikes(Fault.TOOL_KILLED):
             after_s = self._chance.uniform(0, KILLED_READS * self._tools.read_s)
             self._loop.call_later(after_s, process.kill)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_done)
         return task
 
     def _held_read(self, what: Run) -> int:
@@ -220,7 +220,7 @@ class ToolRuns:
         if what in self._again and not self._faults.is_calm:
             self._begin(what)
 
-    def _ended(self, task: asyncio.Task[Document | None]) -> None:
+    def _task_done(self, task: asyncio.Task[Document | None]) -> None:
         self._running.pop(task)
         if not task.cancelled() and task.exception() is not None:
             self._loop.call_exception_handler(
@@ -277,13 +277,13 @@ class ToolRuns:
 
     # --- on-failure objects --------------------------------------------------------------------
 
-    def give_up(self, given_up: OnFailure, records: Sequence[tuple[int, Version]]) -> None:
+    def add_object(self, discarded: OnFailure, records: Sequence[tuple[int, Version]]) -> None:
         """Put an on-failure object into the bucket, with its payload as a string or as JSON."""
         name = f"{FAILED}/{len(self._discarded):04}.json"
         self._discarded[name] = records
-        content: dict[str, Any] = {**given_up}
+        content: dict[str, Any] = {**discarded}
         if self._chance.random() < 0.5:
-            content["payload"] = orjson.loads(given_up["payload"])
+            content["payload"] = orjson.loads(discarded["payload"])
         self._aws.objects[name] = orjson.dumps(content)
 
     def _object_moved(self, process: ToolProcess, name: str) -> None:
@@ -331,7 +331,7 @@ class ToolRuns:
             if records and not any(self._oracle.is_poison(item) for item, _ in records):
                 raise Violation(f"G3: {name} is left, although each of its keys can be redriven")
 
-    async def agree(self) -> None:
+    async def check_audit(self) -> None:
         """Run an audit of a copy in which nothing differs.
 
         Raises Violation if the audit reports a difference.

@@ -155,13 +155,13 @@ class World:
         await self._come_to_rest()
         if self.oracle.is_damaged and not self.scenario.tools.audit_recovers:
             await self._replay()
-        self._take_given_up()
+        self._collect_discarded()
         await self.tool_runs.finish()
         differences = self.oracle.differences()
         if differences:
             raise Violation(f"G3: at rest, {'; '.join(differences)}")
         if "audit" in self.scenario.tools.begin and not self.oracle.differences(strict=True):
-            await self.tool_runs.agree()
+            await self.tool_runs.check_audit()
 
     async def _replay(self) -> None:
         """Deliver every stream again, as an operator does after data was destroyed."""
@@ -180,7 +180,7 @@ class World:
             and self.tool_runs.is_idle
             and all(poller.is_idle for poller in self.pollers)
         ):
-            self._take_given_up()
+            self._collect_discarded()
             if self.loop.time() > gives_up_s:
                 raise Violation(f"G3: not at rest after {CALM_S_MAX:.0f} s: {self._why()}")
             for poller in self.pollers:
@@ -304,17 +304,17 @@ class World:
             poller.mapping.deliver_again(batch)
             poller.poll()
 
-    def _take_given_up(self) -> None:
+    def _collect_discarded(self) -> None:
         for poller in self.pollers:
-            self._give_up(poller)
+            self._collect_from(poller)
 
-    def _give_up(self, poller: MappingPoller) -> None:
+    def _collect_from(self, poller: MappingPoller) -> None:
         """Empty the mapping's on-failure destination into the bucket."""
-        for given_up in poller.mapping.discarded:
-            condition = given_up["requestContext"]["condition"]
+        for discarded in poller.mapping.discarded:
+            condition = discarded["requestContext"]["condition"]
             exhausted = condition == "RetryAttemptsExhausted"
             self.faults.count(Fault.RETRIES_EXHAUSTED if exhausted else Fault.RECORD_TOO_OLD)
-            records = orjson.loads(given_up["payload"])["Records"]
+            records = orjson.loads(discarded["payload"])["Records"]
             versions = [
                 (
                     int(record["dynamodb"]["Keys"]["Number"]["N"]),
@@ -322,9 +322,9 @@ class World:
                 )
                 for record in records
             ]
-            self.oracle.given_up(versions)
-            self.tool_runs.give_up(given_up, versions)
-            self.say("%s gives up on %d records, %s", poller.name, len(records), condition)
+            self.oracle.discarded(versions)
+            self.tool_runs.add_object(discarded, versions)
+            self.say("%s discards %d records, %s", poller.name, len(records), condition)
         poller.mapping.discarded.clear()
 
     # --- faults of the system ------------------------------------------------------------------
@@ -333,7 +333,7 @@ class World:
         """Let each fault of the system strike if its chance comes up."""
         strikes = self.faults.strikes
         self.server_faults.strike()
-        self._take_given_up()
+        self._collect_discarded()
         self.tool_runs.begin_by_chance()
         if strikes(Fault.SHARD_SPLITS) and self.table.split():
             self.say("STREAM  a shard splits")
