@@ -1,4 +1,4 @@
-"""The demo judges itself by a scan of the table: it passes, and it sees when it should not."""
+"""Tests the demo: it passes, and it fails when the copy differs from a scan of the table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(
     hook: Hook | None = None,
     **options: float,
 ) -> tuple[bool, list[str]]:
-    """Run a small demo on one kind of server; what it returned and said."""
+    """Run a small demo on one kind of server; return its verdict and its lines."""
     wanted = [server] if server else []
     monkeypatch.setattr("asyncsync.lab.demo.environment.binaries", lambda: wanted)
     output = RecordedOutput()
@@ -47,22 +47,22 @@ def run(
     return demo(small, {}, output, before_comparison=hook), output.lines
 
 
-def cut_of(said: list[str]) -> tuple[float, int]:
-    """How long the cut lasted, and how many attempts failed in it."""
-    found = re.search(r"Redis is back after (\d+\.\d) s: (\d+) attempts", "\n".join(said))
-    assert found, said
-    return float(found[1]), int(found[2])
+def cut_of(lines: list[str]) -> tuple[float, int]:
+    """Return how long the cut lasted, and how many attempts failed in it."""
+    match = re.search(r"Redis is back after (\d+\.\d) s: (\d+) attempts", "\n".join(lines))
+    assert match, lines
+    return float(match[1]), int(match[2])
 
 
 @pytest.mark.parametrize("server", ["", *FOUND])
 def test_a_run_passes_tells_all_and_fits_eighty_columns(
     monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
-    passed, said = run(monkeypatch, server)
+    passed, lines = run(monkeypatch, server)
 
-    text = "\n".join(said)
+    text = "\n".join(lines)
     assert passed, text
-    assert max(map(len, said)) <= 80, max(said, key=len)
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
     name = {"": "fakeredis", "redis-server": "redis", "valkey-server": "valkey"}[server]
     in_order = [
         "demo, seed 4711",
@@ -88,28 +88,28 @@ def test_a_run_passes_tells_all_and_fits_eighty_columns(
         "look yourself: ",
     ]
     assert re.search(".*".join(in_order), text, re.DOTALL), text
-    assert cut_of(said)[0] >= SMALL["cut_s"]
+    assert cut_of(lines)[0] >= SMALL["cut_s"]
 
 
 def test_a_cut_lasts_until_an_attempt_of_ours_has_failed_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    passed, said = run(monkeypatch, cut_s=0.0)
+    passed, lines = run(monkeypatch, cut_s=0.0)
 
-    assert passed, said
-    assert cut_of(said)[1] > 0
+    assert passed, lines
+    assert cut_of(lines)[1] > 0
 
 
 def test_a_key_altered_behind_its_back_fails_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async def alter(reader: DemoReader, table: str) -> None:
         await reader.write(f"{table}:7", b'{"Number":7,"Version":1}')
 
-    passed, said = run(monkeypatch, hook=alter)
+    passed, lines = run(monkeypatch, hook=alter)
 
     assert not passed
-    (line,) = [line for line in said if line.startswith("FAIL")]
+    (line,) = [line for line in lines if line.startswith("FAIL")]
     assert re.fullmatch(r"FAIL: Players:7 \((stale|came back)\)", line)
-    assert not any(line.startswith("PASS") for line in said)
+    assert not any(line.startswith("PASS") for line in lines)
 
 
 def test_in_a_server_of_the_users_no_key_is_left_and_no_other_touched(
@@ -155,7 +155,7 @@ def test_an_interrupted_demo_takes_its_servers_down_and_prints_no_traceback(
         line = ""
         while "DynamoDB" not in line:
             line = process.stdout.readline()
-            assert line, "it ended by itself"
+            assert line, "the demo ended by itself"
         port = int(line.rsplit(":", 1)[1])
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
@@ -201,9 +201,9 @@ def test_a_server_that_does_not_start_ends_the_demo_with_one_line(
 
     assert main(arguments) != 0
 
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert re.fullmatch(rf"asyncsync: \S*{server} {reason}\n", said.err), said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"asyncsync: \S*{server} {reason}\n", printed.err), printed.err
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,10 @@ def test_a_server_of_the_users_that_is_not_there_ends_the_demo_with_one_line(
 
     assert main(["demo", option, url, *arguments]) != 0
 
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"asyncsync: {name}")
-    assert said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"asyncsync: {name}")
+    assert printed.err.count("\n") == 1
 
 
 # --- the parts that judge -----------------------------------------------------------------------
@@ -259,7 +259,9 @@ def test_changes_repeat_by_seed_and_follow_each_items_life() -> None:
 
 def test_a_value_equals_its_item_whatever_its_types_and_unequal_ones_do_not() -> None:
     items = [
-        json_attributes(each.item) for each in make_changes(60, 60, 1) if each.item is not None
+        json_attributes(change.item)
+        for change in make_changes(60, 60, 1)
+        if change.item is not None
     ]
     for item in items:
         assert from_json(to_json(item)) == plain_item(item)
@@ -269,17 +271,17 @@ def test_a_value_equals_its_item_whatever_its_types_and_unequal_ones_do_not() ->
 
 
 def test_findings_name_what_is_stale_missing_and_came_back() -> None:
-    found = compare(
+    findings = compare(
         {"same": 1, "gone": None, "stale": 2, "missing": 3, "back": None},
         {"same": 1, "gone": None, "stale": 1, "missing": None, "back": 4},
     )
 
-    assert found.equal == 2
-    assert found.all == ["stale (stale)", "missing (missing)", "back (came back)"]
+    assert findings.equal == 2
+    assert findings.all == ["stale (stale)", "missing (missing)", "back (came back)"]
 
 
 def watched_life(shape: str) -> CopyWatcher:
-    """A reader of item 1 whose versions are written at 10 s, 20 s, ...; x is a removal."""
+    """Watch item 1, whose versions are written at 10 s, 20 s, ...; x is a removal."""
     journal = Journal()
     for at, letter in enumerate(shape, start=1):
         change = ItemChange(1, at, None if letter == "x" else {"Version": {"N": str(at)}})

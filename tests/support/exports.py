@@ -17,7 +17,7 @@ FOLDER = "daily/AWSDynamoDB/01234567890123-abcdef01"
 
 
 def part_of(numbers: range) -> bytes:
-    """One data file: gzip, an item a line."""
+    """Return one data file: gzip, one item per line."""
     lines = [
         orjson.dumps({"Item": {"Number": {"N": str(number)}, "B": {"B": "/w=="}}}) + b"\n"
         for number in numbers
@@ -26,7 +26,7 @@ def part_of(numbers: range) -> bytes:
 
 
 class Exported:
-    """An export of one table, its parts as they are put."""
+    """An export of one table, made of these parts."""
 
     def __init__(
         self, clients: AwsClients, table: str, parts: list[bytes], **summary: Any
@@ -56,7 +56,7 @@ class Exported:
         }
 
     async def put(self, bucket: str = BUCKET, above: str = "") -> str:
-        """Put it into S3, in a bucket that is made where it is not there; gives its address."""
+        """Create the bucket, upload the export, and return its URL."""
         files = [
             {**each, "dataFileS3Key": f"{above}{each['dataFileS3Key']}"} for each in self.files
         ]

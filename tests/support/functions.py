@@ -13,7 +13,7 @@ from asyncsync.aws.clients import AwsClients
 
 @asynccontextmanager
 async def function(clients: AwsClients, name: str = "mirror") -> AsyncIterator[Any]:
-    """A function that nothing invokes; gives Lambda's client."""
+    """Create a function that nothing invokes; yield Lambda's client."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as written:
         written.writestr("app.py", "def handler(event, context): pass\n")

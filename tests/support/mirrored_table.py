@@ -1,4 +1,4 @@
-"""A table whose stream is a queue, the mirror at the queue's end, and audits of the copy."""
+"""A table, its stream as a queue, the mirror that reads it, and audits of the copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.tables import Item, make_table, numbered
 
 
 class MirroredTable:
-    """A table, its stream as a queue, and the mirror at the queue's end."""
+    """A table, its stream as a queue, and the mirror that reads the queue."""
 
     def __init__(
         self, clients: AwsClients, endpoint: str, table: str, mirror: Mirror, **keys: str
@@ -55,7 +55,7 @@ class MirroredTable:
         self.queue.append((key, made))
 
     async def deliver(self, *, keep: int = 0) -> None:
-        """Let the mirror take what the stream holds, but for the newest."""
+        """Let the mirror handle the stream's records but for the newest `keep`."""
         async with self.turn:
             batch: list[Any] = []
             while len(self.queue) > keep:
@@ -97,7 +97,7 @@ class MirroredTable:
 async def mirrored_tables(
     clients: AwsClients, endpoint: str, redis_url: str
 ) -> AsyncIterator[Callable[..., Any]]:
-    """Give a function that makes such a table; all are removed at the end."""
+    """Yield a function that makes a MirroredTable; remove all of them at the end."""
     made: list[MirroredTable] = []
 
     async def world(
@@ -124,7 +124,7 @@ async def mirrored_tables(
 
 
 async def filled(make: Callable[..., Any], count: int = 60, **settings: Any) -> MirroredTable:
-    """A table whose changes are all in the copy."""
+    """Make a table of so many items that are all in the copy."""
     world: MirroredTable = await make(**settings)
     for item in numbered(count):
         await world.change(item)

@@ -20,7 +20,7 @@ def at_version(sequence_number: int) -> bytes:
 
 
 def discarded(records: Sequence[Any], *, as_object: bool = False, table: str = "Players") -> bytes:
-    """An on-failure object in AWS's shape, its payload an escaped string or an object."""
+    """Return an on-failure object in AWS's shape; as_object: its payload is not a string."""
     made: dict[str, Any] = {
         "requestContext": {
             "requestId": "316aa6d0-8154-xmpl-85d7-4a178a6f27d1",

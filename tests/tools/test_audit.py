@@ -1,4 +1,4 @@
-"""Audit: every planted difference and no other, beside a table that changes, and its repair."""
+"""Audit finds and repairs every planted difference and no other, while the table changes."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_what_is_planted_while_it_runs_is_found(
 
 
 class Busy:
-    """A writer, and a mirror some records behind, for as long as an audit runs."""
+    """A writer and a mirror some records behind it, as long as an audit runs."""
 
     def __init__(self, world: MirroredTable, writes: int, items: int) -> None:
         self.world = world
@@ -187,7 +187,7 @@ class Busy:
             await anyio.sleep(0.005)
 
     async def caught_up(self) -> None:
-        """Wait as long as the pipeline takes for all that is in it now."""
+        """Wait until the mirror has handled every record that is in the stream now."""
         await self.world.release()
         sent = self.world.sent
         await until(lambda: self.world.handled >= sent or self.done == len(self.changes))
@@ -205,7 +205,7 @@ async def test_a_busy_table_that_is_well_has_no_finding(
     began: list[int] = []
 
     async def slow(*arguments: Any) -> Any:
-        """Eight pages: each is read, and only compared once 70 more writes have landed."""
+        """Read a page, and return it only after 70 more writes; there are eight pages."""
         began.append(busy.done)
         answer = await scan_page(*arguments)
         await until(lambda: busy.done >= min(began[0] + 70 * len(began), len(busy.changes)), 120)
@@ -250,7 +250,7 @@ async def test_a_change_whose_record_never_comes_is_found_on_a_busy_table(
 async def test_a_value_that_came_back_under_a_newer_fence_is_no_finding(
     make: Callable[..., Any], client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the value of the first look, but the stream has been at work on the key."""
+    """The value is the first check's, but the stream has changed the key in between."""
     world = await filled(make, 1)
     one, other, third = (numbered(1, Version={"N": str(n)})[0] for n in (1, 2, 3))
     await world.change(one)
@@ -330,7 +330,7 @@ async def test_an_item_that_cannot_be_encoded_is_missing_with_its_reason_and_lef
 async def test_values_of_another_format_are_stale_and_repaired(
     make: Callable[..., Any], client: redis.Redis
 ) -> None:
-    """So a change of ASYNCSYNC_VALUE is an audit with --repair."""
+    """So audit --repair completes a change of ASYNCSYNC_VALUE."""
     world = await filled(make, 5)
     world.mirror.close()
     world.mirror = Mirror(

@@ -1,4 +1,4 @@
-"""asyncsync backfill on moto's server: beside a stream that goes on, and cut short."""
+"""asyncsync backfill: complete, next to a live stream, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -228,13 +228,13 @@ async def test_a_clusters_copy_is_filled_and_repaired(
 
 @dataclass
 class Watching:
-    """What a reader saw: each key's value and fence at one moment, where either was new."""
+    """Every new pair of value and fence that a reader saw, by key."""
 
     last: dict[str, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
     seen: list[tuple[str, bytes | None, bytes | None]] = field(default_factory=list)
 
     async def run(self, client: redis.asyncio.Redis, names: list[str]) -> None:
-        """Look until cancelled; value and fence of a key are read as one."""
+        """Read until cancelled; one command reads a key's value and fence."""
         while True:
             for name in names:
                 both: Any = await client.mget(name, f"{{{name}}}!f")
@@ -245,7 +245,7 @@ class Watching:
             await anyio.lowlevel.checkpoint()
 
     def backward_steps(self) -> list[tuple[str, bytes, bytes]]:
-        """Fences that were followed by a lower one; nonces are no part of the order."""
+        """Return fences that were followed by a lower one; the order ignores nonces."""
         highest: dict[str, bytes] = {}
         steps = []
         for name, _, fence in self.seen:
@@ -258,7 +258,7 @@ class Watching:
     def older_than_its_fence(
         self, versions: Mapping[tuple[str, int], int]
     ) -> list[tuple[str, bytes]]:
-        """Values whose item version is below that of the record their fence names."""
+        """Return values that are older than the record their fence names."""
         older = []
         for name, value, fence in self.seen:
             held = version_in(fence)
@@ -344,7 +344,7 @@ class World:
             iterator = page["NextShardIterator"]
 
     async def versions_by_record(self) -> dict[tuple[str, int], int]:
-        """The item's version after each record, removals counted."""
+        """Return the item's version after each record; a removal counts as a version."""
         counted: Counter[str] = Counter()
         found = {}
         for each in await self.records():
@@ -372,7 +372,7 @@ async def test_whatever_changes_meanwhile_wins_and_nothing_comes_back(
     real_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A writer before, during and after; in step: a change for every second of 200 pages."""
+    """A writer changes the table before, during and after: one change for every two pages."""
     world = World(clients, table, real_server, 200)
     await world.begin()
     runs = Runs(table, endpoint, world.mirror)
@@ -585,7 +585,10 @@ async def test_while_redis_is_away_it_waits_and_then_goes_on(
 
 @asynccontextmanager
 async def throttling(endpoint: str) -> AsyncIterator[tuple[str, list[bool]]]:
-    """A DynamoDB that puts off every third read, and four in a row; gives its URL, and which."""
+    """Run a DynamoDB that throttles every third read, and four in a row.
+
+    Yields its URL, and whether it throttled each read.
+    """
     put_off: list[bool] = []
     async with ClientSession() as session:
 
@@ -629,7 +632,7 @@ async def test_a_table_that_throttles_is_read_all_the_same(
     real_client: redis.Redis,
     no_sdk_backoff: None,
 ) -> None:
-    """By scans and by the reads of repairs: twenty items' fences say that they are removed."""
+    """Both scans and repairs read it: the fences of twenty items say that they were removed."""
     await make_table(clients, table)
     await load(clients, table, numbered(200))
     mirror = mirror_of(real_server.url)
@@ -673,7 +676,7 @@ def test_segments_are_as_many_as_the_table_is_large(size_bytes: int, segments: i
 
 
 class Hands:
-    """A filler whose sleeps are noted, and the table that its repairs read."""
+    """A filler that records its sleeps, and the table that its repairs read."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self.wall_s = 1_000_000.0

@@ -1,4 +1,4 @@
-"""What counts as a difference, and which of them outlive the pipeline."""
+"""What is a difference, and which differences are findings."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def difference(number: int, fence: bytes, kind: Kind = "stale") -> Difference:
 
 
 class Script:
-    """What each look finds, and what was asked of it."""
+    """The result of each check, and a record of the calls."""
 
     def __init__(self, *looks: Sequence[Difference]) -> None:
         self._looks = iter(looks)

@@ -1,4 +1,4 @@
-"""A backfill from an export in S3: AWS's layout, streamed, a broken part named."""
+"""Backfill reads an export in AWS's layout and names a broken part."""
 
 from __future__ import annotations
 

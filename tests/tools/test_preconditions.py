@@ -1,4 +1,4 @@
-"""Nothing is filled unless a mapping follows the stream since before the first read."""
+"""Backfill begins only if a mapping has followed the stream since before the first read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redrive: discarded batches brought up to date from the table, their images never replayed."""
+"""Redrive brings the keys of discarded batches up to date and never replays an image."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_of_many_objects_the_highest_record_of_a_key_is_taken_a_new_streams_abov
 
 
 class Bench:
-    """A table of its own, its mirror on one server, and a folder of discarded batches."""
+    """A table, its mirror on one server, and a folder of discarded batches."""
 
     def __init__(
         self, clients: AwsClients, endpoint: str, table: str, folder: Path, **mirror: Any
@@ -286,7 +286,7 @@ async def test_keys_get_what_the_table_holds_now_and_their_fences_the_records_ve
 async def test_an_image_is_never_replayed_over_a_key_that_is_past_it(
     bench: Bench, client: redis.Redis
 ) -> None:
-    """The table is what the newer record says; a copy that is past is not even read for."""
+    """The table holds what the newer record says; nothing is read for a copy that is past it."""
     await bench.handle(bench.record(1, FIRST + 9, image=item(1, Version={"N": "9"})))
     before = client.mget(f"{bench.table}:1", f"{{{bench.table}:1}}!f")
     bench.discard("old", bench.record(1, FIRST, image=item(1, Version={"N": "1"})))

@@ -1,7 +1,7 @@
-"""Lambda, as a simulation needs it: sandboxes that run the real handler, and are killed.
+"""Simulated Lambda: sandboxes that run the real handler and may be killed.
 
-An invocation takes an idle sandbox or starts one. What is killed is gone, but for the bytes
-it has sent. A handler that was left alone must answer in time, and must not raise.
+An invocation takes an idle sandbox or starts one. Of a killed sandbox only the bytes remain that
+it has sent. A handler that no fault touched must answer in time and must not raise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asyncsync.mapping.event_source_mapping import Batch
 from asyncsync.mirror import Mirror
 from asyncsync.transport_asyncio import Streams
 
-# AWS reads each of these as a failure of the whole batch (mapping/answers.py).
+# AWS takes each of these for a failure of the whole batch (mapping/answers.py).
 MALFORMED: tuple[object, ...] = (
     {"batchItemFailures": [{"itemIdentifier": ""}]},
     {"batchItemFailures": [{"itemIdentifier": None}]},
@@ -33,32 +33,32 @@ MALFORMED: tuple[object, ...] = (
     {"batchItemFailures": [{"itemIdentifier": 123}]},
 )
 
-# The design's own numbers, not the code's: what is under test does not judge itself.
+# The design's numbers, not the code's: the code under test must not judge itself.
 SEND_LEFT_S_MIN = 0.5
 ANSWER_LEFT_S_MIN = 0.2
 
-_ROUNDING_S = 0.002  # remaining time is whole milliseconds
+_ROUNDING_S = 0.002  # the remaining time is in whole milliseconds
 
 
 T = TypeVar("T")
 
 
 class Killed(Exception):
-    """Lambda ended the sandbox."""
+    """Lambda killed the sandbox."""
 
 
 class SimulatedProcess:
-    """A process with the real mirror in it, its own clocks, and one task at a time."""
+    """A process with the real mirror, its own clocks, and one task at a time."""
 
     exposure = 1.0  # the share of its requests that the network's faults may meet
 
     def __init__(self, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction) -> None:
         self.skew_s = 0.0  # of its wall clock
-        self.slept_s = 0.0  # what its monotonic clock is ahead by
+        self.slept_s = 0.0  # its monotonic clock is ahead by this
         self.allowed: Mapping[bytes, object] | None = None  # names it may touch; None: any item's
         self.kill_when_sent = False
         self.sent = 0  # requests, since it was set to 0
-        self.lines: list[bytes] = []  # that the mirror has logged
+        self.lines: list[bytes] = []  # of the mirror's log
         self.mirror = Mirror(
             scenario.config,
             transform=function.transform if scenario.transforms else None,
@@ -72,13 +72,13 @@ class SimulatedProcess:
         self._task: asyncio.Task[Any] | None = None
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start the process's work, which `kill` ends."""
+        """Start the work of the process; `kill` ends it."""
         task = self._loop.create_task(work)
         self._task = task
         return task
 
     def kill(self) -> None:
-        """End the process's work where it waits."""
+        """End the work of the process where it waits."""
         if self._task is not None:
             self._task.cancel()
 
@@ -86,15 +86,15 @@ class SimulatedProcess:
         return streams(await self._function.connect(self))
 
     def check_send(self) -> None:
-        """Take note of a request before it is sent."""
+        """Do what the process does before it sends a request; here nothing."""
 
     def extra_latency_s(self) -> float:
-        """Return how much later than usual a request arrives."""
+        """Return how much later than usual a request arrives; by default not at all."""
         return 0.0
 
 
 class Sandbox(SimulatedProcess):
-    """A process of Lambda's: it is also the context of the invocation that it runs."""
+    """A process of Lambda; it is also the context of its invocation."""
 
     def __init__(
         self, number: int, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction
@@ -117,10 +117,12 @@ class Sandbox(SimulatedProcess):
         return streams(self.connection)
 
     def check_send(self) -> None:
-        """Check that a request goes out only while there is time for it."""
-        left_s = self.end_s - self._loop.time()
-        if left_s < SEND_LEFT_S_MIN - _ROUNDING_S:
-            raise Violation(f"G7: sent with {left_s:.3f} s left, allowed is {SEND_LEFT_S_MIN} s")
+        """Check that a request is sent only while there is time for it."""
+        remaining_s = self.end_s - self._loop.time()
+        if remaining_s < SEND_LEFT_S_MIN - _ROUNDING_S:
+            raise Violation(
+                f"G7: sent with {remaining_s:.3f} s left, at least {SEND_LEFT_S_MIN} s are needed"
+            )
 
 
 class SimulatedFunction:
@@ -134,9 +136,9 @@ class SimulatedFunction:
         network: Network,
         tell: Callable[..., None],
     ) -> None:
-        self.mended = False  # the deployment that can encode all but the worst
+        self.is_fixed = False  # the deployment can encode all but the worst
         self.invocations = 0
-        self.said_last = ""  # the last log line of any sandbox
+        self.last_line = ""  # of any sandbox's log
         self.running = 0
         self._scenario = scenario
         self._faults = faults
@@ -147,24 +149,24 @@ class SimulatedFunction:
         self._sandboxes = 0
 
     def transform(self, item: dict[str, object]) -> dict[str, object]:
-        """Stand for a user's transform with a bug that a deployment mends."""
-        if "Trap" in item and not self.mended:
-            raise ValueError("a bug of the user's")
+        """Play a user's transform with a bug, which a deployment fixes."""
+        if "Trap" in item and not self.is_fixed:
+            raise ValueError("a bug in the user's code")
         return item
 
     def deploy(self) -> None:
-        """Bring the mended deployment: new invocations run in new sandboxes."""
-        self.mended = True
+        """Deploy the fix: the next invocations run in new sandboxes."""
+        self.is_fixed = True
         self._idle.clear()
 
     def freeze(self) -> None:
-        """Let every idle sandbox sleep until its connection is dead."""
+        """Freeze every idle sandbox until its connection is dead."""
         for sandbox in self._idle:
             if sandbox.connection is not None:
                 sandbox.connection.drop()
 
     async def connect(self, owner: object) -> SimulatedConnection:
-        """Open a connection of a sandbox's or a tool's, or not."""
+        """Open a connection for a process, unless a fault prevents it."""
         if self._faults.strikes(Fault.CONNECTING_HANGS):
             await asyncio.sleep(3_600)
         is_slow = self._faults.strikes(Fault.CONNECTING_SLOW)
@@ -179,7 +181,7 @@ class SimulatedFunction:
         if self.running:
             self._faults.count(Fault.TWO_SANDBOXES)
         sandbox = self._take()
-        sandbox.aws_request_id = batch.request_id  # the same again in a retry, as in AWS
+        sandbox.aws_request_id = batch.request_id  # a retry has the same, as in AWS
         sandbox.allowed, sandbox.sent, sandbox.opened = allowed, 0, 0
         sandbox.calm_runs += self._faults.is_calm
         sandbox.lines.clear()
@@ -198,7 +200,7 @@ class SimulatedFunction:
             return FunctionError("Runtime.ExitError")
         finally:
             self.running -= 1
-        return self._ended(sandbox, limit_s, answer)
+        return self._check_answer(sandbox, limit_s, answer)
 
     async def _run(self, sandbox: Sandbox, event: bytes) -> Answer:
         try:
@@ -214,12 +216,12 @@ class SimulatedFunction:
         except Exception as exc:
             raise Violation(f"the handler raised {exc!r}") from exc
 
-    def _ended(self, sandbox: Sandbox, limit_s: float, answer: Answer) -> Answer:
-        left_s = sandbox.end_s - self._loop.time()
+    def _check_answer(self, sandbox: Sandbox, limit_s: float, answer: Answer) -> Answer:
+        remaining_s = sandbox.end_s - self._loop.time()
         for line in sandbox.lines:
-            self.said_last = line.decode()
-        if left_s < min(ANSWER_LEFT_S_MIN, limit_s) - _ROUNDING_S:
-            raise Violation(f"G7: answered with {left_s:.3f} s of {limit_s:.3f} s left")
+            self.last_line = line.decode()
+        if remaining_s < min(ANSWER_LEFT_S_MIN, limit_s) - _ROUNDING_S:
+            raise Violation(f"G7: answered with {remaining_s:.3f} s of {limit_s:.3f} s left")
         if sandbox.calm_runs:
             self._check_calm(sandbox)
         if self._faults.strikes(Fault.KILLED_AFTER_WRITE):
@@ -230,15 +232,15 @@ class SimulatedFunction:
         return answer
 
     def _check_calm(self, sandbox: Sandbox) -> None:
-        """Check an invocation that met no fault but, at first, a connection that had died."""
+        """Check an invocation without faults; the first may find a dead connection."""
         if sandbox.calm_runs > 1 and sandbox.sent + sandbox.opened > 1:
             raise Violation(
                 f"G4: {sandbox.sent} round trips and {sandbox.opened} new connections for one "
-                "batch, and no fault"
+                "batch, without a fault"
             )
         for line in sandbox.lines:
             if orjson.loads(line)["failed"]:
-                raise Violation(f"G7: a write failed, and there was no fault: {line.decode()}")
+                raise Violation(f"G7: a write failed without a fault: {line.decode()}")
 
     def _take(self) -> Sandbox:
         if not self._idle:

@@ -1,7 +1,7 @@
-"""The server's side of a simulated run: it answers, and it restarts, fills up and forgets.
+"""The faults of the server and of the requests to it.
 
-What a fault destroys is told to the oracle by name, as the design names the exceptions: a
-restart without data, a failover that loses the last writes, evicted fences. No other may lose.
+The oracle learns which keys a fault destroyed. Only the design's exceptions may destroy any: a
+restart without data, a failover that loses the last writes, evicted fences.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SCRIPTS = (b"EVALSHA", b"EVAL")
 
 
 class ServerFaults:
-    """One server, the connections to it, and what befalls them."""
+    """One server, the connections to it, and their faults."""
 
     def __init__(
         self,
@@ -45,9 +45,9 @@ class ServerFaults:
             Fault.RESTART_EMPTY: self._restart_empty,
             Fault.FAILOVER: self._fail_over,
             Fault.FENCES_EVICTED: self._evict,
-            Fault.OOM: partial(self._refuse, "is_full", self._set_full),
+            Fault.OOM: partial(self._refuse, "full", self._set_full),
             Fault.LOADING: partial(self._refuse, "loading", self._set_loading),
-            Fault.READONLY: partial(self._refuse, "read_only", self._set_read_only),
+            Fault.READONLY: partial(self._refuse, "read-only", self._set_read_only),
         }
 
     # --- requests ------------------------------------------------------------------------------
@@ -61,14 +61,14 @@ class ServerFaults:
 
     def _choose(self, data: bytes, connection: SimulatedConnection) -> Fate:
         process: SimulatedProcess = connection.owner
-        process.sent += connection.answered  # a long request is written in parts
+        process.sent += connection.answered  # a long request is sent in parts
         connection.answered = False
         process.check_send()
         connection.allowed = process.allowed
         if process.kill_when_sent:
             self._loop.call_soon(process.kill)
-        is_met = self._chance.random() < process.exposure
-        fate = self._fate(len(data)) if is_met else Fate()
+        is_exposed = self._chance.random() < process.exposure
+        fate = self._fate(len(data)) if is_exposed else Fate()
         if fate == Fate():
             fate = Fate(late_s=process.extra_latency_s())
         if fate != Fate():
@@ -95,13 +95,13 @@ class ServerFaults:
             return Fate(late_s, pieces=pieces, cut_reply=chance.randrange(1_000))
         return Fate(late_s, pieces=pieces)
 
-    # --- what befalls the server ---------------------------------------------------------------
+    # --- faults of the server ------------------------------------------------------------------
 
-    def moment(self) -> None:
-        """Give each fault of the server its chance."""
-        for fault, befall in self._effects.items():
+    def strike(self) -> None:
+        """Let each fault of the server strike if its chance comes up."""
+        for fault, strike in self._effects.items():
             if self._faults.strikes(fault):
-                befall()
+                strike()
 
     def _forget_scripts(self) -> None:
         self._say("SERVER  forgets its scripts")
@@ -135,8 +135,8 @@ class ServerFaults:
         self._destroyed(evicted)
 
     def _destroyed(self, names: list[bytes]) -> None:
-        hit = self._oracle.damaged(names)
-        self._say("SERVER  lost %d keys, of %d items", len(names), hit)
+        items = self._oracle.damaged(names)
+        self._say("SERVER  lost %d keys, of %d items", len(names), items)
 
     def _refuse(self, state: str, set_state: Callable[[bool], None]) -> None:
         """Put the server into a state in which it refuses commands, for a few seconds."""
@@ -154,8 +154,8 @@ class ServerFaults:
     def _set_read_only(self, is_read_only: bool) -> None:
         self._server.read_only = is_read_only
 
-    def mend(self) -> None:
-        """End every state in which the server refuses; its data stays as it is."""
+    def heal(self) -> None:
+        """End every state in which the server refuses commands; its data stays."""
         self.network.is_up = True
         self._set_full(False)
         self._set_loading(False)
@@ -164,11 +164,11 @@ class ServerFaults:
 
 def _short(reply: bytes) -> str:
     words = reply.decode(errors="replace").split("\r\n")
-    text = " ".join([_without_nonce(each) for each in words])
+    text = " ".join([_without_nonce(word) for word in words])
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _without_nonce(word: str) -> str:
-    """Leave out what a repair drew: it has no say in what happens, and differs each time."""
+    """Leave out a repair's nonce: it differs each time and changes nothing."""
     is_fence = len(word) > 17 and word.isdigit() and word[0] == "1"
     return word[: 17 + int(word[14:16])] if is_fence else word

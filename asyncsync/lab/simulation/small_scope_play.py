@@ -196,7 +196,7 @@ class _Play:
                 acknowledged = self._versions(decision.acknowledged)
                 self._oracle.acknowledged("the mapping", acknowledged, since)
                 if decision.kind == "discarded":
-                    self._oracle.given_up(self._versions(batch.records))
+                    self._oracle.discarded(self._versions(batch.records))
             wakes_ms = mapping.wakes_ms(self._loop.wall_ms())
             if wakes_ms is not None:
                 await asyncio.sleep((wakes_ms - self._loop.wall_ms()) / 1_000 + 0.001)

@@ -1,8 +1,8 @@
-"""Backfill, audit and redrive beside the mappings: the tools' own code, each run a process.
+"""Runs backfill, audit and redrive beside the mappings: the tools' own code, one process a run.
 
-A process is killed between two steps or while its bytes are under way, meets the network's
-faults as the handler does, and is started again as an operator would. Whatever ends it, what
-it has sent may still arrive.
+A process may be killed between two steps or while its bytes are under way. It meets the network's
+faults as the handler does, and is started again as an operator would start it. However it ends,
+bytes that it has sent may still arrive.
 """
 
 from __future__ import annotations
@@ -31,25 +31,24 @@ from asyncsync.tools.output import Output
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
 
 Run: TypeAlias = Tool | Literal["last audit"]  # which repairs nothing
-Said: TypeAlias = dict[str, Any]
+Document: TypeAlias = dict[str, Any]  # a line that a tool prints as JSON
 Tell: TypeAlias = Callable[[str], None]
 
 STATE = f"s3://{BUCKET}/state"
-FAILED = "failed"  # where the on-failure objects lie
+FAILED = "failed"  # the folder of the on-failure objects
 
-# A process is killed, or what was killed is begun again, within so many of the table's answers.
+# A process is killed, or begins again, within this many answers of the table.
 KILLED_READS = 30
 AGAIN_READS = 60
-AGAIN_MAX = 4  # and no more often: a quiet day would be full of it
+AGAIN_MAX = 4  # more would fill a quiet day
 
-# A run makes many requests, one after another, and each one lost costs it a timeout.
+# A run makes many requests one after another, and each lost one costs it a timeout.
 EXPOSURE = 0.4
 
-# About as many reads of a few items as each makes, so that each of them may be the one that waits.
+# The number of reads that each makes of a few items, so that any of them can be the held one.
 READS: Mapping[Run, int] = {"backfill": 3, "audit": 13, "redrive": 2}
 
-# Runs that a calm system may need until nothing is left: one, and one more for what fell due
-# while the first was under way.
+# Without faults a tool may need more than one run: work may fall due during the first.
 CALM_RUNS_MAX = 3
 
 
@@ -66,7 +65,7 @@ class ToolOutput(Output):
 
 
 class ToolProcess(SimulatedProcess):
-    """One run of a tool: a process with its own connections and its own clocks."""
+    """One run of a tool, in its own process."""
 
     exposure = EXPOSURE
 
@@ -84,7 +83,7 @@ class ToolProcess(SimulatedProcess):
     ) -> None:
         super().__init__(scenario, loop, function)
         self.name = name
-        self.since = since  # the oracle's moment at which it began
+        self.since = since  # the oracle's step at which it began
         self.reads = 0
         self.held_read = held_read  # which of its reads is held until it is stale; 0: none
         self._moved = moved
@@ -92,21 +91,21 @@ class ToolProcess(SimulatedProcess):
         self._max_latency_s = scenario.tools.max_latency_s
 
     def check_send(self) -> None:
-        """Give the process its chance to die over what it sends."""
+        """Decide whether the process is killed while it sends."""
         self.kill_when_sent = self._faults.strikes(Fault.TOOL_KILLED_WRITING)
 
     def extra_latency_s(self) -> float:
-        """Return how much later than usual a request arrives, from wherever the tool runs."""
+        """Return how much later than usual a request arrives: a tool may run far away."""
         is_slow = self._faults.strikes(Fault.TOOL_REQUEST_SLOW)
         return self._faults.chance.uniform(0, self._max_latency_s) if is_slow else 0.0
 
     def object_moved(self, name: str) -> None:
-        """Take note that the tool has put an object to those that are done."""
+        """Note that the tool has moved an object to the done ones."""
         self._moved(self, name)
 
 
 class ToolRuns:
-    """Whoever runs the tools: begins them, begins them again, and in the end sees them done."""
+    """Begins the tools, begins them again after a failure, and at the end checks their work."""
 
     def __init__(
         self,
@@ -128,11 +127,11 @@ class ToolRuns:
         self._oracle = oracle
         self._say = say
         self._discarded: dict[str, Sequence[tuple[int, Version]]] = {}
-        self._scan_since = self._backfilled_since = -2  # the oracle's moments; never
+        self._scan_since = self._backfilled_since = -2  # steps of the oracle; -2: never
         self._begun: Counter[Run] = Counter()
-        self._running: dict[asyncio.Task[Said | None], Run] = {}
-        self._again: set[Run] = set()  # what was cut short and is to be begun again
-        self._patience: Counter[Run] = Counter()  # how often it still will be
+        self._running: dict[asyncio.Task[Document | None], Run] = {}
+        self._again: set[Run] = set()  # runs that ended early and will begin again
+        self._patience: Counter[Run] = Counter()  # how often each still may begin again
         self._commands: Mapping[Run, Callable[[ToolProcess, Output], Awaitable[bool]]] = {
             "backfill": self._backfill,
             "audit": partial(self._audit, repair=True),
@@ -142,18 +141,18 @@ class ToolRuns:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no process runs."""
+        """Return whether no process runs."""
         return not self._running
 
     def begin(self) -> None:
-        """Begin some of the tools, before anything has changed or before a quiet day."""
+        """Begin some of the tools, before the first change or before a quiet day."""
         for what in self._tools.begin:
             if self._chance.random() < 0.7 and not self._is_under_way(what):
                 self._patience[what] = AGAIN_MAX
                 self._begin(what)
 
-    def moment(self) -> None:
-        """Give each tool its chance to be begun."""
+    def begin_by_chance(self) -> None:
+        """Begin each tool if its chance comes up."""
         for what in self._tools.begin:
             if not self._faults.strikes(BEGINS[what]):
                 continue
@@ -165,12 +164,12 @@ class ToolRuns:
                 self._begin(what)
 
     def _is_under_way(self, what: Run) -> bool:
-        """Whether it runs or will be begun again: two backfills share no state."""
+        """Return whether it runs or will begin again: two backfills must not share state."""
         return what in self._again or what in self._running.values()
 
     # --- a process -----------------------------------------------------------------------------
 
-    def _begin(self, what: Run) -> asyncio.Task[Said | None]:
+    def _begin(self, what: Run) -> asyncio.Task[Document | None]:
         self._again.discard(what)
         self._begun[what] += 1
         name = f"{what} {self._begun[what]}"
@@ -186,29 +185,30 @@ class ToolRuns:
         )
         task = process.start(self._live(what, process))
         self._running[task] = what
-        # One that waits is left alone until it is old.
+        # A run with a held read is not killed before that read is stale.
         if not process.held_read and self._faults.strikes(Fault.TOOL_KILLED):
             after_s = self._chance.uniform(0, KILLED_READS * self._tools.read_s)
             self._loop.call_later(after_s, process.kill)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_done)
         return task
 
     def _held_read(self, what: Run) -> int:
-        """Draw which read of a tool is held until the quiet day is over; 0: none."""
-        is_to_come = self._scenario.quiet_day and not self._aws.is_stale.is_set()
-        if is_to_come and self._faults.strikes(Fault.ANSWER_HELD):
+        """Draw which read of a run is held until the quiet day is over; 0: none."""
+        is_ahead = self._scenario.quiet_day and not self._aws.is_stale.is_set()
+        if is_ahead and self._faults.strikes(Fault.ANSWER_HELD):
             return self._chance.randint(1, READS[what])
         return 0
 
-    async def _live(self, what: Run, process: ToolProcess) -> Said | None:
-        """Run a tool to its end and return what it said last; None where it was cut short."""
+    async def _live(self, what: Run, process: ToolProcess) -> Document | None:
+        """Run a tool and return the last document that it printed; None if it ended early."""
         self._say("%s begins", process.name)
-        said: list[Said] = [{}]
+        documents: list[Document] = [{}]
 
         def tell(line: str) -> None:
-            said.append(orjson.loads(line))
-            said[-1].pop("seconds", None)  # of this machine
-            self._say("  %s: %s", process.name, said[-1])
+            document = orjson.loads(line)
+            document.pop("seconds", None)  # real ones
+            documents.append(document)
+            self._say("  %s: %s", process.name, document)
 
         try:
             await self._commands[what](process, ToolOutput(tell))
@@ -219,10 +219,10 @@ class ToolRuns:
         except Exception as exc:
             raise _violation(process.name, exc) from exc
         else:
-            self._note(what, said[-1])
+            self._note(what, documents[-1])
             self._say("%s has ended", process.name)
-            return said[-1]
-        self._note(what, said[-1])
+            return documents[-1]
+        self._note(what, documents[-1])
         if not self._faults.is_calm and self._patience[what]:
             self._patience[what] -= 1
             self._again.add(what)
@@ -234,23 +234,25 @@ class ToolRuns:
         if what in self._again and not self._faults.is_calm:
             self._begin(what)
 
-    def _ended(self, task: asyncio.Task[Said | None]) -> None:
+    def _task_done(self, task: asyncio.Task[Document | None]) -> None:
         self._running.pop(task)
         if not task.cancelled() and task.exception() is not None:
             self._loop.call_exception_handler(
                 {"message": "a tool failed", "exception": task.exception()}
             )
 
-    def _note(self, what: Run, said: Said) -> None:
+    def _note(self, what: Run, document: Document) -> None:
         count = self._faults.count
         if what == "backfill":
-            count(Fault.BACKFILL_FILLED, said.get("filled", 0))
-            count(Fault.BACKFILL_REPAIRED, said.get("repaired", 0))
-            if said.get("how") == "done" and not said["left"]:
+            count(Fault.BACKFILL_FILLED, document.get("filled", 0))
+            count(Fault.BACKFILL_REPAIRED, document.get("repaired", 0))
+            if document.get("how") == "done" and not document["left"]:
                 self._backfilled_since = self._scan_since
         elif what == "audit":
-            count(Fault.AUDIT_REPAIRED, said.get("repaired", 0))
-            count(Fault.ORPHAN_REMOVED, min(said.get("orphans", 0), said.get("repaired", 0)))
+            count(Fault.AUDIT_REPAIRED, document.get("repaired", 0))
+            count(
+                Fault.ORPHAN_REMOVED, min(document.get("orphans", 0), document.get("repaired", 0))
+            )
 
     # --- the commands --------------------------------------------------------------------------
 
@@ -289,14 +291,14 @@ class ToolRuns:
 
     # --- on-failure objects --------------------------------------------------------------------
 
-    def give_up(self, given_up: OnFailure, records: Sequence[tuple[int, Version]]) -> None:
-        """Put what a mapping gives up on into the bucket, its payload a text or an object."""
+    def add_object(self, discarded: OnFailure, records: Sequence[tuple[int, Version]]) -> None:
+        """Put an on-failure object into the bucket, with its payload as a string or as JSON."""
         name = f"{FAILED}/{len(self._discarded):04}.json"
         self._discarded[name] = records
-        made: dict[str, Any] = {**given_up}
+        content: dict[str, Any] = {**discarded}
         if self._chance.random() < 0.5:
-            made["payload"] = orjson.loads(given_up["payload"])
-        self._aws.objects[name] = orjson.dumps(made)
+            content["payload"] = orjson.loads(discarded["payload"])
+        self._aws.objects[name] = orjson.dumps(content)
 
     def _object_moved(self, process: ToolProcess, name: str) -> None:
         self._say("  %s: %s is done", process.name, name)
@@ -306,56 +308,56 @@ class ToolRuns:
     # --- the end -------------------------------------------------------------------------------
 
     async def finish(self) -> None:
-        """Run each tool until nothing is left; there is no fault any more.
+        """Run each tool, without faults, until its work is done.
 
-        Raises Violation where a tool leaves what it could have done.
+        Raises Violation where a tool leaves work that it could have done.
         """
-        is_mended = self._oracle.is_damaged and self._tools.audit_recovers
+        is_recovered = self._oracle.is_damaged and self._tools.audit_recovers
         if "backfill" in self._tools.begin:
             for _ in range(CALM_RUNS_MAX):
                 if not self._is_backfilled:
-                    await self._whole("backfill")
+                    await self._complete("backfill")
             if not self._is_backfilled:
-                raise Violation("G3: a backfill leaves keys, and there is no fault")
+                raise Violation("G3: a backfill leaves keys without a fault")
         if "redrive" in self._tools.begin:
-            await self._whole("redrive")
+            await self._complete("redrive")
             self._check_objects()
-        if is_mended:
-            await self._whole("audit")
+        if is_recovered:
+            await self._complete("audit")
             self._faults.count(Fault.AUDIT_RECOVERED)
-        self._oracle.backfilled = self._is_backfilled
+        self._oracle.is_backfilled = self._is_backfilled
 
     @property
     def _is_backfilled(self) -> bool:
-        """Whether a backfill is done that began after the last damage."""
+        """Return whether a backfill is done that began after the last damage."""
         return self._backfilled_since >= self._oracle.last_damage
 
-    async def _whole(self, what: Run) -> Said:
-        said = await self._begin(what)
-        if said is None:
-            raise Violation(f"G3: {what} gave up, and there is no fault")
-        return said
+    async def _complete(self, what: Run) -> Document:
+        document = await self._begin(what)
+        if document is None:
+            raise Violation(f"G3: {what} gave up without a fault")
+        return document
 
     def _check_objects(self) -> None:
-        """Check that what a redrive leaves holds a key whose item cannot be encoded."""
+        """Check that each object a redrive leaves has an item that cannot be encoded."""
         for name in self._aws.objects:
             records = self._discarded.get(name, ())
             if records and not any(self._oracle.is_poison(item) for item, _ in records):
-                raise Violation(f"G3: {name} is left, and each of its keys can be redriven")
+                raise Violation(f"G3: {name} is left, although each of its keys can be redriven")
 
-    async def agree(self) -> None:
-        """Let an audit look at a copy in which nothing differs; it must see nothing.
+    async def check_audit(self) -> None:
+        """Run an audit of a copy in which nothing differs.
 
-        Raises Violation.
+        Raises Violation if the audit reports a difference.
         """
-        said = await self._whole("last audit")
-        if said["missing"] or said["stale"] or said["orphans"]:
-            raise Violation(f"an audit finds what is not there: {said}")
+        document = await self._complete("last audit")
+        if document["missing"] or document["stale"] or document["orphans"]:
+            raise Violation(f"an audit reports differences where there are none: {document}")
         self._faults.count(Fault.AUDIT_FOUND_NOTHING)
 
 
 def _violation(name: str, exc: Exception) -> Violation:
-    """Turn what a tool raised, and should not have, into the violation that it is."""
+    """Return the violation that an unexpected exception of a tool is."""
     while isinstance(exc, ExceptionGroup):
         exc = exc.exceptions[0]
     return exc if isinstance(exc, Violation) else Violation(f"{name} raised {exc!r}")

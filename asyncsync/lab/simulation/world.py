@@ -1,9 +1,9 @@
 """One simulated run: a table that changes, mappings, Lambda, tools, a server, and an oracle.
 
-First phase: changes and faults, the oracle looks after every step. Second phase: the faults
-stop, and everything must come to rest with the copy equal to the table. The handler and the
-tools are the real ones; clock, chance and connection are ours. One seed gives one run, step for
-step.
+In the first phase there are changes and faults, and the oracle checks every step. In the second
+phase the faults stop, and the system must come to rest with the copy equal to the table. The
+handler and the tools are real; clock, chance and connections are simulated. One seed always
+gives the same run, step for step.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from asyncsync.lab.simulation.virtual_time import Deadlock, VirtualLoop
 from asyncsync.mapping.answers import Answer, InvocationThrottled
 from asyncsync.mapping.event_source_mapping import Batch, Decision, MappingSettings
 
-IDLE_SHARE = 0.05  # of the changes, which idle items get
-MOMENTS = 12  # at which something may befall the whole system, spread over the changes
-QUIET_DAY_S = 93_600.0  # 26 h: longer than a fence lives, and than a stream keeps a record
+IDLE_SHARE = 0.05  # of the changes go to idle items
+MOMENTS = 12  # during the changes, at which the system's own faults may strike
+QUIET_DAY_S = 93_600.0  # 26 h: longer than a fence's life and than a stream keeps a record
 TRIMMED_AFTER_MS = 86_400_000
 
-# With the faults off everything ends by itself; what takes longer than this never will.
+# Without faults everything comes to rest; what takes longer than this never will.
 CALM_S_MAX = 3 * 86_400.0
 
 Tell = Callable[[str], None]
@@ -43,21 +43,21 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What became of one run."""
+    """The result of one run."""
 
     seed: int
     scenario: str
-    violation: str  # empty where every promise held
+    violation: str  # empty if every promise was kept
     changes: int
     invocations: int
-    checks: int
+    checks: int  # of an item by the oracle
     fired: Mapping[Fault, int]
 
 
 def run(
     seed: int, tell: Tell | None = None, make_server: Callable[[], ModelServer] = ModelServer
 ) -> RunResult:
-    """Run one seed to its end; `tell` is given the story line by line."""
+    """Run one seed to its end; call `tell` with each line of its story."""
     violation = ""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()
@@ -66,7 +66,7 @@ def run(
         try:
             runner.run(world.live())
         except (Violation, Deadlock, AssertionError) as exc:
-            # What breaks in the simulator itself has a seed, too.
+            # A bug in the simulator itself also gets its seed reported.
             violation = str(exc) if isinstance(exc, Violation) else f"the simulator: {exc!r}"
             world.say("VIOLATION  %s", violation)
         finally:
@@ -77,13 +77,13 @@ def run(
         violation,
         sum(len(changes) for changes in world.table.history.values()),
         world.function.invocations,
-        world.oracle.steps,
+        world.oracle.checks,
         world.faults.fired,
     )
 
 
 class World:
-    """Everything of one run; the callbacks of its parts meet here."""
+    """All parts of one run, and the callbacks between them."""
 
     def __init__(
         self, seed: int, loop: VirtualLoop, tell: Tell | None, server: ModelServer
@@ -118,21 +118,21 @@ class World:
         return self._server.get(name, self.loop.wall_ms())
 
     def say(self, text: str, *values: Any) -> None:
-        """Tell the story, where somebody listens."""
+        """Add a line to the story, if anybody wants it."""
         if self._tell is not None:
             self._tell(f"{self.loop.time():12.4f} s  {text % values}")
 
     # --- the story -----------------------------------------------------------------------------
 
     async def live(self) -> None:
-        """Change the table under faults, then let all come to rest, and compare.
+        """Change the table under faults, then let everything come to rest, and compare.
 
         Raises Violation.
         """
         story = self.loop.create_task(self._story())
         done, _ = await asyncio.wait({story, self._failed}, return_when=asyncio.FIRST_COMPLETED)
-        for each in done:
-            each.result()
+        for future in done:
+            future.result()
 
     async def _story(self) -> None:
         self.start_poller(self.table.stream)
@@ -143,25 +143,25 @@ class World:
             if at == quiet_at:
                 await self._quiet_day()
             for _ in range(moments.count(at)):
-                self._moment()
+                self._strike()
             self._change()
             await asyncio.sleep(self.chance.expovariate(1 / self.scenario.gap_s))
-        self.say("CALM  no fault from here on")
+        self.say("CALM  no faults from here on")
         self.faults.is_calm = True
-        self.server_faults.mend()
-        self.function.mended = True
+        self.server_faults.heal()
+        self.function.is_fixed = True
         self.function.freeze()
         self.aws.is_stale.set()
         await self._come_to_rest()
         if self.oracle.is_damaged and not self.scenario.tools.audit_recovers:
             await self._replay()
-        self._take_given_up()
+        self._collect_discarded()
         await self.tool_runs.finish()
         differences = self.oracle.differences()
         if differences:
             raise Violation(f"G3: at rest, {'; '.join(differences)}")
         if "audit" in self.scenario.tools.begin and not self.oracle.differences(strict=True):
-            await self.tool_runs.agree()
+            await self.tool_runs.check_audit()
 
     async def _replay(self) -> None:
         """Deliver every stream again, as an operator does after data was destroyed."""
@@ -178,9 +178,9 @@ class World:
         while not (
             self.server_faults.network.under_way == 0
             and self.tool_runs.is_idle
-            and all(each.is_idle for each in self.pollers)
+            and all(poller.is_idle for poller in self.pollers)
         ):
-            self._take_given_up()
+            self._collect_discarded()
             if self.loop.time() > gives_up_s:
                 raise Violation(f"G3: not at rest after {CALM_S_MAX:.0f} s: {self._why()}")
             for poller in self.pollers:
@@ -188,8 +188,9 @@ class World:
             await asyncio.sleep(1.0 if self.loop.time() < gives_up_s - CALM_S_MAX + 60 else 60.0)
 
     def _why(self) -> str:
-        waits = [each.why for each in self.pollers if not each.is_idle] or ["bytes are on the way"]
-        return f"{'; '.join(waits)}; the handler said last: {self.function.said_last or 'nothing'}"
+        waits = [poller.why for poller in self.pollers if not poller.is_idle]
+        waits = waits or ["bytes are under way"]
+        return f"{'; '.join(waits)}; the handler's last line: {self.function.last_line or 'none'}"
 
     # --- changes -------------------------------------------------------------------------------
 
@@ -209,7 +210,7 @@ class World:
         self.table.change(number, item, poison, self.loop.wall_ms())
         change = self.table.current(number)
         assert change is not None
-        self.say("change %d of item %d%s", change.count, number, _how(change))
+        self.say("change %d of item %d%s", change.count, number, _change_text(change))
         for poller in self.pollers:
             poller.poll_soon()
 
@@ -230,7 +231,7 @@ class World:
         )
 
     def _preload(self, share: float) -> None:
-        """Put values into Redis as a poller, or an earlier copy, had them before the stream."""
+        """Put values into Redis that readers, or an earlier copy, wrote before the stream."""
         for item in self.table.history:
             if self.chance.random() >= share:
                 continue
@@ -240,25 +241,23 @@ class World:
             self._server.keys[name_of(item)] = StoredValue(value)
 
     async def _quiet_day(self) -> None:
-        """Let a day pass in which nothing changes; fences expire, the stream is trimmed."""
+        """Let a day pass without a change: fences expire and the stream is trimmed."""
         self.tool_runs.begin()
-        await self._settle_for_a_while()
-        if self.oracle.is_damaged or not all(each.is_idle for each in self.pollers):
-            self.aws.is_stale.set()  # in vain
-            return  # a day would make it permanent
+        await self._wait_for_a_while()
+        if self.oracle.is_damaged or not all(poller.is_idle for poller in self.pollers):
+            self.aws.is_stale.set()
+            return  # a day would make the damage permanent
         self.say("a quiet day")
         await asyncio.sleep(QUIET_DAY_S)
         self.aws.is_stale.set()
         self.faults.count(Fault.FENCES_EXPIRE, self.oracle.expire())
-        for fault in DESTRUCTIVE:  # what the stream no longer has, no replay brings back
+        for fault in DESTRUCTIVE:  # a replay cannot bring back trimmed records
             self.faults.odds.pop(fault, None)
 
-    async def _settle_for_a_while(self) -> None:
+    async def _wait_for_a_while(self) -> None:
         for _ in range(60):
-            if (
-                all(each.is_idle for each in self.pollers)
-                and not self.server_faults.network.under_way
-            ):
+            is_idle = all(poller.is_idle for poller in self.pollers)
+            if is_idle and not self.server_faults.network.under_way:
                 return
             await asyncio.sleep(2.0)
 
@@ -267,7 +266,7 @@ class World:
     def start_poller(
         self, stream: SimulatedStream, settings: MappingSettings | None = None
     ) -> None:
-        """Create a mapping; it begins at the oldest record."""
+        """Create a mapping that begins at the oldest record."""
         name = f"mapping {len(self.pollers) + 1}"
         settings = settings or self.scenario.mapping
         poller = MappingPoller(name, stream, settings, self.loop, self._invoke, self._answered)
@@ -277,7 +276,7 @@ class World:
 
     async def _invoke(self, poller: MappingPoller, batch: Batch) -> Answer:
         poller.since[batch.lane, batch.shard_id] = self.oracle.now
-        self.say("%s invokes with %s", poller.name, _shown(batch))
+        self.say("%s invokes with %s", poller.name, _batch_text(batch))
         if self.faults.strikes(Fault.THROTTLED):
             return InvocationThrottled()
         allowed = {name_of(item_of(record)): None for record in batch.records}
@@ -292,7 +291,7 @@ class World:
             decision.wait_ms,
         )
         since = poller.since[batch.lane, batch.shard_id]
-        records = [(item_of(each), poller.version(each)) for each in decision.acknowledged]
+        records = [(item_of(record), poller.version(record)) for record in decision.acknowledged]
         self.oracle.acknowledged(poller.name, records, since)
         if decision.kind == "split":
             self.faults.count(Fault.BATCH_SPLIT)
@@ -301,41 +300,41 @@ class World:
 
     def _deliver_again(self, poller: MappingPoller, batch: Batch) -> None:
         if not poller.is_deleted:
-            self.say("%s delivers again: %s", poller.name, _shown(batch))
+            self.say("%s delivers again: %s", poller.name, _batch_text(batch))
             poller.mapping.deliver_again(batch)
             poller.poll()
 
-    def _take_given_up(self) -> None:
+    def _collect_discarded(self) -> None:
         for poller in self.pollers:
-            self._give_up(poller)
+            self._collect_from(poller)
 
-    def _give_up(self, poller: MappingPoller) -> None:
-        """Take what the mapping has put into its on-failure destination."""
-        for given_up in poller.mapping.discarded:
-            condition = given_up["requestContext"]["condition"]
+    def _collect_from(self, poller: MappingPoller) -> None:
+        """Empty the mapping's on-failure destination into the bucket."""
+        for discarded in poller.mapping.discarded:
+            condition = discarded["requestContext"]["condition"]
             exhausted = condition == "RetryAttemptsExhausted"
             self.faults.count(Fault.RETRIES_EXHAUSTED if exhausted else Fault.RECORD_TOO_OLD)
-            records = orjson.loads(given_up["payload"])["Records"]
+            records = orjson.loads(discarded["payload"])["Records"]
             versions = [
                 (
-                    int(each["dynamodb"]["Keys"]["Number"]["N"]),
-                    (poller.stream.label_ms, int(each["dynamodb"]["SequenceNumber"])),
+                    int(record["dynamodb"]["Keys"]["Number"]["N"]),
+                    (poller.stream.label_ms, int(record["dynamodb"]["SequenceNumber"])),
                 )
-                for each in records
+                for record in records
             ]
-            self.oracle.given_up(versions)
-            self.tool_runs.give_up(given_up, versions)
-            self.say("%s gives up on %d records, %s", poller.name, len(records), condition)
+            self.oracle.discarded(versions)
+            self.tool_runs.add_object(discarded, versions)
+            self.say("%s discards %d records, %s", poller.name, len(records), condition)
         poller.mapping.discarded.clear()
 
-    # --- what befalls the whole ----------------------------------------------------------------
+    # --- faults of the system ------------------------------------------------------------------
 
-    def _moment(self) -> None:
-        """Give each fault of the system at large its chance."""
+    def _strike(self) -> None:
+        """Let each fault of the system strike if its chance comes up."""
         strikes = self.faults.strikes
-        self.server_faults.moment()
-        self._take_given_up()
-        self.tool_runs.moment()
+        self.server_faults.strike()
+        self._collect_discarded()
+        self.tool_runs.begin_by_chance()
         if strikes(Fault.SHARD_SPLITS) and self.table.split():
             self.say("STREAM  a shard splits")
         if strikes(Fault.STREAM_RECREATED):
@@ -348,27 +347,27 @@ class World:
             self.say("%s is deleted", poller.name)
             poller.delete()
             self.start_poller(poller.stream)
-        if not self.function.mended and self.chance.random() < 0.5:
+        if not self.function.is_fixed and self.chance.random() < 0.5:
             self._deploy()
 
     def _deploy(self) -> None:
         if Fault.NOT_YET_ENCODED in self.faults.odds:
             self.faults.count(Fault.FIX_DEPLOYED)
-        self.say("FUNCTION  a deployment mends what could not be encoded")
+        self.say("FUNCTION  a deployment fixes what could not be encoded")
         self.function.deploy()
 
     def _callback_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Take an exception of a callback or a task as the run's end."""
-        error = context.get("exception") or Violation(f"asyncio says {context['message']}")
+        """End the run with the exception of a callback or a task."""
+        error = context.get("exception") or Violation(f"asyncio: {context['message']}")
         if not self._failed.done():
             self._failed.set_exception(error)
 
 
-def _how(change: Change) -> str:
+def _change_text(change: Change) -> str:
     if change.item is None:
         return ": removed"
-    return f", {change.poison} to be encoded" if change.poison else ""
+    return f", cannot be encoded: {change.poison}" if change.poison else ""
 
 
-def _shown(batch: Batch) -> str:
-    return " ".join(f"{item_of(each)}@{each.item_identifier[-4:]}" for each in batch.records)
+def _batch_text(batch: Batch) -> str:
+    return " ".join(f"{item_of(record)}@{record.item_identifier[-4:]}" for record in batch.records)

@@ -93,9 +93,14 @@ class AuditReport:
         self._keys_before = 0  # compared by earlier runs of the same state
 
     @property
+    def total(self) -> AuditTally:
+        """Return the counts of both scans."""
+        return _sum(self.items, self.names)
+
+    @property
     def is_good(self) -> bool:
         """Whether there is no finding, or each was repaired."""
-        total = _sum(self.items, self.names)
+        total = self.total
         return total.findings == total.repaired
 
     def resume(self, lines: Sequence[str]) -> None:
@@ -103,10 +108,8 @@ class AuditReport:
         self._keys_before = self.items.keys
         self.named = [*lines]
         if not self._as_json:
-            findings = _sum(self.items, self.names).findings
-            self._output.line(
-                f"resumed: {self.items.keys:,} keys compared before, {findings:,} findings"
-            )
+            keys, findings = self.items.keys, self.total.findings
+            self._output.line(f"resumed: {keys:,} keys compared before, {findings:,} findings")
         for line in lines:
             self._output.line(line)
 
@@ -116,8 +119,8 @@ class AuditReport:
             return
         done, expected = self.items.keys - self._keys_before, self._expected - self._keys_before
         rate = rate_and_left(done, expected, self._output.elapsed_s)
-        findings = _sum(self.items, self.names).findings
-        self._output.progress(f"{self.items.keys:,} keys, {rate}, {findings:,} findings")
+        keys, findings = self.items.keys, self.total.findings
+        self._output.progress(f"{keys:,} keys, {rate}, {findings:,} findings")
 
     def write_findings(self, findings: Sequence[Difference], answers: Sequence[Repaired]) -> None:
         """Write findings, each with the answer of its repair if there is one."""
@@ -162,7 +165,7 @@ class AuditReport:
             return
         lines = summary_lines(self.items, self.names, is_whole=is_whole, has_names=has_names)
         if repair:
-            total = _sum(self.items, self.names)
+            total = self.total
             lines.append(f"  {total.repaired:,} repaired, {total.left:,} left")
         if cut_short:
             lines.insert(0, "cut short; until then:")
@@ -173,19 +176,19 @@ class AuditReport:
 def _finding_json(
     finding: Difference, answer: Repaired | None, *, show_values: bool
 ) -> dict[str, Any]:
-    shown: dict[str, Any] = {
+    document: dict[str, Any] = {
         "finding": finding.kind,
         "key": _text(finding.name),
         "reason": finding.reason,
     }
     if answer is not None:
-        shown |= {"repaired": answer.kind == "repaired", "repair": answer.reason}
+        document |= {"repaired": answer.kind == "repaired", "repair": answer.reason}
     if show_values:
-        shown |= {
+        document |= {
             "table": None if finding.expected is None else _text(finding.expected),
             "copy": None if finding.actual is None else _text(finding.actual),
         }
-    return shown
+    return document
 
 
 def summary_lines(
