@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import orjson
@@ -29,6 +29,9 @@ from asyncsync.model import (
     Stream,
     StreamRecord,
 )
+
+D = TypeVar("D")
+T = TypeVar("T")
 
 EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
 KEY_TYPES = ("S", "N", "B")
@@ -87,7 +90,9 @@ _EVENT = msgspec.json.Decoder(_Event)
 _RAW_EVENT = msgspec.json.Decoder(_RawEvent)
 _RECORD = msgspec.json.Decoder(_Record)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
-_KEYS = msgspec.json.Decoder(dict[str, dict[str, str | None]] | None)
+_KEYS = msgspec.json.Decoder(dict[str, dict[str, str | None]])
+_STRING = msgspec.json.Decoder(str)
+_FLOAT = msgspec.json.Decoder(float)
 
 
 def to_bytes(event: bytes | Mapping[str, Any]) -> bytes:
@@ -109,40 +114,44 @@ def to_bytes(event: bytes | Mapping[str, Any]) -> bytes:
 
 
 def decode(event: bytes) -> Decoded:
-    """Read an event into records; bad ones become rejects or unnamed.
+    """Decode an event into records; bad ones become rejects or unnamed.
 
     Raises EventError where it is not an event of one DynamoDB stream.
     """
     records: list[StreamRecord] = []
     rejects: list[Reject] = []
     unnamed: list[str] = []
-    oldest_s: float | None = None
 
     wires = _wire_records(event)
     stream, view_type = _stream_of(wires)
     for wire in wires:
-        change = wire.dynamodb
-        created_s = change.ApproximateCreationDateTime
-        if created_s is not None and 0 <= created_s < CREATED_S_MAX:
-            oldest_s = created_s if oldest_s is None or created_s < oldest_s else oldest_s
-        text = change.SequenceNumber
+        text = wire.dynamodb.SequenceNumber
         if not (text.isdigit() and text.isascii() and len(text) <= SEQUENCE_NUMBER_DIGITS_MAX):
             unnamed.append(_sequence_number_fault(text))
             continue
-        number = _number(text)
         try:
-            key = _key(change.Keys)
+            records.append(_stream_record(wire, text))
         except RecordError as exc:
-            rejects.append(Reject(number, text, exc.reason, exc.path))
-            continue
-        name = wire.eventName
-        fault = "" if name in EVENT_NAMES else "eventName is not INSERT, MODIFY or REMOVE"
-        image = change.NewImage
-        if image == _NULL:
-            image = _ABSENT
-        records.append(StreamRecord(key, number, text, name == "REMOVE", image, fault))
+            rejects.append(Reject(_number(text), text, exc.reason, exc.path))
+    return Decoded(stream, view_type, records, rejects, unnamed, _oldest_s(wires))
 
-    return Decoded(stream, view_type, records, rejects, unnamed, oldest_s)
+
+def _stream_record(wire: _Record, sequence_number: str) -> StreamRecord:
+    change, name = wire.dynamodb, wire.eventName
+    image = change.NewImage
+    return StreamRecord(
+        _key(change.Keys),
+        _number(sequence_number),
+        sequence_number,
+        name == "REMOVE",
+        _ABSENT if image == _NULL else image,
+        "" if name in EVENT_NAMES else "eventName is not INSERT, MODIFY or REMOVE",
+    )
+
+
+def _oldest_s(wires: Sequence[_Record]) -> float | None:
+    created = [wire.dynamodb.ApproximateCreationDateTime for wire in wires]
+    return min([at for at in created if at is not None and 0 <= at < CREATED_S_MAX], default=None)
 
 
 def _wire_records(event: bytes) -> list[_Record]:
@@ -156,65 +165,47 @@ def _wire_records(event: bytes) -> list[_Record]:
         raise EventError(f"not a DynamoDB stream event, it has no list of Records: {exc}") from exc
     except _UNREADABLE as exc:
         raise EventError(f"the event is not JSON: {exc}") from exc
-    return [_loose(raw) for raw in raws]
+    return [_loose_record(raw) for raw in raws]
 
 
-def _loose(raw: Raw) -> _Record:
-    """Read one record field by field; a field of a wrong type is as good as absent."""
-    try:
-        return _RECORD.decode(raw)
-    except _UNREADABLE:
-        pass
-    outer = _object(raw)
-    change = _object(outer.get("dynamodb", Raw()))
-    created = _value(change, "ApproximateCreationDateTime")
-    is_time = isinstance(created, int | float) and not isinstance(created, bool)
+def _loose_record(raw: Raw) -> _Record:
+    """Decode one record field by field; a field of a wrong type counts as absent."""
+    fields = _or_else({}, _OBJECT, raw)
+    change = _or_else({}, _OBJECT, fields.get("dynamodb", _ABSENT))
     return _Record(
         dynamodb=_Change(
             Keys=_loose_keys(change.get("Keys", _NULL)),
-            SequenceNumber=_text(change, "SequenceNumber"),
-            NewImage=change.get("NewImage", Raw()),
-            ApproximateCreationDateTime=created if is_time else None,
-            StreamViewType=_text(change, "StreamViewType"),
+            SequenceNumber=_or_else("", _STRING, change.get("SequenceNumber", _ABSENT)),
+            NewImage=change.get("NewImage", _ABSENT),
+            ApproximateCreationDateTime=_or_else(
+                None, _FLOAT, change.get("ApproximateCreationDateTime", _ABSENT)
+            ),
+            StreamViewType=_or_else("", _STRING, change.get("StreamViewType", _ABSENT)),
         ),
-        eventName=_text(outer, "eventName"),
-        eventSource=_text(outer, "eventSource"),
-        eventSourceARN=_text(outer, "eventSourceARN"),
+        eventName=_or_else("", _STRING, fields.get("eventName", _ABSENT)),
+        eventSource=_or_else("", _STRING, fields.get("eventSource", _ABSENT)),
+        eventSourceARN=_or_else("", _STRING, fields.get("eventSourceARN", _ABSENT)),
     )
 
 
 def _loose_keys(raw: Raw) -> dict[str, _KeyAttribute] | None:
-    """Read keys whose attributes may have type tags that no key has; such a one is empty."""
-    try:
-        attributes = _KEYS.decode(raw)
-    except _UNREADABLE:
-        return _NO_MAP
+    attributes = _or_else(None, _KEYS, raw)
     if attributes is None:
-        return None
-    return {
-        name: _KeyAttribute(**texts) if texts.keys() <= {*KEY_TYPES} else _KeyAttribute()
-        for name, tags in attributes.items()
-        for texts in [{tag: text for tag, text in tags.items() if text is not None}]
-    }
+        return None if raw == _NULL else _NO_MAP
+    return {name: _loose_attribute(tags) for name, tags in attributes.items()}
 
 
-def _object(raw: Raw) -> dict[str, Raw]:
+def _loose_attribute(tags: Mapping[str, str | None]) -> _KeyAttribute:
+    """Take the tags that are not null; an attribute with one that no key has becomes empty."""
+    given = {tag: text for tag, text in tags.items() if text is not None}
+    return _KeyAttribute(**given) if given.keys() <= {*KEY_TYPES} else _KeyAttribute()
+
+
+def _or_else(default: D, decoder: msgspec.json.Decoder[T], raw: Raw) -> T | D:
     try:
-        return _OBJECT.decode(raw)
+        return decoder.decode(raw)
     except _UNREADABLE:
-        return {}
-
-
-def _value(fields: Mapping[str, Raw], name: str) -> Any:
-    try:
-        return msgspec.json.decode(fields[name]) if name in fields else None
-    except _UNREADABLE:
-        return None
-
-
-def _text(fields: Mapping[str, Raw], name: str) -> str:
-    value = _value(fields, name)
-    return value if isinstance(value, str) else ""
+        return default
 
 
 def _sequence_number_fault(text: str) -> str:
