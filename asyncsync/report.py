@@ -1,7 +1,7 @@
-"""Stage 6: outcomes in, the answer Lambda reads out, with a metrics and a log line; just data.
+"""Stage 6: outcomes in, the answer that Lambda reads out, with a metrics and a log line.
 
 Lambda reads an empty list as "all succeeded" and moves its checkpoint past the batch, so
-every bug on this page is data loss. It fails closed.
+every bug on this page is data loss. It fails closed. Pure: it prints and raises nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BatchItemFailure(TypedDict):
 
 
 class Response(TypedDict):
-    """AWS's partial batch response; at most one failure, since the lowest is what counts."""
+    """AWS's partial batch response; at most one failure, because only the lowest counts."""
 
     batchItemFailures: list[BatchItemFailure]
 
@@ -41,7 +41,7 @@ class Invocation(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What to answer, what to print, and whether to fail the invocation after that."""
+    """The answer, the lines to print, and the error to raise after that."""
 
     response: Response
     error: AsyncsyncError | None
@@ -49,15 +49,17 @@ class Report(Struct, frozen=True):
 
 
 class _Tally(Struct, frozen=True):
-    """A batch's counts and its failures, gathered once for answer, metrics and log."""
+    """A batch's counts and failures: what answer, metrics and log have in common."""
 
+    table: str
     decoded: Decoded
-    collapsed: Collapsed
+    superseded: int
     rejects: Sequence[Reject]
     failed: Sequence[tuple[Entry, Outcome]]
-    written: Written
     applied: int
     fenced: int
+    written: Written
+    lag_ms: int | None
 
 
 def report(
@@ -71,34 +73,34 @@ def report(
     """Answer for a batch: the lowest failed surviving record, counts, and what went wrong."""
     assert len(written.outcomes) == len(encoded.entries), "every entry has an outcome"
     assert len(decoded.records) == len(collapsed.latest) + collapsed.superseded
+    rejects = [*decoded.rejects, *encoded.rejects]
     failed = [
         (entry, outcome)
         for entry, outcome in zip(encoded.entries, written.outcomes, strict=True)
         if outcome.kind == "failed"
     ]
-    rejects = [*decoded.rejects, *encoded.rejects]
-    kinds = [outcome.kind for outcome in written.outcomes]
-    applied, fenced = kinds.count("applied"), kinds.count("fenced")
-    tally = _Tally(decoded, collapsed, rejects, failed, written, applied, fenced)
     reported = [(entry.sequence_number, entry.item_identifier) for entry, _ in failed]
     if config.rejects == "report":
         reported += [(reject.sequence_number, reject.item_identifier) for reject in rejects]
 
+    kinds = [outcome.kind for outcome in written.outcomes]
+    tally = _Tally(
+        table=decoded.stream.table if decoded.stream else "",
+        decoded=decoded,
+        superseded=collapsed.superseded,
+        rejects=rejects,
+        failed=failed,
+        applied=kinds.count("applied"),
+        fenced=kinds.count("fenced"),
+        written=written,
+        lag_ms=_lag_ms(decoded, invocation),
+    )
     lines = []
-    if _is_measured(tally, config, invocation):
+    if _is_measured(tally, config):
         lines.append(_metrics_line(tally, invocation))
     if failed or rejects or decoded.unnamed:
         lines.append(_log_line(tally, config, invocation))
-    if decoded.unnamed:
-        error: AsyncsyncError | None = EventError(
-            f"{len(decoded.unnamed)} records cannot be named in an answer: {decoded.unnamed[0]}; "
-            "the rest was applied"
-        )
-    elif reported and config.on_failure == "raise":
-        error = BatchFailed(f"{len(reported)} records failed, the lowest is {min(reported)[1]}")
-    else:
-        error = None
-    return Report(_response(reported), error, lines)
+    return Report(_response(reported), _error(decoded, reported, config), lines)
 
 
 def _response(reported: Sequence[tuple[int, str]]) -> Response:
@@ -107,18 +109,30 @@ def _response(reported: Sequence[tuple[int, str]]) -> Response:
     return {"batchItemFailures": [{"itemIdentifier": min(reported)[1]}]}
 
 
+def _error(
+    decoded: Decoded, reported: Sequence[tuple[int, str]], config: Config
+) -> AsyncsyncError | None:
+    if decoded.unnamed:
+        return EventError(
+            f"{len(decoded.unnamed)} records cannot be named in an answer: {decoded.unnamed[0]}; "
+            "the rest was applied"
+        )
+    if reported and config.on_failure == "raise":
+        return BatchFailed(f"{len(reported)} records failed, the lowest is {min(reported)[1]}")
+    return None
+
+
 def _lag_ms(decoded: Decoded, invocation: Invocation) -> int | None:
     if decoded.oldest_s is None:
         return None
     return max(0, invocation.now_ms - round(decoded.oldest_s * 1_000))
 
 
-def _is_measured(tally: _Tally, config: Config, invocation: Invocation) -> bool:
+def _is_measured(tally: _Tally, config: Config) -> bool:
     if config.metrics != "trouble":
         return config.metrics == "all"
-    lag_ms = _lag_ms(tally.decoded, invocation) or 0
     trouble = tally.failed or tally.rejects or tally.decoded.unnamed or tally.fenced
-    return bool(trouble) or lag_ms > LAG_TROUBLE_MS
+    return bool(trouble) or (tally.lag_ms or 0) > LAG_TROUBLE_MS
 
 
 METRICS = {
@@ -137,15 +151,14 @@ METRICS = {
 
 def _metrics_line(tally: _Tally, invocation: Invocation) -> bytes:
     """Write CloudWatch's Embedded Metric Format (CloudWatch user guide, EMF specification)."""
-    decoded = tally.decoded
     values = {
-        "Records": decoded.delivered,
-        "Superseded": tally.collapsed.superseded,
+        "Records": tally.decoded.delivered,
+        "Superseded": tally.superseded,
         "Applied": tally.applied,
         "Fenced": tally.fenced,
-        "Rejected": len(tally.rejects) + len(decoded.unnamed),
+        "Rejected": len(tally.rejects) + len(tally.decoded.unnamed),
         "Failed": len(tally.failed),
-        "LagMs": _lag_ms(decoded, invocation),
+        "LagMs": tally.lag_ms,
         "RoundTripMs": round(tally.written.round_trip_ms, 2),
         "ColdStart": int(invocation.cold_start),
         "RawEvent": int(invocation.raw_event),
@@ -156,26 +169,21 @@ def _metrics_line(tally: _Tally, invocation: Invocation) -> bytes:
         "Dimensions": [["Table"]],
         "Metrics": [{"Name": name, "Unit": METRICS[name]} for name in values],
     }
-    return orjson.dumps(
-        {
-            "_aws": {"Timestamp": invocation.now_ms, "CloudWatchMetrics": [definition]},
-            "Table": decoded.stream.table if decoded.stream else "",
-            **values,
-        }
-    )
+    emf = {"Timestamp": invocation.now_ms, "CloudWatchMetrics": [definition]}
+    return orjson.dumps({"_aws": emf, "Table": tally.table, **values})
 
 
 def _log_line(tally: _Tally, config: Config, invocation: Invocation) -> bytes:
     """Write what failed or was rejected: counts, numbers and attribute names, never values."""
     numbers = [entry.sequence_number for entry, _ in tally.failed]
     numbers += [reject.sequence_number for reject in tally.rejects]
-    event, error, reason = _what(tally)
+    event, error, reason = _headline(tally)
     line: dict[str, object] = {
         "level": "ERROR" if tally.failed or tally.decoded.unnamed else "WARN",
         "event": event,
         "error": error,
         "reason": reason,
-        "table": tally.decoded.stream.table if tally.decoded.stream else "",
+        "table": tally.table,
         "records": tally.decoded.delivered,
         "failed": len(tally.failed),
         "rejected": len(tally.rejects),
@@ -186,18 +194,19 @@ def _log_line(tally: _Tally, config: Config, invocation: Invocation) -> bytes:
         "version": __version__,
     }
     if tally.rejects:
-        paths = [".".join(reject.path) for reject in tally.rejects if reject.path]
-        line["paths"] = paths[:LOG_PATHS_MAX]
-        line["paths_more"] = max(0, len(paths) - LOG_PATHS_MAX)
+        line |= _some("paths", [".".join(reject.path) for reject in tally.rejects if reject.path])
     if config.log_keys and tally.failed:
-        names = [entry.name.decode(errors="replace") for entry, _ in tally.failed]
-        line["keys"] = names[:LOG_PATHS_MAX]
-        line["keys_more"] = max(0, len(names) - LOG_PATHS_MAX)
+        line |= _some("keys", [entry.name.decode(errors="replace") for entry, _ in tally.failed])
     return orjson.dumps(line)
 
 
-def _what(tally: _Tally) -> tuple[str, str, str]:
-    """Name the line's event, error and reason; a failed write comes before a reject."""
+def _some(name: str, values: Sequence[str]) -> dict[str, object]:
+    """Return the first values under a name, and the count of the others."""
+    return {name: values[:LOG_PATHS_MAX], f"{name}_more": max(0, len(values) - LOG_PATHS_MAX)}
+
+
+def _headline(tally: _Tally) -> tuple[str, str, str]:
+    """Return the line's event, error and reason; a failed write comes before a reject."""
     if tally.failed:
         outcome = tally.failed[0][1]
         event = "reconnected" if tally.written.reconnected else "write_failed"

@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant(
         "a record that cannot be named raises",
         "report.py",
-        "    if decoded.unnamed:\n        error:",
-        "    if False:\n        error:",
+        "    if decoded.unnamed:\n        return EventError(",
+        "    if False:\n        return EventError(",
     ),
     Mutant(
         "the rest is applied before that",
