@@ -6,8 +6,8 @@ every bug on this page is data loss. It fails closed. Pure: it prints and raises
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypedDict
 
 import orjson
 from msgspec import Struct
@@ -48,18 +48,20 @@ class Report(Struct, frozen=True):
     lines: Sequence[bytes]
 
 
-class _Tally(Struct, frozen=True):
-    """A batch's counts and failures: what answer, metrics and log have in common."""
+METRICS = {
+    "Records": "Count",
+    "Superseded": "Count",
+    "Applied": "Count",
+    "Fenced": "Count",
+    "Rejected": "Count",
+    "Failed": "Count",
+    "LagMs": "Milliseconds",
+    "RoundTripMs": "Milliseconds",
+    "ColdStart": "Count",
+    "RawEvent": "Count",
+}
 
-    table: str
-    decoded: Decoded
-    superseded: int
-    rejects: Sequence[Reject]
-    failed: Sequence[tuple[Entry, Outcome]]
-    applied: int
-    fenced: int
-    written: Written
-    lag_ms: int | None
+_Failed: TypeAlias = Sequence[tuple[Entry, Outcome]]
 
 
 def report(
@@ -73,33 +75,34 @@ def report(
     """Answer for a batch: the lowest failed surviving record, counts, and what went wrong."""
     assert len(written.outcomes) == len(encoded.entries), "every entry has an outcome"
     assert len(decoded.records) == len(collapsed.latest) + collapsed.superseded
-    rejects = [*decoded.rejects, *encoded.rejects]
     failed = [
         (entry, outcome)
         for entry, outcome in zip(encoded.entries, written.outcomes, strict=True)
         if outcome.kind == "failed"
     ]
+    rejects = [*decoded.rejects, *encoded.rejects]
     reported = [(entry.sequence_number, entry.item_identifier) for entry, _ in failed]
     if config.rejects == "report":
         reported += [(reject.sequence_number, reject.item_identifier) for reject in rejects]
 
     kinds = [outcome.kind for outcome in written.outcomes]
-    tally = _Tally(
-        table=decoded.stream.table if decoded.stream else "",
-        decoded=decoded,
-        superseded=collapsed.superseded,
-        rejects=rejects,
-        failed=failed,
-        applied=kinds.count("applied"),
-        fenced=kinds.count("fenced"),
-        written=written,
-        lag_ms=_lag_ms(decoded, invocation),
-    )
+    metrics = {
+        "Records": decoded.delivered,
+        "Superseded": collapsed.superseded,
+        "Applied": kinds.count("applied"),
+        "Fenced": kinds.count("fenced"),
+        "Rejected": len(rejects) + len(decoded.unnamed),
+        "Failed": len(failed),
+        "LagMs": _lag_ms(decoded, invocation),
+        "RoundTripMs": round(written.round_trip_ms, 2),
+        "ColdStart": int(invocation.cold_start),
+        "RawEvent": int(invocation.raw_event),
+    }
     lines = []
-    if _is_measured(tally, config):
-        lines.append(_metrics_line(tally, invocation))
+    if _is_measured(metrics, config):
+        lines.append(_metrics_line(decoded, metrics, invocation))
     if failed or rejects or decoded.unnamed:
-        lines.append(_log_line(tally, config, invocation))
+        lines.append(_log_line(decoded, rejects, failed, written, config, invocation))
     return Report(_response(reported), _error(decoded, reported, config), lines)
 
 
@@ -128,76 +131,63 @@ def _lag_ms(decoded: Decoded, invocation: Invocation) -> int | None:
     return max(0, invocation.now_ms - round(decoded.oldest_s * 1_000))
 
 
-def _is_measured(tally: _Tally, config: Config) -> bool:
+def _is_measured(metrics: Mapping[str, float | None], config: Config) -> bool:
     if config.metrics != "trouble":
         return config.metrics == "all"
-    trouble = tally.failed or tally.rejects or tally.decoded.unnamed or tally.fenced
-    return bool(trouble) or (tally.lag_ms or 0) > LAG_TROUBLE_MS
+    is_trouble = metrics["Failed"] or metrics["Rejected"] or metrics["Fenced"]
+    return bool(is_trouble) or (metrics["LagMs"] or 0) > LAG_TROUBLE_MS
 
 
-METRICS = {
-    "Records": "Count",
-    "Superseded": "Count",
-    "Applied": "Count",
-    "Fenced": "Count",
-    "Rejected": "Count",
-    "Failed": "Count",
-    "LagMs": "Milliseconds",
-    "RoundTripMs": "Milliseconds",
-    "ColdStart": "Count",
-    "RawEvent": "Count",
-}
-
-
-def _metrics_line(tally: _Tally, invocation: Invocation) -> bytes:
+def _metrics_line(
+    decoded: Decoded, metrics: Mapping[str, float | None], invocation: Invocation
+) -> bytes:
     """Write CloudWatch's Embedded Metric Format (CloudWatch user guide, EMF specification)."""
-    values = {
-        "Records": tally.decoded.delivered,
-        "Superseded": tally.superseded,
-        "Applied": tally.applied,
-        "Fenced": tally.fenced,
-        "Rejected": len(tally.rejects) + len(tally.decoded.unnamed),
-        "Failed": len(tally.failed),
-        "LagMs": tally.lag_ms,
-        "RoundTripMs": round(tally.written.round_trip_ms, 2),
-        "ColdStart": int(invocation.cold_start),
-        "RawEvent": int(invocation.raw_event),
-    }
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name, value in metrics.items() if value is not None}
     definition = {
         "Namespace": "asyncsync",
         "Dimensions": [["Table"]],
         "Metrics": [{"Name": name, "Unit": METRICS[name]} for name in values],
     }
     emf = {"Timestamp": invocation.now_ms, "CloudWatchMetrics": [definition]}
-    return orjson.dumps({"_aws": emf, "Table": tally.table, **values})
+    return orjson.dumps({"_aws": emf, "Table": _table(decoded), **values})
 
 
-def _log_line(tally: _Tally, config: Config, invocation: Invocation) -> bytes:
+def _log_line(
+    decoded: Decoded,
+    rejects: Sequence[Reject],
+    failed: _Failed,
+    written: Written,
+    config: Config,
+    invocation: Invocation,
+) -> bytes:
     """Write what failed or was rejected: counts, numbers and attribute names, never values."""
-    numbers = [entry.sequence_number for entry, _ in tally.failed]
-    numbers += [reject.sequence_number for reject in tally.rejects]
-    event, error, reason = _headline(tally)
+    numbers = [entry.sequence_number for entry, _ in failed]
+    numbers += [reject.sequence_number for reject in rejects]
+    event, error, reason = _headline(decoded, rejects, failed, written)
     line: dict[str, object] = {
-        "level": "ERROR" if tally.failed or tally.decoded.unnamed else "WARN",
+        "level": "ERROR" if failed or decoded.unnamed else "WARN",
         "event": event,
         "error": error,
         "reason": reason,
-        "table": tally.table,
-        "records": tally.decoded.delivered,
-        "failed": len(tally.failed),
-        "rejected": len(tally.rejects),
-        "unnamed": len(tally.decoded.unnamed),
+        "table": _table(decoded),
+        "records": decoded.delivered,
+        "failed": len(failed),
+        "rejected": len(rejects),
+        "unnamed": len(decoded.unnamed),
         "lowest_sequence_number": str(min(numbers)) if numbers else None,
         "highest_sequence_number": str(max(numbers)) if numbers else None,
         "request_id": invocation.request_id,
         "version": __version__,
     }
-    if tally.rejects:
-        line |= _some("paths", [".".join(reject.path) for reject in tally.rejects if reject.path])
-    if config.log_keys and tally.failed:
-        line |= _some("keys", [entry.name.decode(errors="replace") for entry, _ in tally.failed])
+    if rejects:
+        line |= _some("paths", [".".join(reject.path) for reject in rejects if reject.path])
+    if config.log_keys and failed:
+        line |= _some("keys", [entry.name.decode(errors="replace") for entry, _ in failed])
     return orjson.dumps(line)
+
+
+def _table(decoded: Decoded) -> str:
+    return decoded.stream.table if decoded.stream else ""
 
 
 def _some(name: str, values: Sequence[str]) -> dict[str, object]:
@@ -205,12 +195,14 @@ def _some(name: str, values: Sequence[str]) -> dict[str, object]:
     return {name: values[:LOG_PATHS_MAX], f"{name}_more": max(0, len(values) - LOG_PATHS_MAX)}
 
 
-def _headline(tally: _Tally) -> tuple[str, str, str]:
+def _headline(
+    decoded: Decoded, rejects: Sequence[Reject], failed: _Failed, written: Written
+) -> tuple[str, str, str]:
     """Return the line's event, error and reason; a failed write comes before a reject."""
-    if tally.failed:
-        outcome = tally.failed[0][1]
-        event = "reconnected" if tally.written.reconnected else "write_failed"
-        return "deadline" if tally.written.out_of_time else event, outcome.error, outcome.reason
-    if tally.rejects:
-        return "rejected", "Reject", tally.rejects[0].reason
-    return "rejected", "Unnamed", tally.decoded.unnamed[0]
+    if failed:
+        outcome = failed[0][1]
+        event = "reconnected" if written.reconnected else "write_failed"
+        return "deadline" if written.out_of_time else event, outcome.error, outcome.reason
+    if rejects:
+        return "rejected", "Reject", rejects[0].reason
+    return "rejected", "Unnamed", decoded.unnamed[0]
