@@ -82,7 +82,6 @@ _number = cast("Callable[[str], SequenceNumber]", int)  # 0.1 us less than a cal
 
 _NULL = Raw(b"null")
 _ABSENT = Raw()
-_NO_MAP = {"": _KeyAttribute()}  # Keys that are something else
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -174,7 +173,7 @@ def _loose_record(raw: Raw) -> _Record:
     change = _or_else({}, _OBJECT, fields.get("dynamodb", _ABSENT))
     return _Record(
         dynamodb=_Change(
-            Keys=_loose_keys(change.get("Keys", _NULL)),
+            Keys=_loose_keys(change.get("Keys", _ABSENT)),
             SequenceNumber=_or_else("", _STRING, change.get("SequenceNumber", _ABSENT)),
             NewImage=change.get("NewImage", _ABSENT),
             ApproximateCreationDateTime=_or_else(
@@ -188,10 +187,8 @@ def _loose_record(raw: Raw) -> _Record:
     )
 
 
-def _loose_keys(raw: Raw) -> dict[str, _KeyAttribute] | None:
-    attributes = _or_else(None, _KEYS, raw)
-    if attributes is None:
-        return None if raw == _NULL else _NO_MAP
+def _loose_keys(raw: Raw) -> dict[str, _KeyAttribute]:
+    attributes = _or_else({}, _KEYS, raw)
     return {name: _loose_attribute(tags) for name, tags in attributes.items()}
 
 
@@ -217,15 +214,11 @@ def _sequence_number_fault(text: str) -> str:
 
 
 def _key(attributes: Mapping[str, _KeyAttribute] | None) -> Key:
-    if attributes is None:
-        raise RecordError("the record has no Keys")
-    if attributes is _NO_MAP:
-        raise RecordError("Keys is not a map of key attributes of type S, N or B")
+    if not attributes or len(attributes) > 2:
+        raise RecordError("Keys is not a map of one or two key attributes of type S, N or B")
     if len(attributes) == 1:
-        for name, attribute in attributes.items():
-            return (_key_attribute(name, attribute),)
-    if len(attributes) != 2:
-        raise RecordError(f"Keys has {len(attributes)} attributes, a primary key has one or two")
+        ((name, attribute),) = attributes.items()
+        return (_key_attribute(name, attribute),)
     return tuple([_key_attribute(name, attributes[name]) for name in sorted(attributes)])
 
 
@@ -272,26 +265,24 @@ def _stream_of(wires: Sequence[_Record]) -> tuple[Stream | None, str]:
 
 @lru_cache(maxsize=16)
 def parse_stream_arn(arn: str) -> Stream:
-    """Read the table's name and the stream's label out of its ARN.
+    """Read the table's name and the stream's label from a stream's ARN.
 
     Raises EventError naming the ARN and showing a real one.
     """
-    found = _ARN.fullmatch(arn)
-    if found is None:
+    match = _ARN.fullmatch(arn)
+    label_ms = -1 if match is None else _epoch_ms(match[2])
+    if match is None or not 0 <= label_ms < 10**LABEL_DIGITS:
         raise EventError(
-            f"eventSourceARN {arn!r} is not the ARN of a DynamoDB stream; "
-            f"a real one looks like {_ARN_EXAMPLE}"
+            f"eventSourceARN {arn!r} is not the ARN of a DynamoDB stream, which ends in an ISO "
+            f"time since 1970; a real one looks like {_ARN_EXAMPLE}"
         )
+    return Stream(arn, match[1], label_ms)
+
+
+def _epoch_ms(label: str) -> int:
+    """Return a label's time in epoch milliseconds; -1 where it is no ISO time."""
     try:
-        label = datetime.fromisoformat(found[2])
+        time = datetime.fromisoformat(label)
     except ValueError:
-        label = _EPOCH - timedelta(milliseconds=1)
-    if label.tzinfo is None:
-        label = label.replace(tzinfo=UTC)
-    label_ms = (label - _EPOCH) // timedelta(milliseconds=1)
-    if not 0 <= label_ms < 10**LABEL_DIGITS:
-        raise EventError(
-            f"the stream label {found[2]!r} in {arn!r} is not an ISO time since 1970; "
-            f"a real ARN looks like {_ARN_EXAMPLE}"
-        )
-    return Stream(arn, found[1], label_ms)
+        return -1
+    return (time.replace(tzinfo=time.tzinfo or UTC) - _EPOCH) // timedelta(milliseconds=1)
