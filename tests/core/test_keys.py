@@ -13,6 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from asyncsync.config import Config
+from asyncsync.copy.names import parse_name
 from asyncsync.errors import ConfigError, RecordError
 from asyncsync.keys import (
     Placeholder,
@@ -21,7 +22,6 @@ from asyncsync.keys import (
     escape,
     from_function,
     hash_tag,
-    parse_name,
     parse_template,
     redis_names,
     render,
