@@ -41,6 +41,7 @@ KEY_TYPES = ("S", "N", "B")
 # Possessive, because shapes.py makes it a part of longer patterns: no digit is tried twice.
 NUMBER = re.compile(r"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]{1,3}+)?+")
 
+_NO_SEQUENCE_NUMBER = f"a record has no SequenceNumber of 1 to {SEQUENCE_NUMBER_DIGITS_MAX} digits"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ARN = re.compile(r"arn:[^:]+:dynamodb:[^:]*:[^:]*:table/([A-Za-z0-9_.-]+)/stream/(.+)")
 _ARN_EXAMPLE = (
@@ -126,7 +127,7 @@ def decode(event: bytes) -> Decoded:
     for wire in wires:
         text = wire.dynamodb.SequenceNumber
         if not (text.isdigit() and text.isascii() and len(text) <= SEQUENCE_NUMBER_DIGITS_MAX):
-            unnamed.append(_sequence_number_fault(text))
+            unnamed.append(_NO_SEQUENCE_NUMBER)
             continue
         try:
             records.append(_stream_record(wire, text))
@@ -205,14 +206,6 @@ def _or_else(default: D, decoder: msgspec.json.Decoder[T], raw: Raw) -> T | D:
         return default
 
 
-def _sequence_number_fault(text: str) -> str:
-    if not text:
-        return "a record has no SequenceNumber text"
-    if text.isdigit() and text.isascii():
-        return f"a SequenceNumber has {len(text)} digits, allowed is {SEQUENCE_NUMBER_DIGITS_MAX}"
-    return "a SequenceNumber is not made of digits"
-
-
 def _key(attributes: Mapping[str, _KeyAttribute] | None) -> Key:
     if not attributes or len(attributes) > 2:
         raise RecordError("Keys is not a map of one or two key attributes of type S, N or B")
@@ -230,10 +223,8 @@ def _key_attribute(name: str, attribute: _KeyAttribute) -> KeyAttribute:
         tag, text = "N", as_number
     else:
         tag, text = "B", as_binary if as_text is None and as_number is None else None
-    if text is None:
-        raise RecordError("a key attribute is not one value of type S, N or B", name)
     if not text:
-        raise RecordError("a key attribute is empty", name)
+        raise RecordError("a key attribute is not one non-empty value of type S, N or B", name)
     # Most are whole numbers, which is seen sooner than matched (0.1 and 0.4 us).
     is_whole = text.isdigit() and text.isascii() and text[0] != "0"
     if tag == "N" and not is_whole and not NUMBER.fullmatch(text):

@@ -37,8 +37,8 @@ ESCAPES = {ord(c): f"%{ord(c):02X}" for c in "%:{}!"}
 # value after it may begin like an escape: x + "25%" and "x%" + 25 would both be x%25%25.
 _SEPARATOR = r"[:{}]|%[^237]"
 
-# The parts of a template; a brace that matches none of the first three is an error.
-_TOKEN = r"(?P<brace>\{\{|\}\})|\{(?P<name>[^}]*)\}|(?P<literal>[^{}]+)|[{}]"
+# The parts of a template; a brace that is part of neither of the first two is an error.
+_TOKEN = r"(?P<literal>(?:[^{}]|\{\{|\}\})+)|\{(?P<name>[^}]*)\}|[{}]"
 
 
 class Placeholder(Struct, frozen=True):
@@ -58,18 +58,16 @@ def parse_template(text: str) -> Template:
     """
     parts: list[str | Placeholder] = []
     for token in re.finditer(_TOKEN, text):
-        if token.lastgroup == "brace":
-            parts.append(token[0][0])
+        if token.lastgroup == "literal":
+            parts.append(token[0].replace("{{", "{").replace("}}", "}"))
         elif token.lastgroup == "name":
             parts.append(_placeholder(text, token["name"]))
-        elif token.lastgroup == "literal":
-            parts.append(token[0])
         elif token[0] == "{":
             raise _template_error(text, "a { is not closed; write {{ for a literal one")
         else:
             raise _template_error(text, "a } has no {; write }} for a literal one")
     _refuse_ambiguous(text, parts)
-    return _joined(parts)
+    return tuple(parts)
 
 
 def _placeholder(text: str, name: str) -> Placeholder:
@@ -127,7 +125,7 @@ def bind(template: Template, table: str, names: tuple[str, ...]) -> Template:
 
 
 def _joined(parts: list[str | Placeholder]) -> Template:
-    """Join neighbouring literals: a name is written once per item."""
+    """Join neighbouring literals: every item's name is put together from the parts."""
     joined: list[str | Placeholder] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):

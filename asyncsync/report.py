@@ -7,7 +7,7 @@ every bug on this page is data loss. It fails closed. Pure: it prints and raises
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 import orjson
 from msgspec import Struct
@@ -19,16 +19,10 @@ from asyncsync.model import Collapsed, Decoded, Encoded, Entry, Outcome, Reject,
 from asyncsync.version import __version__
 
 
-class BatchItemFailure(TypedDict):
-    """AWS's name for one failed record of a partial batch response."""
-
-    itemIdentifier: str
-
-
 class Response(TypedDict):
     """AWS's partial batch response; at most one failure, because only the lowest counts."""
 
-    batchItemFailures: list[BatchItemFailure]
+    batchItemFailures: list[dict[Literal["itemIdentifier"], str]]
 
 
 class Invocation(Struct, frozen=True):

@@ -239,7 +239,7 @@ def test_bytes_of_any_kind_are_taken_as_they_are(kind: Any) -> None:
 # --- odd records --------------------------------------------------------------------------------
 
 NOT_KEYS = "Keys is not a map of one or two key attributes of type S, N or B"
-NOT_ONE = "a key attribute is not one value of type S, N or B"
+NOT_ONE = "a key attribute is not one non-empty value of type S, N or B"
 NOT_NUMBER = "a key attribute of type N is not a number"
 REJECTS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "absent": (ABSENT, NOT_KEYS, ()),
@@ -261,8 +261,8 @@ REJECTS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "all null": ({"Number": {"S": None, "N": None}}, NOT_ONE, ("Number",)),
     "two tags": ({"Number": {"S": "a", "N": "1"}}, NOT_ONE, ("Number",)),
     "unknown tag": ({"Number": {"X": "a"}}, NOT_ONE, ("Number",)),
-    "empty S": ({"Number": {"S": ""}}, "a key attribute is empty", ("Number",)),
-    "empty N": ({"Number": {"N": ""}}, "a key attribute is empty", ("Number",)),
+    "empty S": ({"Number": {"S": ""}}, NOT_ONE, ("Number",)),
+    "empty N": ({"Number": {"N": ""}}, NOT_ONE, ("Number",)),
     **{
         f"N {text!r}": ({"Number": {"N": text}}, NOT_NUMBER, ("Number",))
         for text in ("abc", "1_0", "Infinity", "NaN", "0x1", "1.", ".5", "+1", "01", " 1", "1\n")
@@ -285,22 +285,23 @@ def test_a_record_without_usable_keys_is_rejected_alone(keys: str, at: int) -> N
     assert list(decoded.records) == list(decode(event(GOOD)).records)
 
 
+NO_NUMBER = "a record has no SequenceNumber of 1 to 40 digits"
 UNNAMED: dict[str, tuple[Any, str]] = {
-    "absent": (ABSENT, "a record has no SequenceNumber text"),
-    "null": (None, "a record has no SequenceNumber text"),
-    "empty": ("", "a record has no SequenceNumber text"),
-    "integer": (111, "a record has no SequenceNumber text"),
-    "long integer": (10**24, "a record has no SequenceNumber text"),
-    "list": (["1"], "a record has no SequenceNumber text"),
-    "41 digits": ("1" * 41, "a SequenceNumber has 41 digits, allowed is 40"),
-    "letters": ("abc", "a SequenceNumber is not made of digits"),
-    "signed": ("-1", "a SequenceNumber is not made of digits"),
-    "fraction": ("1.0", "a SequenceNumber is not made of digits"),
-    "underscore": ("1_0", "a SequenceNumber is not made of digits"),
-    "blank": (" 1", "a SequenceNumber is not made of digits"),
-    "newline": ("1\n", "a SequenceNumber is not made of digits"),
-    "other digits": ("١٢٣", "a SequenceNumber is not made of digits"),
-    "superscript": ("²", "a SequenceNumber is not made of digits"),
+    "absent": (ABSENT, NO_NUMBER),
+    "null": (None, NO_NUMBER),
+    "empty": ("", NO_NUMBER),
+    "integer": (111, NO_NUMBER),
+    "long integer": (10**24, NO_NUMBER),
+    "list": (["1"], NO_NUMBER),
+    "41 digits": ("1" * 41, NO_NUMBER),
+    "letters": ("abc", NO_NUMBER),
+    "signed": ("-1", NO_NUMBER),
+    "fraction": ("1.0", NO_NUMBER),
+    "underscore": ("1_0", NO_NUMBER),
+    "blank": (" 1", NO_NUMBER),
+    "newline": ("1\n", NO_NUMBER),
+    "other digits": ("١٢٣", NO_NUMBER),
+    "superscript": ("²", NO_NUMBER),
 }
 
 
@@ -320,7 +321,7 @@ def test_a_record_without_a_usable_sequence_number_is_unnamed_alone(number: str,
 def test_a_record_without_a_dynamodb_object_is_unnamed_alone(dynamodb: object) -> None:
     decoded = decode(event([GOOD[0], {**GOOD[1], "dynamodb": dynamodb}, GOOD[2]]))
 
-    assert decoded.unnamed == ["a record has no SequenceNumber text"]
+    assert decoded.unnamed == [NO_NUMBER]
     assert [r.sequence_number for r in decoded.records] == [FIRST, FIRST + 2]
 
 
@@ -437,7 +438,7 @@ def test_a_sequence_number_that_is_not_utf_8_cannot_be_named_and_spoils_only_its
 
     decoded = decode(body)
 
-    assert decoded.unnamed == ["a record has no SequenceNumber text"]
+    assert decoded.unnamed == [NO_NUMBER]
     assert [each.item_identifier for each in decoded.records] == [str(FIRST)]
 
 

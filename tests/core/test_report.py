@@ -380,10 +380,10 @@ def test_a_reject_is_logged_and_counted_whether_skipped_or_not(rejects: str) -> 
 
 
 def test_a_record_that_cannot_be_named_is_logged_without_numbers() -> None:
-    line = log_of(Batch(unnamed=["a record has no SequenceNumber text"]).report())
+    line = log_of(Batch(unnamed=["a record has no SequenceNumber of 1 to 40 digits"]).report())
 
     assert (line["level"], line["event"], line["error"]) == ("ERROR", "rejected", "Unnamed")
-    assert line["reason"] == "a record has no SequenceNumber text"
+    assert line["reason"] == "a record has no SequenceNumber of 1 to 40 digits"
     assert line["lowest_sequence_number"] is line["highest_sequence_number"] is None
     assert "paths" not in line
 

@@ -73,8 +73,8 @@ MUTANTS = (
     Mutant(
         "the rest is applied before that",
         "decode.py",
-        "            unnamed.append(_sequence_number_fault(text))\n            continue\n",
-        "            raise EventError(f'cannot be named {_sequence_number_fault(text)}')\n",
+        "            unnamed.append(_NO_SEQUENCE_NUMBER)\n            continue\n",
+        "            raise EventError(f'cannot be named: {_NO_SEQUENCE_NUMBER}')\n",
     ),
     Mutant(
         "a view without new images raises",
