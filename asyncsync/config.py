@@ -1,8 +1,10 @@
-"""The settings: frozen, checked when made, from arguments or from ASYNCSYNC_ names.
+"""The settings: frozen and checked, from arguments or from ASYNCSYNC_ names.
 
-A wrong value, a combination that makes no sense, or an unknown name is one line that names
-the setting, the value and what is allowed. Secrets are never part of it.
+A wrong value, a combination that makes no sense, or an unknown name raises an error of one
+line: the setting, the value, and what to set instead. It never holds a secret.
 """
+
+# Without `from __future__ import annotations`: the checks read the annotations.
 
 import re
 from collections.abc import Mapping
@@ -42,24 +44,25 @@ class Server(Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Server({self.address!r})"
 
-    def __rich_repr__(self) -> list[tuple[str, Any]]:  # Struct's own shows every field
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # Struct's shows every field
         return [("address", self.address)]
 
     @property
     def user(self) -> str:
-        """Name the user that this URL signs in as."""
+        """Return the user to sign in as."""
         return self.username or "default"
 
     @property
     def address(self) -> str:
-        """Name the server without its credentials."""
+        """Return the server's address, without credentials."""
         return self.path or f"{self.host}:{self.port}"
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """Every setting; the argument is the environment's word in lower case, without its prefix.
+    """Every setting; an argument is the environment's name in lower case without its prefix.
 
-    The annotations are what is checked: a Literal's choices, a range's ends. Raises ConfigError.
+    Each value is checked by its annotation: a Literal's choices, a range's ends.
+    Raises ConfigError.
     """
 
     redis_url: str
@@ -83,7 +86,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     @property
     def server(self) -> Server:
-        """Read the URL."""
+        """Return the server that the URL names."""
         return parse_url(self.redis_url, self.redis_password, self.redis_ca_file)
 
     def __repr__(self) -> str:
@@ -137,7 +140,7 @@ _SECRET = ("redis_url", "redis_password")
 
 
 def _parse(name: str, text: str) -> object:
-    """Parse a setting's text to its type; a text that does not parse is for _check to refuse."""
+    """Parse a setting's text to its type; what does not parse stays text, which _check refuses."""
     if _ANNOTATIONS[name] is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     if name in _RANGES and _is_number(text, len(str(_RANGES[name][1]))):

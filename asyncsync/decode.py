@@ -1,8 +1,8 @@
 """Stage 1: the event's bytes in, stream records and rejects out.
 
-Sequence numbers become int here and nowhere else. An image stays the slice of bytes it came
-as: most are superseded and never looked at. One odd record never spoils its neighbours: the
-whole event is read by one typed pass, and only where that fails is each record read alone.
+Sequence numbers become int here and nowhere else. An image stays a slice of the event's bytes,
+because most images are superseded and never needed. One odd record never spoils its neighbours:
+one typed pass reads the whole event, and only where that fails is each record read alone.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ T = TypeVar("T")
 EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
 KEY_TYPES = ("S", "N", "B")
 
-# What DynamoDB writes is a JSON number in plain decimal notation. An exponent may stand in
-# what others write; DynamoDB's own range (1E-130 to 9.99E+125) ends it at three digits.
+# DynamoDB writes a JSON number in plain decimal notation. Others may write an exponent, which
+# DynamoDB's range (1E-130 to 9.99E+125) ends at three digits.
 # Possessive, because shapes.py makes it a part of longer patterns: no digit is tried twice.
 NUMBER = re.compile(r"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]{1,3}+)?+")
 
@@ -96,7 +96,7 @@ _FLOAT = msgspec.json.Decoder(float)
 
 
 def to_bytes(event: bytes | Mapping[str, Any]) -> bytes:
-    """Return the event as JSON bytes; one that came parsed is dumped.
+    """Return the event as JSON bytes, whether it came as bytes or parsed.
 
     Raises EventError where it is neither bytes nor JSON data.
     """
@@ -107,7 +107,7 @@ def to_bytes(event: bytes | Mapping[str, Any]) -> bytes:
     except TypeError:
         pass
     try:
-        # orjson ends at 64 bits; a sequence number sent as a number must spoil only itself.
+        # orjson's integers have 64 bits; a sequence number that is one must spoil only itself.
         return json.dumps(event).encode()
     except (TypeError, ValueError) as exc:
         raise EventError(f"the event is not JSON data: {exc}") from exc
@@ -122,22 +122,22 @@ def decode(event: bytes) -> Decoded:
     rejects: list[Reject] = []
     unnamed: list[str] = []
 
-    wires = _wire_records(event)
-    stream, view_type = _stream_of(wires)
-    for wire in wires:
-        text = wire.dynamodb.SequenceNumber
+    sources = _read_records(event)
+    stream, view_type = _stream_of(sources)
+    for source in sources:
+        text = source.dynamodb.SequenceNumber
         if not (text.isdigit() and text.isascii() and len(text) <= SEQUENCE_NUMBER_DIGITS_MAX):
             unnamed.append(_NO_SEQUENCE_NUMBER)
             continue
         try:
-            records.append(_stream_record(wire, text))
+            records.append(_stream_record(source, text))
         except RecordError as exc:
             rejects.append(Reject(_number(text), text, exc.reason, exc.path))
-    return Decoded(stream, view_type, records, rejects, unnamed, _oldest_s(wires))
+    return Decoded(stream, view_type, records, rejects, unnamed, _oldest_s(sources))
 
 
-def _stream_record(wire: _Record, sequence_number: str) -> StreamRecord:
-    change, name = wire.dynamodb, wire.eventName
+def _stream_record(source: _Record, sequence_number: str) -> StreamRecord:
+    change, name = source.dynamodb, source.eventName
     image = change.NewImage
     return StreamRecord(
         _key(change.Keys),
@@ -149,12 +149,12 @@ def _stream_record(wire: _Record, sequence_number: str) -> StreamRecord:
     )
 
 
-def _oldest_s(wires: Sequence[_Record]) -> float | None:
-    created = [wire.dynamodb.ApproximateCreationDateTime for wire in wires]
+def _oldest_s(sources: Sequence[_Record]) -> float | None:
+    created = [source.dynamodb.ApproximateCreationDateTime for source in sources]
     return min([at for at in created if at is not None and 0 <= at < CREATED_S_MAX], default=None)
 
 
-def _wire_records(event: bytes) -> list[_Record]:
+def _read_records(event: bytes) -> list[_Record]:
     try:
         return _EVENT.decode(event).Records
     except _UNREADABLE:
@@ -225,19 +225,19 @@ def _key_attribute(name: str, attribute: _KeyAttribute) -> KeyAttribute:
         tag, text = "B", as_binary if as_text is None and as_number is None else None
     if not text:
         raise RecordError("a key attribute is not one non-empty value of type S, N or B", name)
-    # Most are whole numbers, which is seen sooner than matched (0.1 and 0.4 us).
+    # Most numbers are whole, which takes 0.1 us to see and 0.4 to match.
     is_whole = text.isdigit() and text.isascii() and text[0] != "0"
     if tag == "N" and not is_whole and not NUMBER.fullmatch(text):
         raise RecordError("a key attribute of type N is not a number", name)
     return name, tag, text
 
 
-def _stream_of(wires: Sequence[_Record]) -> tuple[Stream | None, str]:
-    """Return the one stream and its view type; a record that names none belongs to it too."""
-    if not wires:
+def _stream_of(sources: Sequence[_Record]) -> tuple[Stream | None, str]:
+    """Return the event's one stream and its view type; a record without an ARN is part of it."""
+    if not sources:
         return None, ""
-    named = [wire for wire in wires if wire.eventSourceARN]
-    first = (named or wires)[0]
+    named = [source for source in sources if source.eventSourceARN]
+    first = (named or sources)[0]
     if first.eventSource not in ("aws:dynamodb", ""):
         raise EventError(f"not a DynamoDB stream event: its eventSource is {first.eventSource!r}")
     if not named:
@@ -245,11 +245,11 @@ def _stream_of(wires: Sequence[_Record]) -> tuple[Stream | None, str]:
             "not a DynamoDB stream event: no record has an eventSourceARN; "
             f"a real one looks like {_ARN_EXAMPLE}"
         )
-    for wire in named:
-        if wire.eventSourceARN != first.eventSourceARN:
+    for source in named:
+        if source.eventSourceARN != first.eventSourceARN:
             raise EventError(
                 f"one event holds records of two streams, {first.eventSourceARN!r} and "
-                f"{wire.eventSourceARN!r}: a mapping sends those of one"
+                f"{source.eventSourceARN!r}: a mapping sends one stream's"
             )
     return parse_stream_arn(first.eventSourceARN), first.dynamodb.StreamViewType
 

@@ -42,7 +42,7 @@ _TOKEN = r"(?P<literal>(?:[^{}]|\{\{|\}\})+)|\{(?P<name>[^}]*)\}|[{}]"
 
 
 class Placeholder(Struct, frozen=True):
-    """A part of a template that stands for @table, @key or one key attribute."""
+    """A part of a template that becomes the table's name, the whole key or one key attribute."""
 
     name: str
 
@@ -88,8 +88,8 @@ def _refuse_ambiguous(text: str, parts: list[str | Placeholder]) -> None:
         if not re.search(_SEPARATOR, between):
             raise _template_error(
                 text,
-                "between two key attributes stands no literal with one of : { } "
-                "(or a % that cannot begin an escape), so two items could share a name",
+                "two key attributes need a literal between them with one of : { } "
+                "(or a % that cannot begin an escape), else two items could share a name",
             )
 
 

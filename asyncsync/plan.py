@@ -1,8 +1,8 @@
 """Stage 4: entries in, the commands of one round trip out; pure data, not yet sent.
 
-One script call carries many keys, within the server's limits: arguments, bytes, and how long
-a script may hold the server; for a cluster, keys of one slot. Without the fence it is one plain
-command per key. A call is there as soon as its last entry is.
+One script call carries many keys, within the server's limits: arguments, bytes, and how long a
+script may block the server; on a cluster, keys of one slot. Without the fence there is one plain
+command per key. A call is ready as soon as its last entry is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asyncsync.keys import slot
 from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
 from asyncsync.model import Call, Entry
 
-_ARGUMENTS_FIXED = 5  # EVALSHA, digest, key count, life, refresh
+_ARGUMENTS_FIXED = 5  # EVALSHA, digest, key count, the fence's TTL, SET's option
 _ARGUMENTS_PER_KEY = 5  # value's name, fence's name, version, expiry, value
 KEYS_MAX = min(CALL_KEYS_MAX, (CALL_ARGUMENTS_MAX - _ARGUMENTS_FIXED) // _ARGUMENTS_PER_KEY)
 

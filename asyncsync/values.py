@@ -1,8 +1,8 @@
 """Stage 3, values: a new image (DynamoDB JSON) to the bytes that readers GET; lossless.
 
-A number keeps the stream's own digits: it is checked and copied, never computed with. Sets
-have no order in DynamoDB, so they are written in one: the same item gives the same bytes.
-boto3's TypeDeserializer is not used: it raises on legal numbers and on B from Lambda.
+A number keeps the stream's own digits: it is checked and copied, never computed with. DynamoDB's
+sets have no order, so each is sorted: the same item gives the same bytes.
+boto3's TypeDeserializer raises on legal numbers and on B from Lambda, so it is not used.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def parse_image(raw: bytes) -> dict[str, dict[str, Any]]:
 
 
 def to_json(image: Mapping[str, Any]) -> bytes:
-    """Encode an image as plain JSON, digits of numbers as they came.
+    """Encode an image as plain JSON; numbers keep their digits.
 
     Raises RecordError with the attribute's path where a value is not DynamoDB JSON.
     """
@@ -72,9 +72,9 @@ def _plain_list(value: Any) -> list[object]:
 
 
 def _plain_each(attributes: Iterable[tuple[Any, Any]]) -> dict[Any, object]:
-    """Return what JSON writes for each attribute value; every value of every image passes here.
+    """Convert each attribute value; every value of every image passes here.
 
-    Most are strings and numbers, so those are read in place.
+    Most values are strings and numbers, so those are converted in place.
     """
     plain: dict[Any, object] = {}
     name: Any = ""
@@ -106,7 +106,7 @@ def _reader(tag: str) -> Callable[[Any], object]:
 
 
 def _tagged(attribute: Any) -> tuple[str, Any]:
-    """Return an attribute value's one tag and value; tags that are null, as of SDKs, are none."""
+    """Return an attribute value's one tag and value; some SDKs write the other tags as null."""
     tags = [*_checked(dict, attribute, "an attribute value is not a map of one type tag").items()]
     if len(tags) != 1:
         tags = [item for item in tags if item[1] is not None]
@@ -181,7 +181,7 @@ def to_item(image: Mapping[str, Any]) -> Item:
 
     Raises RecordError with the attribute's path where a value is not DynamoDB JSON.
     """
-    to_json(image)  # one place says what is legal
+    to_json(image)  # the one check of what is legal
     return {name: _python(attribute) for name, attribute in image.items()}
 
 
@@ -205,7 +205,7 @@ _PYTHON: dict[str, Callable[[Any], object]] = {
 
 
 def transformed(transform: Transform, image: Mapping[str, Any]) -> bytes | None:
-    """Return what the user's transform makes of an item: value bytes, or None for a removal.
+    """Call the user's transform with an image's item; return value bytes, or None to remove.
 
     Raises RecordError where it raises or returns what JSON cannot hold; its message is not
     repeated, because it may hold the item's values.
@@ -241,10 +241,10 @@ def _jsonable(value: object) -> object:
 
 
 def expiry_ms(attribute: Any) -> int:
-    """Return when a TTL attribute lets its item expire, in epoch milliseconds; 0 for never.
+    """Return when an item with this TTL attribute expires, in epoch milliseconds; 0 for never.
 
     DynamoDB's own rule: only a number of epoch seconds counts. Anything else, and a time past
-    2**53 ms, means no expiry and never a bad record.
+    2**53 ms, means no expiry, never a bad record.
     """
     try:
         digits = _digits(attribute["N"])

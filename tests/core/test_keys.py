@@ -171,7 +171,7 @@ def test_only_the_five_reserved_characters_are_encoded(text: str) -> None:
     assert escape(text) == obvious
 
 
-NO_SEPARATOR = "between two key attributes stands no literal"
+NO_SEPARATOR = "two key attributes need a literal between them"
 
 
 @pytest.mark.parametrize(

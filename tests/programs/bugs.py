@@ -59,8 +59,8 @@ BUGS = (
         "order",
         "a batch's first record of a key wins, not its latest",
         "collapse.py",
-        "if held is None or record.sequence_number >= held.sequence_number:",
-        "if held is None:",
+        "if other is None or record.sequence_number >= other.sequence_number:",
+        "if other is None:",
     ),
     bug(
         "order",

@@ -222,7 +222,7 @@ MUTANTS = (
     Mutant(
         "collapse is by sequence number, not by arrival",
         "collapse.py",
-        "if held is None or record.sequence_number >= held.sequence_number:",
+        "if other is None or record.sequence_number >= other.sequence_number:",
         "if True:",
     ),
     # --- the round trip -----------------------------------------------------------------------
