@@ -1,4 +1,4 @@
-"""The settings: each wrong one is one line that says what is allowed, and never a secret."""
+"""The settings: a wrong one raises one line that says what is allowed, and never a secret."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ def test_a_url_is_read_as_any_redis_url(url: str, read: Server) -> None:
 
 
 def as_urllib_reads_it(url: str) -> Server | None:
-    """The slow oracle; it lets pass what is no port (0) and what the refusal says to encode."""
+    """Read a URL by urllib, the slow oracle, and refuse port 0 and fragments as we do."""
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname or ""

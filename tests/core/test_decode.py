@@ -1,4 +1,4 @@
-"""Stage 1: what every event becomes, and that one odd record stays alone."""
+"""Stage 1: every event is decoded, and an odd record spoils no other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOOD = [record(1, FIRST), record(2, FIRST + 1), record(3, FIRST + 2)]
 
 
 def with_odd(change: Mapping[str, Any], at: int) -> list[Record]:
-    """Three good records and one whose dynamodb object is changed, at a given place."""
+    """Return three good records and, at a given place, one whose dynamodb object is changed."""
     odd = record(9, FIRST + 9)
     odd["dynamodb"].update(change)
     odd["dynamodb"] = {name: v for name, v in odd["dynamodb"].items() if v is not ABSENT}
@@ -78,7 +78,7 @@ def obvious_key(keys: object) -> tuple[tuple[str, str, str], ...] | None:
 
 
 def seen(decoded: Decoded) -> tuple[list[tuple[Any, ...]], list[int], int]:
-    """Put a decoded event into the obvious reader's shape."""
+    """Convert a decoded event to the obvious reader's shape."""
     records = [
         (
             r.key,
@@ -115,17 +115,17 @@ KEYS = st.one_of(st.dictionaries(st.sampled_from(["a", "b", "c"]), KEY_VALUES, m
 def events(draw: st.DrawFn) -> list[Record]:
     records = []
     for _ in range(draw(st.integers(1, 6))):
-        made = record(1, 1)
-        made["eventName"] = draw(st.sampled_from(["INSERT", "MODIFY", "REMOVE", "", None, "x"]))
-        made["dynamodb"]["SequenceNumber"] = draw(SEQUENCE_NUMBERS)
-        made["dynamodb"]["Keys"] = draw(KEYS)
-        made["dynamodb"]["NewImage"] = draw(st.sampled_from([None, {}, item(1), [], "x"]))
-        made["dynamodb"]["ApproximateCreationDateTime"] = draw(TIMES)
-        for name in draw(st.sets(st.sampled_from([*made["dynamodb"]]), max_size=2)):
-            del made["dynamodb"][name]
+        drawn = record(1, 1)
+        drawn["eventName"] = draw(st.sampled_from(["INSERT", "MODIFY", "REMOVE", "", None, "x"]))
+        drawn["dynamodb"]["SequenceNumber"] = draw(SEQUENCE_NUMBERS)
+        drawn["dynamodb"]["Keys"] = draw(KEYS)
+        drawn["dynamodb"]["NewImage"] = draw(st.sampled_from([None, {}, item(1), [], "x"]))
+        drawn["dynamodb"]["ApproximateCreationDateTime"] = draw(TIMES)
+        for name in draw(st.sets(st.sampled_from([*drawn["dynamodb"]]), max_size=2)):
+            del drawn["dynamodb"][name]
         if draw(st.integers(0, 9)) == 0:
-            made["dynamodb"] = draw(ODD)
-        records.append(made)
+            drawn["dynamodb"] = draw(ODD)
+        records.append(drawn)
     return records
 
 

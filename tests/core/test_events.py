@@ -1,4 +1,4 @@
-"""Whole events through decode, collapse and encode: real shapes, and what newcomers paste."""
+"""Whole events through decode, collapse and encode: real ones, and examples people paste."""
 
 from __future__ import annotations
 

@@ -351,7 +351,7 @@ def test_a_transform_that_changes_nothing_gives_the_same_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "written"),
+    ("returned", "written"),
     [
         ({"d": Decimal("1.50"), "big": Decimal("1E+40")}, b'{"d":1.50,"big":1E+40}'),
         (
@@ -365,12 +365,12 @@ def test_a_transform_that_changes_nothing_gives_the_same_json() -> None:
         (None, None),
     ],
 )
-def test_a_transform_makes_json_bytes_or_a_removal(made: Any, written: bytes | None) -> None:
-    assert transformed(lambda _: made, IMAGE) == written
+def test_a_transform_returns_json_bytes_or_a_removal(returned: Any, written: bytes | None) -> None:
+    assert transformed(lambda _: returned, IMAGE) == written
 
 
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("returned", "reason"),
     [
         ("text", "the transform returned str, not dict, bytes or None"),
         ([], "the transform returned list, not dict, bytes or None"),
@@ -384,9 +384,9 @@ def test_a_transform_makes_json_bytes_or_a_removal(made: Any, written: bytes | N
         ({"x": "\ud800"}, "the transform returned a dict that JSON cannot hold"),
     ],
 )
-def test_a_transform_that_makes_anything_else_rejects_the_record(made: Any, reason: str) -> None:
+def test_a_transform_that_returns_anything_else_is_a_reject(returned: Any, reason: str) -> None:
     with pytest.raises(RecordError) as rejected:
-        transformed(lambda _: made, IMAGE)
+        transformed(lambda _: returned, IMAGE)
 
     assert rejected.value.reason == reason
 
