@@ -31,7 +31,7 @@ from asyncsync import Config, ConfigError, Mirror, StoreRefused
 from asyncsync.cli.main import main
 from asyncsync.config import Server, parse_url
 from asyncsync.connection import Password
-from asyncsync.iam import AwsCredentials, TokenPassword, is_serverless, sign_token
+from asyncsync.iam import AwsCredentials, is_serverless, sign_token, token_password
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.limits import IAM_TOKEN_AGE_S_MAX, IAM_TOKEN_S
 from tests.support.context import Context
@@ -47,8 +47,10 @@ ROLE = AwsCredentials(
     session_token="hush/IQoJ+b3=//x==",
     region="eu-central-1",
 )
-NODE = parse_url("rediss://mirror@master.players.abc123.euc1.cache.amazonaws.com:6379")
+NODE_URL = "rediss://mirror@master.players.abc123.euc1.cache.amazonaws.com:6379"
+NODE = parse_url(NODE_URL)
 SERVERLESS = parse_url("rediss://mirror@players-abc123.serverless.euc1.cache.amazonaws.com")
+PLAYERS = Config(redis_url=NODE_URL, redis_iam_cache="players")
 
 
 _EMITTER = HierarchicalEmitter()  # a signer only looks at it weakly
@@ -173,7 +175,8 @@ def test_three_quarters_of_a_tokens_life_is_its_age_limit() -> None:
 )
 def test_a_token_is_kept_until_three_quarters_and_no_longer(later_s: float, anew: bool) -> None:
     clock = Hand()
-    password = TokenPassword("players", NODE, lambda: ROLE, clock)
+    signers = [ROLE]
+    password = token_password(PLAYERS, lambda: signers[-1], clock)
     first = password()
     assert first == sign_token("players", NODE, ROLE, NOW_S)
 
@@ -181,14 +184,14 @@ def test_a_token_is_kept_until_three_quarters_and_no_longer(later_s: float, anew
 
     # What is signed within one second is one text, so credentials say which it is.
     other = replace(ROLE, access_key_id="ASIAOTHER")
-    password._credentials = lambda: other
+    signers.append(other)
     expected = sign_token("players", NODE, other, NOW_S + later_s) if anew else first
     assert password() == expected
 
 
 def test_the_age_counts_from_the_last_signing() -> None:
     clock = Hand()
-    password = TokenPassword("players", NODE, lambda: ROLE, clock)
+    password = token_password(PLAYERS, lambda: ROLE, clock)
     tokens = []
     for now_s in (0, 674, 676, 1_350, 1_352):
         clock.now_s = NOW_S + now_s

@@ -89,9 +89,7 @@ async def _server(
         return until_s - time.monotonic()
 
     async def ask(*command: bytes) -> object:
-        replies: list[object] = []
-        await wire.exchange([command], replies.append, left)
-        return replies[0]
+        return (await wire.exchange([command], left))[0]
 
     wire = await open_connection(server, open_socket, password, left)
     try:
