@@ -43,6 +43,7 @@ REDIRECTIONS = ("MOVED", "ASK")
 _CLUSTER = "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true"
 
 UNSENT = Outcome("failed", "Unsent", "not sent")
+_SCRIPT_OUTCOMES = {0: FENCED, 1: APPLIED, 2: STANDS}
 
 
 class Store(Protocol):
@@ -103,18 +104,18 @@ class Job(Struct):
         """Record the outcome of each of a call's entries. Raises StoreRefused."""
         replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
         assert len(replies) == len(call.entries), "the script answers once for each key"
+        outcomes = self.outcomes
         for at, entry_reply in zip(call.entries, replies, strict=True):
-            self.outcomes[at] = _outcome(call, entry_reply, server)
+            outcomes[at] = _outcome(call, entry_reply, server)
 
 
 def _outcome(call: Call, reply: object, server: Server) -> Outcome:
-    if call.fenced and not isinstance(reply, ReplyError):
-        if not isinstance(reply, bytes):
-            assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
-            return (FENCED, APPLIED, STANDS)[reply]
-        reply = ReplyError(
-            reply.decode(errors="replace").lstrip("-")
-        )  # the server refused one key
+    if call.fenced:
+        if isinstance(reply, int):
+            return _SCRIPT_OUTCOMES[reply]
+        if isinstance(reply, bytes):  # the server refused this key alone
+            reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
+        assert isinstance(reply, ReplyError), "a script answers an outcome or an error"
     if not isinstance(reply, ReplyError):
         return Outcome("applied", reply=reply)
     refuse(reply, server, FENCED_COMMAND if call.fenced else call.arguments[0].decode())
