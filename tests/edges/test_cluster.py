@@ -25,11 +25,11 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport_asyncio import Streams, connect
 from tests.conftest import FOUND
-from tests.edges.test_order import SEEN_BROKEN_WITHIN, first_broken
 from tests.programs.failover_drill import drill
 from tests.support.cluster import NODE_TIMEOUT_MS, Cluster, ClusterNode, redis_cluster
 from tests.support.context import Context
 from tests.support.events import FIRST, SEED, Record, event, failed, record
+from tests.support.order import SEEN_BROKEN_WITHIN, first_broken
 
 HISTORIES = 60
 SOME = range(300)

@@ -23,7 +23,7 @@ from asyncsync.model import Entry, Outcome, Written
 from asyncsync.plan import plan
 from asyncsync.store import Client
 from asyncsync.transport_asyncio import Connect, Streams, asyncio_transport, connect
-from tests.edges.test_store import entry
+from tests.support.entries import entry
 
 NEVER = float("inf")
 Answer: TypeAlias = bytes | Callable[[], bytes]

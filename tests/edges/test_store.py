@@ -24,7 +24,6 @@ from asyncsync.config import Config
 from asyncsync.connection import OpenTransport
 from asyncsync.encode import version
 from asyncsync.errors import StoreRefused
-from asyncsync.keys import settle
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
@@ -33,22 +32,9 @@ from asyncsync.store import SCRIPT, Client, RedisStore, digest_of
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport import open_socket, run_blocking
 from asyncsync.transport_asyncio import Connect, asyncio_transport, connect
+from tests.support.entries import LABEL_MS, entry
 
-LABEL_MS = 1_767_225_600_000
 NEVER = float("inf")
-
-
-def entry(
-    name: bytes,
-    number: int,
-    value: bytes | None = b"v",
-    *,
-    rank: bytes = b"1",
-    expires_at_ms: int = 0,
-) -> Entry:
-    number = SequenceNumber(number)
-    text = version(LABEL_MS, number) + rank
-    return Entry(*settle(name), text, value, expires_at_ms, number, str(number))
 
 
 @pytest.fixture(autouse=True, params=["socket", "streams"])
