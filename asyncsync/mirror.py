@@ -23,7 +23,7 @@ from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Response, report
 from asyncsync.runtime import take_raw_events
-from asyncsync.store import SCRIPT, Client, Clock, RedisStore, Store
+from asyncsync.store import SCRIPT, Client, Clock, Store
 from asyncsync.transport import open_socket, run_blocking
 from asyncsync.values import Transform
 
@@ -84,13 +84,13 @@ class Mirror:
         self._is_cold = True
         self._loop: AbstractEventLoop | None = None
         self._loop_store: Store | None = None
-        self._socket_store: Store | None = None  # of lambda_handler, which then needs no loop
+        self._socket_store: Client | None = None  # of lambda_handler, which then needs no loop
         # Do the slow things now: INIT has more processor than a small function. They are asyncio's
         # import for a cluster, and for TLS reading the authorities (40 ms).
         if config.redis_cluster:
             self._loop_store = self.new_store(SCRIPT)
         elif connect is None:
-            self._socket_store = RedisStore(self.new_client(config.server, open_socket))
+            self._socket_store = self.new_client(config.server, open_socket)
         if config.server.tls:
             with suppress(OSError):  # connecting reports what is wrong with the authorities
                 tls_context(config.server.ca_file)
@@ -108,7 +108,7 @@ class Mirror:
         open_transport = asyncio_transport(self._connect or connect)
         new_client = partial(self.new_client, open_transport=open_transport, script=script)
         if not self.config.redis_cluster:
-            return RedisStore(new_client(self.config.server))
+            return new_client(self.config.server)
         from asyncsync.cluster import ClusterStore  # 3 ms that only a cluster pays
 
         return ClusterStore(self.config.server, new_client)

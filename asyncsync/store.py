@@ -2,7 +2,7 @@
 
 Unsure is failed: an entry counts as written only when its own reply said so. One connection
 lives as long as the process; a frozen or dead one costs a reconnect, not the batch. A client
-talks to one server; a store decides what to do about what its clients return.
+is the store of one server; a cluster's store has a client per node.
 """
 
 from __future__ import annotations
@@ -60,35 +60,6 @@ class Store(Protocol):
         """Close every connection; the next apply opens new ones."""
 
 
-class RedisStore:
-    """One server behind one connection."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
-        """Send calls, and again if a connection of an earlier invocation was dead; see Store."""
-        if not entry_count:
-            return Written([], 0.0)
-        job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
-        reused = self._client.is_open
-        error = await self._client.write(job)
-        reconnected = error is not None and reused and is_retryable(error, job.pending)
-        if reconnected:
-            error = await self._client.write(job)
-        if error is not None:
-            failed = Outcome("failed", error.error, error.reason)
-            job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
-        for call, reply in job.redirected:
-            fail_calls(job.outcomes, [call], reply.word, _CLUSTER)
-        out_of_time = isinstance(error, OutOfTime)
-        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
-
-    def close(self) -> None:
-        """Close the connection; the next apply opens a new one."""
-        self._client.close()
-
-
 class Job(Struct):
     """What one server should write: the calls still to send, and the outcomes so far."""
 
@@ -131,7 +102,7 @@ def fail_calls(outcomes: list[Outcome], calls: Iterable[Call], error: str, reaso
 
 
 class Client:
-    """One server and the connection to it, opened on first use."""
+    """One server and the connection to it, opened on first use: the store of a single server."""
 
     def __init__(
         self,
@@ -155,6 +126,24 @@ class Client:
     def is_open(self) -> bool:
         """Whether there is a connection, dead or alive."""
         return self._connection is not None
+
+    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
+        """Send calls, and again if a connection of an earlier invocation was dead; see Store."""
+        if not entry_count:
+            return Written([], 0.0)
+        job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
+        reused = self.is_open
+        error = await self.write(job)
+        reconnected = error is not None and reused and is_retryable(error, job.pending)
+        if reconnected:
+            error = await self.write(job)
+        if error is not None:
+            failed = Outcome("failed", error.error, error.reason)
+            job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
+        for call, reply in job.redirected:
+            fail_calls(job.outcomes, [call], reply.word, _CLUSTER)
+        out_of_time = isinstance(error, OutOfTime)
+        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
 
     async def write(self, job: Job) -> StoreUnavailable | None:
         """Send a job's calls; return the error that left some of them pending, or None.

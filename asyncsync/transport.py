@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Coroutine
+from contextlib import suppress
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -43,11 +44,9 @@ class SocketTransport:
         """Send what the socket takes at once and keep the rest."""
         self._unsent.append(data)
         self._socket.settimeout(0)
-        try:
+        with suppress(*self._full):
             while self._unsent:
                 self._send()
-        except self._full:
-            pass
 
     async def read(self, time_left: TimeLeft) -> bytes:
         """Send the rest, then wait for bytes, all within the time left."""

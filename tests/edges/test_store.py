@@ -28,7 +28,7 @@ from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
 from asyncsync.plan import plan
-from asyncsync.store import SCRIPT, Client, RedisStore, digest_of
+from asyncsync.store import SCRIPT, Client, digest_of
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport import open_socket, run_blocking
 from asyncsync.transport_asyncio import Connect, asyncio_transport, connect
@@ -60,7 +60,7 @@ class Writer:
         server = self.config.server
         reach = asyncio_transport(connect) if connect else type(self).reach
         self.is_blocking = reach is open_socket
-        self.store = RedisStore(Client(server, 2_000, reach, clock, lambda: server.password))
+        self.store = Client(server, 2_000, reach, clock, lambda: server.password)
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
         return await self.applied(list(plan(entries, self.config)))

@@ -18,7 +18,7 @@ from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.iam import AwsCredentials, token_password
 from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
 from asyncsync.model import Call
-from asyncsync.store import SCRIPT, Client, RedisStore, Store, digest_of
+from asyncsync.store import SCRIPT, Client, Store, digest_of
 from asyncsync.tools.check.verdict import Verdict
 from asyncsync.transport import open_socket
 
@@ -154,7 +154,7 @@ async def _commands(config: Config, key: Scratch, password: Password) -> list[Ve
         return Client(server, config.timeout_ms, open_socket, time.monotonic, password)
 
     one = config.server
-    store = ClusterStore(one, link_of) if config.redis_cluster else RedisStore(link_of(one))
+    store = ClusterStore(one, link_of) if config.redis_cluster else link_of(one)
     try:
         verdicts = [await _try(store, name, call) for name, call in _singly(config, key)]
         if config.fence == "on" and all(each.state == "ok" for each in verdicts):
