@@ -1,4 +1,4 @@
-"""What a cluster store decides after a round: who is given up, sent on, or sent to again."""
+"""What a cluster store decides after a round: which calls fail, follow, or go out again."""
 
 from __future__ import annotations
 

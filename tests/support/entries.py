@@ -1,4 +1,4 @@
-"""Entries as encode makes them, for tests that begin behind it."""
+"""Entries as encode makes them, for tests of plan and store."""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ SEEN_BROKEN_WITHIN = 20
 
 @dataclass(frozen=True)
 class History:
-    """What happened to a few items, and in which calls it is delivered."""
+    """The changes of a few items, and the calls that deliver them."""
 
     changes: dict[int, list[Record]]  # item -> its records in order
     deliveries: list[list[Record]]
 
 
 def history(chance: random.Random) -> History:
-    """Make changes whose numbers cross a power of ten, so that their text order is wrong."""
+    """Make changes whose numbers cross a power of ten, so that their order as text is wrong."""
     items = range(1, chance.randint(2, 4))
     number = 10 ** chance.choice([3, 21, 22]) - chance.randint(1, 8)
     changes: dict[int, list[Record]] = {at: [] for at in items}
@@ -59,12 +59,14 @@ def deliveries(records: Sequence[Record], chance: random.Random) -> list[list[Re
         size = chance.randint(1, 6)
         pieces.append(left[:size])
         left = left[size:]
-    pieces += chance.choices(pieces, k=chance.randint(0, 3))  # acknowledged, and yet again
+    pieces += chance.choices(
+        pieces, k=chance.randint(0, 3)
+    )  # delivered again after they were acknowledged
     return pieces
 
 
 class Watcher:
-    """A reader of one item that knows all states it may go through."""
+    """A reader of one item that knows its states in order."""
 
     def __init__(self, changes: list[Record]) -> None:
         self.states = [
@@ -88,7 +90,7 @@ class Watcher:
 def first_broken(
     url: str, client: redis.Redis | redis.RedisCluster, count: int, **settings: Any
 ) -> str | None:
-    """Run histories until one breaks order or does not end at the table; say which and how."""
+    """Run histories until one breaks order or does not end as the table; return which and how."""
     chance = random.Random(SEED)
     mirror = Mirror(Config(redis_url=url, metrics="off", **settings))
     try:
