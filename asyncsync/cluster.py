@@ -1,17 +1,17 @@
 """Stage 5 for a cluster: the same calls, one round trip per node, nodes in parallel.
 
-A call goes to the node that holds its slot, by the topology that any node gives. Where a node
-sends it on (MOVED, ASK) it is followed; where a connection is dead the topology is read anew
-and the call sent once more. Both are bounded. What one node does costs the entries of its own
-slots and no others, and no topology outlives an invocation in which anything failed.
+A call goes to the node that owns its slot, by the topology that any node gives. A redirected
+call (MOVED, ASK) follows. After a dead connection the store reads the topology again and sends
+the calls once more. Both are bounded. One node's trouble costs the entries of its own slots and
+no others, and no topology outlives an invocation in which anything failed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct, field, structs
 
@@ -22,6 +22,9 @@ from asyncsync.limits import PORT_MAX, REDIRECTIONS_MAX, SLOTS, TOPOLOGY_ASKED_M
 from asyncsync.model import Call, Outcome, Written
 from asyncsync.store import UNSENT, Client, Job, OutOfTime, fail_calls, is_retryable
 
+Shares: TypeAlias = dict[Server, list[Call]]  # what each node is sent in one round
+SlotOwners: TypeAlias = list[Server | None]
+
 
 class ClusterStore:
     """The nodes of a cluster, each behind one connection."""
@@ -30,13 +33,13 @@ class ClusterStore:
         self._seed_node = server  # a node, or a name that leads to one
         self._new_client = new_client
         self._clients: dict[Server, Client] = {}
-        self._known: list[Server] = []  # nodes, replicas too; the one asked last is the last
-        self._slot_owners: list[Server | None] = []  # by slot; empty where they are not known
+        self._known: list[Server] = []  # nodes and replicas; the one asked last is the last
+        self._slot_owners: SlotOwners = []  # by slot; empty while they are unknown
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
-        """Write a plan before end_s, on this store's clock; say what became of each entry.
+        """Send calls, each to the owner of its slot; see Store.
 
-        Raises StoreRefused where a node refuses the user, or is no part of a cluster.
+        Raises StoreRefused also if a node is not part of a cluster.
         """
         if not entry_count:
             return Written([], 0.0)
@@ -64,24 +67,21 @@ class ClusterStore:
                 return
             attempts = await self._send(shares, run)
             shares = await self._follow(attempts, run)
-        for left in shares.values():
-            run.fail(left, StoreUnavailable("Redirected", "nodes sent the write on too often"))
+        for share in shares.values():
+            run.fail(share, StoreUnavailable("Redirected", "nodes sent the write on too often"))
 
-    # --- one round trip per node ---------------------------------------------------------------
-
-    async def _send(self, shares: Mapping[Server, list[Call]], run: _Run) -> list[_Attempt]:
-        """Send each node its share, all at once; no task is left behind on any way out."""
+    async def _send(self, shares: Shares, run: _Run) -> list[_Attempt]:
+        """Send every node its share at the same time; leave no task behind on any way out."""
         attempts = []
         for node, calls in shares.items():
-            job = Job(run.end_s, calls, run.outcomes)
             reused = node in run.connected and node not in run.dead
-            attempts.append(_Attempt(node, job, reused))
+            attempts.append(_Attempt(node, Job(run.end_s, calls, run.outcomes), reused))
         try:
             async with asyncio.TaskGroup() as group:
                 for attempt in attempts:
                     group.create_task(self._attempt(attempt))
         except BaseExceptionGroup as exc:
-            raise exc.exceptions[0] from None  # StoreRefused, which one node's word is enough for
+            raise exc.exceptions[0] from None  # StoreRefused: one node refusing is enough
         run.round_trip_s = max(run.round_trip_s, *(each.job.round_trip_s for each in attempts))
         return attempts
 
@@ -93,32 +93,28 @@ class ClusterStore:
             self._clients[node] = self._new_client(node)
         return self._clients[node]
 
-    # --- what is sent on, and what is sent again -----------------------------------------------
-
-    async def _follow(self, attempts: Sequence[_Attempt], run: _Run) -> dict[Server, list[Call]]:
-        """Return what is to be sent next, and where; fail what is not."""
+    async def _follow(self, attempts: Sequence[_Attempt], run: _Run) -> Shares:
+        """Return what to send next; fail the rest of what is not done."""
         retryable = _give_up(attempts, run)
         redirections = _redirections(attempts)
-        is_moved = any(each.word == "MOVED" for each in redirections)
+        is_moved = any(word == "MOVED" for _, word, _ in redirections)
         if retryable or (is_moved and not run.topology_reloaded):
             run.topology_reloaded = True
-            with suppress(StoreUnavailable):  # then what was known has to do
+            with suppress(StoreUnavailable):  # then the old topology has to do
                 await self._load_topology(run)
         return _route(retryable, redirections, self._slot_owners, run)
-
-    # --- the topology --------------------------------------------------------------------------
 
     async def _load_topology(self, run: _Run) -> None:
         """Read the topology from the first node that gives it.
 
-        Raises StoreUnavailable, or StoreRefused where a node is no part of a cluster.
+        Raises StoreUnavailable, or StoreRefused if a node is not part of a cluster.
         """
         error = StoreUnavailable("Unassigned", "there is no node to ask for the topology")
-        asked = self._topology_candidates(run.dead)
-        # A connection from an earlier invocation may have died though its node has not: those
-        # are asked once more, on a new one, where nobody else answers.
-        again = [node for node in asked if node in run.connected and node not in run.dead]
-        for node in [*asked, *again]:
+        candidates = self._topology_candidates(run.dead)
+        # A connection of an earlier invocation may be dead while its node is not. If nobody else
+        # answers, ask such nodes once more, on a new connection.
+        again = [node for node in candidates if node in run.connected and node not in run.dead]
+        for node in [*candidates, *again]:
             if node in self._known:
                 self._known.remove(node)
                 self._known.append(node)
@@ -139,26 +135,26 @@ class ClusterStore:
         raise error
 
     def _topology_candidates(self, dead: set[Server]) -> list[Server]:
-        """Order whom to ask: a node not asked of late, the setting's, the others; dead ones last.
+        """Order the nodes to ask: the one asked longest ago, the seed, the others; dead ones last.
 
-        By turns, because a node that was taken out of the cluster may answer all the same.
+        They take turns, because a node that was taken out of the cluster may still answer.
         """
         candidates = dict.fromkeys([*self._known[:1], self._seed_node, *self._known[1:]])
         return sorted(candidates, key=dead.__contains__)[:TOPOLOGY_ASKED_MAX]
 
     def close(self) -> None:
-        """Throw every connection away, and what is known of the nodes."""
+        """Close every connection and forget the topology."""
         for client in self._clients.values():
             client.close()
         self._clients, self._known, self._slot_owners = {}, [], []
 
 
 class _Run(Struct):
-    """One apply under way."""
+    """The state of one apply."""
 
     end_s: float
     outcomes: list[Outcome]
-    connected: set[Server]  # nodes with a connection from an earlier one
+    connected: set[Server]  # nodes with a connection of an earlier apply
     dead: set[Server] = field(default_factory=set)
     topology_reloaded: bool = False
     sent_again: bool = False
@@ -166,22 +162,23 @@ class _Run(Struct):
     round_trip_s: float = 0.0
 
     def fail(self, calls: Sequence[Call], error: StoreUnavailable | None) -> None:
-        assert error is not None, "what fails says why"
+        assert error is not None, "what fails has an error"
         self.out_of_time = self.out_of_time or isinstance(error, OutOfTime)
         fail_calls(self.outcomes, calls, error.error, error.reason)
 
 
 class _Attempt(Struct, eq=False):
-    """One node's share of one round: what it was, and why it could not be done."""
+    """One node's share of one round, and the error that ended it."""
 
     node: Server
     job: Job
     reused: bool  # the connection is from an earlier apply
     error: StoreUnavailable | None = None
 
-    @property
-    def is_retryable(self) -> bool:
-        return self.error is not None and is_retryable(self.error, self.job.pending)
+
+# A call that a node sent on, its word (MOVED: for good, ASK: this once), and the target, which is
+# None if the node named none.
+_Redirection: TypeAlias = tuple[Call, str, Server | None]
 
 
 def _slot(call: Call) -> int:
@@ -189,13 +186,11 @@ def _slot(call: Call) -> int:
     return call.slot
 
 
-def _by_owner(
-    calls: Sequence[Call], slot_owners: Sequence[Server | None], run: _Run
-) -> dict[Server, list[Call]]:
+def _by_owner(calls: Iterable[Call], owners: SlotOwners, run: _Run) -> Shares:
     """Share calls out to the owners of their slots; fail those whose slot has none."""
-    shares: dict[Server, list[Call]] = {}
+    shares: Shares = {}
     for call in calls:
-        owner = slot_owners[_slot(call)]
+        owner = owners[_slot(call)]
         if owner is None:
             run.fail([call], StoreUnavailable("Unassigned", "no node holds the key's slot"))
         else:
@@ -203,35 +198,31 @@ def _by_owner(
     return shares
 
 
-class _Redirection(Struct):
-    """A call that a node sent on: MOVED for good, or ASK for this once."""
-
-    call: Call
-    word: str
-    target: Server | None  # None: the node did not say where to
-
-
 def _give_up(attempts: Sequence[_Attempt], run: _Run) -> list[_Attempt]:
-    """Return the attempts whose pending calls may be sent once more; fail those of the others."""
-    broken = [each for each in attempts if each.error is not None and each.job.pending]
-    retryable = [each for each in broken if each.is_retryable and not run.sent_again]
-    for attempt in broken:
+    """Return the attempts whose pending calls may be sent once more; fail the others' calls."""
+    retryable = []
+    for attempt in attempts:
+        error, pending = attempt.error, attempt.job.pending
+        if error is None or not pending:
+            continue
         run.dead.add(attempt.node)
-        if attempt not in retryable:
-            run.fail(attempt.job.pending, attempt.error)
+        if is_retryable(error, pending) and not run.sent_again:
+            retryable.append(attempt)
+        else:
+            run.fail(pending, error)
     return retryable
 
 
 def _redirections(attempts: Sequence[_Attempt]) -> list[_Redirection]:
-    """Read where each call is sent on to, as in MOVED 3999 10.0.0.1:6381."""
     return [
-        _Redirection(call, reply.word, _target(reply, attempt.node))
+        (call, reply.word, _target(reply, attempt.node))
         for attempt in attempts
         for call, reply in attempt.job.redirected
     ]
 
 
 def _target(reply: ReplyError, node: Server) -> Server | None:
+    """Read the node that a redirection such as MOVED 3999 10.0.0.1:6381 names."""
     words = str(reply).split(" ")
     host, colon, port = words[-1].rpartition(":")
     try:
@@ -241,51 +232,46 @@ def _target(reply: ReplyError, node: Server) -> Server | None:
 
 
 def _route(
-    retryable: Sequence[_Attempt],
-    redirections: Sequence[_Redirection],
-    slot_owners: list[Server | None],
-    run: _Run,
-) -> dict[Server, list[Call]]:
-    """Return the calls to send next, by node; fail those that can go nowhere.
+    retryable: list[_Attempt], redirections: list[_Redirection], owners: SlotOwners, run: _Run
+) -> Shares:
+    """Return what to send next; fail calls that have nowhere to go.
 
-    A pending call goes to who owns its slot now. That may be the node that did not answer, if
-    its connection was from an earlier invocation. A slot that has moved changes its owner.
+    A pending call goes to the present owner of its slot. That may be the node that did not
+    answer, if its connection was from an earlier invocation. MOVED changes a slot's owner.
     """
-    shares: dict[Server, list[Call]] = {}
+    shares: Shares = {}
     for attempt in retryable:
         for call in attempt.job.pending:
-            owner = slot_owners[_slot(call)]
+            owner = owners[_slot(call)]
             if owner is None or (owner == attempt.node and not attempt.reused):
                 run.fail([call], attempt.error)
             else:
                 run.sent_again = True
                 shares.setdefault(owner, []).append(structs.replace(call, asking=False))
-    for each in redirections:
-        if each.target is None:
-            error = StoreUnavailable(each.word, "the node did not say where to")
-            run.fail([each.call], error)
+    for call, word, target in redirections:
+        if target is None:
+            run.fail([call], StoreUnavailable(word, "the node did not say where to"))
             continue
-        is_ask = each.word == "ASK"
-        if not is_ask:
-            slot_owners[_slot(each.call)] = each.target
-        shares.setdefault(each.target, []).append(structs.replace(each.call, asking=is_ask))
+        if word == "MOVED":
+            owners[_slot(call)] = target
+        shares.setdefault(target, []).append(structs.replace(call, asking=word == "ASK"))
     return shares
 
 
 def _node_from(host: str, port: int, by: Server) -> Server:
-    """Return the server that a node names; without a host it is that of the node itself.
+    """Return the server that a node names; without a host it is at that node's own.
 
-    Raises ValueError where it can be none.
+    Raises ValueError if the port is none.
     """
     if not 0 < port <= PORT_MAX:
         raise ValueError("no port")
     return structs.replace(by, host=host or by.host, port=port)
 
 
-def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], set[Server], list[Server]]:
-    """Read the owner of each slot, all owners, and every node out of an answer to CLUSTER SLOTS.
+def _topology(reply: Any, asked: Server) -> tuple[SlotOwners, set[Server], list[Server]]:
+    """Read the owner of each slot, all owners, and all nodes from a reply to CLUSTER SLOTS.
 
-    Raises StoreUnavailable where there is none, StoreRefused where there is no cluster.
+    Raises StoreUnavailable if it holds no topology, StoreRefused if there is no cluster.
     """
     if isinstance(reply, ReplyError):
         refuse(reply, asked, "CLUSTER SLOTS")
@@ -295,7 +281,7 @@ def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], set[Serve
                 "but ASYNCSYNC_REDIS_CLUSTER is true"
             )
         raise StoreUnavailable(reply.word, "the node gave no topology")
-    owners: list[Server | None] = [None] * SLOTS
+    owners: SlotOwners = [None] * SLOTS
     primaries: set[Server] = set()
     nodes: dict[Server, None] = {}
     try:
@@ -307,5 +293,5 @@ def _topology(reply: Any, asked: Server) -> tuple[list[Server | None], set[Serve
         if len(owners) != SLOTS:
             raise ValueError("slots past the last")
     except (AttributeError, IndexError, TypeError, ValueError) as exc:
-        raise StoreUnavailable("ProtocolError", "the node gave a topology unlike any") from exc
+        raise StoreUnavailable("ProtocolError", "the node gave a malformed topology") from exc
     return owners, primaries, list(nodes)

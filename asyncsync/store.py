@@ -1,8 +1,8 @@
-"""Stage 5, the only await: a plan's calls out in one round trip, an outcome per entry back.
+"""Stage 5, the only await: send a plan's calls in one round trip, return an outcome per entry.
 
 Unsure is failed: an entry counts as written only when its own reply said so. One connection
-lives as long as the process; a frozen or dead one costs a reconnect, not the batch. A Link is
-one server; a store decides what to do about what its links say.
+lives as long as the process; a frozen or dead one costs a reconnect, not the batch. A client
+is the store of one server; a cluster's store has a client per node.
 """
 
 from __future__ import annotations
@@ -43,151 +43,66 @@ REDIRECTIONS = ("MOVED", "ASK")
 _CLUSTER = "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true"
 
 UNSENT = Outcome("failed", "Unsent", "not sent")
+_SCRIPT_OUTCOMES = {0: FENCED, 1: APPLIED, 2: STANDS}
 
 
 class Store(Protocol):
-    """Where a plan goes."""
+    """Writes plans, and runs any other commands for a tool."""
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
-        """Write a plan before end_s, on this store's clock; say what became of each entry.
+        """Send calls before end_s, on this store's clock; return an outcome per entry.
 
-        Raises StoreRefused where a server refuses the user.
+        The outcome of a plain command (`fenced=False`) carries its reply as it was read.
+        Raises StoreRefused if a server refuses the user.
         """
 
     def close(self) -> None:
-        """Throw every connection away; the next apply opens new ones."""
-
-
-class RedisStore:
-    """One server behind one connection."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
-        """Write a plan before end_s, on this store's clock; say what became of each entry.
-
-        Sends it a second time where a connection from an earlier invocation was dead.
-        Raises StoreRefused where the server refuses the user.
-        """
-        if not entry_count:
-            return Written([], 0.0)
-        job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
-        reused = self._client.is_open
-        error = await self._client.write(job)
-        reconnected = error is not None and reused and is_retryable(error, job.pending)
-        if reconnected:
-            error = await self._client.write(job)
-        if error is not None:
-            failed = Outcome("failed", error.error, error.reason)
-            job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
-        for call, reply in job.redirected:
-            fail_calls(job.outcomes, [call], reply.word, _CLUSTER)
-        out_of_time = isinstance(error, OutOfTime)
-        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
-
-    def close(self) -> None:
-        """Throw the connection away; the next apply opens a new one."""
-        self._client.close()
+        """Close every connection; the next apply opens new ones."""
 
 
 class Job(Struct):
-    """What one server is to write: what is still to be sent, and what became of the rest."""
+    """What one server should write: the calls still to send, and the outcomes so far."""
 
     end_s: float
     pending: list[Call]
     outcomes: list[Outcome]
-    upcoming: Iterator[Call] = iter(())  # not made yet
+    upcoming: Iterator[Call] = iter(())  # encoded while earlier ones are on their way
     redirected: list[tuple[Call, ReplyError]] = field(default_factory=list)
     round_trip_s: float = 0.0
-    out_of_time: bool = False  # before the last of them was made
+    out_of_time: bool = False  # an upcoming call came too late to be sent
 
     def record_reply(self, call: Call, reply: object, server: Server) -> None:
-        """Note the outcome of each of a call's entries.
-
-        Raises StoreRefused where the server refuses the user.
-        """
+        """Record the outcome of each of a call's entries. Raises StoreRefused."""
         replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
         assert len(replies) == len(call.entries), "the script answers once for each key"
+        outcomes = self.outcomes
         for at, entry_reply in zip(call.entries, replies, strict=True):
-            self.outcomes[at] = _outcome(call, entry_reply, server)
-
-
-def fail_calls(outcomes: list[Outcome], calls: Sequence[Call], error: str, reason: str) -> None:
-    """Note the entries of calls as failed."""
-    failed = Outcome("failed", error, reason)
-    for call in calls:
-        for at in call.entries:
-            outcomes[at] = failed
+            outcomes[at] = _outcome(call, entry_reply, server)
 
 
 def _outcome(call: Call, reply: object, server: Server) -> Outcome:
-    if call.fenced and not isinstance(reply, ReplyError):
-        if not isinstance(reply, bytes):
-            assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
-            return (FENCED, APPLIED, STANDS)[reply]
-        reply = ReplyError(reply.decode(errors="replace").lstrip("-"))  # one key's refusal
+    if call.fenced:
+        if isinstance(reply, int):
+            return _SCRIPT_OUTCOMES[reply]
+        if isinstance(reply, bytes):  # the server refused this key alone
+            reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
+        assert isinstance(reply, ReplyError), "a script answers an outcome or an error"
     if not isinstance(reply, ReplyError):
         return Outcome("applied", reply=reply)
-    command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
-    refuse(reply, server, command)
+    refuse(reply, server, FENCED_COMMAND if call.fenced else call.arguments[0].decode())
     reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
     return Outcome("failed", reply.word, reason)
 
 
-class _RoundTrip:
-    """The commands of one round trip and their replies; no call is ever in none of its places.
-
-    A call waits, was sent and has no reply, or lacks its script: it is unanswered. Else its
-    reply is recorded in the job, or the call is among the job's redirected ones.
-    """
-
-    def __init__(self, job: Job, server: Server, command: bytes, script: bytes) -> None:
-        self._job, self._server = job, server
-        self._command, self._script = command, script
-        self._waiting = iter(job.pending)
-        self._sent: deque[Call | None] = deque()  # None: ASKING, whose reply says nothing
-        self._without_script: list[Call] = []
-
-    def commands(self, upcoming: Iterator[Call]) -> Iterator[tuple[bytes, ...]]:
-        """Yield the commands of the calls that wait, then of those that are made meanwhile."""
-        for call in chain(self._waiting, upcoming):
-            # Noted first: the connection may break at ASKING already.
-            if call.asking:
-                self._sent += (None, call)
-                yield (b"ASKING",)
-            else:
-                self._sent.append(call)
-            yield (self._command, self._script, *call.arguments) if call.fenced else call.arguments
-
-    def take(self, reply: object) -> None:
-        """Take the reply to the first command without one.
-
-        Raises StoreRefused where the server refuses the user.
-        """
-        call = self._sent[0]
-        word = reply.word if isinstance(reply, ReplyError) else ""
-        if call is None:
-            pass  # it was ASKING's
-        elif word == "NOSCRIPT" and self._command == b"EVALSHA":
-            self._without_script.append(call)
-        elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
-            self._job.redirected.append((call, reply))
-        else:
-            self._job.record_reply(call, reply, self._server)
-        self._sent.popleft()
-
-    def unanswered(self) -> list[Call]:
-        """Return the calls to send again: nobody knows whether the server ran them."""
-        return [
-            *self._without_script,
-            *(call for call in self._sent if call is not None),
-            *self._waiting,
-        ]
+def fail_calls(outcomes: list[Outcome], calls: Iterable[Call], error: str, reason: str) -> None:
+    """Record every entry of calls as failed."""
+    failed = Outcome("failed", error, reason)
+    for at in chain.from_iterable(call.entries for call in calls):
+        outcomes[at] = failed
 
 
 class Client:
-    """One server and the connection to it, opened when it is needed."""
+    """One server and the connection to it, opened on first use: the store of a single server."""
 
     def __init__(
         self,
@@ -212,17 +127,35 @@ class Client:
         """Whether there is a connection, dead or alive."""
         return self._connection is not None
 
-    async def write(self, job: Job) -> StoreUnavailable | None:
-        """Send what is pending and return why it could not be done, None where it was.
+    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
+        """Send calls, and again if a connection of an earlier invocation was dead; see Store."""
+        if not entry_count:
+            return Written([], 0.0)
+        job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
+        reused = self.is_open
+        error = await self.write(job)
+        reconnected = error is not None and reused and is_retryable(error, job.pending)
+        if reconnected:
+            error = await self.write(job)
+        if error is not None:
+            failed = Outcome("failed", error.error, error.reason)
+            job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
+        for call, reply in job.redirected:
+            fail_calls(job.outcomes, [call], reply.word, _CLUSTER)
+        out_of_time = isinstance(error, OutOfTime)
+        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
 
-        Calls that the server sends elsewhere are done here, and wait among the redirected.
+    async def write(self, job: Job) -> StoreUnavailable | None:
+        """Send a job's calls; return the error that left some of them pending, or None.
+
+        A call that the server redirects counts as done here: it joins the job's redirected.
         """
         try:
             with self._exclusive():
                 connection = await self._connect(job.end_s)
                 await self._exchange(connection, job, b"EVALSHA", self._digest)
                 if job.pending:
-                    # The script is not there (a restart, SCRIPT FLUSH): EVAL brings it.
+                    # The server lost the script (a restart, SCRIPT FLUSH): EVAL brings it.
                     self._check_time(job.end_s)
                     await self._exchange(connection, job, b"EVAL", self._script)
                 if job.out_of_time:
@@ -232,21 +165,19 @@ class Client:
         return None
 
     async def ask(self, command: tuple[bytes, ...], end_s: float) -> object:
-        """Send one command before end_s and return its reply.
+        """Return the reply to one command, perhaps a ReplyError.
 
-        Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
+        Raises StoreUnavailable, or StoreRefused if the server refuses the credentials.
         """
-        replies: list[object] = []
         with self._exclusive():
             connection = await self._connect(end_s)
-            await connection.exchange([command], replies.append, self._time_left(end_s))
-        return replies[0]
+            return (await connection.exchange([command], self._time_left(end_s)))[0]
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Let one at a time use the connection, and throw it away where that fails.
+        """Hold the connection exclusively; close it on any error.
 
-        Raises RuntimeError: two would read each other's replies.
+        Raises RuntimeError if it is in use: two users would read each other's replies.
         """
         if not self._is_free.acquire(blocking=False):
             raise RuntimeError("one batch at a time: a second needs a mirror of its own")
@@ -284,7 +215,7 @@ class Client:
             job.round_trip_s = self._clock() - began_s
 
     def _upcoming(self, job: Job) -> Iterator[Call]:
-        """Take calls that are made only now, as long as there is time to send them."""
+        """Yield upcoming calls for as long as there is time to send them."""
         for call in job.upcoming:
             if self._is_late(job.end_s):
                 job.out_of_time = True
@@ -292,12 +223,12 @@ class Client:
             yield call
 
     def _time_left(self, end_s: float) -> TimeLeft:
-        """Say, from now on, what is left of the timeout or of the invocation, less the answer."""
+        """Return a countdown: the timeout, or the time to end_s minus the answer reserve."""
         until_s = min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)
         return lambda: until_s - self._clock()
 
     def _check_time(self, end_s: float) -> None:
-        """Make sure there is time to send; raise OutOfTime where there is not."""
+        """Raise OutOfTime if there is too little time to send."""
         if self._is_late(end_s):
             raise OutOfTime
 
@@ -305,10 +236,55 @@ class Client:
         return (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN
 
     def close(self) -> None:
-        """Throw the connection away; the next use opens a new one."""
+        """Close the connection; the next use opens a new one."""
         if self._connection is not None:
             self._connection.abandon()
             self._connection = None
+
+
+class _RoundTrip:
+    """The commands of one round trip and their replies, in the same order.
+
+    It loses no call: each one waits, was sent without a reply yet, lacks its script, or is done
+    (recorded in the job, or one of the job's redirected).
+    """
+
+    def __init__(self, job: Job, server: Server, command: bytes, script: bytes) -> None:
+        self._job, self._server = job, server
+        self._command, self._script = command, script
+        self._waiting = iter(job.pending)
+        self._sent: deque[Call | None] = deque()  # None: ASKING, whose reply means nothing
+        self._without_script: list[Call] = []
+
+    def commands(self, upcoming: Iterator[Call]) -> Iterator[tuple[bytes, ...]]:
+        """Yield the commands of the pending calls, then of the upcoming ones."""
+        for call in chain(self._waiting, upcoming):
+            # Note the call before ASKING: the connection may break there already.
+            if call.asking:
+                self._sent += (None, call)
+                yield (b"ASKING",)
+            else:
+                self._sent.append(call)
+            yield (self._command, self._script, *call.arguments) if call.fenced else call.arguments
+
+    def take(self, reply: object) -> None:
+        """Match the next reply to the oldest command without one. Raises StoreRefused."""
+        call = self._sent[0]
+        word = reply.word if isinstance(reply, ReplyError) else ""
+        if call is None:
+            pass  # ASKING
+        elif word == "NOSCRIPT" and self._command == b"EVALSHA":
+            self._without_script.append(call)
+        elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
+            self._job.redirected.append((call, reply))
+        else:
+            self._job.record_reply(call, reply, self._server)
+        self._sent.popleft()
+
+    def unanswered(self) -> list[Call]:
+        """Return the calls to send again: nobody knows whether the server ran them."""
+        sent = (call for call in self._sent if call is not None)
+        return [*self._without_script, *sent, *self._waiting]
 
 
 class OutOfTime(StoreUnavailable):
@@ -321,8 +297,8 @@ class OutOfTime(StoreUnavailable):
 def is_retryable(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
     """Whether a dead connection's calls may go out once more.
 
-    Without the fence a write that timed out may still be under way, and would then land on
-    top of the newer one.
+    Without the fence they may not after a timeout: the old write may still arrive, and would
+    then replace a newer one.
     """
     if isinstance(error, OutOfTime) or not pending:
         return False
@@ -330,9 +306,9 @@ def is_retryable(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
 
 
 def digest_of(script: bytes) -> bytes:
-    """Return what EVALSHA names a script by."""
+    """Return the digest that EVALSHA knows a script by."""
     if script == SCRIPT:
         return _SCRIPT_DIGEST
-    from hashlib import sha1  # 4 ms of a cold start, for tools' scripts alone
+    from hashlib import sha1  # 4 ms of a cold start, for the tools' scripts only
 
     return sha1(script, usedforsecurity=False).hexdigest().encode()

@@ -1,4 +1,4 @@
-"""What a cluster store decides after a round: who is given up, sent on, or sent to again."""
+"""What a cluster store decides after a round: which calls fail, follow, or go out again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from asyncsync.cluster import (
     ClusterStore,
     _Attempt,
     _give_up,
-    _Redirection,
     _redirections,
     _route,
     _Run,
@@ -120,7 +119,7 @@ def test_a_redirection_names_its_target_or_none(words: str, target: Server | Non
     run = run_of()
     sent_on = attempt(run, error=None, redirected=((call(0), words),))
 
-    assert _redirections([sent_on]) == [_Redirection(call(0), words.split()[0], target)]
+    assert _redirections([sent_on]) == [(call(0), words.split()[0], target)]
 
 
 # --- what goes where ----------------------------------------------------------------------------
@@ -154,7 +153,7 @@ def test_a_slot_without_an_owner_fails_its_call_with_what_broke() -> None:
 def test_a_moved_slot_changes_its_owner_and_an_asked_one_does_not() -> None:
     run = run_of(2)
     owners: list[Server | None] = [FIRST, FIRST]
-    moved, asked = _Redirection(call(0), "MOVED", SECOND), _Redirection(call(1), "ASK", SECOND)
+    moved, asked = (call(0), "MOVED", SECOND), (call(1), "ASK", SECOND)
 
     shares = _route([], [moved, asked], owners, run)
 

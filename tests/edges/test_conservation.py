@@ -1,4 +1,4 @@
-"""Conservation in a round trip: on every way out each call is answered, redirected or pending."""
+"""No round trip loses a call: on every way out it is answered, redirected or pending."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asyncsync.transport import run_blocking
 SERVER = parse_url("redis://unused")
 NEVER = float("inf")
 
-# Large enough that a few of them fill a write, so that a write can break in the middle.
+# Almost fills a write, so that a write can break in the middle.
 LONG = b"x" * 65_500
 
 REPLIES = {
@@ -37,12 +37,12 @@ REPLIES = {
 
 
 class Cancelled(BaseException):
-    """Stands for a cancellation: no Exception, and not the store's."""
+    """A cancellation from outside: not an Exception, and not one of the store's errors."""
 
 
 @dataclass
 class Script:
-    """A transport that answers from a list, and ends in the middle of what it is told."""
+    """A transport that answers from a list and fails at a given write or read."""
 
     replies: list[bytes]
     breaks_at: int  # the write or read that fails
@@ -123,7 +123,7 @@ def test_a_call_is_answered_redirected_pending_or_still_to_come(
 
 
 def test_a_call_whose_asking_broke_the_connection_is_pending() -> None:
-    """ASKING fills the first write, which fails: its call has not been packed yet."""
+    """The first write ends with ASKING and fails before the call is packed."""
     first = Call((b"SET", b"a", b"x" * 65_500), (0,), fenced=False)
     second = Call((b"GET", b"b"), (1,), fenced=False, asking=True)
     job = Job(NEVER, [first, second], [UNSENT] * 2)
@@ -150,7 +150,7 @@ def test_a_batch_whose_values_cannot_be_made_leaves_what_was_sent_pending() -> N
 
 
 async def test_a_send_that_the_kernel_ends_with_a_timeout_is_an_error_of_the_connection() -> None:
-    """ETIMEDOUT of a dead peer is a TimeoutError in Python, of a write too."""
+    """In Python a dead peer's ETIMEDOUT is a TimeoutError, also in a write."""
     job = Job(NEVER, [Call((b"GET", b"a"), (0,), fenced=False)], [UNSENT])
 
     error = run_blocking(client_over(Script([], 0, TimeoutError())).write(job))

@@ -1,4 +1,4 @@
-"""Raw events: with AWS's real runtime client, with parts of it missing or changed, without it."""
+"""Raw events: with AWS's runtime client, with parts of it missing or changed, and without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARSHALLER = "awslambdaric.lambda_runtime_marshaller"
 
 
 class LambdaMarshaller:
-    """Stands for AWS's: parses, and writes answers."""
+    """AWS's marshaller in short: parses events and writes answers."""
 
     def unmarshal_request(self, request: bytes, content_type: str = "application/json") -> object:
         return json.loads(request)
@@ -35,7 +35,7 @@ class LambdaMarshaller:
 
 
 def modules(**changes: Any) -> dict[str, Any]:
-    """The runtime client's modules as shipped, with parts replaced (None: taken out)."""
+    """Return the runtime client's modules as shipped, with some parts replaced (None: removed)."""
 
     class BaseLambdaRuntimeClient:
         marshaller: Any = LambdaMarshaller()
@@ -52,7 +52,7 @@ def modules(**changes: Any) -> dict[str, Any]:
 
 @contextmanager
 def client_running(handler: str, env: Mapping[str, str]) -> Iterator[Function]:
-    """AWS's runtime client with a handler, as in Lambda."""
+    """Run AWS's runtime client with a handler, as in Lambda."""
     environment = {**os.environ, **env, "_HANDLER": handler}
     with function([sys.executable, "-m", "awslambdaric", handler], environment) as api:
         yield api
@@ -179,7 +179,7 @@ def test_the_real_client_hands_bytes_to_a_function_of_ones_own(
 
 
 def run_alone(program: str, **env: str) -> str:
-    """Run a program in a process of its own, since the client's class is changed for good."""
+    """Run a program in a new process, because it changes the client's class for good."""
     environment = {name: value for name, value in os.environ.items() if name != "_HANDLER"}
     done = subprocess.run(
         [sys.executable, "-c", program],

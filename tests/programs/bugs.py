@@ -181,11 +181,11 @@ BUGS = (
         "loss",
         "a request id that was seen before is answered without a write",
         "mirror.py",
-        "        made = await self._run(event, end_s, request_id, store)\n",
+        "        decoded = decode(to_bytes(event))\n",
         "        if request_id in vars(self).setdefault('_seen', set()):\n"
         "            return {'batchItemFailures': []}\n"
         "        vars(self)['_seen'].add(request_id)\n"
-        "        made = await self._run(event, end_s, request_id, store)\n",
+        "        decoded = decode(to_bytes(event))\n",
         combination=True,
     ),
     # --- deadline -----------------------------------------------------------------------------

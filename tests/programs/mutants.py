@@ -129,7 +129,7 @@ MUTANTS = (
     Mutant(
         "nothing is sent with less than 500 ms left",
         "store.py",
-        '        """Make sure there is time to send; raise OutOfTime where there is not."""\n',
+        '        """Raise OutOfTime if there is too little time to send."""\n',
         '        """"""\n        return\n',
     ),
     Mutant(
@@ -279,8 +279,8 @@ MUTANTS = (
     Mutant(
         "a name is looked up for no longer than there is time",
         "transport.py",
-        "looking.join(max(0.0, time_left()))",
-        "looking.join()",
+        "thread.join(max(0.0, time_left()))",
+        "thread.join()",
         "edges/test_transport.py",
     ),
     Mutant(
@@ -293,8 +293,8 @@ MUTANTS = (
     Mutant(
         "a reply speaks for its own call only",
         "store.py",
-        "            *(call for call in self._sent if call is not None),\n",
-        "",
+        "*self._without_script, *sent, *self._waiting",
+        "*self._without_script, *self._waiting",
     ),
     Mutant(
         "a call holds the server for about a millisecond",
@@ -344,8 +344,8 @@ MUTANTS = (
     Mutant(
         "IAM: and not kept where the clock was set back",
         "iam.py",
-        "if not 0 <= now_s - self._signed_s < IAM",
-        "if not now_s - self._signed_s < IAM",
+        "if not 0 <= now_s - signed_s < IAM",
+        "if not now_s - signed_s < IAM",
         "edges/test_iam.py",
     ),
     Mutant(
@@ -401,8 +401,8 @@ MUTANTS = (
     Mutant(
         "a call that is moved is followed",
         "cluster.py",
-        "        shares.setdefault(each.target, [])",
-        "        is_ask and shares.setdefault(each.target, [])",
+        "        shares.setdefault(target, [])",
+        "        word == 'ASK' and shares.setdefault(target, [])",
         RULES,
     ),
     Mutant(
@@ -422,7 +422,7 @@ MUTANTS = (
     Mutant(
         "a slot that is asked for elsewhere has not moved",
         "cluster.py",
-        "        if not is_ask:\n",
+        '        if word == "MOVED":\n',
         "        if True:\n",
         RULES,
     ),
@@ -450,8 +450,8 @@ MUTANTS = (
     Mutant(
         "a dead connection is opened again for the topology, too",
         "cluster.py",
-        "for node in [*asked, *again]:",
-        "for node in asked:",
+        "for node in [*candidates, *again]:",
+        "for node in candidates:",
         RULES,
     ),
     Mutant(

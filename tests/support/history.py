@@ -37,7 +37,6 @@ from asyncsync.mapping.event_source_mapping import (
 )
 from asyncsync.mirror import LambdaContext
 from asyncsync.report import Response
-from asyncsync.store import RedisStore
 from asyncsync.tools.run.poller import Consumer, function_of, wall_ms
 from asyncsync.transport_asyncio import Connect, Streams
 from tests.support.events import FIRST, TABLE, arn, record
@@ -134,8 +133,8 @@ class Deployed(Mirror):
 
     def heard(self, sent: Callable[[], None]) -> None:
         """Say when a request has been handed to a socket."""
-        assert isinstance(self._socket_store, RedisStore)
-        client = self._socket_store._client
+        client = self._socket_store
+        assert client is not None
         open_transport, loop = client._open_transport, asyncio.get_running_loop()
 
         async def opened(server: Server, left: TimeLeft) -> Transport:
