@@ -231,7 +231,7 @@ def _key(attributes: Mapping[str, _KeyAttribute] | None) -> Key:
     if attributes is _NO_MAP:
         raise RecordError("Keys is not a map of key attributes of type S, N or B")
     if len(attributes) == 1:
-        for name, attribute in attributes.items():
+        for name, attribute in attributes.items():  # pragma: no branch
             return (_key_attribute(name, attribute),)
     if len(attributes) != 2:
         raise RecordError(f"Keys has {len(attributes)} attributes, a primary key has one or two")
