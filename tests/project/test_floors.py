@@ -25,7 +25,6 @@ STILL_WRONG = {
     ("asyncsync.tools.check.aws", "aioboto3"),
     ("asyncsync.tools.check.aws", "botocore"),
     ("tests.copy.test_own_mirror", "tests.tools.test_redrive"),
-    ("tests.core.test_shapes", "tests.core.test_values"),
     ("tests.edges.test_cluster", "tests.edges.test_order"),
     ("tests.edges.test_cluster_rules", "tests.edges.test_store"),
     ("tests.tools.test_operations", "tests.tools.test_export"),
