@@ -1,4 +1,4 @@
-"""What the documents say is true: their blocks run, their tables are the code's."""
+"""The documents are true: their blocks run, their tables agree with the code."""
 
 from __future__ import annotations
 

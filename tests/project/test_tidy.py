@@ -1,4 +1,4 @@
-"""Rules about the code itself, so that review need not repeat them."""
+"""Rules about the code itself, so that a review need not repeat them."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ BADLY_NAMED = {
     "transport_asyncio.py": "left",
 }
 
-# A registry's or a mirror's host, and places of one machine, have no business in the project.
-# The patterns are written so that this file does not match itself.
+# The project names no registry, no mirror and no folder of one machine. The patterns do not match
+# this file itself.
 BANNED_TEXT = re.compile(
     r"pypi[.]org|python[h]osted|registry[.]npmjs|deb[.]debian|ghcr[.]io|docker[.]io"
     r"|(?<![\w.])/(?:root|work|home|Users)/\w"
@@ -93,7 +93,7 @@ TEXT_SUFFIXES = {".py", ".lua", ".md", ".toml", ".txt", ".yaml", ".yml", ".json"
 
 
 def project_files() -> Iterator[Path]:
-    """Every text file of the project, also where there is no git to ask."""
+    """Return every text file of the project; works without git."""
     for path in ROOT.rglob("*"):
         inside = path.relative_to(ROOT).parts
         skipped = any(
@@ -208,9 +208,9 @@ def test_what_is_pinned_in_two_files_is_pinned_alike() -> None:
     pins: dict[str, set[str]] = {}
     for path in (ROOT / "requirements").glob("*.txt"):
         if path.name == "template.txt":
-            continue  # an environment of its own, because it cannot be alike
+            continue  # a separate environment, whose pins must differ
         for name, rest in re.findall(r"^([\w.-]+)==(\S+ ?[^\\]*)", path.read_text(), re.MULTILINE):
-            # What marks it (a Python, a system) is the file's own affair.
+            # The marker (a Python, a system) may differ from file to file.
             pins.setdefault(f"{name} {path.name}", set()).add(rest.split(";")[0].strip())
     by_name: dict[str, list[set[str]]] = {}
     for key, versions in pins.items():
