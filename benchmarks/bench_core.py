@@ -1,15 +1,14 @@
 """The core's time: from the event's bytes to the plan, beside json and boto3's deserializer.
 
-Ours is decode, collapse, encode, plan; nothing is sent. The other side is what most handlers
-do for each record: json.loads, TypeDeserializer, json.dumps; it collapses nothing, names no
-key and plans no command, which favours it. Both get the same bytes in the same run, in rounds
-of random order, and their values are compared, all of them, before any time is taken.
+Ours is decode, collapse, encode and plan; nothing is sent. The other side is what most handlers
+do for each record: json.loads, TypeDeserializer, json.dumps. It collapses nothing, names no key
+and plans no command, which favours it. Both get the same bytes in the same run, in rounds of
+random order. All their values are compared before anything is timed.
 
-Streams of both views are timed. The targets are held to NEW_AND_OLD_IMAGES, because the study
-they come from measured its events; json.loads reads the old image too, we skip it, as one may
-who needs only the new. NEW_IMAGE, the view a mirror should have, stands beside, without one.
-Ours has met the images' shape before, in the warm-up, as in any invocation but the first.
-Exit 1 where the median of the rounds' ratios is below its target.
+Streams of both views are timed. The targets are for NEW_AND_OLD_IMAGES, because the study behind
+them measured such events. There json.loads reads the old image too; ours skips it. NEW_IMAGE, the
+view that a mirror should have, has no target. Ours knows the images' shape from the warm-up, as in
+any invocation but the first. Exit 1 where the median of the rounds' ratios is below its target.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def core(event: bytes, rules: EncodeRules) -> tuple[Encoded, list[Call]]:
 
 
 class LambdaDeserializer(TypeDeserializer):  # type: ignore[misc]  # boto3 has no types
-    """boto3's deserializer, taught that B is base64 text in an event; all else is boto3's."""
+    """boto3's deserializer, which also reads B as base64 text, as an event has it."""
 
     def _deserialize_b(self, value: str) -> Binary:
         return Binary(b64decode(value))
@@ -76,12 +75,12 @@ def _plain(value: object) -> object:
     if isinstance(value, set):
         is_binary = isinstance(next(iter(value)), Binary)
         return sorted(value, key=attrgetter("value") if is_binary else None)
-    assert isinstance(value, Binary), "TypeDeserializer makes nothing else that json cannot write"
+    assert isinstance(value, Binary), "json writes all else that TypeDeserializer returns"
     return b64encode(value.value).decode()
 
 
 def usual(event: bytes) -> list[str]:
-    """Do what most handlers do, from the event's bytes to the value of each record."""
+    """Do what most handlers do, from the event's bytes to each record's value."""
     deserialize = LambdaDeserializer().deserialize
     return [
         json.dumps(
@@ -101,22 +100,22 @@ def usual(event: bytes) -> list[str]:
 def differing(
     event: bytes, images: Sequence[Image], rules: Mapping[str, EncodeRules]
 ) -> list[str]:
-    """Name every value that is not what it should be; an empty list before times mean anything."""
-    found = []
-    entries = {name: core(event, each)[0].entries for name, each in rules.items()}
+    """Describe every wrong value; times mean nothing unless the list is empty."""
+    faults = []
+    entries = {name: core(event, rule)[0].entries for name, rule in rules.items()}
     theirs = usual(event)
     for at, original in enumerate(images):
         ours = entries["json"][at].value or b"null"
         if _numbers(ours) != _numbers(theirs[at]):
-            found.append(f"json, record {at}: {ours!r} is not {theirs[at]!r}")
+            faults.append(f"json, record {at}: {ours!r} is not {theirs[at]!r}")
         passed = entries["dynamodb-json"][at].value or b"null"
         if json.loads(passed) != original:
-            found.append(f"dynamodb-json, record {at}: {passed!r} is not its image")
-    for name, each in rules.items():
-        encoded, calls = core(event, each)
+            faults.append(f"dynamodb-json, record {at}: {passed!r} is not its image")
+    for name, rule in rules.items():
+        encoded, calls = core(event, rule)
         if sum(len(call.entries) for call in calls) != len(images) or encoded.rejects:
-            found.append(f"{name}: the plan does not hold every record once")
-    return found
+            faults.append(f"{name}: the plan does not hold every record once")
+    return faults
 
 
 def _numbers(value: bytes | str) -> Any:
@@ -129,11 +128,11 @@ def _numbers(value: bytes | str) -> Any:
 def timed_rounds(
     contestants: Mapping[str, Callable[[], object]], rounds: int, chance: random.Random
 ) -> dict[str, list[float]]:
-    """Run all contestants in each round, in random order; give each one's ms by round."""
+    """Run all contestants in each round, in random order; return ms by contestant and round."""
     times_ms: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name in chance.sample(list(contestants), len(contestants)):
-            gc.collect()  # nobody pays for another's garbage
+            gc.collect()  # no contestant pays for another's garbage
             began_ns = time.perf_counter_ns()
             contestants[name]()
             times_ms[name].append((time.perf_counter_ns() - began_ns) / 1e6)
@@ -150,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     chance = random.Random(arguments.seed)
     images = [image(number, chance) for number in range(arguments.records)]
-    size = sum(len(orjson.dumps(each)) for each in images) // len(images)
+    size = sum(len(orjson.dumps(document)) for document in images) // len(images)
     print(
         f"{platform.machine()}, Python {platform.python_version()}, msgspec {version('msgspec')}, "
         f"orjson {version('orjson')}, boto3 {version('boto3')}\n"
@@ -173,8 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         contestants: dict[str, Callable[[], object]] = {
             BASELINE: lambda event=event: usual(event)  # type: ignore[misc]
         }
-        for name, each in rules.items():
-            contestants[name] = lambda event=event, each=each: core(event, each)  # type: ignore[misc]
+        for name, rule in rules.items():
+            contestants[name] = lambda event=event, rule=rule: core(event, rule)  # type: ignore[misc]
         timed_rounds(contestants, 3, chance)  # warm-up
         times_ms = timed_rounds(contestants, arguments.rounds, chance)
         targets = TARGETS if view_type == TARGET_VIEW else {}
@@ -192,12 +191,12 @@ def _printed(
     """Print the table of one view and return whether a target was missed."""
     print(f"{view_type:18}{'ms per 1000 records':>24}{'times faster':>24}{'target':>9}")
     missed = False
-    for name, taken_ms in times_ms.items():
-        per_1000 = summarize([ms * 1_000 / records for ms in taken_ms])
+    for name, rounds_ms in times_ms.items():
+        per_1000 = summarize([ms * 1_000 / records for ms in rounds_ms])
         line = f"  {name:16}{f'{per_1000:.1f}':>24}"
         if name != BASELINE:
             faster = summarize(
-                [base / ms for base, ms in zip(times_ms[BASELINE], taken_ms, strict=True)]
+                [base / ms for base, ms in zip(times_ms[BASELINE], rounds_ms, strict=True)]
             )
             line += f"{faster:.1f}".rjust(24)
             target = targets.get(name)

@@ -1,7 +1,7 @@
-"""Seeded events of a DynamoDB stream, as Lambda delivers them, and what they should leave.
+"""Seeded events of a DynamoDB stream, as Lambda delivers them, and the copy they should leave.
 
-Images of about 1 KB hold every attribute type. A batch of the benchmark has one removal in
-ten records, and its keys are all distinct or drawn by popularity (zipf), as a busy table's are.
+Images of about 1 KB hold every attribute type. One record in ten is a removal. Keys are all
+distinct, or drawn by popularity (zipf) as in a busy table.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ARN = "arn:aws:dynamodb:us-east-1:111122223333:table/Players/stream/2026-01-01T0
 WORDS = ["amber", "basalt", "cedar", "dune", "ember", "fjord", "garnet", "köln", "東京", "naïve"]
 
 REMOVED_SHARE = 0.1
-POPULATION = 1_000  # items a batch of hot keys is drawn from
-POPULARITY = 1.4  # exponent: 100 records change about 35 items, 1 000 about 150
+POPULATION = 1_000  # items that hot keys are drawn from
+POPULARITY = 1.4  # exponent: 100 records change about 35 items, 1,000 about 150
 
 Image = dict[str, dict[str, Any]]
 Keys = Literal["hot", "distinct"]
@@ -28,7 +28,7 @@ View = Literal["NEW_AND_OLD_IMAGES", "NEW_IMAGE"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change to one item; without an image it was removed."""
+    """One change of one item; no image means a removal."""
 
     number: str
     image: Image | None
@@ -37,7 +37,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One event, and for each item's number the image a copy should hold, None for nothing."""
+    """One event, and the image that the copy should hold by item number; None: no value."""
 
     name: str
     records: int
@@ -48,7 +48,7 @@ class Batch:
 
 
 def batch(records: int, keys: Keys, view: View, seed: int) -> Batch:
-    """Make the event of one batch; equal arguments make equal bytes."""
+    """Return the event of one batch; equal arguments give equal bytes."""
     chance = random.Random(f"{seed} {records} {keys}")
     if keys == "distinct":
         numbers = list(range(records))
@@ -58,8 +58,8 @@ def batch(records: int, keys: Keys, view: View, seed: int) -> Batch:
     changes = []
     for number in numbers:
         removed = chance.random() < REMOVED_SHARE
-        made = None if removed else image(number, chance)
-        changes.append(Change(str(number), made, image(number, chance)))
+        new = None if removed else image(number, chance)
+        changes.append(Change(str(number), new, image(number, chance)))
     return Batch(
         f"{records:_} {keys}".replace("_", " "),
         records,
@@ -71,13 +71,13 @@ def batch(records: int, keys: Keys, view: View, seed: int) -> Batch:
 
 
 def image(number: int, chance: random.Random) -> Image:
-    """Make a new image of about 1 KB that holds every attribute type."""
+    """Return an image of about 1 KB with every attribute type."""
 
     def words(count: int) -> str:
         return " ".join(chance.choices(WORDS, k=count))
 
     def digits() -> str:
-        # At most 15 digits, so that the float json.dumps writes is the number that came.
+        # At most 15 digits, so that json.dumps writes the same number from a float.
         return str(chance.choice((chance.randrange(10**12), chance.randrange(10**9) / 1000)))
 
     def binary(size: int) -> str:
@@ -109,38 +109,38 @@ def image(number: int, chance: random.Random) -> Image:
 
 
 def modified(images: Sequence[Image]) -> list[Change]:
-    """Make one change of each image; its old image is another record's but for the key."""
+    """Return one change per image; its old image is another record's with this key."""
     return [
-        Change(each["Number"]["N"], each, {**images[at - 1], "Number": each["Number"]})
-        for at, each in enumerate(images)
+        Change(new["Number"]["N"], new, {**images[at - 1], "Number": new["Number"]})
+        for at, new in enumerate(images)
     ]
 
 
 def event_of(changes: Sequence[Change], chance: random.Random, view: str) -> bytes:
-    """Wrap changes as Lambda delivers them from a stream, one record each."""
+    """Return the event of these changes, one record per change."""
     sequence_number = 6200000000002513011398
     records = []
-    for each in changes:
+    for change in changes:
         sequence_number += chance.randrange(1, 10**9)
-        change: dict[str, Any] = {
+        body: dict[str, Any] = {
             "ApproximateCreationDateTime": 1_767_225_599.0,
-            "Keys": {"Number": {"N": each.number}},
+            "Keys": {"Number": {"N": change.number}},
             "SequenceNumber": str(sequence_number),
             "SizeBytes": 700,
             "StreamViewType": view,
         }
-        if each.image is not None:
-            change["NewImage"] = each.image
+        if change.image is not None:
+            body["NewImage"] = change.image
         if view == "NEW_AND_OLD_IMAGES":
-            change["OldImage"] = each.old_image
+            body["OldImage"] = change.old_image
         records.append(
             {
                 "eventID": f"{chance.getrandbits(128):032x}",
-                "eventName": "REMOVE" if each.image is None else "MODIFY",
+                "eventName": "REMOVE" if change.image is None else "MODIFY",
                 "eventVersion": "1.1",
                 "eventSource": "aws:dynamodb",
                 "awsRegion": "us-east-1",
-                "dynamodb": change,
+                "dynamodb": body,
                 "eventSourceARN": ARN,
             }
         )

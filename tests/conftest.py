@@ -1,4 +1,4 @@
-"""Fixtures: which servers there are, and a Redis client that is not ours to look with."""
+"""Fixtures: the servers, and redis-py as a second way to look at them."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ from tests.support.tls import make_authority
 
 _RECOVERIES = pytest.StashKey[list[str]]()
 
-# A DynamoDB of one's own beside moto's, such as AWS's DynamoDB Local.
-GIVEN_DYNAMODB = os.environ.get("ASYNCSYNC_TEST_DYNAMODB_URL", "")
+# Another DynamoDB beside moto, such as AWS's DynamoDB Local.
+OTHER_DYNAMODB = os.environ.get("ASYNCSYNC_TEST_DYNAMODB_URL", "")
 
 
 def pytest_report_header() -> list[str]:
-    """Say which servers the tests run against; in CI both must be there."""
+    """Name the servers that the tests use; CI needs both."""
     missing = [name for name in WANTED if name not in FOUND]
     if missing and os.environ.get("CI"):
         pytest.exit(f"CI needs {' and '.join(missing)} on PATH", returncode=1)
     absent = f"; not found: {', '.join(missing)}" if missing else ""
     servers = f"servers: {', '.join(['fakeredis', *FOUND])}{absent}"
-    servers += f"; DynamoDB: moto{', and ' + GIVEN_DYNAMODB if GIVEN_DYNAMODB else ''}"
+    servers += f"; DynamoDB: moto{', and ' + OTHER_DYNAMODB if OTHER_DYNAMODB else ''}"
     return [servers, f"seed of the random histories: {SEED} (ASYNCSYNC_TEST_SEED)"]
 
 
 @pytest.fixture
 def recoveries(request: pytest.FixtureRequest) -> Recoveries:
-    """Where a test notes how its faults went."""
+    """Collect how the faults of a test went."""
     return Recoveries(request.config.stash.setdefault(_RECOVERIES, []))
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Show how long it took until the first record was written after each fault had gone."""
+    """Show how long each fault took until the first record was written after it."""
     rows = config.stash.get(_RECOVERIES, [])
     if rows:
         terminalreporter.section("faults: batches failed, redelivered; time to recover")
@@ -67,7 +67,7 @@ def pytest_terminal_summary(
 
 @pytest.fixture(scope="session", params=["fakeredis", *FOUND])
 def any_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """Each server in turn: the fake one, Redis, Valkey; one process for the whole session."""
+    """Run each server in turn: the fake one, Redis, Valkey; one process per session."""
     started = fake_redis() if request.param == "fakeredis" else redis_process(request.param)
     with started as server:
         yield server
@@ -75,14 +75,14 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session", params=FOUND)
 def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """Each real server in turn."""
+    """Run each real server in turn."""
     with redis_process(request.param) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def fake_server() -> Iterator[ServerProcess]:
-    """The fake server."""
+    """Run the fake server."""
     with fake_redis() as server:
         yield server
 
@@ -95,7 +95,7 @@ def _client(server: ServerProcess) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def any_client(any_server: ServerProcess) -> Iterator[redis.Redis]:
-    """An emptied server, seen through redis-py."""
+    """Return a redis-py client of an empty server."""
     yield from _client(any_server)
 
 
@@ -107,13 +107,13 @@ def fake_client(fake_server: ServerProcess) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def real_client(real_server: ServerProcess) -> Iterator[redis.Redis]:
-    """An emptied real server, seen through redis-py."""
+    """Return a redis-py client of an empty real server."""
     yield from _client(real_server)
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A private CA and a certificate of it for localhost."""
+    """Return a folder with a private CA and its certificate for localhost."""
     folder = tmp_path_factory.mktemp("tls")
     make_authority(folder)
     return folder
@@ -121,14 +121,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=FOUND)
 def running_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """Six nodes of each real server in turn, three of them replicas."""
+    """Run a cluster of six nodes of each real server in turn, three of them replicas."""
     with redis_cluster(request.param) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def cluster(running_cluster: Cluster) -> Cluster:
-    """A cluster that is whole, with nothing in it."""
+    """Return a cluster that is complete and empty."""
     for node in running_cluster.nodes:
         if node.process is None:
             node.start(running_cluster.binary)
@@ -139,32 +139,32 @@ def cluster(running_cluster: Cluster) -> Cluster:
 
 @pytest.fixture(scope="session")
 def translated() -> Any:
-    """The template as CloudFormation is given it; without its tools CI fails."""
+    """Return the template as CloudFormation gets it; CI fails without the template's tools."""
     if not TOOLS.exists() and not os.environ.get("CI"):
-        pytest.skip("`make template` installs what the template is checked with")
-    ended = translate(ROOT / "template.yaml")
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
+        pytest.skip("run `make template` first: it installs the template's tools")
+    process = translate(ROOT / "template.yaml")
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test of the tools on moto, and where one is given and it may, on that DynamoDB."""
+    """Run a test of the tools on moto, and on another DynamoDB if there is one."""
     if "endpoint" in metafunc.fixturenames:
-        alone = not GIVEN_DYNAMODB or metafunc.definition.get_closest_marker("only_moto")
-        servers = ["moto"] if alone else ["moto", "given"]
+        only_moto = not OTHER_DYNAMODB or metafunc.definition.get_closest_marker("only_moto")
+        servers = ["moto"] if only_moto else ["moto", "other"]
         metafunc.parametrize("endpoint", servers, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="session")
 def moto_process() -> Iterator[str]:
-    """Moto's server; one process for the whole session."""
+    """Run moto's server; one process per session."""
     with dynamodb_process() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def moto(moto_process: str) -> str:
-    """Moto's server with nothing in it, for a module's tests."""
+    """Empty moto's server for a module's tests; return its URL."""
     connection = HTTPConnection(moto_process.removeprefix("http://"))
     connection.request("POST", "/moto-api/reset")
     assert connection.getresponse().status == 200
@@ -174,7 +174,7 @@ def moto(moto_process: str) -> str:
 
 @pytest.fixture(scope="session")
 def one_loader() -> Iterator[None]:
-    """Let all sessions of botocore share what they read of its folder of services' models."""
+    """Let all sessions of botocore share the models of services that they read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", cache(botocore.session.create_loader))
         yield
@@ -182,23 +182,23 @@ def one_loader() -> Iterator[None]:
 
 @pytest.fixture
 def no_sdk_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the SDK try again at once, as often as it would."""
+    """Let the SDK retry at once."""
     backoff = "botocore.retries.standard.ExponentialBackoff.delay_amount"
     monkeypatch.setattr(backoff, lambda *_: 0.0)
 
 
 @pytest.fixture(scope="module")
 def endpoint(request: pytest.FixtureRequest, one_loader: None) -> Iterator[str]:
-    """A DynamoDB for a module's tests: moto's, and where one is given, that one too.
+    """Return the URL of a DynamoDB for a module's tests: moto, then another if there is one.
 
-    What is on a given one stays there; what the tests put there is taken away again.
+    Tables that the tests create on another DynamoDB are deleted; its own tables stay.
     """
     if request.param == "moto":
         yield request.getfixturevalue("moto")
         return
-    before = asyncio.run(table_names(GIVEN_DYNAMODB))
-    yield GIVEN_DYNAMODB
-    asyncio.run(drop_tables(GIVEN_DYNAMODB, but=before))
+    before = asyncio.run(table_names(OTHER_DYNAMODB))
+    yield OTHER_DYNAMODB
+    asyncio.run(drop_tables(OTHER_DYNAMODB, but=before))
 
 
 @pytest.fixture

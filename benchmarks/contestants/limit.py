@@ -47,7 +47,7 @@ def lambda_handler(event: bytes, context: Any) -> dict[str, Any]:
         exchange(connection, b"SELECT %b\r\n" % os.environ["REDIS_DATABASE"].encode(), 1)
     if len(event) not in commands:
         sent = Path(os.environ["COMMANDS"], f"{len(event)}.resp").read_bytes()
-        # Each is an array of its own; a value may hold anything, so lengths are followed.
+        # A value may hold any bytes, so the count follows the lengths.
         commands[len(event)] = (sent, counted(sent))
     exchange(connection, *commands[len(event)])
     return {"batchItemFailures": []}

@@ -1,7 +1,7 @@
-"""Contestants against one server: started, checked, and timed in rounds.
+"""Starts contestants, checks them, and times them in rounds.
 
-A contestant is checked as Lambda would leave it: its process is frozen the moment its answer
-arrives, and what Redis holds then is compared with the batch, key by key.
+The check is as strict as Lambda: it freezes a process the moment its answer arrives, and compares
+what Redis holds then with the batch, key by key.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from benchmarks.harness.runtime_api import Function, FunctionFailed, function
 
 RIGHT = "right"
 
-# A frozen function's last bytes may still be on their way: the server is looked at until it
-# has been quiet this long.
+# A frozen function's last bytes may still be on their way: wait until the server has been quiet
+# this long.
 _QUIET_S = 0.02
 
-# How long one that was right in nothing yet is given once it is thawed.
+# Time for a thawed function to finish its writes.
 _THAWED_S = 0.5
 
 # Lambda freezes a function between invocations, so under a quota each begins with a whole
@@ -47,12 +47,16 @@ _PAUSE_S = (0.025, 0.045)
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Where the servers are from a function's view: one server, and a cluster of one node."""
+    """The servers as a function reaches them: one server, and a cluster of one node."""
 
     name: str
     rtt_us: float
     one: Endpoint
     cluster: Endpoint
+
+    def endpoint_of(self, contestant: Contestant) -> Endpoint:
+        """Return the endpoint of the server that a contestant writes to."""
+        return self.cluster if contestant.server == "cluster" else self.one
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +73,23 @@ def start(
     network: Network,
     stack: ExitStack,
 ) -> tuple[dict[str, Running], dict[str, str]]:
-    """Start contestants; the stack stops them. Return those that run, and why others do not."""
+    """Start contestants until the stack closes; return those that run, and why others do not."""
     running: dict[str, Running] = {}
     absent: dict[str, str] = {}
-    for each in contestants:
-        endpoint = network.cluster if each.server == "cluster" else network.one
+    for contestant in contestants:
+        endpoint = network.endpoint_of(contestant)
         try:
-            process = stack.enter_context(started(each, endpoint))
+            process = stack.enter_context(process_of(contestant, endpoint))
         except (CannotBuild, FunctionFailed) as exc:
-            absent[each.name] = str(exc)
+            absent[contestant.name] = str(exc)
             continue
-        # A benchmark looks at its server past any proxy.
-        client = redis.Redis(port=endpoint.server_port, db=database(each))
-        running[each.name] = Running(each, process, stack.enter_context(client))
+        # The benchmark itself reaches the server without the proxy.
+        client = redis.Redis(port=endpoint.server_port, db=database(contestant))
+        running[contestant.name] = Running(contestant, process, stack.enter_context(client))
     return running, absent
 
 
-def started(contestant: Contestant, endpoint: Endpoint) -> AbstractContextManager[Function]:
+def process_of(contestant: Contestant, endpoint: Endpoint) -> AbstractContextManager[Function]:
     """Return the context of a contestant's process.
 
     Raises CannotBuild, and FunctionFailed on entering where it does not start.
@@ -99,7 +103,7 @@ def started(contestant: Contestant, endpoint: Endpoint) -> AbstractContextManage
 
 
 def verdict(running: Running, batch: Batch) -> str:
-    """Give a batch once, from an empty database, freeze as it answers, and say what is held."""
+    """Send a batch to an empty database, freeze at the answer, and judge what Redis holds."""
     running.client.flushdb()
     answer = running.function.invoke(batch.event, freeze=True)
     try:
@@ -112,12 +116,14 @@ def verdict(running: Running, batch: Batch) -> str:
         running.function.thaw()
     if all(equal):
         return RIGHT
-    # Lambda may never thaw it: what is right only after that was not written.
+    # Lambda may never thaw it, so a write after that does not count.
     time.sleep(_THAWED_S)
     _wait_until_quiet(running.client)
     if all(_equal(running, batch)):
-        # From an empty database a removal is done before it is begun.
-        values = [done for done, image in zip(equal, batch.left.values(), strict=True) if image]
+        # In an empty database a removal is right before it happens.
+        values = [
+            is_equal for is_equal, image in zip(equal, batch.left.values(), strict=True) if image
+        ]
         return f"loses writes: {sum(values)} of {len(values)} were there when it answered"
     return f"wrong: {equal.count(False)} of {len(equal)} keys differ"
 
@@ -128,11 +134,11 @@ def _equal(running: Running, batch: Batch) -> list[bool]:
         return []
     names = [f"Players:{number}" for number in batch.left]
     if running.contestant.server == "cluster":
-        held: Sequence[Any] = [running.client.get(name) for name in names]
+        values: Sequence[Any] = [running.client.get(name) for name in names]
     else:
-        held = running.client.mget(names)
+        values = running.client.mget(names)
     plain = running.contestant.value == "json"
-    pairs = zip(held, batch.left.values(), strict=True)
+    pairs = zip(values, batch.left.values(), strict=True)
     return [_is(value, image, plain) for value, image in pairs]
 
 
@@ -146,36 +152,36 @@ def _is(value: bytes | None, image: Image | None, plain: bool) -> bool:
 
 
 def is_plain(read: Any, attribute: Mapping[str, Any]) -> bool:
-    """Whether a value read from plain JSON is an attribute's; a set has no order."""
-    [(tag, held)] = attribute.items()
+    """Whether a value from plain JSON equals an attribute; a set has no order."""
+    [(tag, value)] = attribute.items()
     match tag:
         case "N":
-            return bool(read == Decimal(held))
+            return bool(read == Decimal(value))
         case "NULL":
             return read is None
         case "NS":
-            return sorted(read) == sorted(map(Decimal, held))
+            return sorted(read) == sorted(map(Decimal, value))
         case "SS" | "BS":
-            return sorted(read) == sorted(held)
+            return sorted(read) == sorted(value)
         case "L":
-            return len(read) == len(held) and all(map(is_plain, read, held))
+            return len(read) == len(value) and all(map(is_plain, read, value))
         case "M":
-            return read.keys() == held.keys() and all(
-                is_plain(read[name], each) for name, each in held.items()
+            return read.keys() == value.keys() and all(
+                is_plain(read[name], member) for name, member in value.items()
             )
-    return bool(read == held)
+    return bool(read == value)
 
 
 def _wait_until_quiet(client: redis.Redis) -> None:
-    seen = -1
-    while (now := _writes(client)) != seen:
-        seen = now
+    before = -1
+    while (now := _writes(client)) != before:
+        before = now
         time.sleep(_QUIET_S)
 
 
 def _writes(client: redis.Redis) -> int:
     stats: Any = client.info("stats")
-    return int(stats["total_net_input_bytes"]) // 1_000  # our own question is of a few bytes
+    return int(stats["total_net_input_bytes"]) // 1_000  # this very question has a few bytes
 
 
 # --- how long does it take? -------------------------------------------------------------------
@@ -190,19 +196,19 @@ def timed(
     pausing: bool,
     on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Invoke every function once a round, in random order; return each one's ms by round."""
-    samples_ms: dict[str, list[float]] = {each.contestant.name: [] for each in functions}
+    """Invoke every function once a round, in random order; return ms by name and round."""
+    samples_ms: dict[str, list[float]] = {running.contestant.name: [] for running in functions}
     for _ in range(rounds):
         gc.collect()
         gc.disable()
         try:
-            for each in chance.sample(functions, len(functions)):
+            for running in chance.sample(functions, len(functions)):
                 if pausing:
                     time.sleep(chance.uniform(*_PAUSE_S))
-                answer = each.function.invoke(batch.event)
-                # It may still be freeing what it parsed, on the processor that is the next one's.
-                each.function.wait_until_idle()
-                samples_ms[each.contestant.name].append(round(answer.ms, 3))
+                answer = running.function.invoke(batch.event)
+                # It may still free what it parsed, on the processor that the next one needs.
+                running.function.wait_until_idle()
+                samples_ms[running.contestant.name].append(round(answer.ms, 3))
         finally:
             gc.enable()
         on_round()
@@ -217,15 +223,15 @@ def cold_starts(
     chance: random.Random,
     on_round: Callable[[], None],
 ) -> dict[str, dict[str, list[float]]]:
-    """Start every contestant once a round, in random order, and give it one batch."""
+    """Start every contestant once a round, in random order, and send it one batch."""
     samples: dict[str, dict[str, list[float]]] = {
-        each.name: {"init_ms": [], "first_ms": []} for each in contestants
+        contestant.name: {"init_ms": [], "first_ms": []} for contestant in contestants
     }
     for _ in range(rounds):
-        for each in chance.sample(contestants, len(contestants)):
-            endpoint = network.cluster if each.server == "cluster" else network.one
-            with started(each, endpoint) as process:
-                samples[each.name]["init_ms"].append(round(process.init_ms, 3))
-                samples[each.name]["first_ms"].append(round(process.invoke(batch.event).ms, 3))
+        for contestant in chance.sample(contestants, len(contestants)):
+            times_ms = samples[contestant.name]
+            with process_of(contestant, network.endpoint_of(contestant)) as process:
+                times_ms["init_ms"].append(round(process.init_ms, 3))
+                times_ms["first_ms"].append(round(process.invoke(batch.event).ms, 3))
         on_round()
     return samples

@@ -44,7 +44,7 @@ def warm(run: Run, case: Case, main: Sequence[Contestant]) -> None:
     """Time warm invocations of one batch; contestants run only as long as this takes."""
     network = run.networks[case.network]
     batch = run.batches[case.records, case.keys, case.view]
-    chosen = [each for each in main if not case.contestants or each.name in case.contestants]
+    chosen = [c for c in main if not case.contestants or c.name in case.contestants]
     run.progress.describe(f"{batch.name}, {case.network}, {case.memory_mb} MB, {case.view}")
     announce(network)
     with ExitStack() as stack:

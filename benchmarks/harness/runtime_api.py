@@ -1,9 +1,9 @@
-"""A local Lambda Runtime API: drives AWS's own runtime client, and times it as Lambda bills.
+"""A local Lambda Runtime API: drives AWS's runtime client and times it as Lambda bills.
 
-One function process has an API of its own, as in Lambda (developer guide, "Using the Lambda
-runtime API"). An invocation's time runs from before the first byte of the event is sent until
-the last byte of the answer is here; INIT runs from the start of the process until it asks for
-its first event. Plain blocking sockets: nothing here waits for a scheduler or another thread.
+Each function process has its own API, as in Lambda (developer guide, "Using the Lambda runtime
+API"). An invocation's time runs from before the first byte of the event is sent until the last
+byte of the answer has arrived. INIT runs from the start of the process until it asks for its first
+event. Plain blocking sockets: nothing here waits for a scheduler or another thread.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 ARN = "arn:aws:lambda:us-east-1:111122223333:function:mirror"
-FUNCTION_TIMEOUT_S = 30  # what the function is told it has
-GIVES_UP_S = 60.0  # what we wait for it
+FUNCTION_TIMEOUT_S = 30  # the deadline that the function sees
+GIVES_UP_S = 60.0  # longest wait for the function
 
-_POLL_S = 0.1  # how often a silent process is looked at
+_POLL_S = 0.1  # how often to check a silent process
 _READ_BYTES = 1 << 20
 _NO_CONTENT = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 
@@ -38,7 +38,7 @@ class FunctionFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one invocation gave back, and how long it took."""
+    """The answer of one invocation, and its time."""
 
     kind: str  # "response" or "error"
     body: bytes
@@ -46,12 +46,12 @@ class Answer:
 
     @property
     def billed_ms(self) -> int:
-        """Return the time as Lambda bills it: begun milliseconds."""
+        """Return the time as Lambda bills it: rounded up to a millisecond."""
         return math.ceil(self.ms)
 
 
 class Function:
-    """One function process and the API it polls; make it with `function`."""
+    """One function process and the API that it polls; `function` starts it."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Function:
         self._invocations = 0
         api = f"127.0.0.1:{self._listener.getsockname()[1]}"
         began_s = time.perf_counter()
-        with _on(processors):  # a child begins where its parent is
+        with _on(processors):  # a child starts on its parent's processor
             self.process = subprocess.Popen(
                 command,
                 env={**env, "AWS_LAMBDA_RUNTIME_API": api},
@@ -87,9 +87,9 @@ class Function:
         self.init_ms = (time.perf_counter() - began_s) * 1_000
 
     def invoke(self, event: bytes, *, freeze: bool = False) -> Answer:
-        """Give one event and return the answer; `freeze` stops the process as it arrives.
+        """Send one event and return the answer; `freeze` stops the process when it arrives.
 
-        Raises FunctionFailed where there is none.
+        Raises FunctionFailed where there is no answer.
         """
         self._wait_until_it_asks()
         asking = self._asking
@@ -114,7 +114,7 @@ class Function:
         connection.sendall(_NO_CONTENT)
         kind = path.rsplit("/", 1)[-1]
         if not path.startswith("/2018-06-01/runtime/invocation/"):
-            raise FunctionFailed(f"the function answered at {path}: {_shown(body)}")
+            raise FunctionFailed(f"the function answered at {path}: {_excerpt(body)}")
         return Answer(kind, body, ms)
 
     def wait_until_idle(self) -> None:
@@ -122,16 +122,16 @@ class Function:
         self._wait_until_it_asks()
 
     def thaw(self) -> None:
-        """Let a frozen process go on."""
+        """Let a frozen process continue."""
         self.process.send_signal(signal.SIGCONT)
 
     def json_lines(self) -> list[dict[str, Any]]:
-        """Return the JSON lines that the function wrote to its standard output so far."""
+        """Return the JSON lines on the function's standard output so far."""
         return [json.loads(line) for line in self.stdout().splitlines() if line.startswith(b"{")]
 
     def stdout(self) -> bytes:
-        """Return all that the function wrote to its standard output so far."""
-        # Not by seek and read: the process shares this file's offset.
+        """Return the function's standard output so far."""
+        # pread: the process shares this file's offset.
         return os.pread(self.output.fileno(), 1 << 30, 0)
 
     def stop(self) -> None:
@@ -150,11 +150,11 @@ class Function:
             connection, path, body = self._request()
             if not path.endswith("/invocation/next"):
                 connection.sendall(_NO_CONTENT)
-                raise FunctionFailed(f"the function reports at {path}: {_shown(body)}")
+                raise FunctionFailed(f"the function reports at {path}: {_excerpt(body)}")
             self._asking = connection
 
     def _request(self) -> tuple[socket.socket, str, bytes]:
-        """Return the next whole request of any connection: its path and body."""
+        """Return the next complete request of any connection, with its path and body."""
         gives_up_s = time.perf_counter() + GIVES_UP_S
         while True:
             ready = self._selector.select(_POLL_S)
@@ -172,7 +172,7 @@ class Function:
                     f"the function ended with {self.process.returncode}: {self._last_words()}"
                 )
             if not ready and time.perf_counter() > gives_up_s:
-                raise FunctionFailed(f"the function said nothing for {GIVES_UP_S:g} s")
+                raise FunctionFailed(f"the function was silent for {GIVES_UP_S:g} s")
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
@@ -181,7 +181,7 @@ class Function:
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _read(self, connection: socket.socket) -> tuple[str, bytes] | None:
-        """Take what has come; return path and body where that makes a request whole."""
+        """Read what has arrived; return path and body when a request is complete."""
         try:
             received = connection.recv(_READ_BYTES)
         except ConnectionResetError:
@@ -209,11 +209,11 @@ class Function:
         return start_line.split(" ")[1], body
 
     def _last_words(self) -> str:
-        said = os.pread(self.errors.fileno(), 1 << 20, 0) or self.stdout()
-        return said[-1_000:].decode(errors="replace").strip() or "it said nothing"
+        output = os.pread(self.errors.fileno(), 1 << 20, 0) or self.stdout()
+        return output[-1_000:].decode(errors="replace").strip() or "no output"
 
 
-def _shown(body: bytes) -> str:
+def _excerpt(body: bytes) -> str:
     return body[:1_000].decode(errors="replace")
 
 
@@ -237,11 +237,10 @@ def function(
     folder: Path | None = None,
     processors: Collection[int] = (),
 ) -> Iterator[Function]:
-    """Run a function's process, on any processor or on some, until the block ends.
+    """Run a function's process until the block ends, on these processors (default: any).
 
-    It has asked for its first event.
-
-    Raises FunctionFailed where it does not.
+    It has asked for its first event when the block begins. Raises FunctionFailed where it never
+    asks.
     """
     running = Function(command, env, folder, processors)
     try:

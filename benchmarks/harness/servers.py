@@ -33,7 +33,7 @@ def servers(batches: Sequence[Batch], binary: str) -> Iterator[dict[str, Network
         stack.enter_context(redis_process(binary, *options, port=cluster_port))
         with redis.Redis(port=cluster_port) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
-            # A node takes no write in the first seconds of its life.
+            # A node refuses writes in the first seconds of its life.
             wait_until(
                 lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"),
                 "the cluster of one node to be ready",
@@ -58,16 +58,16 @@ def servers(batches: Sequence[Batch], binary: str) -> Iterator[dict[str, Network
 
 
 def write_commands(batches: Sequence[Batch], folder: Path) -> None:
-    """Write for each event the collapsed batch as commands, in a file named by its size."""
+    """Write the commands of each collapsed batch into a file named by its event's size."""
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = [len(each.event) for each in batches]
+    sizes = [len(batch.event) for batch in batches]
     assert len(set(sizes)) == len(sizes), "an event is known by its size"
-    for each in batches:
+    for batch in batches:
         packed = [
             hiredis.pack_command(
                 (b"DEL", name) if image is None else (b"SET", name, orjson.dumps(image))  # type: ignore[arg-type]
             )
-            for number, image in each.left.items()
+            for number, image in batch.left.items()
             for name in [b"Players:" + number.encode()]
         ]
-        (folder / f"{len(each.event)}.resp").write_bytes(b"".join(packed))
+        (folder / f"{len(batch.event)}.resp").write_bytes(b"".join(packed))

@@ -1,4 +1,4 @@
-"""A result as pictures: who is billed how long, and what a million changes cost."""
+"""Draws a result: billed time by contestant, and the cost of a million changes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _bars(axis: Any, warm: Warm, title: str) -> None:
     for bar, name in zip(bars, names, strict=True):
         if warm.verdicts[name] != "right":
             bar.set_hatch("////")
-    axis.bar_label(bars, [f"{each:g}" for each in billed], padding=2, fontsize=8)
+    axis.bar_label(bars, [f"{ms:g}" for ms in billed], padding=2, fontsize=8)
     axis.set_yticks(range(len(names)), [_label(warm, name) for name in names], fontsize=8)
     axis.set_xscale("log")
     axis.set_xlim(0.8, max(billed) * 3)
@@ -94,14 +94,14 @@ def _cost(result: Result, path: Path) -> Path:
     )  # fmt: skip
     for name, color, style in shown:
         points = [
-            (memory_mb, found.usd)
+            (memory_mb, total.usd)
             for memory_mb in MEMORIES_MB
-            for found in [measured_cost(result, name, "100 distinct", ZONE, memory_mb)]
-            if found is not None
+            for total in [measured_cost(result, name, "100 distinct", ZONE, memory_mb)]
+            if total is not None
         ]
         axis.plot(*zip(*points, strict=True), style, marker="o", color=color, label=name)
     axis.set_xscale("log", base=2)
-    axis.set_xticks(MEMORIES_MB, [str(each) for each in MEMORIES_MB])
+    axis.set_xticks(MEMORIES_MB, [str(memory_mb) for memory_mb in MEMORIES_MB])
     axis.set_yscale("log")
     axis.set_xlabel("memory, MB")
     axis.set_ylabel("dollars")

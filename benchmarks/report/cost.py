@@ -1,8 +1,8 @@
-"""What a million changes cost, from measured times and one dated table of prices.
+"""The cost of a million changes, from measured times and one dated table of prices.
 
-Three parts are kept apart: the function's time (memory times billed time), the fee of each
-request, and what its log lines cost to take in. Not in it: the table's stream (reads by the
-event source mapping are free), the cache, and cold starts, which depend on the traffic.
+It has three parts: the function's time (memory times billed time), the fee per request, and the
+ingestion of its log lines. It leaves out the table's stream (an event source mapping reads it for
+free), the cache, and cold starts, which depend on the traffic.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOG_EVENT_BYTES = 26
 PLATFORM_LINES = 3
 PLATFORM_BYTES = 950
 
-# Lambda looks at a shard four times a second, so a window of 0 still gathers what came since.
+# Lambda polls a shard four times a second, so even a window of 0 gathers records.
 POLLS_PER_S = 4
 
 MILLION = 1_000_000
@@ -44,12 +44,12 @@ class Cost:
 
     @property
     def usd(self) -> float:
-        """Return what the template's function costs: its platform lines are off."""
+        """Return the cost of the template's function, whose platform lines are off."""
         return self.time_usd + self.requests_usd + self.metrics_usd
 
 
 def cost(memory_mb: int, records: float, billed_ms: float, log_bytes: float) -> Cost:
-    """Return what a million changes cost in batches of so many records."""
+    """Return the cost of a million changes in batches of this many records."""
     invocations = MILLION / records
     gigabyte = 1 << 30
     logged = (log_bytes + LOG_EVENT_BYTES) if log_bytes else 0.0
@@ -65,7 +65,7 @@ def cost(memory_mb: int, records: float, billed_ms: float, log_bytes: float) -> 
 def measured_cost(
     result: Result, name: str, batch: str, network: str, memory_mb: int
 ) -> Cost | None:
-    """Return a contestant's cost at a batch and a memory size, None where it was not measured."""
+    """Return a contestant's cost at a batch and a memory size, or None."""
     warm = result.find(batch, network, memory_mb)
     if warm is None or name not in warm.samples_ms:
         return None
@@ -73,17 +73,16 @@ def measured_cost(
 
 
 def records_per_invocation(per_s: float, window_s: float, batch_size: int) -> float:
-    """Return how full batches are at a shard's rate of changes.
+    """Return the records per batch at a shard's rate of changes.
 
-    A batch is sent when it is full or its window has passed; without a window, as often as
-    the shard is looked at.
+    Lambda sends a batch when it is full or its window has passed; without a window, at each poll.
     """
     waited_s = max(window_s, 1 / POLLS_PER_S)
     return min(float(batch_size), max(1.0, per_s * waited_s))
 
 
 def billed_for(records: float, measured: list[tuple[int, float]]) -> float:
-    """Return the time of a batch between two that were measured, by straight lines."""
+    """Return the time of a batch by linear interpolation between measured ones."""
     below = measured[0]
     for at in measured:
         if at[0] >= records:
@@ -106,5 +105,5 @@ def best_memory_mb(result: Result, name: str, network: str) -> int | None:
             for batch in ("10 distinct", "100 distinct", "1 000 distinct")
         ]
         if all(costs):
-            totals[memory_mb] = sum(each.usd for each in costs if each)
+            totals[memory_mb] = sum(total.usd for total in costs if total)
     return min(totals, key=lambda size: totals[size]) if totals else None

@@ -39,7 +39,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def report(result: Result) -> str:
-    """Write everything a run found."""
+    """Write the whole result."""
     parts = [_origin(result)]
     if result.absent:
         parts.append("Not measured here:\n" + "\n".join(_absent(result)))
@@ -58,7 +58,7 @@ def report(result: Result) -> str:
 
 
 def _origin(result: Result) -> str:
-    versions = ", ".join(f"{name} {each}" for name, each in result.versions.items())
+    versions = ", ".join(f"{name} {number}" for name, number in result.versions.items())
     networks = ", ".join(f"{name}: PING {us:.0f} us" for name, us in result.networks.items())
     return (
         f"{result.origin['date']}, `{result.origin['command']}` at {result.origin['commit']} "
@@ -88,7 +88,7 @@ def _groups(result: Result) -> Iterator[tuple[tuple[str, int, str], list[Warm]]]
 
 def warm_table(warms: Sequence[Warm]) -> str:
     """Write median ms, billed ms and the ratio to ours of every contestant at every batch."""
-    names = [each.name for each in CONTESTANTS]
+    names = [contestant.name for contestant in CONTESTANTS]
     present = [name for name in names if any(name in warm.samples_ms for warm in warms)]
     head = ["contestant", *(f"{warm.batch} ({len_of(warm)} rounds)" for warm in warms)]
     rows = [[_named(name, warms), *(_cell(warm, name) for warm in warms)] for name in present]
@@ -123,7 +123,7 @@ def cold_table(result: Result) -> str:
     """Write INIT, its ratio to ours, and INIT with the first invocation of ten records."""
     own = result.cold.get(OWN)
     rows = []
-    for name, samples in sorted(result.cold.items(), key=lambda each: median(each[1]["init_ms"])):
+    for name, samples in sorted(result.cold.items(), key=lambda row: median(row[1]["init_ms"])):
         pairs = zip(samples["init_ms"], samples["first_ms"], strict=True)
         both = summarize([init + first for init, first in pairs])
         ratio = "-"
@@ -136,14 +136,14 @@ def cold_table(result: Result) -> str:
 
 def server_table(result: Result) -> str:
     """Write what a batch costs the server and its other clients."""
-    found = result.server
+    figures = result.server
     rows = []
-    if "script_us_per_key" in found:
-        rows.append(["server time of a fenced key", f"{found['script_us_per_key']:.1f} us"])
-        rows.append(["memory of a fence", f"{found['fence_bytes']:.0f} bytes"])
-    for name, p99 in found.get("other_clients_p99_ms", {}).items():
+    if "script_us_per_key" in figures:
+        rows.append(["server time of a fenced key", f"{figures['script_us_per_key']:.1f} us"])
+        rows.append(["memory of a fence", f"{figures['fence_bytes']:.0f} bytes"])
+    for name, p99 in figures.get("other_clients_p99_ms", {}).items():
         rows.append([f"another client's p99 GET beside: {name}", f"{summarize(p99):.2f} ms"])
-    for name, samples in found.get("six_nodes_ms", {}).items():
+    for name, samples in figures.get("six_nodes_ms", {}).items():
         where = "six nodes" if name == OWN_CLUSTER else "one server beside them"
         rows.append([f"1 000 distinct, loopback, {where}: {name}", f"{summarize(samples):.1f} ms"])
     return table(["what", "median (10th to 90th percentile)"], rows)
@@ -151,16 +151,16 @@ def server_table(result: Result) -> str:
 
 def stages_table(result: Result) -> str:
     """Write the median of each stage of our invocation, by batch."""
-    found = result.server["stages_ms"]
-    stages = dict.fromkeys(stage for each in found.values() for stage in each)
+    by_batch = result.server["stages_ms"]
+    stages = dict.fromkeys(stage for stages_ms in by_batch.values() for stage in stages_ms)
     rows = [
         [
             stage,
-            *(f"{median(each[stage]):.2f}" if stage in each else "-" for each in found.values()),
+            *(f"{median(ms[stage]):.2f}" if stage in ms else "-" for ms in by_batch.values()),
         ]
         for stage in stages
     ]
-    return table(["stage", *found], rows)
+    return table(["stage", *by_batch], rows)
 
 
 def costs(result: Result) -> str:
@@ -174,10 +174,14 @@ def costs(result: Result) -> str:
     rows = []
     for name in names:
         for memory_mb in MEMORIES_MB:
-            found = [measured_cost(result, name, batch, ZONE, memory_mb) for batch in BATCHES]
-            if any(found):
+            by_batch = [measured_cost(result, name, batch, ZONE, memory_mb) for batch in BATCHES]
+            if any(by_batch):
                 rows.append(
-                    [name, str(memory_mb), *("-" if c is None else f"{c.usd:.3f}" for c in found)]
+                    [
+                        name,
+                        str(memory_mb),
+                        *("-" if c is None else f"{c.usd:.3f}" for c in by_batch),
+                    ]
                 )
     by_memory = table(["contestant", "MB", *BATCHES], rows)
     best = best_memory_mb(result, OWN_JSON, ZONE)
@@ -202,11 +206,11 @@ def costs(result: Result) -> str:
 
 def parts_row(result: Result, batch: str, memory_mb: int) -> list[str] | None:
     """Write the parts of our cost at one batch."""
-    found = measured_cost(result, OWN_JSON, batch, ZONE, memory_mb)
-    if found is None:
+    total = measured_cost(result, OWN_JSON, batch, ZONE, memory_mb)
+    if total is None:
         return None
-    each = (found.time_usd, found.requests_usd, found.metrics_usd, found.platform_usd)
-    return [batch, *(f"{usd:.4f}" for usd in each)]
+    parts = (total.time_usd, total.requests_usd, total.metrics_usd, total.platform_usd)
+    return [batch, *(f"{usd:.4f}" for usd in parts)]
 
 
 def by_window(result: Result, memory_mb: int) -> str:
@@ -224,14 +228,14 @@ def by_window(result: Result, memory_mb: int) -> str:
         for window_s in windows_s:
             records = records_per_invocation(per_s, window_s, 1_000)
             log_bytes = result.log_bytes.get(OWN_JSON, 0.0)
-            found: Cost = cost(memory_mb, records, billed_for(records, measured), log_bytes)
-            cells.append(f"{found.usd:.3f} ({records:g})")
+            total: Cost = cost(memory_mb, records, billed_for(records, measured), log_bytes)
+            cells.append(f"{total.usd:.3f} ({records:g})")
         rows.append([f"{per_s:g}/s", *cells])
-    return table(["changes", *(f"window {each} s" for each in windows_s)], rows)
+    return table(["changes", *(f"window {window_s} s" for window_s in windows_s)], rows)
 
 
 def is_fastest(warm: Warm) -> bool:
-    """Whether nobody who does the whole job is faster than we are."""
+    """Whether no other contestant that does the whole job is faster than ours."""
     ours = median(warm.samples_ms[OWN])
     return all(
         ours <= median(samples)

@@ -1,4 +1,4 @@
-"""The function's bundle: what is in it, that it is the same each time, and that it runs."""
+"""The function's bundle: its content is right, the same at each build, and runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/deploy.md, operations.md and reading.md are held to the template, the tools, the code."""
+"""docs/deploy.md, operations.md and reading.md agree with the template, the tools and the code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shell_lines() -> list[str]:
 
 
 def words(line: str) -> list[str]:
-    """A line's words as a shell would pass them, its own substitutions made by examples."""
+    """Split a line into words as a shell does, with examples for its substitutions."""
     line = line.replace("$(output MappingId)", "UUID")
     line = re.sub(r"\$\(output \w+\)", "players", line)
     line = re.sub(r"\$\(date [^)]*\)", "2026-01-01T00:00:00Z", line)

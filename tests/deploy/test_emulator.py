@@ -1,8 +1,8 @@
-"""The bundle under AWS's Runtime Interface Emulator, against a server with TLS and an ACL.
+"""Runs the bundle under AWS's Runtime Interface Emulator, on a server with TLS and an ACL.
 
-As in Lambda: the function's folder holds the bundle and nothing else, the runtime's folder AWS's
-client, the settings are the template's. No server here knows IAM: a user that takes any password
-stands for it, with the template's access string.
+As in Lambda, the function's folder holds only the bundle, the runtime's folder holds AWS's client,
+and the settings are the template's. No server here knows IAM, so the template's user accepts any
+password.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ EVENTS = ("sam_generate_event", "every_type")
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """The function under the emulator, and the server that it writes to."""
+    """The function under the emulator, and a client of the server that it writes to."""
 
     url: str
     output: Path
     client: redis.Redis
 
     def invoke(self, payload: bytes) -> Any:
-        """Give it an event and return what it answers."""
+        """Send an event and return the answer."""
         with urllib.request.urlopen(self.url, payload, timeout=GIVES_UP_S) as answer:
             return json.load(answer)
 
     def printed(self) -> list[dict[str, Any]]:
-        """The JSON lines that it wrote so far."""
+        """Return the JSON lines that the function has printed."""
         lines = self.output.read_text(errors="replace").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -65,7 +65,7 @@ def function(
     authority: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Function]:
-    """The bundle's handler, run as Lambda runs it, writing to each real server in turn."""
+    """Run the bundle's handler as Lambda does, writing to each real server in turn."""
     folder = tmp_path_factory.mktemp("lambda")
     task, runtime = folder / "task", folder / "runtime"
     bundle.build(task)
@@ -107,7 +107,7 @@ def emulated(
     port, output = free_port(), folder / "output"
     addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
     addresses += ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
-    # -S: no site-packages, as in Lambda nothing is there that is not in one of the two folders.
+    # -S: no site-packages, because Lambda has nothing but these two folders.
     command = [sys.executable, "-S", "-m", "awslambdaric", handler]
     with output.open("wb") as file:
         process = subprocess.Popen(

@@ -1,7 +1,7 @@
-"""template.yaml, translated as CloudFormation gets it, for every combination of its ways in.
+"""template.yaml as CloudFormation gets it, for every combination of its parameters' choices.
 
-cfn-lint and `sam validate` look past a wrong property of an event; the translator does not, and
-what it makes is asserted on here, property for property.
+cfn-lint and `sam validate` accept a wrong property of an event. The translator does not, so these
+tests assert on its output, property by property.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The template's cache users on real servers, and its function that looks at one key."""
+"""The template's cache users on real servers, and its function that reads one key."""
 
 from __future__ import annotations
 

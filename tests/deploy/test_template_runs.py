@@ -1,4 +1,4 @@
-"""The mapping's numbers in template.yaml: what the simulated runs beside them really give."""
+"""The mapping's numbers in template.yaml, compared with simulated runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POISON = 500
 
 @dataclass(slots=True)
 class Run:
-    """What a run came to."""
+    """The result of a run."""
 
     objects: int = 0
     invocations_while_away: int = 0
@@ -35,7 +35,7 @@ class Run:
 def run(
     template: Any, *, away_s: int = 0, poison: int = -1, backoff_max_ms: int, attempts: int = 0
 ) -> Run:
-    """Give the template's mapping records, with the cache away for a while or one poisoned."""
+    """Run the template's mapping with an unreachable cache, or with one poisoned record."""
     default = {name: body["Default"] for name, body in template["Parameters"].items()}
     settings = MappingSettings(
         batch_size=default["BatchSize"],

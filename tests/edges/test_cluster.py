@@ -465,7 +465,7 @@ async def test_a_failover_by_hand_loses_nothing(
 
     replica.ask("FAILOVER")
     async with asyncio.timeout(20):
-        while replica.says("replication")["role"] != "master" or version < 3:
+        while replica.info("replication")["role"] != "master" or version < 3:
             version += 1
             await write.until_written(*records(version))
 

@@ -1,28 +1,25 @@
-"""Does it bite? Put one bug at a time into a copy of the package; the simulator must see it.
+"""Put one bug at a time into a copy of the package and see its check report it.
 
-Run by `make bugs`. The unit tests have no part in it: a bug is caught by random seeds, by
-seeds whose server runs the scripts' own text in Lua, by the small scope, or by a suite on real
-servers, as its row says, within 2 000 seeds. A bug whose
-text is no longer in the source fails loudly, and so does one that its check lets live. The copy
-without any bug must pass every check first. docs/guarantees.md shows the table.
+Run by `make bugs`, in as many copies as there are cores. Unit tests take no part: a bug's row says
+whether random seeds catch it, seeds whose server runs the scripts' text in Lua, the small scope,
+or a suite on real servers. Seeds stop after 2,000. A bug whose text is no longer in the source
+ends the run, and so does a check that fails without any bug. docs/guarantees.md shows the table.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from tests.support.patches import Patch, PatchLost, applied, copy, run
+from tests.support.patches import Patch, PatchLost, applied, in_copies, jobs_and_words, run
 
 SEEDS = 2_000
 
 Area: TypeAlias = Literal["order", "loss", "deadline", "connection", "tools"]
 
-# A check is "seeds", "lua", "scope", or the suite of real servers that sees the bug.
+# A check is "seeds", "lua", "scope", or a suite on real servers.
 SEEDS_CHECK = "seeds"
 LUA_CHECK = "lua"
 SCOPE_CHECK = "scope"
@@ -30,7 +27,7 @@ SCOPE_CHECK = "scope"
 
 @dataclass(frozen=True)
 class Bug:
-    """One bug: what is wrong, where, and who sees it."""
+    """One bug: what is wrong, the patches that put it in, the check that must report it."""
 
     area: Area
     wrong: str
@@ -49,7 +46,7 @@ def bug(
     *,
     combination: bool = False,
 ) -> Bug:
-    """A bug of one patch."""
+    """Return a bug of one patch."""
     return Bug(area, wrong, (Patch(file, old, new),), check, combination)
 
 
@@ -403,54 +400,62 @@ BUGS = (
 )
 
 
-def look(folder: Path, name: str) -> tuple[bool, str]:
-    """Run one check against the copy in a folder: whether it passed, else what it saw."""
-    if name == SEEDS_CHECK:
-        arguments = ["asyncsync", "simulate", "--seeds", str(SEEDS), "--violations", "1"]
-    elif name == LUA_CHECK:
-        done = run(folder, "tests/support/lua_server.py", str(SEEDS))
-        return _seen(done)
-    elif name == SCOPE_CHECK:
-        arguments = ["asyncsync", "simulate", "--scope", "3", "--violations", "1"]
+def run_check(folder: Path, check: str) -> tuple[bool, str]:
+    """Run one check on a copy; return whether it passed, else the first thing it reported."""
+    if check == SEEDS_CHECK:
+        command = ["-m", "asyncsync", "simulate", "--seeds", str(SEEDS), "--jobs", "1"]
+        command += ["--violations", "1"]
+    elif check == LUA_CHECK:
+        command = ["tests/support/lua_server.py", str(SEEDS)]
+    elif check == SCOPE_CHECK:
+        command = ["-m", "asyncsync", "simulate", "--scope", "3", "--violations", "1"]
     else:
-        arguments = ["pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{name}"]
-    return _seen(run(folder, "-m", *arguments))
+        command = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{check}"]
+    process = run(folder, *command)
+    lines = process.stdout.decode().splitlines()
+    # Any other end is no proof: the bug may only have stopped the program.
+    reports = [line for line in lines if line.startswith(("VIOLATION", "FAILED"))]
+    report = reports[0].removeprefix("VIOLATION").strip() if reports else ""
+    return process.returncode == 0, report
 
 
-def _seen(done: subprocess.CompletedProcess[bytes]) -> tuple[bool, str]:
-    lines = done.stdout.decode().splitlines()
-    # An end of another kind is no proof: the bug may only have stopped the program.
-    seen = [line for line in lines if line.startswith(("VIOLATION", "FAILED"))]
-    return done.returncode == 0, seen[0].removeprefix("VIOLATION").strip() if seen else ""
+def timed_check(folder: Path, check: str) -> tuple[bool, float]:
+    """Whether a check passes without a bug, and how many seconds that took."""
+    began_s = time.monotonic()
+    passes, _ = run_check(folder, check)
+    return passes, time.monotonic() - began_s
+
+
+def try_bug(folder: Path, bug: Bug) -> tuple[str, float]:
+    """What a bug's check reports, if anything, and after how many seconds. Raises PatchLost."""
+    began_s = time.monotonic()
+    with applied(folder, bug.patches):
+        _, report = run_check(folder, bug.check)
+    return report, time.monotonic() - began_s
 
 
 def main() -> int:
-    """Try every bug, or those whose words are given; 1 where one lives."""
-    words = " ".join(sys.argv[1:])
-    chosen = [each for each in BUGS if words in f"{each.area} {each.wrong}"]
-    lived = []
-    with copy() as folder:
-        for name in sorted({each.check for each in chosen}):
-            began_s = time.monotonic()
-            if not look(folder, name)[0]:
-                print(f"the check {name!r} fails without any bug")
-                return 1
-            print(f"the check {name!r} passes without a bug, {time.monotonic() - began_s:.0f} s")
-        for at, each in enumerate(chosen, 1):
-            began_s = time.monotonic()
-            try:
-                with applied(folder, each.patches):
-                    _, seen = look(folder, each.check)
-            except PatchLost as exc:
-                print(f"{exc}, which stands for: {each.wrong}")
-                return 1
-            seconds = time.monotonic() - began_s
-            verdict = "caught" if seen else "LIVED "
-            print(f"{at:3}/{len(chosen)} {verdict} {seconds:5.1f} s  {each.area}: {each.wrong}")
-            print(f"{'':26}by {each.check}: {seen[:150]}", flush=True)
-            if not seen:
-                lived.append(each.wrong)
-    print(f"{len(chosen) - len(lived)} of {len(chosen)} caught")
+    """Try every bug, or those that the given words choose; 1 where one lives."""
+    jobs, words = jobs_and_words("Put in one bug at a time and see its check report it.")
+    bugs = [bug for bug in BUGS if words in f"{bug.area} {bug.wrong}"]
+    checks = sorted({bug.check for bug in bugs})
+    for check, (passes, seconds) in zip(checks, in_copies(jobs, checks, timed_check), strict=True):
+        if not passes:
+            print(f"the check {check!r} fails without any bug")
+            return 1
+        print(f"the check {check!r} passes without a bug, {seconds:.0f} s", flush=True)
+    lived = 0
+    answers = in_copies(jobs, bugs, try_bug)
+    try:
+        for at, (bug, (report, seconds)) in enumerate(zip(bugs, answers, strict=True), 1):
+            verdict = "caught" if report else "LIVED "
+            print(f"{at:3}/{len(bugs)} {verdict} {seconds:5.1f} s  {bug.area}: {bug.wrong}")
+            print(f"{'':26}by {bug.check}: {report[:150]}", flush=True)
+            lived += not report
+    except PatchLost as exc:
+        print(exc)
+        return 1
+    print(f"{len(bugs) - lived} of {len(bugs)} caught")
     return 1 if lived else 0
 
 

@@ -1,9 +1,9 @@
 """Kill a cluster's primaries, replay from the last checkpoint, compare with the table.
 
 Run by `make failover`; CI runs it small. Each kill is a SIGKILL in the middle of a batch. Before
-every second one the replica's link is cut, so that the failover surely loses acknowledged
-writes: what Redis loses nobody can keep, and a replay from the last checkpoint mends it. A
-checkpoint is noted only where the replicas had acknowledged all that was written before it.
+every second kill the drill cuts the replica's link, so that the failover certainly loses
+acknowledged writes. asyncsync cannot keep what Redis loses; a replay from the last checkpoint
+repairs it. The drill notes a checkpoint only when the replicas have every write before it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SETTINGS = MappingSettings(
 INVOCATION_MS = 10_000
 TIMEOUT_MS = 500
 CHECKPOINT_EVERY = 5  # batches
-BATCHES_UNREPLICATED = 3  # that the replica of every second victim never hears of
+BATCHES_UNREPLICATED = 3  # that the replica of every second victim never receives
 RECOVERS_WITHIN_S = 60.0
 
 Say = Callable[[str], None]
@@ -52,22 +52,22 @@ class Kill:
 
     port: int
     cut: bool  # the replica's link was cut before
-    failed: int  # batches that were answered with a failure
-    redelivered: int  # batches with a record that had been delivered before
-    recover_s: float  # from the kill to the first batch written whole after the last failure
+    failed: int  # batches whose answer was a failure
+    redelivered: int  # batches with a record of an earlier batch
+    recover_s: float  # from the kill to the first whole batch after the last failure
     lost: int  # keys that differed from the table when the stream had drained
     replayed: int  # records after the last checkpoint
     wrong: list[str]  # keys that differ after the replay
 
     @property
     def violations(self) -> list[str]:
-        """Say what must not be."""
-        found = [f"after the replay: {each}" for each in self.wrong]
+        """Return what must not be."""
+        violations = [f"after the replay: {key}" for key in self.wrong]
         if not self.failed:
-            found.append("no batch failed, so the kill was not felt")
+            violations.append("no batch failed, so the kill had no effect")
         if not self.redelivered:
-            found.append("no batch was delivered again")
-        return found
+            violations.append("no batch was delivered again")
+        return violations
 
     def __str__(self) -> str:
         return (
@@ -80,7 +80,7 @@ class Kill:
 
 @dataclass(slots=True)
 class Drill:
-    """A table, its stream, its copy in a cluster, and what is counted."""
+    """A table, its stream, its copy in a cluster, and counts."""
 
     cluster: Cluster
     mirror: Mirror
@@ -92,16 +92,16 @@ class Drill:
     delivered: set[str] = field(default_factory=set)
     failed: int = 0
     redelivered: int = 0
-    recovered_s: float | None = None  # when a batch was written whole after the last that failed
+    recovered_s: float | None = None  # time of the first whole batch after the last failure
 
-    def change(self, number_of: int) -> None:
-        """Write so many changes to the table, and so to its stream."""
-        for at in range(len(self.stream), len(self.stream) + number_of):
+    def change(self, count: int) -> None:
+        """Change the table this often; the stream gets a record each time."""
+        for at in range(len(self.stream), len(self.stream) + count):
             number = self.chance.randrange(self.items)
             removed = self.chance.random() < 0.15
             image = {"Number": {"N": str(number)}, "Change": {"N": str(at)}}
-            made = record(number, FIRST + at, image=image, removed=removed)
-            self.stream.append(shard_record(made))
+            change = record(number, FIRST + at, image=image, removed=removed)
+            self.stream.append(shard_record(change))
             self.table[f"{TABLE}:{number}"] = None if removed else plain_item(image)
 
     def differences(self) -> Findings:
@@ -112,7 +112,7 @@ class Drill:
         )
 
     async def invoke(self, mapping: EventSourceMapping, batch: Batch) -> None:
-        """Deliver one batch and count what came of it."""
+        """Deliver one batch and count its outcome."""
         identifiers = {each.item_identifier for each in batch.records}
         self.redelivered += bool(identifiers & self.delivered)
         self.delivered |= identifiers
@@ -125,18 +125,18 @@ class Drill:
             self.recovered_s = time.monotonic()
 
     async def next_batch(self, mapping: EventSourceMapping) -> Batch | None:
-        """Wait for what the mapping delivers next; None where it has delivered everything."""
+        """Wait for the mapping's next batch; None when it has delivered everything."""
         while not mapping.is_idle:
             due = mapping.due(now_ms())
             if due:
                 return due[0]  # one shard, one lane
             wakes_ms = mapping.wakes_ms(now_ms())
-            assert wakes_ms is not None, "what is not idle has something to come"
+            assert wakes_ms is not None, "a mapping that is not idle wakes again"
             await asyncio.sleep((wakes_ms - now_ms()) / 1_000)
         return None
 
     def mapping_from(self, first: int) -> EventSourceMapping:
-        """Make a mapping that reads the stream from a checkpoint."""
+        """Return a mapping that reads the stream from a checkpoint."""
         mapping = EventSourceMapping(SETTINGS, function="drill", stream_arn=arn())
         mapping.open(SHARD)
         mapping.add(SHARD, self.stream[first:], now_ms())
@@ -148,17 +148,17 @@ class Drill:
             await self.invoke(mapping, batch)
 
     def note_checkpoint(self, mapping: EventSourceMapping) -> None:
-        """Move the checkpoint to the mapping's, where the replicas have all that was written."""
+        """Move the checkpoint to the mapping's if the replicas have every write."""
         reached = mapping.checkpoint(SHARD)
         if reached is not None and all(replicas_have_all(n) for n in self.cluster.holders()):
             self.checkpoint = int(reached) - FIRST + 1
 
     async def before_kill(self, mapping: EventSourceMapping, batches: int) -> Batch:
-        """Deliver so many batches and note checkpoints; return one that was acknowledged."""
+        """Deliver batches and note checkpoints; return an acknowledged batch."""
         acknowledged = None
         for at in range(batches):
             batch = await self.next_batch(mapping)
-            assert batch is not None, "half of the batches are not all of them"
+            assert batch is not None, "only half of the batches are delivered here"
             await self.invoke(mapping, batch)
             if at % CHECKPOINT_EVERY == 0:
                 acknowledged = batch
@@ -167,11 +167,11 @@ class Drill:
         return acknowledged
 
     async def kill(self, mapping: EventSourceMapping, victim: ClusterNode, *, cut: bool) -> float:
-        """Kill a primary in the middle of a batch; say when."""
+        """Kill a primary in the middle of a batch; return the time."""
         replicas = self.cluster.replicas_of(victim) if cut else []
         if cut:
             for replica in replicas:
-                replica.client.config_set("masterauth", "wrong")  # or it is back at once
+                replica.client.config_set("masterauth", "wrong")  # else it reconnects at once
             victim.client.client_kill_filter(_type="replica")
             for _ in range(BATCHES_UNREPLICATED):
                 batch = await self.next_batch(mapping)
@@ -181,7 +181,7 @@ class Drill:
         assert batch is not None, "half of the batches are left"
         async with asyncio.TaskGroup() as group:
             group.create_task(self.invoke(mapping, batch))
-            await asyncio.sleep(self.chance.uniform(0, 0.01))  # anywhere in it
+            await asyncio.sleep(self.chance.uniform(0, 0.01))  # anywhere in the batch
             victim.kill()
         killed_s = time.monotonic()
         for replica in replicas:
@@ -189,7 +189,7 @@ class Drill:
         return killed_s
 
     async def run(self, records: int, *, cut: bool) -> Kill:
-        """Deliver so many changes with a kill halfway, replay, compare."""
+        """Deliver changes with a kill halfway, replay, compare."""
         begins = len(self.stream)
         self.change(records)
         mapping = self.mapping_from(begins)
@@ -200,7 +200,7 @@ class Drill:
         mapping.deliver_again(acknowledged)
         async with asyncio.timeout(RECOVERS_WITHIN_S):
             await self.drain(mapping)
-        assert self.recovered_s is not None, "what has drained ended with a batch written whole"
+        assert self.recovered_s is not None, "a drained stream ends with a whole batch"
         recover_s = max(0.0, self.recovered_s - killed_s)
         failed_count, redelivered = self.failed, self.redelivered
 
@@ -215,47 +215,47 @@ class Drill:
 
 
 def replicas_have_all(primary: ClusterNode) -> bool:
-    """Whether a replica has all that a primary has written: it has what was written last."""
+    """Whether a replica has every write of a primary: it acknowledges one more."""
     ranges = [
         (first, last)
-        for first, last, holder, *_ in primary.ask("SLOTS")
-        if holder[1] == primary.port
+        for first, last, owner, *_ in primary.ask("SLOTS")
+        if owner[1] == primary.port
     ]
     names = (b"drill:%d" % at for at in count())
-    held = (n for n in names if any(first <= slot(n) <= last for first, last in ranges))
+    own = (n for n in names if any(first <= slot(n) <= last for first, last in ranges))
     pipeline = primary.client.pipeline(transaction=False)
-    for name in islice(held, 1):
+    for name in islice(own, 1):
         pipeline.set(name, b"")
     pipeline.wait(1, 1_000)
     return bool(pipeline.execute()[-1] >= 1)
 
 
 def now_ms() -> int:
-    """Return the mapping's time."""
+    """Return the time of the mapping's clock."""
     return int(time.monotonic() * 1_000)
 
 
 async def drill(cluster: Cluster, *, records: int, kills: int, seed: int, say: Say) -> list[Kill]:
-    """Run it: so many records, and a kill in each part of them."""
+    """Deliver this many records in as many parts as there are kills, with a kill in each."""
     mirror = Mirror(
         Config(redis_url=cluster.url, redis_cluster=True, timeout_ms=TIMEOUT_MS),
         emit=lambda line: None,
     )
     run = Drill(cluster, mirror, random.Random(seed), items=max(500, records // 5))
-    done = []
+    results = []
     try:
         for at in range(kills):
-            made = await run.run(records // kills, cut=at % 2 == 0)
-            say(f"kill {at + 1} of {kills}: {made}")
-            done.append(made)
+            kill = await run.run(records // kills, cut=at % 2 == 0)
+            say(f"kill {at + 1} of {kills}: {kill}")
+            results.append(kill)
     finally:
         mirror.close()
         await asyncio.sleep(0)
-    return done
+    return results
 
 
 def main() -> int:
-    """Run the drill on a cluster of its own; 1 where anything is not as promised."""
+    """Run the drill on its own cluster; return 1 at a violation."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=10)
@@ -278,9 +278,9 @@ def main() -> int:
                 say=say,
             )
         )
-    violations = [each for kill in kills for each in kill.violations]
+    violations = [violation for kill in kills for violation in kill.violations]
     if not any(kill.lost for kill in kills):
-        violations.append("no failover lost a key, so no replay had anything to mend")
+        violations.append("no failover lost a key, so no replay had anything to repair")
     for violation in violations[:20]:
         say(f"VIOLATION {violation}")
     say("FAIL" if violations else "PASS: Redis equals the table after each replay")

@@ -1,9 +1,9 @@
 """Backfill, audit, repair and redrive a copy while its table changes, by the real command line.
 
 Run by `make drill`; CI runs it small. The table is on moto's server, the copy on a real Redis,
-and the stream is mirrored as `asyncsync run` does it. A writer changes, removes and brings back
-items all the while. What a step works on is left alone by the writer until it was looked at, so
-that what is to be found is known to the key. At the first thing that is not so it ends with 1.
+and the stream is mirrored as `asyncsync run` does it. A writer changes, removes and inserts items
+meanwhile. It does not touch the items that a step works on, so the step knows which keys a command
+must find. The drill ends with 1 at the first broken promise.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:mirror"
 BUCKET = "players-failures"
 PROGRAM = (sys.executable, "-m", "asyncsync")
 
-# One more attempt, and a batch that fails is in the bucket; none fails but those that are to.
+# After one more attempt, a failed batch is discarded. Only batches fail that the drill chooses.
 SETTINGS = MappingSettings(retry_attempts_max=1, report_failures=True, backoff_first_ms=10)
 INVOCATION_S = 30.0
 
 DISCARDED = 3  # batches
-REMOVED_SHARE = 0.3  # of the writer's changes of an item that is there
-MARK = 0  # an item whose change is the writer's last, to see that all before it was mirrored
-WITHIN_S = 1_800.0  # for one command or one wait: it hangs
+REMOVED_SHARE = 0.3  # of the writer's changes of an item that exists
+MARK = 0  # an item that is written last: when it is mirrored, so is all before it
+WITHIN_S = 1_800.0  # after that a command or a wait hangs
 
 _ODD: tuple[dict[str, Any], ...] = (
     {"N": "-0." + "0" * 129 + "1"},
@@ -68,18 +68,18 @@ Say = Callable[[str], None]
 
 
 class NotSo(AsyncsyncError):
-    """Something is not as promised; the message says what."""
+    """A promise is broken; the message says which."""
 
 
-def holds(condition: object, otherwise: str) -> None:
-    """End the drill where a condition does not hold."""
+def require(condition: object, failure: str) -> None:
+    """Raise NotSo with a message unless a condition holds."""
     if not condition:
-        raise NotSo(otherwise)
+        raise NotSo(failure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """How large a drill is."""
+    """The size of a drill."""
 
     items: int
     planted: int
@@ -89,19 +89,19 @@ class Scale:
 
 @dataclass(slots=True)
 class Table:
-    """A table and whoever writes to it; one write at a time, so its stream has their order."""
+    """A table and its writers; one writes at a time, so the stream has their order."""
 
     clients: AwsClients
     chance: random.Random
-    versions: dict[int, int]  # by number, of the items that the writer picks from
+    versions: dict[int, int]  # by number, of the items that the writer may change
     absent: set[int] = field(default_factory=set)
-    left_alone: set[int] = field(default_factory=set)  # by the writer
-    written: int = 0
+    left_alone: set[int] = field(default_factory=set)  # the writer does not touch these
+    writes: int = 0
     is_over: bool = False
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def write(self) -> None:
-        """Change, remove and bring back items until it is over."""
+        """Change, remove and insert items until the run is over."""
         numbers = list(self.versions)
         while not self.is_over:
             number = self.chance.choice(numbers)
@@ -123,20 +123,20 @@ class Table:
         async with self.turn:
             await self.clients.items.put_item(TableName=TABLE, Item=item)
         self.absent.discard(number)
-        self.written += 1
+        self.writes += 1
 
     async def remove(self, number: int) -> None:
         key: Any = {"Number": {"N": str(number)}}
         async with self.turn:
             await self.clients.items.delete_item(TableName=TABLE, Key=key)
         self.absent.add(number)
-        self.written += 1
+        self.writes += 1
 
     async def read(self) -> dict[str, Any]:
-        """Every item by its Redis key, read consistently."""
+        """Read every item consistently; return them by Redis key."""
         return {
-            name_of(int(each["Number"]["N"])): plain_item(each)
-            async for each in scan(self.clients, TABLE)
+            name_of(int(item["Number"]["N"])): plain_item(item)
+            async for item in scan(self.clients, TABLE)
         }
 
 
@@ -146,16 +146,16 @@ def name_of(number: int) -> str:
 
 @dataclass(slots=True)
 class Stream:
-    """The table's stream through the mapping into the handler, which may be made to give up."""
+    """The table's stream, from the mapping to the handler; some batches can be made to fail."""
 
     mapping: EventSourceMapping
     mirror: Mirror
     table: Table
     records: int = 0
     batches: int = 0
-    lag_ms: int = 0  # the most since it was looked at
-    to_give_up: int = 0  # batches
-    given_up: list[Batch] = field(default_factory=list)
+    lag_ms: int = 0  # the largest since it was last set to 0
+    to_discard: int = 0  # batches to fail until they are discarded
+    discarded: list[Batch] = field(default_factory=list)
     _doomed: dict[str, Batch] = field(default_factory=dict)  # by request id
 
     @asynccontextmanager
@@ -172,8 +172,8 @@ class Stream:
         handle = function_of(self.mirror, INVOCATION_S)
 
         async def invoke(batch: Batch) -> Answer:
-            if batch.request_id not in self._doomed and self.to_give_up:
-                self.to_give_up -= 1
+            if batch.request_id not in self._doomed and self.to_discard:
+                self.to_discard -= 1
                 self._doomed[batch.request_id] = batch
                 self.table.left_alone |= numbers_of([batch])
             if batch.request_id in self._doomed:
@@ -184,7 +184,7 @@ class Stream:
 
     def _watch(self, batch: Batch, _answer: Answer, decision: Decision) -> None:
         if decision.kind == "discarded":
-            self.given_up.append(batch)
+            self.discarded.append(batch)
         self.batches += decision.kind == "done"
         self.records += len(decision.acknowledged)
         if decision.acknowledged:
@@ -192,9 +192,9 @@ class Stream:
 
 
 def numbers_of(batches: Iterable[Batch]) -> set[int]:
-    """The items that batches are about."""
+    """Return the numbers of the items that batches change."""
     records = [record for batch in batches for record in json.loads(batch.event)["Records"]]
-    return {int(each["dynamodb"]["Keys"]["Number"]["N"]) for each in records}
+    return {int(record["dynamodb"]["Keys"]["Number"]["N"]) for record in records}
 
 
 @dataclass(slots=True)
@@ -212,63 +212,65 @@ class Drill:
     program: Sequence[str]
     say: Say
 
-    # --- what it works with -------------------------------------------------------------------
+    # --- its means ----------------------------------------------------------------------------
 
     async def command(self, name: str, *arguments: str) -> tuple[list[dict[str, Any]], int]:
-        """Run one command while the writer writes; give what it said, and its exit code."""
-        before = self.table.written
+        """Run one command while the writer writes; return its JSON lines and its exit code."""
+        before = self.table.writes
         words = [*self.program, name, "--table", TABLE, "--json", *arguments]
         words += ["--endpoint-url", self.endpoint, "--redis-url", self.redis_url]
         env = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCSYNC_", "AWS_"))}
         with anyio.fail_after(WITHIN_S):
-            ended = await anyio.run_process(words, check=False, env=env)
-        holds(not ended.stderr, f"{name} said: {ended.stderr.decode()[-500:]}")
-        holds(self.table.written > before, f"nothing was written during the {name}")
-        return [json.loads(line) for line in ended.stdout.splitlines()], ended.returncode
+            process = await anyio.run_process(words, check=False, env=env)
+        stderr = process.stderr.decode()  # progress, but no error
+        is_clean = "asyncsync: " not in stderr and "Traceback" not in stderr
+        require(is_clean, f"{name} wrote to stderr: {stderr[-500:]}")
+        require(self.table.writes > before, f"nothing was written during the {name}")
+        return [json.loads(line) for line in process.stdout.splitlines()], process.returncode
 
     async def audit(self, *arguments: str) -> tuple[dict[str, str], dict[str, Any]]:
-        """Audit; give the findings by key, and what it came to."""
+        """Audit; return the findings by key, and the summary."""
         settle = ("--recheck-after", str(self.scale.settle_s), *arguments)
-        (*found, summary), exit_code = await self.command("audit", *settle)
-        findings = {each["key"]: each["finding"] for each in found}
-        holds(len(findings) == len(found), "a key was found twice")
+        (*lines, summary), exit_code = await self.command("audit", *settle)
+        findings = {line["key"]: line["finding"] for line in lines}
+        require(len(findings) == len(lines), "a key was found twice")
         good = len(findings) == summary["repaired"]
-        holds(exit_code == (0 if good else 1), f"the audit ended with {exit_code}")
-        holds(summary["whole"], "the audit was not of the whole table")
-        holds(
+        require(exit_code == (0 if good else 1), f"the audit ended with {exit_code}")
+        require(summary["whole"], "the audit was not of the whole table")
+        require(
             summary["foreign"] == len(self.foreign),
             f"{summary['foreign']} keys are foreign, {len(self.foreign)} were planted",
         )
         return findings, summary
 
     @contextmanager
-    def told(self) -> Any:
-        """Count what is written and how late the stream is, from here until it is told."""
-        before, began_s = self.table.written, time.monotonic()
+    def reported(self) -> Any:
+        """Print the lines that the block adds, with its writes and the stream's lag."""
+        before, began_s = self.table.writes, time.monotonic()
         self.stream.lag_ms = 0
         lines: list[str] = []
         yield lines
-        written = self.table.written - before
+        writes = self.table.writes - before
         self.say(
-            f"{lines[0]}: in {time.monotonic() - began_s:.1f} s, {written:,} writes meanwhile, "
+            f"{lines[0]}: in {time.monotonic() - began_s:.1f} s, {writes:,} writes meanwhile, "
             f"the stream at most {self.stream.lag_ms / 1_000:.0f} s behind"
         )
         for line in lines[1:]:
             self.say(f"  {line}")
 
     async def caught_up(self) -> None:
-        """Wait until all that was written before now has been mirrored, or given up on."""
+        """Wait until every write before now has been mirrored or discarded."""
         await self.table.put(MARK)
-        wanted = self.table.versions[MARK]
+        version = self.table.versions[MARK]
 
         def is_there() -> bool:
-            held: Any = self.copy.get(name_of(MARK))
-            return held is not None and json.loads(held)["Version"] >= wanted
+            value: Any = self.copy.get(name_of(MARK))
+            return value is not None and json.loads(value)["Version"] >= version
 
         await until(is_there, WITHIN_S)
 
     async def differing(self, numbers: Iterable[int]) -> list[str]:
-        """Name the keys of these items that differ; the writer leaves them alone."""
+        """Return the keys of these items that differ; the writer does not touch them."""
         differ = []
         for number in sorted(numbers):
             key: Any = {"Number": {"N": str(number)}}
@@ -277,61 +279,61 @@ class Drill:
                 differ.append(name_of(number))
         return differ
 
-    # --- what it does -------------------------------------------------------------------------
+    # --- its steps ----------------------------------------------------------------------------
 
     async def backfill(self) -> None:
-        """Fill the copy of what the table held before its stream."""
-        with self.told() as lines:
+        """Fill the copy with the items that are older than the stream."""
+        with self.reported() as lines:
             (counts,), exit_code = await self.command("backfill", "--skip-mapping-check")
-            holds(exit_code == 0, f"the backfill ended with {exit_code}")
-            holds(counts["filled"] > 0, "the backfill filled nothing")
-            holds(counts["present"] > 0, "the stream had brought nothing before its item was read")
+            require(exit_code == 0, f"the backfill ended with {exit_code}")
+            require(counts["filled"] > 0, "the backfill filled nothing")
+            require(counts["present"] > 0, "the stream mirrored no item before the scan")
             lines.append(
                 f"backfill: {counts['read']:,} items read, {counts['filled']:,} filled, "
                 f"{counts['present']:,} there, {counts['repaired']:,} repaired"
             )
 
     async def clean_audit(self) -> None:
-        """See that nothing differs."""
-        with self.told() as lines:
+        """Audit, and require that nothing differs."""
+        with self.reported() as lines:
             findings, summary = await self.audit()
-            holds(not findings, f"an audit that should find nothing found {shown(findings)}")
+            require(not findings, f"a clean copy has findings: {summary_of(findings)}")
             lines.append(
                 f"audit: {summary['same']:,} of {summary['keys']:,} keys the same, no finding; "
                 f"{summary['differed_at_first']:,} differed when first looked at"
             )
 
     async def plant(self) -> dict[str, str]:
-        """Make the copy differ where the writer leaves it alone; give what is to be found."""
-        number_of = self.scale.planted
-        picked = self.chance.sample(sorted(self.table.versions.keys() - {MARK}), 2 * number_of)
+        """Make the copy differ where the writer does not write; return the findings to expect."""
+        count = self.scale.planted
+        picked = self.chance.sample(sorted(self.table.versions.keys() - {MARK}), 2 * count)
         self.table.left_alone |= set(picked)
         await self.caught_up()
-        there = [each for each in picked if each not in self.table.absent][:number_of]
-        holds(len(there) == number_of, "too few of the items are there to plant that many")
+        there = [number for number in picked if number not in self.table.absent][:count]
+        require(len(there) == count, "too few items exist to plant that many differences")
         missing, stale, removed = there[0::3], there[1::3], there[2::3][::2]
         never = [self.scale.items + at for at in range(1, len(there[2::3]) - len(removed) + 1)]
         for number in removed:
             await self.table.remove(number)
         await self.caught_up()
-        self.copy.delete(*[name_of(each) for each in missing])
+        self.copy.delete(*map(name_of, missing))
         for at, number in enumerate(stale):
             self.copy.set(name_of(number), (b"not JSON", b'{"Number":%d}' % number)[at % 2])
         for number in [*removed, *never]:
             self.copy.set(name_of(number), b'{"Number":%d,"Name":"gone"}' % number)
         kinds = {"missing": missing, "stale": stale, "orphan": [*removed, *never]}
-        return {name_of(each): kind for kind, numbers in kinds.items() for each in numbers}
+        return {name_of(number): kind for kind, numbers in kinds.items() for number in numbers}
 
     async def mend(self) -> None:
-        """Plant differences; see that an audit finds them and no other, and repairs them."""
-        with self.told() as lines:
+        """Plant differences; require that an audit finds just them and repairs them."""
+        with self.reported() as lines:
             planted = await self.plant()
             findings, summary = await self.audit("--repair")
-            holds(
+            require(
                 findings == planted,
-                f"the audit did not find just that: {apart(planted, findings)}",
+                f"the audit did not find just that: {mismatch(planted, findings)}",
             )
-            holds(summary["repaired"] == len(planted), f"repaired were {summary['repaired']:,}")
+            require(summary["repaired"] == len(planted), f"{summary['repaired']:,} were repaired")
             lines.append(
                 f"audit --repair: {len(planted):,} differences planted, found to the key and "
                 f"repaired ({summary['missing']:,} missing, {summary['stale']:,} stale, "
@@ -339,26 +341,26 @@ class Drill:
             )
         numbers = [int(name.rpartition(":")[2]) for name in planted]
         differ = await self.differing(numbers)
-        holds(not differ, f"repaired, and yet not the same: {differ[:5]}")
+        require(not differ, f"repaired, and yet not the same: {differ[:5]}")
         self.table.left_alone.clear()
 
     async def redrive(self) -> None:
-        """Let the mapping give up on batches; see that a redrive mends their keys."""
-        with self.told() as lines:
-            self.stream.to_give_up = DISCARDED
-            await until(lambda: len(self.stream.given_up) == DISCARDED, WITHIN_S)
+        """Let the mapping discard batches; require that a redrive repairs their keys."""
+        with self.reported() as lines:
+            self.stream.to_discard = DISCARDED
+            await until(lambda: len(self.stream.discarded) == DISCARDED, WITHIN_S)
             await self.caught_up()
-            numbers = numbers_of(self.stream.given_up)
+            numbers = numbers_of(self.stream.discarded)
             behind = await self.differing(numbers)
-            holds(behind, "no key of the batches that were given up on is behind")
+            require(behind, "no key of the discarded batches is behind")
             await self.put_objects()
             (summary,), exit_code = await self.command("redrive", f"s3://{BUCKET}")
-            holds(exit_code == 0, f"the redrive ended with {exit_code}")
-            holds(summary["redriven"] == DISCARDED, f"redriven were {summary['redriven']}")
+            require(exit_code == 0, f"the redrive ended with {exit_code}")
+            require(summary["redriven"] == DISCARDED, f"redrove {summary['redriven']} batches")
             keys = summary["keys_repaired"] + summary["keys_past"]
-            holds(keys == len(numbers), f"it was of {keys} keys, the batches of {len(numbers)}")
+            require(keys == len(numbers), f"redrove {keys} keys of {len(numbers)}")
             differ = await self.differing(numbers)
-            holds(not differ, f"redriven, and yet not the same: {differ[:5]}")
+            require(not differ, f"redriven, and yet not the same: {differ[:5]}")
             lines.append(
                 f"redrive: {DISCARDED} batches of {len(numbers):,} keys, {len(behind):,} of them "
                 f"behind; {summary['keys_repaired']:,} repaired, {summary['keys_past']:,} past"
@@ -366,37 +368,37 @@ class Drill:
         self.table.left_alone.clear()
 
     async def put_objects(self) -> None:
-        """Put what was given up on into the bucket, one payload as an object, the rest as text."""
+        """Put the discarded batches into the bucket: one payload as JSON, the rest as strings."""
         async with self.table.clients.open("s3") as s3:
             await s3.create_bucket(Bucket=BUCKET)
-            for at, made in enumerate(self.stream.mapping.discarded):
-                held: dict[str, Any] = dict(made)
+            for at, discarded in enumerate(self.stream.mapping.discarded):
+                document: dict[str, Any] = dict(discarded)
                 if at == 0:
-                    held["payload"] = json.loads(made["payload"])
-                key = f"aws/lambda/5c9b7b0e/{made['DDBStreamBatchInfo']['shardId']}/{at}"
-                await s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(held).encode())
+                    document["payload"] = json.loads(discarded["payload"])
+                key = f"aws/lambda/5c9b7b0e/{discarded['DDBStreamBatchInfo']['shardId']}/{at}"
+                await s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(document).encode())
 
     async def at_rest(self) -> None:
-        """Stop the writer; see that the copy is the table, key by key, and the rest untouched."""
+        """Stop the writer; require that the copy equals the table, foreign keys untouched."""
         self.table.is_over = True
         await self.caught_up()
         items = await self.table.read()
         scanned: Any = self.copy.scan_iter(count=1_000)
-        names = [bytes(each).decode() for each in scanned if not bytes(each).endswith(b"!f")]
-        ours = [each for each in names if each not in self.foreign]
+        names = [bytes(name).decode() for name in scanned if not bytes(name).endswith(b"!f")]
+        own = [name for name in names if name not in self.foreign]
         copy: dict[str, Any] = {}
-        for first in range(0, len(ours), 1_000):
-            few = ours[first : first + 1_000]
-            held: Any = self.copy.mget(few)
-            copy |= zip(few, map(decoded, held), strict=True)
+        for first in range(0, len(own), 1_000):
+            chunk = own[first : first + 1_000]
+            values: Any = self.copy.mget(chunk)
+            copy |= zip(chunk, map(decoded, values), strict=True)
         differ = [name for name in items.keys() | copy.keys() if items.get(name) != copy.get(name)]
-        holds(not differ, f"{len(differ):,} keys differ at rest: {differ[:5]}")
-        holds(look(self.copy, self.foreign) == self.foreign, "a foreign key was touched")
+        require(not differ, f"{len(differ):,} keys differ at rest: {differ[:5]}")
+        require(look(self.copy, self.foreign) == self.foreign, "a foreign key was touched")
         discarded = len(self.stream.mapping.discarded)
-        holds(discarded == DISCARDED, f"{discarded} batches were given up on")
+        require(discarded == DISCARDED, f"{discarded} batches were discarded")
         self.say(
             f"at rest: all {len(items):,} items equal the copy, {len(self.foreign)} foreign keys "
-            f"are what they were; {self.table.written:,} writes, {self.stream.batches:,} batches"
+            f"are untouched; {self.table.writes:,} writes, {self.stream.batches:,} batches"
         )
 
 
@@ -407,16 +409,16 @@ def decoded(value: Any) -> Any:
         return value
 
 
-def shown(findings: dict[str, str]) -> str:
-    few = ", ".join(f"{name} {kind}" for name, kind in list(findings.items())[:5])
-    return f"{len(findings):,}: {few}"
+def summary_of(findings: dict[str, str]) -> str:
+    first = ", ".join(f"{name} {kind}" for name, kind in list(findings.items())[:5])
+    return f"{len(findings):,}: {first}"
 
 
-def apart(planted: dict[str, str], findings: dict[str, str]) -> str:
-    """Say how what was found is not what was planted."""
+def mismatch(planted: dict[str, str], findings: dict[str, str]) -> str:
+    """Describe how the findings differ from what was planted."""
     unfound = {name: kind for name, kind in planted.items() if findings.get(name) != kind}
     more = {name: kind for name, kind in findings.items() if planted.get(name) != kind}
-    return f"planted and not found {shown(unfound)}; found and not planted {shown(more)}"
+    return f"planted and not found {summary_of(unfound)}; found and not planted {summary_of(more)}"
 
 
 @asynccontextmanager
@@ -441,43 +443,42 @@ async def staged(
             foreign = plant_foreign(copy, first_free=10 * scale.items)
             mirror = Mirror(Config(redis_url=redis_url, metrics="off"), emit=lambda _: None)
             stream = Stream(mapping, mirror, table)
-            made = Drill(
+            run = Drill(
                 scale, chance, endpoint, redis_url, copy, table, stream, foreign, program, say
             )
             try:
                 async with stream.running(), anyio.create_task_group() as tasks:
                     tasks.start_soon(table.write)
                     await until(lambda: stream.records >= scale.items // 50, WITHIN_S)
-                    yield made
+                    yield run
                     tasks.cancel_scope.cancel()
             finally:
                 mirror.close()
-                await asyncio.sleep(0)  # lets the sockets go
+                await asyncio.sleep(0)  # lets the sockets close
 
 
 async def drill(
     scale: Scale, endpoint: str, redis_url: str, say: Say, program: Sequence[str] = PROGRAM
 ) -> None:
-    """Run all of it.
-
-    Raises NotSo at the first thing that is not as promised.
-    """
+    """Run all steps. Raises NotSo at the first broken promise."""
     with first_error():
-        async with staged(scale, endpoint, redis_url, program, say) as made:
-            await made.backfill()
-            await made.clean_audit()
-            await made.mend()
-            await made.clean_audit()
-            await made.redrive()
-            await made.clean_audit()
-            await made.at_rest()
+        async with staged(scale, endpoint, redis_url, program, say) as run:
+            await run.backfill()
+            await run.clean_audit()
+            await run.mend()
+            await run.clean_audit()
+            await run.redrive()
+            await run.clean_audit()
+            await run.at_rest()
 
 
 def main() -> int:
-    """Run the drill on servers of its own; 1 at the first thing that is not as promised."""
+    """Run the drill on its own servers; return 1 at the first broken promise."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--items", type=int, default=200_000)
-    parser.add_argument("--planted", type=int, help="differences (1 of 200 items, at least 100)")
+    parser.add_argument(
+        "--planted", type=int, help="differences (default: 1 of 200 items, at least 100)"
+    )
     parser.add_argument("--recheck-after", dest="settle", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--binary", choices=binaries(), default=binaries()[0])
@@ -500,7 +501,7 @@ def main() -> int:
     except AsyncsyncError as exc:
         say(f"NOT SO: {exc}")
         return 1
-    say("PASS: what was planted was found, what was found was mended, the copy is the table")
+    say("PASS: the audit found and repaired what was planted; the copy equals the table")
     return 0
 
 

@@ -1,16 +1,24 @@
 """Take one rule at a time out of a copy of the package and see its tests fail.
 
-Run by `make mutants`. A mutant whose text is no longer in the source fails loudly, and so
-does one that every test lets live. The copy without any change must pass first.
+Run by `make mutants`, in as many copies as there are cores. A mutant whose text is no longer in
+the source ends the run, and so does a suite that fails without any mutant. A mutant that its suite
+lets live makes the run fail.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
-from tests.support.patches import Patch, PatchLost, applied, copy, suite_passes
+from tests.support.patches import (
+    Patch,
+    PatchLost,
+    applied,
+    in_copies,
+    jobs_and_words,
+    suite_passes,
+)
 
 RULES = "edges/test_cluster_rules.py"
 FILL = "copy/test_fill.py"
@@ -23,7 +31,7 @@ SLICES, TRAIL = "tools/test_slices.py", "tools/test_cursors.py"
 
 @dataclass(frozen=True)
 class Mutant:
-    """One rule taken out: what it was, where it stood, what stands there instead."""
+    """One rule taken out: `old` becomes `new` in `file`, and `suite` must fail."""
 
     rule: str
     file: str
@@ -873,30 +881,34 @@ MUTANTS = (
 )
 
 
+def try_mutant(folder: Path, mutant: Mutant) -> tuple[bool, float]:
+    """Whether a mutant is caught, and how many seconds that took. Raises PatchLost."""
+    began_s = time.monotonic()
+    with applied(folder, [Patch(mutant.file, mutant.old, mutant.new)]):
+        caught = not suite_passes(folder, mutant.suite)
+    return caught, time.monotonic() - began_s
+
+
 def main() -> int:
-    """Run every mutant, or those whose rule holds the words given; 1 where one lives."""
-    words = " ".join(sys.argv[1:])
-    chosen = [mutant for mutant in MUTANTS if words in mutant.rule]
-    lived = []
-    with copy() as folder:
-        for suite in sorted({mutant.suite for mutant in chosen}):
-            if not suite_passes(folder, suite):
-                print(f"{suite} fails without any mutant")
-                return 1
-        for at, mutant in enumerate(chosen, 1):
-            began_s = time.monotonic()
-            try:
-                with applied(folder, [Patch(mutant.file, mutant.old, mutant.new)]):
-                    caught = not suite_passes(folder, mutant.suite)
-            except PatchLost as exc:
-                print(f"{exc}, which stands for: {mutant.rule}")
-                return 1
-            seconds = time.monotonic() - began_s
+    """Run every mutant, or those whose rule holds the given words; 1 where one lives."""
+    jobs, words = jobs_and_words("Take out one rule at a time and see its tests fail.")
+    mutants = [mutant for mutant in MUTANTS if words in mutant.rule]
+    suites = sorted({mutant.suite for mutant in mutants})
+    for suite, passes in zip(suites, in_copies(jobs, suites, suite_passes), strict=True):
+        if not passes:
+            print(f"{suite} fails without any mutant")
+            return 1
+    lived = 0
+    answers = in_copies(jobs, mutants, try_mutant)
+    try:
+        for at, (mutant, (caught, seconds)) in enumerate(zip(mutants, answers, strict=True), 1):
             verdict = "caught" if caught else "LIVED "
-            print(f"{at:3}/{len(chosen)} {verdict} {seconds:5.1f} s  {mutant.rule}", flush=True)
-            if not caught:
-                lived.append(mutant.rule)
-    print(f"{len(chosen) - len(lived)} of {len(chosen)} caught")
+            print(f"{at:3}/{len(mutants)} {verdict} {seconds:5.1f} s  {mutant.rule}", flush=True)
+            lived += not caught
+    except PatchLost as exc:
+        print(exc)
+        return 1
+    print(f"{len(mutants) - lived} of {len(mutants)} caught")
     return 1 if lived else 0
 
 

@@ -87,7 +87,7 @@ def test_a_function_runs_its_bundle_and_not_the_source_tree() -> None:
 def run(
     contestant: Contestant, network: Network, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> Running:
-    """Start one contestant in this environment's Python, without a bundle of its own."""
+    """Start one contestant in this environment's Python, without its bundle."""
 
     def launch_of(each: Contestant) -> tuple[list[str], dict[str, str], None]:
         client = [sys.executable, "-m", "awslambdaric", each.handler]
@@ -286,7 +286,7 @@ def test_the_readmes_numbers_are_those_of_the_committed_run(published: Result) -
 
     assert with_lines(readme, published) == readme
     assert published.origin["command"] == "make bench-full"
-    assert not published.origin["commit"].endswith("+")  # of a commit as it stands
+    assert not published.origin["commit"].endswith("+")  # of a commit without changes
 
 
 def test_the_tables_are_those_of_the_committed_run(published: Result) -> None:

@@ -1,4 +1,4 @@
-"""What the documents say is true: their blocks run, their tables are the code's."""
+"""The documents are true: their blocks run, their tables agree with the code."""
 
 from __future__ import annotations
 
@@ -28,11 +28,18 @@ from asyncsync.tools.audit.confidence import bound_percent, percent
 from asyncsync.values import to_json
 from tests.programs.bugs import BUGS
 from tests.support.command_line import assert_parses
-from tests.support.package import HOT
+from tests.support.package import FLOORS, HOT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/guarantees.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/guarantees.md",
+    "benchmarks/README.md",
+)
 ADDRESS = "127.0.0.1:6379"
 
 # The README's words for a limit, and the limit.
@@ -85,7 +92,7 @@ def shell_lines() -> Iterator[tuple[str, str]]:
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     languages = {language for name in DOCUMENTS for language, _ in blocks(name)}
 
-    assert languages == {"python", "sh"}
+    assert languages == {"python", "sh", "text"}  # a drawing is text
 
 
 @pytest.fixture
@@ -172,9 +179,12 @@ def test_a_link_leads_to_a_file_that_is_there(name: str) -> None:
     assert not dead
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:asyncsync|tests|\.ci)/[\w./]+)`", README))
-def test_a_path_named_in_a_sentence_is_there(path: str) -> None:
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_path_named_in_a_sentence_is_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:asyncsync|benchmarks|scripts|tests|\.ci)/[\w./]+)`", text)
+
+    assert not [path for path in paths if not (ROOT / path).exists()]
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -215,6 +225,13 @@ def test_the_limits_are_those_of_the_code() -> None:
     documented = {row[0]: int(row[1].replace(" ", "")) for row in rows("Limits")}
 
     assert documented == LIMITS
+
+
+def test_the_architecture_lists_the_floors_in_their_order() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    floors = re.findall(r"^\| (what Lambda runs|`\w+`)", text, re.MULTILINE)
+
+    assert [floor.strip("`") for floor in floors] == list(FLOORS)
 
 
 def test_the_modules_are_listed_in_their_order() -> None:

@@ -1,4 +1,4 @@
-"""Mutants and bugs find their text: a program that patches nothing finds nothing."""
+"""Every mutant and bug finds its text in the source, once."""
 
 from __future__ import annotations
 

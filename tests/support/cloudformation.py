@@ -1,7 +1,7 @@
-"""What CloudFormation makes of a translated template for given parameters, as far as is known.
+"""Resolves a translated template for given parameters, as CloudFormation does.
 
-Conditions are decided and what they leave out is gone; parameters are their values. What only AWS
-knows stays: as a function of CloudFormation's (for cfn-lint), or as an example.
+Conditions and parameters have their values, and resources without their condition are left out.
+A value that only AWS knows stays a CloudFormation function (for cfn-lint), or becomes an example.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PSEUDO = {
     "AWS::StackId": f"arn:aws:cloudformation:{_ACCOUNT}:stack/players/51af3dc0-da77-11e4",
 }
 
-# What AWS gives, where an assertion has to read it; everything else is "${Resource.Attribute}".
+# AWS's values, where an assertion reads them; every other one is "${Resource.Attribute}".
 EXAMPLES = {
     "ServerlessCache": "asyncsync-51af3dc0",
     "ServerlessCache.Endpoint.Address": "a-51af3dc0.serverless.use1.cache.amazonaws.com",
@@ -63,18 +63,18 @@ def tool(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def translate(template: Path) -> subprocess.CompletedProcess[str]:
-    """Print what CloudFormation is given for a template."""
+    """Translate a template into what CloudFormation gets, on standard output."""
     return tool("python", str(ROOT / "tests" / "support" / "translate.py"), str(template))
 
 
 class Resolver:
-    """One template with one set of parameters; `known` keeps no function of CloudFormation's."""
+    """One template with one set of parameters; `known` replaces functions by examples."""
 
     def __init__(
         self, template: Mapping[str, Any], parameters: Mapping[str, str], *, known: bool
     ) -> None:
         declared = template["Parameters"]
-        assert set(parameters) <= set(declared), "a parameter that is not declared"
+        assert set(parameters) <= set(declared), "an undeclared parameter"
         for name, value in parameters.items():
             allowed = declared[name].get("AllowedPattern")
             assert allowed is None or re.search(allowed, value), f"{name}: {value}"
@@ -82,40 +82,40 @@ class Resolver:
         self._values = {n: parameters.get(n, body.get("Default")) for n, body in declared.items()}
         self._template = template
         self._known = known
-        self.conditions = {name: self._holds(name) for name in template["Conditions"]}
-        self._there = {
+        self.conditions = {name: self._is_true(name) for name in template["Conditions"]}
+        self._present = {
             name
             for name, body in template["Resources"].items()
             if "Condition" not in body or self.conditions[body["Condition"]]
         }
 
-    def _holds(self, name: str) -> bool:
-        held = self.value(self._template["Conditions"][name])
-        assert isinstance(held, bool), name
-        return held
+    def _is_true(self, name: str) -> bool:
+        value = self.value(self._template["Conditions"][name])
+        assert isinstance(value, bool), name
+        return value
 
     def broken_rules(self) -> list[str]:
-        """What the template's rules refuse about these parameters."""
-        refused = []
+        """Return what the template's rules say against these parameters."""
+        messages = []
         for rule in self._template["Rules"].values():
             if self.value(rule["RuleCondition"]):
-                refused += [
-                    each["AssertDescription"]
-                    for each in rule["Assertions"]
-                    if not self.value(each["Assert"])
+                messages += [
+                    assertion["AssertDescription"]
+                    for assertion in rule["Assertions"]
+                    if not self.value(assertion["Assert"])
                 ]
-        return refused
+        return messages
 
     def resources(self) -> dict[str, Any]:
-        """The resources that are made, each resolved."""
+        """Return the resources that exist with these parameters, resolved."""
         return {
             name: {key: self.value(part) for key, part in body.items() if key != "Condition"}
             for name, body in self._template["Resources"].items()
-            if name in self._there
+            if name in self._present
         }
 
     def outputs(self) -> dict[str, Any]:
-        """The outputs that are given."""
+        """Return the outputs that exist with these parameters, resolved."""
         return {
             name: self.value(body["Value"])
             for name, body in self._template["Outputs"].items()
@@ -123,14 +123,14 @@ class Resolver:
         }
 
     def template(self) -> dict[str, Any]:
-        """The template that is left, for cfn-lint."""
+        """Return the resolved template, for cfn-lint."""
         return {"AWSTemplateFormatVersion": "2010-09-09", "Resources": self.resources()}
 
     def value(self, node: Any) -> Any:
         """Resolve a part of the template."""
         if isinstance(node, list):
-            resolved = [self.value(each) for each in node]
-            return [each for each in resolved if each is not _NOTHING]
+            members = [self.value(member) for member in node]
+            return [member for member in members if member is not _NOTHING]
         if not isinstance(node, dict):
             return node
         if len(node) == 1:
@@ -139,8 +139,8 @@ class Resolver:
             if (name == "Ref" or name == "Condition" or name.startswith("Fn::")) and function:
                 return function(argument)
             assert not name.startswith("Fn::") or name == "Fn::GetAZs", name
-        pairs = {key: self.value(each) for key, each in node.items()}
-        return {key: each for key, each in pairs.items() if each is not _NOTHING}
+        pairs = {key: self.value(member) for key, member in node.items()}
+        return {key: member for key, member in pairs.items() if member is not _NOTHING}
 
     # --- CloudFormation's functions ------------------------------------------------------------
 
@@ -157,57 +157,57 @@ class Resolver:
         return self._of_resource(".".join(argument), {"Fn::GetAtt": argument})
 
     def _of_resource(self, name: str, function: object) -> Any:
-        assert name.split(".")[0] in self._there, f"{name} is not made with these parameters"
+        assert name.split(".")[0] in self._present, f"{name} does not exist with these parameters"
         return EXAMPLES.get(name, "${" + name + "}") if self._known else function
 
     def _sub(self, argument: Any) -> Any:
         text, names = argument if isinstance(argument, list) else (argument, {})
-        left = False
+        is_partial = False
 
-        def replaced(found: re.Match[str]) -> str:
-            nonlocal left
-            name = found[1]
+        def replacement(match: re.Match[str]) -> str:
+            nonlocal is_partial
+            name = match[1]
             value = self.value(names[name]) if name in names else None
             if value is None:
-                of = {"Fn::GetAtt": name.split(".", 1)} if "." in name else {"Ref": name}
-                value = self.value(of)
+                reference = {"Fn::GetAtt": name.split(".", 1)} if "." in name else {"Ref": name}
+                value = self.value(reference)
             if isinstance(value, str | int):
                 return str(value)
-            left = True
+            is_partial = True
             ((function, inner),) = value.items()
             if function == "Fn::Sub":
                 return str(inner)
             return "${" + (inner if function == "Ref" else ".".join(inner)) + "}"
 
-        made = re.sub(r"\$\{([\w:.]+)\}", replaced, text)
-        return {"Fn::Sub": made} if left else made
+        result = re.sub(r"\$\{([\w:.]+)\}", replacement, text)
+        return {"Fn::Sub": result} if is_partial else result
 
     def _if(self, argument: Sequence[Any]) -> Any:
         condition, then, otherwise = argument
         return self.value(then if self.conditions[condition] else otherwise)
 
     def _condition(self, name: str) -> bool:
-        return self._holds(name)
+        return self._is_true(name)
 
     def _equals(self, argument: Sequence[Any]) -> bool:
-        one, other = (self.value(each) for each in argument)
-        return bool(one == other)
+        left, right = (self.value(part) for part in argument)
+        return bool(left == right)
 
     def _not(self, argument: Sequence[Any]) -> bool:
         return not self.value(argument[0])
 
     def _and(self, argument: Sequence[Any]) -> bool:
-        return all(self.value(each) for each in argument)
+        return all(self.value(part) for part in argument)
 
     def _or(self, argument: Sequence[Any]) -> bool:
-        return any(self.value(each) for each in argument)
+        return any(self.value(part) for part in argument)
 
     def _split(self, argument: Sequence[Any]) -> Any:
         return self.value(argument[1]).split(argument[0])
 
     def _select(self, argument: Sequence[Any]) -> Any:
         values = self.value(argument[1])
-        if isinstance(values, dict):  # zones and addresses, which AWS knows
+        if isinstance(values, dict):  # zones and addresses, which only AWS knows
             return {"Fn::Select": [argument[0], values]}
         return values[int(argument[0])]
 
@@ -215,13 +215,11 @@ class Resolver:
         return {"Fn::Cidr": self.value(argument)}
 
 
-def pair_cover(
-    held: Mapping[str, Mapping[str, bool]],
-) -> Iterator[str]:
-    """Choose cases until every pair of conditions has been seen in every way that there is."""
+def pair_cover(conditions_of: Mapping[str, Mapping[str, bool]]) -> Iterator[str]:
+    """Choose cases until they show every pair of conditions with all values that a case has."""
     pairs = {
         case: set(itertools.combinations(sorted(conditions.items()), 2))
-        for case, conditions in held.items()
+        for case, conditions in conditions_of.items()
     }
     missing = set().union(*pairs.values())
     while missing:

@@ -1,8 +1,8 @@
-"""A cluster that a test starts for itself on loopback: real nodes, killed and started again.
+"""Starts a real cluster on loopback, whose nodes a test can kill, freeze and start again.
 
-It is ready when all of it is: every node says so, every replica is linked, and every node shows
-its replicas to clients. "cluster_state:ok" alone comes earlier, and a primary killed then may
-have nobody to take over.
+The cluster is ready when every node reports that it is, every replica is linked, and every node
+shows all replicas to clients. "cluster_state:ok" alone comes earlier; a primary that is killed
+then may have no replica to take over.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOOK_EVERY_S = 0.02
 
 @dataclass(slots=True)
 class ClusterNode:
-    """One node: where it listens, and its process while it runs."""
+    """One node: its ports, and its process while it runs."""
 
     port: int
     bus_port: int
@@ -43,7 +43,7 @@ class ClusterNode:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def start(self, binary: str) -> None:
-        """Start it, with what it knew of the cluster when it ended.
+        """Start the node with the state that it had when it ended.
 
         Raises ServerError where it does not listen in time.
         """
@@ -56,7 +56,7 @@ class ClusterNode:
             "cluster-enabled": "yes",
             "cluster-port": self.bus_port,
             "cluster-node-timeout": NODE_TIMEOUT_MS,
-            "cluster-replica-validity-factor": 0,  # a replica stands for election however old
+            "cluster-replica-validity-factor": 0,  # a replica may be elected however stale
             "repl-diskless-sync-delay": 0,  # stock: waits 5 s for more replicas
             "repl-ping-replica-period": 1,  # a replica is shown once it has heard something
         }
@@ -64,14 +64,14 @@ class ClusterNode:
         self.process = self.stack.enter_context(running(command, self.port))
 
     def kill(self) -> None:
-        """End it by SIGKILL, stopped or not."""
+        """Kill the node by SIGKILL, stopped or not."""
         self.stack.close()
         self.process = None
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Freeze it by SIGSTOP until the block ends."""
-        assert self.process is not None, "only what runs can be stopped"
+        """Freeze the node by SIGSTOP until the block ends."""
+        assert self.process is not None, "only a running node can be stopped"
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -79,29 +79,29 @@ class ClusterNode:
             self.process.send_signal(signal.SIGCONT)
 
     def ask(self, *words: str | int | bytes) -> Any:
-        """Send a command of CLUSTER and return its reply as it came."""
+        """Send a CLUSTER command and return its raw reply."""
         return self.send("CLUSTER", *words)
 
     def send(self, *words: str | int | bytes) -> Any:
-        """Send a command and return its reply as it came."""
+        """Send a command and return its raw reply."""
         send: Callable[..., Any] = self.client.execute_command
         return send(*words)
 
     @property
     def id(self) -> str:
-        """Return its name among the nodes."""
+        """Return the node's ID."""
         return str(self.ask("MYID").decode())
 
-    def says(self, section: str) -> dict[str, Any]:
+    def info(self, section: str) -> dict[str, Any]:
         """Return a section of INFO."""
-        found: dict[str, Any] = self.client.info(section)
-        return found
+        fields: dict[str, Any] = self.client.info(section)
+        return fields
 
     def is_ready(self, replicas: int, alive: int) -> bool:
-        """Whether it serves, is linked where it is a replica, and shows all that are alive."""
+        """Whether the node serves, is linked if a replica, and shows all living nodes."""
         if b"cluster_state:ok" not in self.ask("INFO"):
             return False
-        replication = self.says("replication")
+        replication = self.info("replication")
         if replication["role"] == "slave" and replication["master_link_status"] != "up":
             return False
         shards = self.ask("SLOTS")
@@ -116,7 +116,7 @@ class ClusterNode:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A running cluster; its nodes may be killed and started again."""
+    """A running cluster."""
 
     binary: str
     nodes: list[ClusterNode]
@@ -124,12 +124,12 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Return the URL of its first node that runs."""
+        """Return the URL of the first running node."""
         return f"redis://127.0.0.1:{self.alive[0].port}"
 
     @property
     def alive(self) -> list[ClusterNode]:
-        """Return the nodes that run."""
+        """Return the running nodes."""
         return [node for node in self.nodes if node.process is not None]
 
     def holder(self, name: bytes) -> ClusterNode:
@@ -137,12 +137,12 @@ class Cluster:
         return self.holder_of(slot(name))
 
     def holder_of(self, number: int) -> ClusterNode:
-        """Return the primary that holds a slot: the one that says so of itself."""
+        """Return the primary that holds a slot, by its own report."""
         for node in self.alive:
             for first, last, primary, *_ in node.ask("SLOTS"):
                 if first <= number <= last and primary[1] == node.port:
                     return node
-        raise ServerError(f"no node of the cluster says that it holds slot {number}")
+        raise ServerError(f"no node of the cluster reports slot {number} as its own")
 
     def holders(self) -> list[ClusterNode]:
         """Return the primaries that hold slots."""
@@ -175,14 +175,14 @@ class Cluster:
         for name in names:
             port = next(p for first, last, p in holders if first <= slot(name) <= last)
             by_port.setdefault(port, []).append(name)
-        found: dict[bytes, bytes | None] = {}
+        values: dict[bytes, bytes | None] = {}
         for node in self.nodes:
-            asked = by_port.get(node.port, [])
+            own = by_port.get(node.port, [])
             pipeline = node.client.pipeline(transaction=False)
-            for name in asked:
+            for name in own:
                 pipeline.get(name)
-            found |= dict(zip(asked, pipeline.execute(), strict=True))
-        return found
+            values |= dict(zip(own, pipeline.execute(), strict=True))
+        return values
 
     def flush(self) -> None:
         """Empty every node."""
@@ -190,7 +190,7 @@ class Cluster:
             node.client.flushall()
 
     def wait_until_ready(self) -> None:
-        """Wait until every running node is ready, with all others in sight.
+        """Wait until every running node is ready and sees all others.
 
         Raises ServerError where that takes too long.
         """
@@ -202,7 +202,7 @@ class Cluster:
         )
 
     def begin_to_move(self, number: int, target: ClusterNode) -> ClusterNode:
-        """Say of a slot that it is on its way to another primary; return the one it is on."""
+        """Mark a slot as moving to another primary; return the primary that holds it."""
         source = self.holder_of(number)
         target.ask("SETSLOT", number, "IMPORTING", source.id)
         source.ask("SETSLOT", number, "MIGRATING", target.id)
@@ -217,39 +217,41 @@ class Cluster:
             node.ask("SETSLOT", number, "NODE", target.id)
 
 
-def wait_until(is_so: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> float:
-    """Look until something is so, a server that does not answer meaning it is not; say how long.
+def wait_until(
+    condition: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S
+) -> float:
+    """Wait until a condition is true; return the seconds that took.
 
-    Raises ServerError where it takes too long.
+    An error of a server counts as false. Raises ServerError where it takes too long.
     """
     began_s = time.monotonic()
-    said: object = "it was not so"
+    reason: object = "it stayed false"
     while time.monotonic() - began_s < within_s:
         try:
-            if is_so():
+            if condition():
                 return time.monotonic() - began_s
         except (RedisError, OSError) as exc:
-            said = exc
+            reason = exc
         time.sleep(LOOK_EVERY_S)
-    raise ServerError(f"waited {within_s:g} s for {what}: {said}")
+    raise ServerError(f"waited {within_s:g} s for {what}: {reason}")
 
 
 @contextmanager
 def redis_cluster(binary: str, nodes: int = 6, replicas: int = 1) -> Iterator[Cluster]:
-    """Run a cluster of so many nodes, with so many replicas to a primary, until the block ends.
+    """Run a cluster with this many nodes, and replicas per primary, until the block ends.
 
     Raises ServerError where it is not ready in time.
     """
     with ExitStack() as stack:
-        made: list[ClusterNode] = []
+        started: list[ClusterNode] = []
         for _ in range(nodes):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asyncsync-"))
             port = free_port()
             node = ClusterNode(port, free_port(), folder, stack.enter_context(_client(port)))
             stack.callback(node.kill)
             node.start(binary)
-            made.append(node)
-        cluster = Cluster(binary, made, nodes // (replicas + 1))
+            started.append(node)
+        cluster = Cluster(binary, started, nodes // (replicas + 1))
         _join(cluster)
         cluster.wait_until_ready()
         yield cluster
@@ -268,7 +270,7 @@ def _client(port: int) -> Iterator[redis.Redis]:
 
 
 def _join(cluster: Cluster) -> None:
-    """Make one cluster of nodes that do not know each other: slots, then replicas."""
+    """Join separate nodes into one cluster: slots, then replicas."""
     nodes, primaries = cluster.nodes, cluster.primaries
     edges = [SLOTS * at // primaries for at in range(primaries + 1)]
     for at, node in enumerate(nodes):

@@ -1,4 +1,4 @@
-"""Lambda's context object, with a real deadline or a fixed one."""
+"""Lambda's context object with a real deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Context:
-    """What the handler uses of Lambda's context; remaining time runs from now on."""
+    """The part of Lambda's context that the handler uses; its time runs from now on."""
 
     aws_request_id = "8f2a"
 

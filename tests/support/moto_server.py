@@ -1,9 +1,9 @@
-"""moto's server, with short cuts for tables of many items; what it answers is the same.
+"""moto's server with short cuts for tables of many items; its answers are the same.
 
-moto looks for each of an attribute value's ten members under every name that it may have, which
-is nine tenths of a scan; it sorts the table again for each page, making both numbers anew at each
-comparison; and it counts the items one by one, at which another's write is an error. Run as
-`python tests/support/moto_server.py`, with the arguments of moto.server.
+moto looks for each of an attribute value's ten members under every possible name, which takes
+nine tenths of a scan. It sorts the table again for each page and parses both numbers at each
+comparison. It counts the items one by one and fails when another request writes meanwhile. Run
+`python tests/support/moto_server.py` with the arguments of moto.server.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from asyncsync.lab.servers import free_port, running
 
 @contextmanager
 def quick_dynamodb() -> Iterator[str]:
-    """Run it in a process of its own until the block ends; gives its endpoint URL."""
+    """Run the server in another process until the block ends; yields its endpoint URL."""
     port = free_port()
     command = [sys.executable, __file__, "-H", "127.0.0.1", "-p", str(port)]
     with running(command, port):
         yield f"http://127.0.0.1:{port}"
 
 
-def cut_short() -> None:
+def patch_moto() -> None:
     """Put the short cuts into moto."""
     from moto.core.serialize import BaseJSONSerializer
     from moto.dynamodb.models.table import Table
@@ -55,5 +55,5 @@ def cut_short() -> None:
 if __name__ == "__main__":
     from moto.server import main
 
-    cut_short()
+    patch_moto()
     main()

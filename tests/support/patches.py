@@ -1,27 +1,34 @@
-"""A copy of the package with a patch in it: a check that sees no bug is worth nothing."""
+"""Patched copies of the package: shows that a check fails where the code is wrong."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
 
 ROOT = Path(__file__).parents[2]
 
 
+SUITE_S_MAX = 180  # several times the slowest suite
+
+
 class PatchLost(Exception):
-    """The text to be patched no longer stands in the source, or stands there twice."""
+    """The source does not hold the patch's old text exactly once."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """What stood where, and what stands there instead."""
+    """Replaces one text of one file of the package."""
 
     file: str
     old: str
@@ -29,15 +36,15 @@ class Patch:
 
 
 def patched(source: str, patch: Patch) -> str:
-    """The source with the patch in it."""
+    """Return the patched source. Raises PatchLost."""
     if source.count(patch.old) != 1:
-        raise PatchLost(f"{patch.file} does not hold once: {patch.old.strip()!r}")
+        raise PatchLost(f"{patch.file} does not hold exactly once: {patch.old.strip()!r}")
     return source.replace(patch.old, patch.new)
 
 
 @contextmanager
 def copy() -> Iterator[Path]:
-    """A copy of package and tests in a folder of its own."""
+    """Yield a temporary folder with a copy of the package and its tests."""
     with tempfile.TemporaryDirectory(prefix="asyncsync-patched-") as name:
         for part in ("asyncsync", "tests", "pyproject.toml"):
             copier = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
@@ -47,7 +54,7 @@ def copy() -> Iterator[Path]:
 
 @contextmanager
 def applied(folder: Path, patches: Sequence[Patch]) -> Iterator[None]:
-    """Patch a copy until the block ends."""
+    """Patch a copy until the block ends. Raises PatchLost."""
     before = {patch.file: (folder / "asyncsync" / patch.file).read_text() for patch in patches}
     try:
         for patch in patches:
@@ -59,13 +66,10 @@ def applied(folder: Path, patches: Sequence[Patch]) -> Iterator[None]:
             (folder / "asyncsync" / file).write_text(source)
 
 
-SUITE_S_MAX = 180  # several times the slowest
-
-
 def run(
     folder: Path, *arguments: str, timeout_s: float | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a Python command with the copy's package to its end.
+    """Run a Python command on a copy's package to its end.
 
     Raises TimeoutExpired.
     """
@@ -77,12 +81,56 @@ def run(
 
 
 def suite_passes(folder: Path, suite: str) -> bool:
-    """Run a test file with the copy's package; whether it passed.
+    """Whether a test file passes on a copy's package.
 
-    A failing test may wait for ever for a connection that it has not closed.
+    A failing test may wait for ever for a connection that it has not closed: that is a failure.
     """
     arguments = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{suite}")
     try:
         return run(folder, *arguments, timeout_s=SUITE_S_MAX).returncode == 0
     except subprocess.TimeoutExpired:
         return False
+
+
+# --- many at once -------------------------------------------------------------------------------
+
+Row = TypeVar("Row")
+Answer = TypeVar("Answer")
+
+
+def jobs_and_words(description: str) -> tuple[int, str]:
+    """Read the command line: how many copies to work on, and words that choose rows."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="copies to work on in parallel (default: the number of cores)",
+    )
+    parser.add_argument("words", nargs="*", help="run only the rows whose name holds these words")
+    arguments = parser.parse_args()
+    return arguments.jobs, " ".join(arguments.words)
+
+
+def in_copies(
+    jobs: int, rows: Sequence[Row], work: Callable[[Path, Row], Answer]
+) -> Iterator[Answer]:
+    """Work on the rows, each in one of so many copies; yield the answers in the rows' order."""
+    with ExitStack() as stack:
+        folders: SimpleQueue[Path] = SimpleQueue()
+        for _ in range(min(jobs, len(rows))):
+            folders.put(stack.enter_context(copy()))
+
+        def work_in_a_copy(row: Row) -> Answer:
+            folder = folders.get()
+            try:
+                return work(folder, row)
+            finally:
+                folders.put(folder)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                yield from pool.map(work_in_a_copy, rows)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise

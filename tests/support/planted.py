@@ -20,9 +20,9 @@ KINDS: dict[str, Callable[[redis.Redis, str], Any]] = {
     "hyperloglog": lambda client, name: client.pfadd(name, "not ours"),
     "geo": lambda client, name: client.geoadd(name, (1.0, 2.0, "not ours")),
 }
-TYPES = {b"string", b"list", b"set", b"zset", b"hash", b"stream"}  # what Redis calls them
+TYPES = {b"string", b"list", b"set", b"zset", b"hash", b"stream"}  # Redis's names of them
 
-# Each stands for an item only in the eye of who looks no further than the prefix.
+# Each looks like an item's name only to a reader who checks nothing but the prefix.
 NAMES = (
     "Players:index:{n}",
     "Players:ada-{n}",
@@ -36,16 +36,16 @@ NAMES = (
     "Players:{n}e1",
 )
 
-# Names that an item could have; the handler writes strings alone, so what holds anything else
-# is not ours.
+# Types under names that an item could have: the handler writes only strings, so anything else is
+# foreign.
 OF_OTHER_TYPES = ("list", "set", "zset", "hash", "stream", "geo")
 
 Foreign = dict[str, tuple[Any, Any]]  # type and content by name
 
 
 def plant_foreign(client: redis.Redis, first_free: int) -> Foreign:
-    """Make some two hundred of them; items are numbered below the first free number."""
-    names = [each.format(n=n) for n in range(100, 120) for each in NAMES]
+    """Plant some two hundred foreign keys; `first_free` is above every item's number."""
+    names = [name.format(n=n) for n in range(100, 120) for name in NAMES]
     for name, make in zip(names, cycle(KINDS.values()), strict=False):
         make(client, name)
     for number, kind in enumerate(OF_OTHER_TYPES, first_free):
@@ -55,7 +55,7 @@ def plant_foreign(client: redis.Redis, first_free: int) -> Foreign:
 
 
 def look(client: redis.Redis, names: list[str] | Foreign) -> Foreign:
-    """What they hold now."""
+    """Return the type and the content of these keys now."""
     return {name: (client.type(name), client.dump(name)) for name in names}
 
 

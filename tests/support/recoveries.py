@@ -11,7 +11,7 @@ HEAD = (
 
 
 class Recoveries:
-    """How long each fault took to recover from, one row per fault."""
+    """How long the recovery from each fault took, one row per fault."""
 
     def __init__(self, rows: list[str]) -> None:
         self._rows = rows

@@ -1,6 +1,6 @@
-"""A state machine's definition, walked here: as much of Amazon's language as the template uses.
+"""Runs a state machine's definition: as much of Amazon States Language as the template uses.
 
-Raises LookupError at what it does not know, so that a definition cannot use more unseen.
+Raises LookupError at anything else, so that the template cannot use more without a test.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# States that one walk may enter: a definition that never ends is found out.
+# States that one run may enter: more means that the definition never ends.
 STATES_MAX = 1_000
 
-# What a Task's resource does, from its parameters to its result; raises what Lambda would say.
+# What a Task calls: takes its parameters, returns its result, raises as Lambda would fail.
 Resource = Callable[[Any], Any]
 
 _KNOWN = {
@@ -39,56 +39,56 @@ class Failed(Exception):
 
 @dataclass
 class Walk:
-    """Runs a definition, with functions in place of what its tasks call."""
+    """Runs a definition with functions instead of the resources that its tasks call."""
 
     resources: Mapping[str, Resource]
-    seen: list[str] = field(default_factory=list)  # each state, as it was entered
+    entered: list[str] = field(default_factory=list)  # states, in order
 
-    def run(self, machine: Any, given: Any, context: Any = None) -> Any:
-        """Walk to the end and return the output. Raises Failed."""
-        name, value = machine["StartAt"], json.loads(json.dumps(given))
+    def run(self, machine: Any, input_: Any, context: Any = None) -> Any:
+        """Run to the end and return the output. Raises Failed."""
+        name, value = machine["StartAt"], json.loads(json.dumps(input_))
         while True:
             state = machine["States"][name]
             unknown = state.keys() - _KNOWN[state["Type"]] - {"Type"}
             if unknown:
                 raise LookupError(f"{name}: {unknown} of {state['Type']}")
-            self.seen.append(name)
-            if len(self.seen) > STATES_MAX:
-                raise LookupError("it goes round and round")
-            value, following = getattr(self, "_" + state["Type"].lower())(state, value, context)
-            if following is None:
+            self.entered.append(name)
+            if len(self.entered) > STATES_MAX:
+                raise LookupError("the definition never ends")
+            value, next_name = getattr(self, "_" + state["Type"].lower())(state, value, context)
+            if next_name is None:
                 return value
-            name = following
+            name = next_name
 
     def _pass(self, state: Any, value: Any, context: Any) -> tuple[Any, str | None]:
         value = _path(state.get("InputPath", "$"), value, context)
         if "Parameters" in state:
-            value = _filled(state["Parameters"], value, context)
+            value = _fill(state["Parameters"], value, context)
         return value, state.get("Next")
 
     def _task(self, state: Any, value: Any, context: Any) -> tuple[Any, str]:
-        given = _filled(state["Parameters"], value, context)
-        result = self._tried(state, given)
+        parameters = _fill(state["Parameters"], value, context)
+        result = self._call(state, parameters)
         if "ResultSelector" in state:
-            result = _filled(state["ResultSelector"], result, context)
+            result = _fill(state["ResultSelector"], result, context)
         if "ResultPath" in state:
             value[state["ResultPath"].removeprefix("$.")] = result
             result = value
         return _path(state.get("OutputPath", "$"), result, context), state["Next"]
 
-    def _tried(self, state: Any, given: Any) -> Any:
-        attempts = sum(each["MaxAttempts"] for each in state.get("Retry", []))
-        for left in range(attempts, -1, -1):
+    def _call(self, state: Any, parameters: Any) -> Any:
+        retries = sum(rule["MaxAttempts"] for rule in state.get("Retry", []))
+        for remaining in range(retries, -1, -1):
             try:
-                return self.resources[state["Resource"].rpartition(":::")[2]](given)
+                return self.resources[state["Resource"].rpartition(":::")[2]](parameters)
             except Exception:
-                if not left:
+                if not remaining:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
     def _choice(self, state: Any, value: Any, context: Any) -> tuple[Any, str]:
         for rule in state["Choices"]:
-            if _holds(rule, value):
+            if _matches(rule, value):
                 return value, rule["Next"]
         return value, state["Default"]
 
@@ -96,9 +96,9 @@ class Walk:
         results = []
         for at, item in enumerate(_path(state["ItemsPath"], value, context)):
             inner = {"Map": {"Item": {"Value": item, "Index": at}}}
-            given = _filled(state["ItemSelector"], value, inner)
-            results.append(self.run(state["ItemProcessor"], given))
-        return _filled(state["ResultSelector"], results, context), state["Next"]
+            item_input = _fill(state["ItemSelector"], value, inner)
+            results.append(self.run(state["ItemProcessor"], item_input))
+        return _fill(state["ResultSelector"], results, context), state["Next"]
 
     def _fail(self, state: Any, value: Any, context: Any) -> tuple[Any, None]:
         cause = _path(state["CausePath"], value, context) if "CausePath" in state else ""
@@ -108,43 +108,45 @@ class Walk:
         return value, None
 
 
-def _holds(rule: Any, value: Any) -> bool:
+def _matches(rule: Any, value: Any) -> bool:
     if "And" in rule:
-        return all(_holds(each, value) for each in rule["And"])
+        return all(_matches(part, value) for part in rule["And"])
     if "Not" in rule:
-        return not _holds(rule["Not"], value)
-    held = _path(rule["Variable"], value, None)
-    ((_, wanted),) = [(k, v) for k, v in rule.items() if re.search("(String|Numeric|Boolean)E", k)]
-    return bool(held == wanted and type(held) is type(wanted))
+        return not _matches(rule["Not"], value)
+    actual = _path(rule["Variable"], value, None)
+    ((_, expected),) = [
+        (k, v) for k, v in rule.items() if re.search("(String|Numeric|Boolean)E", k)
+    ]
+    return bool(actual == expected and type(actual) is type(expected))
 
 
-def _filled(template: Any, value: Any, context: Any) -> Any:
+def _fill(template: Any, value: Any, context: Any) -> Any:
     if isinstance(template, dict):
         return {
             name.removesuffix(".$"): (
-                _evaluated(each, value, context)
+                _evaluate(each, value, context)
                 if name.endswith(".$")
-                else _filled(each, value, context)
+                else _fill(each, value, context)
             )
             for name, each in template.items()
         }
     return template
 
 
-def _evaluated(text: str, value: Any, context: Any) -> Any:
-    """A path, a literal, or one of the intrinsic functions."""
+def _evaluate(text: str, value: Any, context: Any) -> Any:
+    """Evaluate a path, a literal, or an intrinsic function."""
     call = re.fullmatch(r"States\.(\w+)\((.*)\)", text)
     if call is None:
         if re.fullmatch(r"-?\d+", text):
             return int(text)
         return text[1:-1] if text.startswith("'") else _path(text, value, context)
-    arguments = [_evaluated(each, value, context) for each in _split(call[2])]
+    arguments = [_evaluate(each, value, context) for each in _split(call[2])]
     return _INTRINSICS[call[1]](*arguments)
 
 
 _INTRINSICS: Mapping[str, Callable[..., Any]] = {
     "Array": lambda *them: [*them],
-    "ArrayContains": lambda array, wanted: wanted in array,
+    "ArrayContains": lambda array, value: value in array,
     "ArrayRange": lambda first, last, step: [*range(first, last + 1, step)],
     "Format": lambda form, *them: form.replace("{}", "%s") % them,
     "MathAdd": lambda one, other: one + other,
@@ -152,7 +154,7 @@ _INTRINSICS: Mapping[str, Callable[..., Any]] = {
 
 
 def _split(arguments: str) -> list[str]:
-    """At the commas that no parenthesis is around."""
+    """Split at the commas outside of parentheses."""
     parts, depth = [""], 0
     for character in arguments:
         depth += (character == "(") - (character == ")")

@@ -1,4 +1,4 @@
-"""Tables for the tests of the tools: made, loaded, read back."""
+"""Tables for the tests of the tools: create, load, read back."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from asyncsync.lab.compare import from_json, plain_item
 
 Item = dict[str, dict[str, Any]]
 
-# For a test, or a module, of what moto alone has: S3, Lambda, one stream for each table.
+# Marks a test, or a module, that needs what only moto has: S3, Lambda, one stream per table.
 only_moto = pytest.mark.only_moto
 
 
 async def table_names(url: str) -> set[str]:
-    """Name the tables of a DynamoDB."""
+    """Return the names of a DynamoDB's tables."""
     async with open_clients(url, {}) as clients:
         pages = clients.items.get_paginator("list_tables").paginate()
         return {name async for page in pages for name in page["TableNames"]}
 
 
 async def drop_tables(url: str, but: set[str]) -> None:
-    """Remove every table but those."""
+    """Delete every table but these."""
     async with open_clients(url, {}) as clients:
         for name in await table_names(url) - but:
             await clients.items.delete_table(TableName=name)
 
 
 async def make_table(clients: AwsClients, name: str, **keys: str) -> None:
-    """A table without a stream; keys are names with their types, the hash key first."""
+    """Create a table without a stream; keys are names with their types, the hash key first."""
     keys = keys or {"Number": "N"}
     kinds = ("HASH", "RANGE")
     await clients.items.create_table(
         TableName=name,
         KeySchema=[
-            {"AttributeName": each, "KeyType": kind}  # type: ignore[typeddict-item]
-            for each, kind in zip(keys, kinds, strict=False)
+            {"AttributeName": key, "KeyType": kind}  # type: ignore[typeddict-item]
+            for key, kind in zip(keys, kinds, strict=False)
         ],
         AttributeDefinitions=[
-            {"AttributeName": each, "AttributeType": kind}  # type: ignore[typeddict-item]
-            for each, kind in keys.items()
+            {"AttributeName": key, "AttributeType": kind}  # type: ignore[typeddict-item]
+            for key, kind in keys.items()
         ],
         BillingMode="PAY_PER_REQUEST",
     )
 
 
 async def begin_stream(clients: AwsClients, name: str) -> None:
-    """Give a table a stream from now on: what it holds already is not in it."""
+    """Turn a table's stream on; older items are not in it."""
     await clients.items.update_table(
         TableName=name,
         StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
@@ -59,16 +59,16 @@ async def begin_stream(clients: AwsClients, name: str) -> None:
 
 
 async def load(clients: AwsClients, name: str, items: Sequence[Item]) -> None:
-    """Put items, in their order: moto pages a scan rightly only where keys rise."""
+    """Put items in their order: moto pages a scan rightly only where keys rise."""
     for first in range(0, len(items), 25):
         request: Any = {
-            name: [{"PutRequest": {"Item": each}} for each in items[first : first + 25]]
+            name: [{"PutRequest": {"Item": item}} for item in items[first : first + 25]]
         }
         await clients.items.batch_write_item(RequestItems=request)
 
 
 def numbered(count: int, **attributes: Any) -> list[Item]:
-    """Items by rising number."""
+    """Return items with rising numbers."""
     return [
         {"Number": {"N": str(at)}, "Name": {"S": f"item {at}"}, **attributes}
         for at in range(1, count + 1)
@@ -78,20 +78,20 @@ def numbered(count: int, **attributes: Any) -> list[Item]:
 async def differences(
     clients: AwsClients, name: str, copy: Mapping[str, bytes]
 ) -> dict[str, tuple[object, object]]:
-    """Where a copy with the default names differs from its table: (table, copy) by Redis key."""
+    """Compare a copy that has default names with its table; return (table, copy) by Redis key."""
     table = {
-        f"{name}:{each['Number']['N']}": plain_item(each) async for each in scan(clients, name)
+        f"{name}:{item['Number']['N']}": plain_item(item) async for item in scan(clients, name)
     }
-    held = {key: from_json(value) for key, value in copy.items()}
+    values = {key: from_json(value) for key, value in copy.items()}
     return {
-        key: (table.get(key), held.get(key))
-        for key in table.keys() | held.keys()
-        if table.get(key) != held.get(key)
+        key: (table.get(key), values.get(key))
+        for key in table.keys() | values.keys()
+        if table.get(key) != values.get(key)
     }
 
 
 async def until(condition: Any, within_s: float = 30.0) -> None:
-    """Look until something is so."""
+    """Wait until a condition is true."""
     with anyio.fail_after(within_s):
         while True:
             if condition():

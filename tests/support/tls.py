@@ -1,4 +1,4 @@
-"""A private authority, its certificate for localhost, and a server's options with both."""
+"""A private CA with a certificate for localhost, and the server options that use them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def make_authority(folder: Path) -> None:
-    """Let openssl make a CA and a certificate of it for localhost."""
-    # Python 3.13 asks of a certificate what RFC 5280 asks.
+    """Create a CA and its certificate for localhost with openssl."""
+    # Python 3.13 requires of a certificate what RFC 5280 requires.
     (folder / "extensions").write_text(
         "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
     )
@@ -25,7 +25,7 @@ def make_authority(folder: Path) -> None:
 
 
 def tls_options(authority: Path, port: int) -> list[str]:
-    """Return what makes a server listen for TLS beside its plain port."""
+    """Return the options that make a server listen for TLS beside its plain port."""
     options = ["--tls-port", str(port), "--tls-cert-file", str(authority / "s.crt")]
     options += ["--tls-key-file", str(authority / "s.key"), "--tls-auth-clients", "no"]
     return [*options, "--tls-ca-cert-file", str(authority / "ca.crt")]

@@ -1,8 +1,8 @@
-"""Translate template.yaml as CloudFormation would: run by the Python of requirements/template.txt.
+"""Translates template.yaml as CloudFormation would; runs in the environment of the template.
 
     python translate.py TEMPLATE > translated.json
 
-An event property that SAM does not know is an error here, and nowhere else offline.
+Only this reports an event property that SAM does not know, without asking AWS.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-not-foun
 
 
 def main(path: Path) -> None:
-    """Print what CloudFormation is given."""
+    """Print the template that CloudFormation gets."""
     template = yaml_parse(path.read_text())
     for resource in template["Resources"].values():
         if "CodeUri" in resource.get("Properties", {}):
-            # What sam deploy writes there once it has uploaded the bundle.
+            # sam deploy writes this once it has uploaded the bundle.
             resource["Properties"]["CodeUri"] = "s3://bucket/bundle.zip"
     session = boto3.Session(region_name="us-east-1")
     translated = Translator({}, Parser(), None, session).translate(template, {})

@@ -670,8 +670,8 @@ async def test_the_machine_runs_every_segment_until_none_has_work_left(
         each for at, each in enumerate(function.events) if each not in function.events[:at]
     ] == (events)
     assert len(function.events) >= 12  # slices
-    assert walk.seen.count("Again") == walk.seen.count("Slice") - 6
-    assert walk.seen[-1] == "Done"
+    assert walk.entered.count("Again") == walk.entered.count("Slice") - 6
+    assert walk.entered[-1] == "Done"
     assert real_client.dbsize() == ITEMS
     assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
 
