@@ -24,7 +24,7 @@ from asyncsync.values import (
     to_json,
     transformed,
 )
-from tests.support.numbers import BASE64, LEGAL_NUMBERS, SMALL_NUMBERS
+from tests.support.scalars import BASE64, LEGAL_NUMBERS, SMALL_NUMBERS
 
 # --- every legal value --------------------------------------------------------------------------
 
