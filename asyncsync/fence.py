@@ -1,8 +1,8 @@
 """The fence beside each value: its content and its name, written and read in this one place.
 
-    content = version + rank + nonce       decimal digits only, so that byte order is version order
-    version = "1", the stream's label (13 digits of epoch milliseconds), the count of the sequence
-              number's digits (2 digits), the sequence number
+    content = version + rank + nonce   decimal digits only, so that byte order is version order
+    version = "1", the stream's label (13 digits of epoch milliseconds), the count of the
+              sequence number's digits (2 digits), the sequence number
     rank    = one digit for who wrote it; part of the comparison
     nonce   = digits that make a repair's fence unique; empty after a record
 
@@ -57,7 +57,7 @@ class Fence(Struct, frozen=True):
 
 
 def version(label_ms: int, sequence_number: SequenceNumber) -> bytes:
-    """Write a record's version; byte order is version order, of streams and of records.
+    """Write a record's version: byte order is the order of streams, then of records.
 
     Digits only: Lua's < follows the server's locale, and digits sort alike in all of them.
     """
@@ -75,7 +75,7 @@ NO_VERSION = version(0, SequenceNumber(0))
 
 
 def write_fence(version: bytes, rank: bytes, nonce: int) -> bytes:
-    """Write a fence that is unique; a record's own is its version and rank alone."""
+    """Write a repair's fence; a record's is its version and rank alone."""
     return b"%b%b%0*d" % (version, rank, NONCE_DIGITS, nonce)
 
 

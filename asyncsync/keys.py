@@ -1,8 +1,8 @@
-"""Stage 3, names: an item's key to its Redis key and its fence's name, and back.
+"""Stage 3, names: an item's key to its Redis key and its fence's name.
 
 Two items never share a name (injective), and no name is ever a fence's. In a value, the
 characters % : { } ! are percent-encoded and nothing else, so names stay readable and a
-separator in the template can never be taken for part of a value.
+separator in the template can never be taken for part of a value. copy/names.py reads them back.
 """
 
 from __future__ import annotations
@@ -31,21 +31,18 @@ _HASHED_SUFFIX = rb"![0-9a-f]{64}$"
 _HASHED_SUFFIX_BYTES = 65
 
 _RESERVED = re.compile(r"[%:{}!]")
-_ESCAPES = {ord(c): f"%{ord(c):02X}" for c in "%:{}!"}
-_UNESCAPES = {escape: chr(code) for code, escape in _ESCAPES.items()}
-_ESCAPE = "|".join(_UNESCAPES)
-_VALUE = rf"((?:[^%:{{}}!]|{_ESCAPE})+)"
+ESCAPES = {ord(c): f"%{ord(c):02X}" for c in "%:{}!"}
 
 # What keeps two neighbours apart: a character no value holds. A lone % does not, because the
 # value after it may begin like an escape: x + "25%" and "x%" + 25 would both be x%25%25.
 _SEPARATOR = r"[:{}]|%[^237]"
 
-# The parts of a template; a brace that matches none of the first three is an error.
-_TOKEN = r"(?P<brace>\{\{|\}\})|\{(?P<name>[^}]*)\}|(?P<literal>[^{}]+)|[{}]"
+# The parts of a template; a brace that is part of neither of the first two is an error.
+_TOKEN = r"(?P<literal>(?:[^{}]|\{\{|\}\})+)|\{(?P<name>[^}]*)\}|[{}]"
 
 
 class Placeholder(Struct, frozen=True):
-    """A part of a template that stands for @table, @key or one key attribute."""
+    """A part of a template that becomes the table's name, the whole key or one key attribute."""
 
     name: str
 
@@ -61,18 +58,16 @@ def parse_template(text: str) -> Template:
     """
     parts: list[str | Placeholder] = []
     for token in re.finditer(_TOKEN, text):
-        if token.lastgroup == "brace":
-            parts.append(token[0][0])
+        if token.lastgroup == "literal":
+            parts.append(token[0].replace("{{", "{").replace("}}", "}"))
         elif token.lastgroup == "name":
             parts.append(_placeholder(text, token["name"]))
-        elif token.lastgroup == "literal":
-            parts.append(token[0])
         elif token[0] == "{":
             raise _template_error(text, "a { is not closed; write {{ for a literal one")
         else:
             raise _template_error(text, "a } has no {; write }} for a literal one")
     _refuse_ambiguous(text, parts)
-    return _joined(parts)
+    return tuple(parts)
 
 
 def _placeholder(text: str, name: str) -> Placeholder:
@@ -93,8 +88,8 @@ def _refuse_ambiguous(text: str, parts: list[str | Placeholder]) -> None:
         if not re.search(_SEPARATOR, between):
             raise _template_error(
                 text,
-                "between two key attributes stands no literal with one of : { } "
-                "(or a % that cannot begin an escape), so two items could share a name",
+                "two key attributes need a literal between them with one of : { } "
+                "(or a % that cannot begin an escape), else two items could share a name",
             )
 
 
@@ -130,7 +125,7 @@ def bind(template: Template, table: str, names: tuple[str, ...]) -> Template:
 
 
 def _joined(parts: list[str | Placeholder]) -> Template:
-    """Join neighbouring literals: a name is written once per item."""
+    """Join neighbouring literals: every item's name is put together from the parts."""
     joined: list[str | Placeholder] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
@@ -152,34 +147,7 @@ def escape(value: str) -> str:
     """Percent-encode the five characters that names reserve."""
     if value.isalnum() or not _RESERVED.search(value):
         return value
-    return value.translate(_ESCAPES)
-
-
-def parse_name(bound: Template, name: bytes) -> dict[str, str] | None:
-    """Read the values of the key attributes from a name; None where it is no item's.
-
-    A hashed name cannot be read back.
-    """
-    try:
-        match = _pattern(bound).fullmatch(name.decode())
-    except UnicodeDecodeError:
-        return None
-    if match is None or redis_names(name)[0] != name:
-        return None
-    values: dict[str, str] = {}
-    placeholders = [part for part in bound if isinstance(part, Placeholder)]
-    for part, escaped in zip(placeholders, match.groups(), strict=True):
-        value = re.sub(_ESCAPE, lambda escape: _UNESCAPES[escape[0]], escaped)
-        if values.setdefault(part.name, value) != value:
-            return None
-    return values
-
-
-@lru_cache(maxsize=64)
-def _pattern(bound: Template) -> re.Pattern[str]:
-    return re.compile(
-        "".join(re.escape(part) if isinstance(part, str) else _VALUE for part in bound), re.DOTALL
-    )
+    return value.translate(ESCAPES)
 
 
 def from_function(function: KeyFunction, key: Key) -> bytes:

@@ -32,7 +32,7 @@ from asyncsync.model import APPLIED, FENCED, STANDS, Call, Outcome, Written
 
 with open(join(dirname(__file__), "fence.lua"), "rb") as _file:
     SCRIPT = _file.read()
-_SCRIPT_DIGEST = b"4d4f4f66d4bcd3fa387964d458d5bb772d22291d"  # a test has the right one
+_SCRIPT_DIGEST = b"f1026499b03a671c9afcc8e41d5a3d5c1a11e576"  # a test has the right one
 
 FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 

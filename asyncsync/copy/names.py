@@ -14,6 +14,7 @@ from binascii import Error as BinasciiError
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 from msgspec import Raw
@@ -22,10 +23,11 @@ from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.fence import FENCE_SUFFIX
 from asyncsync.keys import (
+    ESCAPES,
+    Placeholder,
     Template,
     bind,
     from_function,
-    parse_name,
     parse_template,
     redis_names,
     render,
@@ -39,6 +41,11 @@ _DIGITS_MAX, _EXPONENT_MIN, _EXPONENT_MAX = 38, -130, 125
 
 # A number as DynamoDB writes it: no exponent and no unneeded zero.
 _NUMBER = re.compile(r"-?(?:[1-9][0-9]*|0(?=\.))(?:\.[0-9]*[1-9])?|0")
+
+# Escapes in names and the characters they stand for; a value is escapes and harmless characters.
+_UNESCAPES = {escape: chr(code) for code, escape in ESCAPES.items()}
+_ESCAPE = "|".join(_UNESCAPES)
+_VALUE = rf"((?:[^%:{{}}!]|{_ESCAPE})+)"
 
 _HASHED = re.compile(rb"![0-9a-f]{64}$")
 
@@ -153,3 +160,30 @@ def _attribute(raw: bytes, kind: str) -> str:
     if raw.startswith(b"{"):  # DynamoDB JSON; a key attribute is never a map
         return _ATTRIBUTE.decode(raw)[kind]
     return raw.decode() if kind == "N" else _STRING.decode(raw)
+
+
+def parse_name(bound: Template, name: bytes) -> dict[str, str] | None:
+    """Read the values of the key attributes from a name; None where it is no item's.
+
+    A hashed name cannot be read back.
+    """
+    try:
+        match = _pattern(bound).fullmatch(name.decode())
+    except UnicodeDecodeError:
+        return None
+    if match is None or redis_names(name)[0] != name:
+        return None
+    values: dict[str, str] = {}
+    placeholders = [part for part in bound if isinstance(part, Placeholder)]
+    for part, escaped in zip(placeholders, match.groups(), strict=True):
+        value = re.sub(_ESCAPE, lambda escape: _UNESCAPES[escape[0]], escaped)
+        if values.setdefault(part.name, value) != value:
+            return None
+    return values
+
+
+@lru_cache(maxsize=64)
+def _pattern(bound: Template) -> re.Pattern[str]:
+    return re.compile(
+        "".join(re.escape(part) if isinstance(part, str) else _VALUE for part in bound), re.DOTALL
+    )

@@ -1,4 +1,4 @@
-"""The fence: what is written is read back, byte order is version order, all else is not read."""
+"""The fence: content is read back as it was written, and byte order is version order."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_what_is_written_is_read_back(label: int, number: int, rank: bytes, nonc
 
 
 def is_fence(content: bytes) -> bool:
-    """The format once more, as a pattern for each count of digits; or a reader's claim."""
+    """Match the format by a pattern for each count of digits, or a reader's claim."""
     for count in range(1, SEQUENCE_NUMBER_DIGITS_MAX + 1):
         number = b"[0-9]" if count == 1 else b"[1-9][0-9]{%d}" % (count - 1)
         if re.fullmatch(b"1[0-9]{13}%02d%b[012][0-9]*" % (count, number), content):

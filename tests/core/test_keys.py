@@ -13,6 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from asyncsync.config import Config
+from asyncsync.copy.names import parse_name
 from asyncsync.errors import ConfigError, RecordError
 from asyncsync.keys import (
     Placeholder,
@@ -21,7 +22,6 @@ from asyncsync.keys import (
     escape,
     from_function,
     hash_tag,
-    parse_name,
     parse_template,
     redis_names,
     render,
@@ -45,7 +45,7 @@ def name_of(template: str, **texts: str) -> bytes:
 
 
 def slot(name: bytes) -> int:
-    """Redis' own rule (cluster specification, hash tags), written down plainly."""
+    """Return the slot by Redis's own rule (cluster specification, hash tags)."""
     opening = name.find(b"{")
     if opening >= 0:
         closing = name.find(b"}", opening + 1)
@@ -171,7 +171,7 @@ def test_only_the_five_reserved_characters_are_encoded(text: str) -> None:
     assert escape(text) == obvious
 
 
-NO_SEPARATOR = "between two key attributes stands no literal"
+NO_SEPARATOR = "two key attributes need a literal between them"
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_a_key_function_gets_the_key_attributes_as_dynamodb_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("returned", "reason"),
     [
         (None, "the key function returned NoneType; it must return a non-empty string"),
         (b"x", "the key function returned bytes; it must return a non-empty string"),
@@ -398,9 +398,9 @@ def test_a_key_function_gets_the_key_attributes_as_dynamodb_json() -> None:
         ("\ud800", "the key function returned a string that is not UTF-8"),
     ],
 )
-def test_a_key_function_that_returns_no_text_rejects_the_record(made: Any, reason: str) -> None:
+def test_a_key_function_that_returns_no_string_is_a_reject(returned: Any, reason: str) -> None:
     with pytest.raises(RecordError) as rejected:
-        from_function(lambda _: made, key(A="x"))
+        from_function(lambda _: returned, key(A="x"))
 
     assert rejected.value.reason == reason
 

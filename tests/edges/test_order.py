@@ -136,10 +136,10 @@ def test_without_the_fence_the_same_test_fails(
 def test_with_versions_compared_as_text_the_same_test_fails(
     real_server: ServerProcess, real_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def as_text(label: bytes, sequence_number: SequenceNumber) -> bytes:
-        return b"%b%d" % (label, sequence_number)
+    def as_text(label_ms: int, sequence_number: SequenceNumber) -> bytes:
+        return b"1%013d%d" % (label_ms, sequence_number)
 
-    monkeypatch.setattr(encode, "_version", as_text)
+    monkeypatch.setattr(encode, "version", as_text)
 
     assert first_broken(real_server.url, real_client, SEEN_BROKEN_WITHIN)
 

@@ -119,8 +119,8 @@ def test_records_without_a_key_or_a_sequence_number_are_faults_and_the_rest_is_t
 
     assert [each.key for each in found.targets] == [key(1)]
     assert found.faults == [
-        f"record {FIRST + 1}: Keys has 0 attributes, a primary key has one or two",
-        "a SequenceNumber is not made of digits",
+        f"record {FIRST + 1}: Keys is not a map of one or two key attributes of type S, N or B",
+        "a record has no SequenceNumber of 1 to 40 digits",
     ]
 
 
