@@ -38,7 +38,7 @@ class Patch:
 def patched(source: str, patch: Patch) -> str:
     """Return the patched source. Raises PatchLost."""
     if source.count(patch.old) != 1:
-        raise PatchLost(f"{patch.file} does not hold exactly once: {patch.old.strip()!r}")
+        raise PatchLost(f"{patch.file} does not hold once: {patch.old.strip()!r}")
     return source.replace(patch.old, patch.new)
 
 
