@@ -15,7 +15,7 @@ from asyncsync.errors import RecordError
 from asyncsync.limits import SHAPE_VALUES_MAX, SHAPES_MAX, SHAPES_SAMPLE_EVERY
 from asyncsync.shapes import Shapes, shape_of
 from asyncsync.values import parse_image, to_json
-from tests.support.numbers import BASE64, LEGAL_NUMBERS, plain_notation
+from tests.support.dynamodb_numbers import BASE64, LEGAL_NUMBERS, plain_notation
 
 Image = dict[str, Any]
 

@@ -24,7 +24,7 @@ from asyncsync.values import (
     to_json,
     transformed,
 )
-from tests.support.numbers import BASE64, LEGAL_NUMBERS, plain_notation
+from tests.support.dynamodb_numbers import BASE64, LEGAL_NUMBERS, plain_notation
 
 # --- every legal value --------------------------------------------------------------------------
 

@@ -35,12 +35,12 @@ from asyncsync.tools.audit.command import AuditOptions, audit_with
 from asyncsync.tools.audit.retire import RetireOptions, retire_with
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
-from tests.support.cache_users import access, set_user
-from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, arn, record
 from tests.support.servers import FOUND
-from tests.support.state_machine import Failed, Walk
 from tests.support.tables import begin_stream, load, make_table, numbered
+from tests.support.template.cache_users import access, set_user
+from tests.support.template.cloudformation import PSEUDO, Resolver
+from tests.support.template.state_machine import Failed, Walk
 from tests.tools.test_export import Exported, parts
 from tests.tools.test_preconditions import function
 from tests.tools.test_redrive import at_version, discarded
