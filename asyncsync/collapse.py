@@ -1,7 +1,7 @@
 """Stage 2: many records per key in, the latest of each key out.
 
-Latest is by sequence number, never by arrival, so any order or duplication of a batch gives
-the same result. Only where one sequence number comes twice does the later record win.
+The latest record has the highest sequence number, whenever it arrives, so any order or
+duplication of a batch gives the same result. Of two with one sequence number the later wins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def collapse(records: Sequence[StreamRecord]) -> Collapsed:
     """Keep the record with the highest sequence number of each key."""
     latest: dict[Key, StreamRecord] = {}
     for record in records:
-        held = latest.get(record.key)
-        if held is None or record.sequence_number >= held.sequence_number:
+        other = latest.get(record.key)
+        if other is None or record.sequence_number >= other.sequence_number:
             latest[record.key] = record
     return Collapsed(list(latest.values()), len(records) - len(latest))

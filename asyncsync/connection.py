@@ -1,9 +1,8 @@
-"""The connection: open, sign in, exchange; commands out, replies in.
+"""One connection: open, sign in, send commands, receive replies.
 
-hiredis for the protocol, over any transport: a socket of its own (transport.py) or asyncio's
-streams (transport_asyncio.py). redis-py is not imported here: it doubles what a cold start
-imports, and Lambda bills that. No method waits longer than it is let: the caller says what time
-is left.
+hiredis speaks the protocol, over any transport: a blocking socket (transport.py) or asyncio's
+streams (transport_asyncio.py). redis-py stays out: it doubles what a cold start imports, and
+Lambda bills that. No method waits past the time its caller allows.
 """
 
 from __future__ import annotations
@@ -21,17 +20,19 @@ from asyncsync.errors import StoreRefused, StoreUnavailable
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-TimeLeft: TypeAlias = Callable[[], float]  # seconds until whoever waits must have given up
+TimeLeft: TypeAlias = Callable[[], float]  # seconds left before the caller must give up
 Password: TypeAlias = Callable[[], str]
+Commands: TypeAlias = Iterable[tuple[bytes | str, ...]]
+Take: TypeAlias = Callable[[object], None]  # what to do with each reply
 
-READ_BYTES = 65_536  # at once, by every transport
+READ_BYTES = 65_536  # most that any transport reads at once
 
-# What is packed goes out in pieces of this much or more: small commands share a system call.
+# Packed commands go out in pieces of at least this size: small ones share a system call.
 _WRITE_BYTES = 65_536
 _REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")
 
-# Where they say it in words: a script's command that is not the user's to run (Redis 7, then
-# Valkey 8), and a password where none or another is wanted.
+# Refusals that only the words of an error show: a script's command that the user may not run
+# (Redis 7, then Valkey 8), and a missing or wrong password.
 _REFUSAL_SIGNS = ("executing the script can't", "ACL failure in script", "password")
 
 
@@ -44,62 +45,48 @@ class ReplyError(Exception):
         return str(self).split(" ", 1)[0]
 
 
-class ProtocolError(Exception):
-    """The other side does not speak Redis's protocol."""
-
-
 class Transport(Protocol):
-    """An open connection that carries bytes; each method raises OSError where it broke."""
+    """An open connection that carries bytes; each method raises OSError if it broke."""
 
     async def write(self, data: bytes) -> None:
-        """Send what goes at once and keep the rest, which goes while others wait or write."""
+        """Send what goes at once; keep the rest for the next write or read."""
 
-    async def read(self, left: TimeLeft) -> bytes:
-        """Wait for bytes as long as there is time left; none where the other side has ended.
-
-        Raises TimeoutError.
-        """
+    async def read(self, time_left: TimeLeft) -> bytes:
+        """Wait for bytes; return none at the end of the stream. Raises TimeoutError."""
 
     def abort(self) -> None:
-        """Throw the connection away; what is unsent is dropped."""
+        """Close the connection at once and drop unsent bytes."""
 
 
-OpenTransport: TypeAlias = Callable[
-    [Server, TimeLeft], Awaitable[Transport]
-]  # raises OSError, TimeoutError
+# Raises OSError or TimeoutError.
+OpenTransport: TypeAlias = Callable[[Server, TimeLeft], Awaitable[Transport]]
 
 
 class Connection:
-    """One open connection; after any exception it is of no further use."""
+    """One open connection; do not use it again after an exception.
+
+    Its methods raise StoreUnavailable as soon as the connection broke or time is over.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.abandon = transport.abort
-        self._parser = hiredis.Reader(
-            protocolError=ProtocolError, replyError=ReplyError, notEnoughData=self
-        )
+        self._parser = hiredis.Reader(replyError=ReplyError, notEnoughData=self)
 
-    async def exchange(
-        self,
-        commands: Iterable[tuple[bytes | str, ...]],
-        settle: Callable[[object], None],
-        left: TimeLeft,
-    ) -> None:
-        """Send commands and hand over each reply, in order, as it comes.
+    async def exchange(self, commands: Commands, time_left: TimeLeft) -> list[object]:
+        """Send commands and return their replies."""
+        replies: list[object] = []
+        await self.receive(await self.send(commands), replies.append, time_left)
+        return replies
 
-        Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
-        """
-        await self.receive(await self.send(commands), settle, left)
+    async def send(self, commands: Commands) -> int:
+        """Send commands without waiting; return how many.
 
-    async def send(self, commands: Iterable[tuple[bytes | str, ...]]) -> int:
-        """Send commands and return how many; waits for nobody.
-
-        What has been packed is on its way while later commands are still being made.
-        Raises StoreUnavailable as soon as the connection is of no use.
+        The first ones are on their way while `commands` still makes the later ones.
         """
         count = size = 0
         packed: list[bytes] = []
-        with _told():
+        with _map_errors("the connection broke", "no answer in time"):
             for command in commands:
                 count += 1
                 # hiredis's stub knows tuples of one element only.
@@ -112,19 +99,16 @@ class Connection:
                 await self._transport.write(b"".join(packed))
         return count
 
-    async def receive(self, count: int, settle: Callable[[object], None], left: TimeLeft) -> None:
-        """Hand over so many replies, in order, each as it comes.
-
-        Raises StoreUnavailable as soon as the connection is of no use, and TimeoutError.
-        """
-        with _told():
+    async def receive(self, count: int, take: Take, time_left: TimeLeft) -> None:
+        """Pass so many replies to `take`, in order, each as it comes."""
+        with _map_errors("the connection broke", "no answer in time"):
             for _ in range(count):
-                settle(await self._reply(left))
+                take(await self._reply(time_left))
 
-    async def _reply(self, left: TimeLeft) -> object:
+    async def _reply(self, time_left: TimeLeft) -> object:
         reply: object = self._parser.gets()
         while reply is self:
-            received = await self._transport.read(left)
+            received = await self._transport.read(time_left)
             if not received:
                 raise ConnectionResetError
             self._parser.feed(received)
@@ -133,60 +117,54 @@ class Connection:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _map_errors(broken: str, silent: str) -> Iterator[None]:
     try:
         yield
-    except TimeoutError:
-        raise
+    except TimeoutError as exc:
+        raise StoreUnavailable("TimeoutError", silent, timed_out=True) from exc
     except OSError as exc:
-        raise StoreUnavailable(type(exc).__name__, "the connection broke") from exc
-    except ProtocolError as exc:
+        raise StoreUnavailable(type(exc).__name__, broken) from exc
+    except hiredis.ProtocolError as exc:
         reason = "the server does not speak Redis's protocol"
         raise StoreUnavailable("ProtocolError", reason) from exc
 
 
 async def open_connection(
-    server: Server, reach: OpenTransport, password: Password, left: TimeLeft
+    server: Server, open_transport: OpenTransport, password: Password, time_left: TimeLeft
 ) -> Connection:
-    """Connect and sign in with the password of this moment.
+    """Connect, and sign in with the password of this moment.
 
-    Raises StoreUnavailable, TimeoutError, or StoreRefused where the server refuses the
-    credentials.
+    Raises StoreUnavailable, or StoreRefused if the server refuses the credentials.
     """
     secret = password()
+    with _map_errors("cannot connect", "no connection in time"):
+        connection = Connection(await open_transport(server, time_left))
     try:
-        wire = Connection(await reach(server, left))
-    except TimeoutError:
+        await _sign_in(connection, server, secret, time_left)
+    except BaseException:
+        connection.abandon()
         raise
-    except OSError as exc:
-        raise StoreUnavailable(type(exc).__name__, "cannot connect") from exc
-    commands: list[tuple[bytes | str, ...]] = []
+    return connection
+
+
+async def _sign_in(
+    connection: Connection, server: Server, secret: str, time_left: TimeLeft
+) -> None:
+    commands: list[tuple[str, ...]] = []
     if secret:
         user = (server.username,) if server.username else ()
         commands.append(("AUTH", *user, secret))
     if server.database:
         commands.append(("SELECT", str(server.database)))
-    try:
-        await _begin(wire, commands, server, left)
-    except BaseException:
-        wire.abandon()
-        raise
-    return wire
-
-
-async def _begin(
-    wire: Connection, commands: list[tuple[bytes | str, ...]], server: Server, left: TimeLeft
-) -> None:
-    replies: list[object] = []
-    await wire.exchange(commands, replies.append, left)
-    for command, reply in zip(commands, replies, strict=True):
+    replies = await connection.exchange(commands, time_left)
+    for (command, *_), reply in zip(commands, replies, strict=True):
         if isinstance(reply, ReplyError):
-            refuse(reply, server, str(command[0]))
-            raise StoreUnavailable(reply.word, f"the server refused {command[0]!r}")
+            refuse(reply, server, command)
+            raise StoreUnavailable(reply.word, f"the server refused {command!r}")
 
 
 def refuse(reply: ReplyError, server: Server, command: str) -> None:
-    """Raise StoreRefused where a reply is about credentials or permissions."""
+    """Raise StoreRefused if a reply is about credentials or permissions."""
     if reply.word in _REFUSAL_WORDS or any(sign in str(reply) for sign in _REFUSAL_SIGNS):
         raise StoreRefused(
             f"{server.address} refused user {server.user!r} the command {command}: {reply.word}; "
@@ -197,7 +175,7 @@ def refuse(reply: ReplyError, server: Server, command: str) -> None:
 
 @lru_cache(maxsize=4)
 def tls_context(ca_file: str | None) -> SSLContext:
-    """Trust the system's authorities, or a private one only."""
+    """Trust the system's authorities, or only a private one."""
     import ssl  # 12 ms that only TLS pays
 
     return ssl.create_default_context(cafile=ca_file)

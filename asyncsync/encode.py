@@ -1,54 +1,37 @@
 """Stage 3: the latest record of each key in, one entry per key out.
 
-Names are settled for the whole batch first. Values are made one by one, as entries are taken:
-the server can write the first call while later ones are still being encoded.
+All names of a batch are made first. Values are encoded one by one, as the store takes entries:
+the server can write the first call while later values are still being encoded.
 
-A record whose value cannot be made becomes a removal at rank 0 (readers miss rather than
-read an old value) and a reject; one whose name cannot be made is only a reject.
+A record whose value cannot be encoded becomes a removal at rank 0 (readers miss rather than
+read an old value) and a reject; a record without a usable name becomes only a reject.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import partial
 from typing import TypeAlias
 
 from msgspec import Struct, field
 
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError, RecordError
+from asyncsync.fence import RANK_RECORD, RANK_REJECT, version
+from asyncsync.formats import FORMATS, ImageEncoder
 from asyncsync.keys import (
     KeyFunction,
+    Template,
     bind,
     escape,
     from_function,
     parse_template,
+    redis_names,
     render,
-    settle,
 )
-from asyncsync.limits import LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
-from asyncsync.model import (
-    RANK_RECORD,
-    RANK_REJECT,
-    Encoded,
-    Entry,
-    Key,
-    Reject,
-    SequenceNumber,
-    Stream,
-    StreamRecord,
-)
+from asyncsync.model import Encoded, Entry, Key, Reject, Stream, StreamRecord
 from asyncsync.shapes import Shapes
-from asyncsync.values import (
-    Transform,
-    expiry_ms,
-    parse_image,
-    read_attribute,
-    to_json,
-    transformed,
-)
-
-FENCE_FORMAT = b"1"
+from asyncsync.values import Transform, expiry_ms, parse_image, read_attribute, transformed
 
 
 class EncodeRules(Struct, frozen=True):
@@ -60,48 +43,53 @@ class EncodeRules(Struct, frozen=True):
     shapes: Shapes = field(default_factory=Shapes)
 
 
+_Named: TypeAlias = tuple[StreamRecord, bytes, bytes]  # a record, its name, its fence's name
+# Encodes an image to value bytes (None removes) and expiry in epoch milliseconds (0: never).
+_EncodeValue: TypeAlias = Callable[[bytes], tuple[bytes | None, int]]
+
+
 def encode(
     latest: Sequence[StreamRecord], stream: Stream, rules: EncodeRules, now_ms: int
 ) -> Encoding:
-    """Name each surviving record; the encoding makes their entries as they are taken.
+    """Name each surviving record; the encoding makes the entries as they are taken.
 
     Raises ConfigError where the template does not fit the table, or two items get one name.
     """
     named: list[_Named] = []
     rejects: list[Reject] = []
-    name_of = _naming(latest, stream, rules)
+    name_of = _namer(latest, stream, rules)
     for record in latest:
         try:
-            named.append((record, *settle(name_of(record.key))))
+            named.append((record, *redis_names(name_of(record.key))))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
     _refuse_shared_names(named)
-    return Encoding(named, rejects, _label(stream.label_ms), _valuing(rules, now_ms))
-
-
-_Named: TypeAlias = tuple[StreamRecord, bytes, bytes]  # with its name and its fence's
-_ValueOf: TypeAlias = Callable[[bytes], tuple[bytes | None, int]]
+    return Encoding(named, rejects, stream.label_ms, _value_encoder(rules, now_ms))
 
 
 class Encoding:
     """A batch's entries, one for each named record, in order; each is made once."""
 
     def __init__(
-        self, named: list[_Named], rejects: list[Reject], label: bytes, value_of: _ValueOf | None
+        self,
+        named: list[_Named],
+        rejects: list[Reject],
+        label_ms: int,
+        encode_value: _EncodeValue | None,
     ) -> None:
         self._named = named
-        self._label = label
-        self._value_of = value_of  # None: nothing is ever written
-        self._made = Encoded([], rejects)
+        self._label_ms = label_ms
+        self._encode_value = encode_value  # None: no value is ever written
+        self._encoded = Encoded([], rejects)
 
     def __len__(self) -> int:
-        """Return how many entries there are, made or not."""
+        """Return the count of all entries, made or not."""
         return len(self._named)
 
     def __iter__(self) -> Iterator[Entry]:
         """Make the entries that are not made yet, each as it is asked for."""
-        entries, rejects = self._made.entries, self._made.rejects
-        label, value_of = self._label, self._value_of
+        entries, rejects = self._encoded.entries, self._encoded.rejects
+        label_ms, encode_value = self._label_ms, self._encode_value
         for record, name, fence in self._named[len(entries) :]:
             value: bytes | None = None
             expires_at_ms = 0
@@ -109,15 +97,15 @@ class Encoding:
             try:
                 if record.fault:
                     raise RecordError(record.fault)
-                if value_of is not None and not record.removed:
-                    value, expires_at_ms = value_of(bytes(record.image))
+                if encode_value is not None and not record.removed:
+                    value, expires_at_ms = encode_value(bytes(record.image))
             except RecordError as exc:
                 rejects.append(_reject(record, exc))
                 rank = RANK_REJECT
             entry = Entry(
                 name,
                 fence,
-                _version(label, record.sequence_number) + rank,
+                version(label_ms, record.sequence_number) + rank,
                 value,
                 expires_at_ms,
                 record.sequence_number,
@@ -127,129 +115,64 @@ class Encoding:
             yield entry
 
     def finished(self) -> Encoded:
-        """Make what nobody took, and return all entries and rejects."""
+        """Make the entries that nobody took; return all entries and rejects."""
         for _ in self:
             pass
-        return self._made
+        return self._encoded
 
 
-def version(label_ms: int, sequence_number: SequenceNumber) -> bytes:
-    """Write a record's version as digits whose byte order is version order.
-
-    One digit of format, the stream's label, the count of the sequence number's digits, its
-    digits. Digits only: Lua's < follows the server's locale, and digits sort alike in all.
-    """
-    return _version(_label(label_ms), sequence_number)
-
-
-def _version(label: bytes, sequence_number: SequenceNumber) -> bytes:
-    digits = b"%d" % sequence_number
-    return label + _COUNTS[len(digits)] + digits
-
-
-@lru_cache(maxsize=16)
-def _label(label_ms: int) -> bytes:
-    return b"%b%0*d" % (FENCE_FORMAT, LABEL_DIGITS, label_ms)
+def _value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
+    """Choose how a batch's images become values; None where no value is ever written."""
+    config, transform = rules.config, rules.transform
+    if config.mode == "invalidate":
+        return None
+    encode_image = FORMATS[config.value](rules.shapes)
+    if transform is not None:
+        encode_image = lambda image: transformed(transform, parse_image(image))  # noqa: E731
+    ends_ms = 0 if config.ttl_s is None else now_ms + config.ttl_s * 1_000
+    if config.ttl_attribute is None:
+        return lambda image: (encode_image(image), ends_ms)
+    return partial(_encode_unexpired, encode_image, config.ttl_attribute, ends_ms, now_ms)
 
 
-_COUNTS = [b"%02d" % count for count in range(SEQUENCE_NUMBER_DIGITS_MAX + 1)]
+def _encode_unexpired(
+    encode_image: ImageEncoder, ttl_attribute: str, ends_ms: int, now_ms: int, image: bytes
+) -> tuple[bytes | None, int]:
+    """Encode an image that names its own expiry; the sooner of that and ends_ms counts."""
+    own_ms = expiry_ms(read_attribute(image, ttl_attribute))
+    ends_ms = min(own_ms, ends_ms) if own_ms and ends_ms else own_ms or ends_ms
+    if 0 < ends_ms <= now_ms:
+        return None, 0
+    return encode_image(image), ends_ms
 
 
-def _naming(
+def _namer(
     latest: Sequence[StreamRecord], stream: Stream, rules: EncodeRules
 ) -> Callable[[Key], bytes]:
-    """Return how this batch's keys are named; the first record's says what a key is made of."""
-    function = rules.key
-    if function is not None:
-        return lambda key: from_function(function, key)
-    names = tuple([name for name, _, _ in latest[0].key]) if latest else ()
-    bound = bind(parse_template(rules.config.key), stream.table, names) if latest else ()
-
-    def named(key: Key) -> bytes:
-        if tuple([name for name, _, _ in key]) != names:
-            raise RecordError(_OTHER_ATTRIBUTES)
-        return render(bound, key)
-
-    prefix = bound[0] if len(bound) == 2 and len(names) == 1 else None
-    return _prefixing(prefix, names[0]) if isinstance(prefix, str) else named
+    """Choose how a batch's keys become names; the first record has the key attributes of all."""
+    if rules.key is not None:
+        return partial(from_function, rules.key)
+    attributes = tuple([attribute for attribute, _, _ in latest[0].key]) if latest else ()
+    bound = bind(parse_template(rules.config.key), stream.table, attributes) if latest else ()
+    if len(attributes) == 1 and len(bound) == 2 and isinstance(bound[0], str):
+        return partial(_name_by_prefix, bound[0], attributes[0])
+    return partial(_name_by_template, bound, attributes)
 
 
 _OTHER_ATTRIBUTES = "its key attributes are not those of the batch's first record"
 
 
-def _prefixing(prefix: str, only: str) -> Callable[[Key], bytes]:
-    """Name items as most tables do, by a literal and one attribute: 0.3 us in place of 0.7."""
-
-    def named(key: Key) -> bytes:
-        if len(key) != 1 or key[0][0] != only:
-            raise RecordError(_OTHER_ATTRIBUTES)
-        return (prefix + escape(key[0][2])).encode()
-
-    return named
+def _name_by_template(bound: Template, attributes: tuple[str, ...], key: Key) -> bytes:
+    if tuple([attribute for attribute, _, _ in key]) != attributes:
+        raise RecordError(_OTHER_ATTRIBUTES)
+    return render(bound, key)
 
 
-def _valuing(rules: EncodeRules, now_ms: int) -> _ValueOf | None:
-    """Return how this batch's images become value bytes and expiry; None where none does.
-
-    Value bytes are None for a removal; expiry is in epoch milliseconds, 0 for never.
-    """
-    config = rules.config
-    if config.mode == "invalidate":
-        return None
-    if config.ttl_attribute is not None or rules.transform is not None:
-        return lambda image: _value(image, rules, now_ms)
-    expires_at_ms = _expires_at_ms(None, config.ttl_s, now_ms)
-    make = _as_it_came if config.value == "dynamodb-json" else _plain_json(rules.shapes)
-    return lambda image: (make(image), expires_at_ms)
-
-
-def _as_it_came(image: bytes) -> bytes:
-    if not image:
-        raise RecordError("the record has no NewImage")
-    return image
-
-
-def _plain_json(shapes: Shapes) -> Callable[[bytes], bytes]:
-    known = shapes.json_of
-
-    def made(image: bytes) -> bytes:
-        value = known(image)
-        if value is None:
-            attributes = parse_image(image)
-            value = to_json(attributes)
-            shapes.miss(attributes)
-        return value
-
-    return made
-
-
-def _value(image: bytes, rules: EncodeRules, now_ms: int) -> tuple[bytes | None, int]:
-    """Make a value that depends on an attribute's expiry or on the user's transform."""
-    config = rules.config
-    passed = config.value == "dynamodb-json"
-    attributes = {} if passed else parse_image(image)
-    own: object = None
-    if config.ttl_attribute is not None:
-        own = (
-            read_attribute(_as_it_came(image), config.ttl_attribute)
-            if passed
-            else attributes.get(config.ttl_attribute)
-        )
-    expires_at_ms = _expires_at_ms(own, config.ttl_s, now_ms)
-    if 0 < expires_at_ms <= now_ms:
-        return None, 0
-    if passed:
-        return image, expires_at_ms
-    if rules.transform is not None:
-        return transformed(rules.transform, attributes), expires_at_ms
-    return to_json(attributes), expires_at_ms
-
-
-def _expires_at_ms(attribute: object, ttl_s: int | None, now_ms: int) -> int:
-    """Return the sooner of the item's own expiry and the fixed one; 0 where there is none."""
-    own = expiry_ms(attribute)
-    fixed = now_ms + ttl_s * 1_000 if ttl_s is not None else 0
-    return min(own, fixed) if own and fixed else own or fixed
+def _name_by_prefix(prefix: str, attribute: str, key: Key) -> bytes:
+    """Name an item as most tables do, by a literal and one attribute: 0.3 us instead of 0.7."""
+    if len(key) != 1 or key[0][0] != attribute:
+        raise RecordError(_OTHER_ATTRIBUTES)
+    return (prefix + escape(key[0][2])).encode()
 
 
 def _reject(record: StreamRecord, error: RecordError) -> Reject:
@@ -259,13 +182,11 @@ def _reject(record: StreamRecord, error: RecordError) -> Reject:
 def _refuse_shared_names(named: Sequence[_Named]) -> None:
     if len({name for _, name, _ in named}) == len(named):
         return
-    seen: dict[bytes, StreamRecord] = {}
-    other, record = next(
-        (seen[name], record)
-        for record, name, _ in named
-        if seen.setdefault(name, record) is not record
-    )
-    raise ConfigError(
-        "two items got one Redis key, so the key function is not injective: see the "
-        f"records {other.item_identifier} and {record.item_identifier}"
-    )
+    first_of: dict[bytes, StreamRecord] = {}
+    for record, name, _ in named:
+        first = first_of.setdefault(name, record)
+        if first is not record:
+            raise ConfigError(
+                "two items got one Redis key, so the key function is not injective: see the "
+                f"records {first.item_identifier} and {record.item_identifier}"
+            )

@@ -1,4 +1,4 @@
-"""Every error we raise, by whose fault it is. The message says what to do."""
+"""Every error that users see, by who can fix it. The message says what to do."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ class AsyncsyncError(Exception):
 
 
 class ConfigError(AsyncsyncError):
-    """A setting, a template or a stream view is wrong; yours to change, no retry helps."""
+    """A setting, a template or a stream view is wrong: change it, a retry does not help."""
 
 
 class EventError(AsyncsyncError):
-    """The event is not one of a DynamoDB stream, or holds a record that cannot be named."""
+    """The event does not come from a DynamoDB stream, or a record in it cannot be named."""
 
 
 class StoreRefused(AsyncsyncError):
-    """Redis answered and said no: credentials or permissions; look at the server."""
+    """Redis refused the credentials or a permission: change the server's users."""
 
 
 class StoreUnavailable(AsyncsyncError):
-    """Redis could not be reached or did not answer; the network's fault, a retry helps."""
+    """Redis could not be reached or did not answer; a retry may help."""
 
     def __init__(self, error: str, reason: str, *, timed_out: bool = False) -> None:
         super().__init__(f"{error}: {reason}")
@@ -42,5 +42,5 @@ class RecordError(AsyncsyncError):
         self.path = path
 
     def inside(self, name: str) -> RecordError:
-        """Return this error one level further out."""
+        """Return this error with one more name in front of its path."""
         return RecordError(self.reason, name, *self.path)

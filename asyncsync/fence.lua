@@ -1,44 +1,44 @@
 -- The fence, format 1: write each value only where its fence holds no newer version.
 --
 -- KEYS     value 1, fence 1, value 2, fence 2, ...   (all in one slot)
--- ARGV[1]  life of a fence in seconds
+-- ARGV[1]  how long a fence lives, in seconds
 -- ARGV[2]  "XX" writes a value only where the key holds one (refresh), "" writes it always
 -- then three for each key:
 --          version: decimal digits that sort as bytes, so the server's locale cannot matter
 --          expiry:  "-" removes, "" never expires, else epoch milliseconds
 --          value
 --
--- Returns for each key 1 (applied), 0 (fenced) or the server's error as text. A refused write
--- leaves its fence where it was, so the same record can be written again later. Removing
--- leaves the fence: it is the tombstone.
-local life, only = ARGV[1], ARGV[2]
+-- Returns for each key 1 (applied), 0 (fenced) or the server's error as a string. A refused
+-- write leaves the fence as it was, so the same record can be written again later. A removal
+-- sets the fence too: it is the tombstone.
+local fence_ttl, set_option = ARGV[1], ARGV[2]
 local fences, replies = {}, {}
 for i = 2, #KEYS, 2 do fences[i / 2] = KEYS[i] end
-local held = redis.call('MGET', unpack(fences))
+local current = redis.call('MGET', unpack(fences))
 
 for i = 1, #fences do
   local key, version, expiry, value = KEYS[2 * i - 1], ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
-  if held[i] and version < held[i] then
+  if current[i] and version < current[i] then
     replies[i] = 0
   else
-    local done
+    local reply
     if expiry == '-' then
-      done = redis.pcall('DEL', key)
-    elseif only == 'XX' then
+      reply = redis.pcall('DEL', key)
+    elseif set_option == 'XX' then
       if expiry == '' then
-        done = redis.pcall('SET', key, value, 'XX')
+        reply = redis.pcall('SET', key, value, 'XX')
       else
-        done = redis.pcall('SET', key, value, 'PXAT', expiry, 'XX')
+        reply = redis.pcall('SET', key, value, 'PXAT', expiry, 'XX')
       end
     elseif expiry == '' then
-      done = redis.pcall('SET', key, value)
+      reply = redis.pcall('SET', key, value)
     else
-      done = redis.pcall('SET', key, value, 'PXAT', expiry)
+      reply = redis.pcall('SET', key, value, 'PXAT', expiry)
     end
-    if not (type(done) == 'table' and done.err) then
-      done = redis.pcall('SET', fences[i], version, 'EX', life)
+    if not (type(reply) == 'table' and reply.err) then
+      reply = redis.pcall('SET', fences[i], version, 'EX', fence_ttl)
     end
-    replies[i] = type(done) == 'table' and done.err or 1
+    replies[i] = type(reply) == 'table' and reply.err or 1
   end
 end
 return replies

@@ -1,7 +1,7 @@
 """Lambda's entry point: asyncsync.handler.lambda_handler.
 
-Importing it is the cold start: settings are read from the environment and refused here, and
-one line says how this copy is kept.
+Importing it is the cold start: it reads the settings from the environment, refuses wrong ones,
+and prints one line that describes the copy.
 """
 
 from __future__ import annotations
@@ -22,30 +22,25 @@ if TYPE_CHECKING:
 
 
 def cold_start_line(config: Config, raw_event: bool) -> bytes:
-    """Say once per process how this copy is kept; no secret is part of it."""
-    server = config.server
-    return orjson.dumps(
-        {
-            "level": "INFO",
-            "event": "cold_start",
-            "version": __version__,
-            "mode": config.mode,
-            "server": {
-                "address": server.address,
-                "tls": server.tls,
-                "cluster": config.redis_cluster,
-            },
-            "key": config.key,
-            "value": config.value,
-            "fence": config.fence,
-            "fence_ttl_s": config.fence_ttl_s,
-            "raw_event": raw_event,
-        }
-    )
+    """Describe, once per process, how this copy is kept; the line holds no secret."""
+    address, tls = config.server.address, config.server.tls
+    line = {
+        "level": "INFO",
+        "event": "cold_start",
+        "version": __version__,
+        "mode": config.mode,
+        "server": {"address": address, "tls": tls, "cluster": config.redis_cluster},
+        "key": config.key,
+        "value": config.value,
+        "fence": config.fence,
+        "fence_ttl_s": config.fence_ttl_s,
+        "raw_event": raw_event,
+    }
+    return orjson.dumps(line)
 
 
 def credentials() -> AwsCredentials:
-    """Read who signs from the environment; called only where the settings ask for IAM."""
+    """Read the function's credentials; called only where the settings ask for IAM."""
     from asyncsync.iam import AwsCredentials
 
     return AwsCredentials.from_env(os.environ)
@@ -56,7 +51,7 @@ if not __debug__:
 
 mirror = Mirror(
     Config.from_env(os.environ),
-    # Where another function is the handler, it is the one that reads the events.
+    # Where another function is the handler, that one reads the events.
     raw_event=os.environ.get("_HANDLER") == ENTRY_POINT,
     credentials=credentials,
 )

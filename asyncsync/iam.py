@@ -1,8 +1,8 @@
-"""ElastiCache IAM authentication: the password of a connection is a token, signed here.
+"""ElastiCache IAM authentication: a connection's password is a token, signed here.
 
-A token is a GET request for a host that is the cache's name, presigned by AWS Signature
-Version 4, without its https://. Signing is pure. The standard library does it, because
-importing botocore would cost each cold start 140 ms.
+A token is a GET request to the cache's name as host, presigned with AWS Signature Version 4,
+without its https://. Signing is pure. It uses the standard library, because importing
+botocore would cost each cold start 140 ms.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _SERVERLESS = re.compile(r".+\.serverless\.[a-z0-9-]+\.cache\.amazonaws\.com(?:\
 
 
 class AwsCredentials(Struct, frozen=True, kw_only=True):
-    """Who signs, and in which Region the cache is; only that is ever shown."""
+    """Who signs, and the cache's Region, which is the only field ever shown."""
 
     access_key_id: str
     secret_access_key: str
-    session_token: str = ""  # a role's has one, a user's has none
+    session_token: str = ""  # a role has one, a user has none
     region: str
 
     def __repr__(self) -> str:
@@ -42,10 +42,7 @@ class AwsCredentials(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> AwsCredentials:
-        """Read what Lambda puts into a function's environment.
-
-        Raises ConfigError.
-        """
+        """Read what Lambda puts into a function's environment. Raises ConfigError."""
         needed = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
         missing = [name for name in needed if not env.get(name)]
         if missing:
@@ -64,12 +61,12 @@ Credentials: TypeAlias = Callable[[], AwsCredentials]
 
 
 def is_serverless(host: str) -> bool:
-    """Tell a serverless cache's endpoint from a node's: its tokens name the resource type."""
+    """Whether a host is a serverless cache's, whose tokens name the resource type."""
     return _SERVERLESS.fullmatch(host) is not None
 
 
 def sign_token(cache: str, server: Server, by: AwsCredentials, now_s: float) -> str:
-    """Sign what a cache takes as a user's password for 15 minutes from now."""
+    """Sign a token that the cache takes as the user's password for 15 minutes from now_s."""
     host = cache.lower()
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
     scope = (moment[:8], by.region, _SERVICE, "aws4_request")
@@ -99,51 +96,33 @@ def _sha256(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-class TokenPassword:
-    """The password of every new connection: a token that is far from its end.
-
-    AWS looks at a token when a connection signs in, and never again: one that is open needs
-    no fresh token. After 12 hours AWS closes it; the next one signs in with a new token.
-    """
-
-    def __init__(
-        self,
-        cache: str,
-        server: Server,
-        credentials: Credentials,
-        wall_clock: Callable[[], float],
-    ) -> None:
-        self._cache = cache
-        self._server = server
-        self._credentials = credentials
-        self._wall_clock = wall_clock
-        self._token = ""
-        self._signed_s = float("-inf")
-
-    def __call__(self) -> str:
-        """Return the token, made anew where it is old."""
-        # By the wall clock, as AWS does: a monotonic one may stand still while the sandbox is
-        # frozen. One that was set back makes the age negative, and the token anew.
-        now_s = self._wall_clock()
-        if not 0 <= now_s - self._signed_s < IAM_TOKEN_AGE_S_MAX:
-            # Credentials are asked for each time: kept ones may have ended by now.
-            self._token = sign_token(self._cache, self._server, self._credentials(), now_s)
-            self._signed_s = now_s
-        return self._token
-
-
 def token_password(
     config: Config, credentials: Credentials | None, wall_clock: Callable[[], float]
-) -> TokenPassword:
-    """Return what gives each new connection its token, where the settings ask for IAM.
+) -> Callable[[], str]:
+    """Return a function that gives each new connection a token, signed again when it is old.
 
-    Raises ConfigError where there is nothing to sign a token with.
+    AWS looks at a token when a connection signs in, and never again: an open one needs no
+    fresh token. After 12 hours AWS closes it; the next one signs in with a new token.
+    Raises ConfigError if nothing can sign a token.
     """
-    assert config.redis_iam_cache is not None, "tokens are for caches that the settings name"
+    cache = config.redis_iam_cache
+    assert cache is not None, "tokens are for caches that the settings name"
     if credentials is None:
         raise ConfigError(
             "ASYNCSYNC_REDIS_IAM_CACHE needs AWS credentials: give Mirror credentials="
             "lambda: asyncsync.iam.AwsCredentials.from_env(os.environ)"
         )
     credentials()  # at a cold start, not at the first connection
-    return TokenPassword(config.redis_iam_cache, config.server, credentials, wall_clock)
+    token, signed_s = "", float("-inf")
+
+    def password() -> str:
+        nonlocal token, signed_s
+        # By the wall clock, as AWS does: a monotonic one may stop while the sandbox is frozen.
+        # A clock that was set back makes the age negative, and that signs again.
+        now_s = wall_clock()
+        if not 0 <= now_s - signed_s < IAM_TOKEN_AGE_S_MAX:
+            # Ask for credentials each time: the ones of the last token may have expired.
+            token, signed_s = sign_token(cache, config.server, credentials(), now_s), now_s
+        return token
+
+    return password

@@ -1,14 +1,14 @@
-"""Every limit of the hot path: its unit, its reason, its source. Tests stand at each edge."""
+"""Every limit of what Lambda runs: its unit, its reason, its source. Tests check each edge."""
 
 # --- what a stream may send -------------------------------------------------------------------
 
 # DynamoDB writes 21 to 40 digits (API_streams_StreamRecord); AWS's own samples have three.
 SEQUENCE_NUMBER_DIGITS_MAX = 40
 
-# A stream's label as epoch milliseconds, in a fixed width so that byte order is time order.
+# A stream's label in epoch milliseconds; the fixed width makes byte order time order.
 LABEL_DIGITS = 13
 
-# A record's creation time in epoch seconds; one of later than the labels' last is no time.
+# A record's creation time in epoch seconds; a later one than any label is no time.
 CREATED_S_MAX = 10 ** (LABEL_DIGITS - 3)
 
 # --- shapes of images -------------------------------------------------------------------------
@@ -16,20 +16,20 @@ CREATED_S_MAX = 10 ** (LABEL_DIGITS - 3)
 # A table seldom has more; each that does not match costs an image up to 5 us (measured).
 SHAPES_MAX = 4
 
-# An image in so many without a known shape is looked at (90 us), and two alike are compiled:
-# 2.3 ms, saved again by some 300 images. A small function may never pay it.
+# One image in so many without a known shape is a sample (90 us), and two alike are compiled:
+# 2.3 ms, as much as some 300 images save. A small function may never pay it.
 SHAPES_SAMPLE_EVERY = 100
 
-# Compiling takes 0.1 ms a value, nested ones counted; larger images go the long way.
+# Compiling takes 0.1 ms a value, nested ones counted; larger images are encoded without a shape.
 SHAPE_VALUES_MAX = 64
 
 # --- what Redis is sent -----------------------------------------------------------------------
 
-# ElastiCache serverless refuses a command of more arguments (ElastiCache user guide,
-# "Redis OSS configuration and limits"); the command's own name is counted here too.
+# ElastiCache serverless refuses a command of more arguments, its name included (ElastiCache
+# user guide, "Redis OSS configuration and limits").
 CALL_ARGUMENTS_MAX = 3_999
 
-# The server runs one script at a time, so a call's keys are every other client's wait.
+# The server runs one script at a time, so every other client waits for a call's keys.
 # A fenced key costs it 4 to 5.5 us (measured, Redis 7.0 and Valkey 8.0): about 1 ms a call.
 CALL_KEYS_MAX = 180
 
@@ -37,27 +37,26 @@ CALL_KEYS_MAX = 180
 # millisecond with half a MiB. One larger entry goes alone: DynamoDB's items end at 400 KB.
 CALL_BYTES_MAX = 524_288
 
-# Serverless allows a name of 4 096 bytes; the fence's name is four longer than the value's.
+# Serverless allows a name of 4,096 bytes; the fence's name is four longer than the value's.
 NAME_BYTES_MAX = 4_000
 
 # PXAT takes a signed 64-bit integer; past 2**53 ms (year 287396) other clients lose digits.
 EXPIRY_MS_MAX = 2**53
 
-# Redis numbers its databases from 0; its own limit is an int's ten digits.
+# Redis numbers its databases from 0 in an int, which has ten digits.
 DATABASE_DIGITS_MAX = 10
 
-# Slots of a cluster (Redis cluster specification): part of how a name is hashed.
+# The slots of a cluster (Redis cluster specification).
 SLOTS = 16_384
 
-# TCP's highest port; a node that names another one names none.
+# TCP's highest port.
 PORT_MAX = 65_535
 
-# A slot on its way sends a call on once or twice, and each time is a round trip; a cluster
-# that sends it on more often is not of one mind, and Lambda's retry comes later.
+# A slot that moves redirects a call once or twice, a round trip each; more redirections than
+# this mean that the nodes disagree, and Lambda's retry comes later.
 REDIRECTIONS_MAX = 5
 
-# Nodes asked for the topology, one after the other, in one reading: each that is silent costs
-# a whole timeout.
+# How many nodes one reading of the topology asks in turn; a silent one costs a whole timeout.
 TOPOLOGY_ASKED_MAX = 3
 
 # --- how long we wait -------------------------------------------------------------------------
@@ -65,8 +64,8 @@ TOPOLOGY_ASKED_MAX = 3
 # Kept back from every wait, so that the answer is written before Lambda ends the invocation.
 ANSWER_RESERVE_MS = 200
 
-# With less than this left nothing is sent: half a second covers a connect and a round trip
-# inside a Region many times over, and a write that is not sent is never in doubt.
+# Nothing is sent with less left: half a second covers a connect and a round trip inside a
+# Region many times over, and a write that is not sent is never in doubt.
 SEND_LEFT_MS_MIN = 500
 
 # Longest ASYNCSYNC_TIMEOUT_MS: Lambda's longest invocation, 900 s.
@@ -75,16 +74,16 @@ TIMEOUT_MS_MAX = 900_000
 # A record lives 24 h in the stream; a fence that ends sooner would let a replay move back.
 FENCE_TTL_S_MIN = 86_400
 
-# Redis keeps an expiry in milliseconds in 64 bits and adds now to it; a hundred years is ours.
+# Redis adds an expiry to the time now, in 64-bit milliseconds; a hundred years is our limit.
 TTL_S_MAX = 3_153_600_000
 
 # --- signing in -------------------------------------------------------------------------------
 
-# ElastiCache takes an IAM token for 15 minutes (ElastiCache user guide, "Authenticating with
-# IAM"); a presigned request says how long itself.
+# ElastiCache accepts an IAM token for 15 minutes (ElastiCache user guide, "Authenticating with
+# IAM"); the presigned request names its own lifetime.
 IAM_TOKEN_S = 900
 
-# Three quarters of that: a token that is used has minutes left, whatever our clock is off by.
+# Three quarters of that: a token in use has minutes left even where our clock is off.
 IAM_TOKEN_AGE_S_MAX = 675
 
 # --- what we say ------------------------------------------------------------------------------
@@ -92,5 +91,5 @@ IAM_TOKEN_AGE_S_MAX = 675
 # ASYNCSYNC_METRICS=trouble writes its line when the oldest record is older than this.
 LAG_TROUBLE_MS = 10_000
 
-# A log line names at most so many attribute paths; a count says the rest.
+# A log line names at most so many attribute paths, then counts the others.
 LOG_PATHS_MAX = 10

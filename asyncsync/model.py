@@ -1,8 +1,7 @@
 """The nouns of the pipeline: frozen, without behaviour.
 
-Each is a msgspec Struct: a dataclass is written and compiled when it is imported (0.5 ms each,
-which every cold start is billed), a Struct is not. What exists once per record is made in
-0.1 us and never looked at by the garbage collector.
+Each is a msgspec Struct: importing a dataclass compiles it, which adds 0.5 ms to every cold
+start. What exists once per record is made in 0.1 us, and the garbage collector ignores it.
 """
 
 from __future__ import annotations
@@ -14,14 +13,9 @@ from msgspec import Raw, Struct
 
 SequenceNumber = NewType("SequenceNumber", int)
 
-# An item's primary key: (attribute name, type tag, text) in order of attribute name.
+# An item's primary key: (attribute name, type tag, value) in order of attribute name.
 KeyAttribute: TypeAlias = tuple[str, str, str]
 Key: TypeAlias = tuple[KeyAttribute, ...]
-
-# A fence's content after the format digit says who wrote it; part of the comparison.
-RANK_REJECT = b"0"  # the record could not be encoded, its key was removed
-RANK_RECORD = b"1"
-RANK_REPAIR = b"2"  # a repair or a reader's fill; a nonce follows
 
 
 class Stream(Struct, frozen=True):
@@ -33,18 +27,18 @@ class Stream(Struct, frozen=True):
 
 
 class StreamRecord(Struct, frozen=True, gc=False):
-    """One change to one item, as the stream gave it; the new image is not parsed yet."""
+    """One change to one item; the new image is not parsed yet."""
 
     key: Key
     sequence_number: SequenceNumber
-    item_identifier: str  # the sequence number as the text that came
+    item_identifier: str  # the sequence number as the string that came
     removed: bool
     image: Raw  # a slice of the event, DynamoDB JSON; empty where there is none
     fault: str = ""  # why it cannot be decoded beyond its key and sequence number
 
 
 class Reject(Struct, frozen=True, gc=False):
-    """A record that no retry can mend (poison), with its reason; never its values."""
+    """A record that fails however often it is retried, with the reason but no values."""
 
     sequence_number: SequenceNumber
     item_identifier: str
@@ -56,8 +50,8 @@ class Entry(Struct, frozen=True, gc=False):
     """What Redis should hold for one key: a value or a removal, with its version."""
 
     name: bytes
-    fence: bytes
-    version: bytes  # as the fence holds it, rank included
+    fence: bytes  # its name
+    version: bytes  # the fence's content: the version and its rank
     value: bytes | None  # None removes
     expires_at_ms: int  # 0: never
     sequence_number: SequenceNumber
@@ -70,12 +64,12 @@ class Outcome(Struct, frozen=True):
     kind: Literal["applied", "fenced", "failed"]
     error: str = ""  # the server's first word, or the exception's class
     reason: str = ""
-    reply: object = None  # to a command that is no script's
+    reply: object = None  # to a plain command, not to a script
 
 
 APPLIED = Outcome("applied")
 FENCED = Outcome("fenced")
-STANDS = Outcome("fenced", reason="a fence stands where no value does")  # a fill's only
+STANDS = Outcome("fenced", reason="a fence without a value")  # only a fill's
 
 
 class Decoded(Struct, frozen=True):
@@ -85,7 +79,7 @@ class Decoded(Struct, frozen=True):
     view_type: str
     records: Sequence[StreamRecord]
     rejects: Sequence[Reject]  # without a usable key
-    unnamed: Sequence[str]  # why: one reason per record without a usable sequence number
+    unnamed: Sequence[str]  # one reason per record without a usable sequence number
     oldest_s: float | None  # ApproximateCreationDateTime of the oldest record
 
     @property
@@ -102,20 +96,20 @@ class Collapsed(Struct, frozen=True):
 
 
 class Encoded(Struct, frozen=True):
-    """Stage 3's result: an entry per key, and the rejects found while making them."""
+    """Stage 3's result: an entry per key, and a reject per record that could not be encoded."""
 
     entries: list[Entry]
     rejects: list[Reject]
 
 
 class Call(Struct, frozen=True):
-    """One command to be sent and the entries its reply speaks for."""
+    """One command, and the entries that its reply answers for."""
 
     arguments: tuple[bytes, ...]  # without the command's name where it is a script call
     entries: Sequence[int]
     fenced: bool
     slot: int | None = None  # of its keys, where it goes to a cluster
-    asking: bool = False  # sent after ASKING, to the node that its slot is moving to
+    asking: bool = False  # send ASKING first: its slot is moving to the node asked
 
 
 class Written(Struct, frozen=True):

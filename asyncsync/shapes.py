@@ -1,32 +1,36 @@
-"""Stage 3, the short way: images of a shape that was seen before, to plain JSON by their text.
+"""Stage 3, a cache: delete this file and nothing changes but time (formats.py then calls to_json).
 
 Items of one table mostly share a shape: attribute names, their order, their type tags. From
-one image are made a regular expression that only images of its shape match whole, and the
-JSON they become with a gap for each value, so that no value becomes a Python object: 10 us in
-place of 17 for 1 KB (measured). What matches gets, byte for byte, what values.to_json writes;
-anything else gets None, and values.py, which alone explains errors, reads it.
+one image come a regular expression that only images of its shape match, and the JSON they
+become with a gap for each value, so that no value becomes a Python object: 10 us instead of 17
+for 1 KB (measured). A match gives, byte for byte, what values.to_json writes; any other image
+gives None and goes to values.py, which alone explains errors.
 """
 
 from __future__ import annotations
 
 import re
 from binascii import a2b_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 import orjson
 from msgspec import Struct
 
 from asyncsync.decode import NUMBER
 from asyncsync.limits import SHAPE_VALUES_MAX, SHAPES_MAX, SHAPES_SAMPLE_EVERY
+from asyncsync.values import parse_image, to_json
 
 # Every repetition is possessive: the time is linear, whatever the image holds.
 # A string may hold only escapes that orjson writes too; \u and \/ would come out otherwise.
 _STRING = rb'"[^"\\\x00-\x1f]*+(?:\\["\\bfnrt][^"\\\x00-\x1f]*+)*+"'
 _BASE64 = rb'"(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?+"'
 
-Order = Callable[[bytes], bytes]
+Order: TypeAlias = Callable[[bytes], bytes]
+# A pattern, its part of the template, and the type tag where it begins a value.
+_Piece: TypeAlias = tuple[bytes, bytes, str]
 
 
 class Shape(Struct, frozen=True):
@@ -34,74 +38,61 @@ class Shape(Struct, frozen=True):
 
     pattern: bytes
     template: bytes  # %b for each group of the pattern
-    orders: tuple[tuple[int, Order], ...]  # the groups that are sets, and how each is put in order
+    orders: tuple[tuple[int, Order], ...]  # the groups that are sets, and how each is sorted
 
 
 def shape_of(image: Mapping[str, Any]) -> Shape | None:
     """Return the shape of a parsed image that to_json accepts; None where it is too large."""
-    shape = _Draft()
-    shape.map(image)
-    if shape.values > SHAPE_VALUES_MAX:
+    # A value is at most six pieces, so an image that is too large is not walked to its end.
+    try:
+        pieces = [*islice(_map_pieces(image), 8 * SHAPE_VALUES_MAX)]
+    except ValueError:  # a value with other tags that are null
         return None
-    return Shape(bytes(shape.pattern), bytes(shape.template), tuple(shape.orders))
+    tags = [tag for _, _, tag in pieces if tag]
+    if len(tags) > SHAPE_VALUES_MAX:
+        return None
+    groups = [tag for tag in tags if tag not in ("M", "L", "NULL")]
+    return Shape(
+        b"".join([pattern for pattern, _, _ in pieces]),
+        b"".join([template for _, template, _ in pieces]),
+        tuple([(at, _ORDERS[tag]) for at, tag in enumerate(groups) if tag in _ORDERS]),
+    )
 
 
-class _Draft:
-    """A shape in the making, one value after the other."""
+def _map_pieces(attributes: Mapping[str, Any]) -> Iterator[_Piece]:
+    yield _literal(b"{")
+    for at, (name, attribute) in enumerate(attributes.items()):
+        yield _literal(b"%b%b:" % (b"," if at else b"", orjson.dumps(name)))
+        yield from _value_pieces(attribute)
+    yield _literal(b"}")
 
-    def __init__(self) -> None:
-        self.pattern = bytearray()
-        self.template = bytearray()
-        self.orders: list[tuple[int, Order]] = []
-        self.groups = 0
-        self.values = 0
 
-    def map(self, attributes: Mapping[str, Any]) -> None:
-        self._literal(b"{")
-        for at, (name, attribute) in enumerate(attributes.items()):
-            self._literal(b"%b%b:" % (b"," if at else b"", orjson.dumps(name)))
-            self._value(attribute)
-        self._literal(b"}")
+def _list_pieces(attributes: list[Any]) -> Iterator[_Piece]:
+    yield _literal(b"[")
+    for at, attribute in enumerate(attributes):
+        yield _literal(b"," if at else b"")
+        yield from _value_pieces(attribute)
+    yield _literal(b"]")
 
-    def _list(self, attributes: list[Any]) -> None:
-        self._literal(b"[")
-        for at, attribute in enumerate(attributes):
-            self._literal(b"," if at else b"")
-            self._value(attribute)
-        self._literal(b"]")
 
-    def _value(self, attribute: Mapping[str, Any]) -> None:
-        # Other tags that are null make it no common shape: as good as too large.
-        self.values += 1 if len(attribute) == 1 else SHAPE_VALUES_MAX + 1
-        if self.values > SHAPE_VALUES_MAX:
-            return
-        ((tag, value),) = attribute.items()
-        self.pattern += b'\\{"%b":' % tag.encode()
-        if tag == "M":
-            self.map(value)
-        elif tag == "L":
-            self._list(value)
-        else:
-            self._leaf(tag)
-        self.pattern += b"\\}"
+def _value_pieces(attribute: Mapping[str, Any]) -> Iterator[_Piece]:
+    ((tag, value),) = attribute.items()
+    yield b'\\{"%b":' % tag.encode(), b"", tag
+    if tag == "M":
+        yield from _map_pieces(value)
+    elif tag == "L":
+        yield from _list_pieces(value)
+    else:
+        yield _LEAVES[tag], b"null" if tag == "NULL" else b"%b", ""
+    yield b"\\}", b"", ""
 
-    def _leaf(self, tag: str) -> None:
-        self.pattern += _LEAVES[tag]
-        if tag == "NULL":
-            self.template += b"null"
-            return
-        self.template += b"%b"
-        if tag in _ORDERS:
-            self.orders.append((self.groups, _ORDERS[tag]))
-        self.groups += 1
 
-    def _literal(self, text: bytes) -> None:
-        self.pattern += re.escape(text)
-        self.template += text.replace(b"%", b"%%")
+def _literal(text: bytes) -> _Piece:
+    return re.escape(text), text.replace(b"%", b"%%"), ""
 
 
 class Shapes:
-    """The few shapes met most lately; what is known decides how soon a value is made, not which.
+    """The shapes met most lately; they change how fast an image is encoded, never the result.
 
     One object belongs to the rules of one mirror, so it lives as long as the process.
     """
@@ -111,22 +102,34 @@ class Shapes:
         self._missed = 0
         self._sampled: Shape | None = None
 
+    def encode(self, raw: bytes) -> bytes:
+        """Encode an image as plain JSON, by its shape where that is known.
+
+        Raises RecordError as parse_image and to_json do.
+        """
+        value = self.json_of(raw)
+        if value is None:
+            image = parse_image(raw)
+            value = to_json(image)
+            self.miss(image)
+        return value
+
     def json_of(self, raw: bytes) -> bytes | None:
-        """Return an image's plain JSON where it has a known shape, None where it has not."""
+        """Return an image's plain JSON where its shape is known, else None."""
         for at, (fullmatch, shape) in enumerate(self._known):
-            found = fullmatch(raw)
-            if found is None:
+            match = fullmatch(raw)
+            if match is None:
                 continue
             if at:
                 self._known.insert(0, self._known.pop(at))
-            return _filled(shape, found) if raw.isascii() or _is_utf8(raw) else None
+            return _filled(shape, match) if raw.isascii() or _is_utf8(raw) else None
         return None
 
     def miss(self, image: Mapping[str, Any]) -> None:
-        """Take note of an image without a known shape, which to_json has accepted.
+        """Count an image without a known shape, which to_json has accepted.
 
-        Only every so many are looked at, and a shape is learned when two such samples in a row
-        have it: to compile one costs as much as it saves in some 300 images (2.3 ms).
+        Every SHAPES_SAMPLE_EVERYth is a sample, and a shape is learned when two samples in a
+        row have it: compiling one costs as much as it saves in some 300 images (2.3 ms).
         """
         self._missed += 1
         if self._missed % SHAPES_SAMPLE_EVERY:
@@ -138,10 +141,10 @@ class Shapes:
         self._sampled = shape
 
 
-def _filled(shape: Shape, found: re.Match[bytes]) -> bytes:
+def _filled(shape: Shape, match: re.Match[bytes]) -> bytes:
     if not shape.orders:
-        return shape.template % found.groups()
-    groups = list(found.groups())
+        return shape.template % match.groups()
+    groups = list(match.groups())
     for at, order in shape.orders:
         groups[at] = order(groups[at])
     return shape.template % tuple(groups)
@@ -156,7 +159,7 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def _set_of(member: bytes) -> bytes:
-    # An empty one is not DynamoDB's: no match.
+    # DynamoDB has no empty set.
     return rb"(\[%b(?:,%b)*+\])" % (member, member)
 
 

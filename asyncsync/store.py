@@ -1,12 +1,13 @@
-"""Stage 5, the only await: a plan's calls out in one round trip, an outcome per entry back.
+"""Stage 5, the only await: send a plan's calls in one round trip, return an outcome per entry.
 
 Unsure is failed: an entry counts as written only when its own reply said so. One connection
-lives as long as the process; a frozen or dead one costs a reconnect, not the batch. A Link is
-one server; a store decides what to do about what its links say.
+lives as long as the process; a frozen or dead one costs a reconnect, not the batch. A client
+is the store of one server; a cluster's store has a client per node.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -32,7 +33,7 @@ from asyncsync.model import APPLIED, FENCED, STANDS, Call, Outcome, Written
 
 with open(join(dirname(__file__), "fence.lua"), "rb") as _file:
     SCRIPT = _file.read()
-_SCRIPT_DIGEST = b"4d4f4f66d4bcd3fa387964d458d5bb772d22291d"  # a test has the right one
+_SCRIPT_DIGEST = b"f1026499b03a671c9afcc8e41d5a3d5c1a11e576"  # a test has the right one
 
 FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 
@@ -42,82 +43,72 @@ REDIRECTIONS = ("MOVED", "ASK")
 _CLUSTER = "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true"
 
 UNSENT = Outcome("failed", "Unsent", "not sent")
-OUT_OF_TIME = Outcome("failed", "Deadline", "the invocation had too little time left")
+_SCRIPT_OUTCOMES = {0: FENCED, 1: APPLIED, 2: STANDS}
 
 
 class Store(Protocol):
-    """Where a plan goes."""
+    """Writes plans, and runs any other commands for a tool."""
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
-        """Write a plan before end_s, on this store's clock; say what became of each entry.
+        """Send calls before end_s, on this store's clock; return an outcome per entry.
 
-        Raises StoreRefused where a server refuses the user.
+        The outcome of a plain command (`fenced=False`) carries its reply as it was read.
+        Raises StoreRefused if a server refuses the user.
         """
 
     def close(self) -> None:
-        """Throw every connection away; the next apply opens new ones."""
-
-
-class RedisStore:
-    """One server behind one connection."""
-
-    def __init__(self, link: Client) -> None:
-        self._link = link
-
-    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
-        """Write a plan before end_s, on this store's clock; say what became of each entry.
-
-        Sends it a second time where a connection from an earlier invocation was dead.
-        Raises StoreRefused where the server refuses the user.
-        """
-        if not entry_count:
-            return Written([], 0.0)
-        job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
-        reused = self._link.is_open
-        error = await self._link.write(job)
-        reconnected = error is not None and reused and is_retryable(error, job.pending)
-        if reconnected:
-            error = await self._link.write(job)
-        if error is not None:
-            failed = Outcome("failed", error.error, error.reason)
-            job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
-        for call, reply in job.redirected:
-            job.fail([call], reply.word, _CLUSTER)
-        out_of_time = isinstance(error, OutOfTime)
-        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
-
-    def close(self) -> None:
-        """Throw the connection away; the next apply opens a new one."""
-        self._link.close()
+        """Close every connection; the next apply opens new ones."""
 
 
 class Job(Struct):
-    """What one server is to write: what is still to be sent, and what became of the rest."""
+    """What one server should write: the calls still to send, and the outcomes so far."""
 
     end_s: float
     pending: list[Call]
     outcomes: list[Outcome]
-    coming: Iterator[Call] = field(default_factory=lambda: iter(()))  # not made yet
+    upcoming: Iterator[Call] = iter(())  # encoded while earlier ones are on their way
     redirected: list[tuple[Call, ReplyError]] = field(default_factory=list)
     round_trip_s: float = 0.0
-    out_of_time: bool = False  # before the last of them was made
+    out_of_time: bool = False  # an upcoming call came too late to be sent
 
-    def fail(self, calls: Sequence[Call], error: str, reason: str) -> None:
-        """Count the entries of calls as failed."""
-        failed = Outcome("failed", error, reason)
-        for call in calls:
-            for at in call.entries:
-                self.outcomes[at] = failed
+    def record_reply(self, call: Call, reply: object, server: Server) -> None:
+        """Record the outcome of each of a call's entries. Raises StoreRefused."""
+        replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
+        assert len(replies) == len(call.entries), "the script answers once for each key"
+        outcomes = self.outcomes
+        for at, entry_reply in zip(call.entries, replies, strict=True):
+            outcomes[at] = _outcome(call, entry_reply, server)
+
+
+def _outcome(call: Call, reply: object, server: Server) -> Outcome:
+    if call.fenced:
+        if isinstance(reply, int):
+            return _SCRIPT_OUTCOMES[reply]
+        if isinstance(reply, bytes):  # the server refused this key alone
+            reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
+        assert isinstance(reply, ReplyError), "a script answers an outcome or an error"
+    if not isinstance(reply, ReplyError):
+        return Outcome("applied", reply=reply)
+    refuse(reply, server, FENCED_COMMAND if call.fenced else call.arguments[0].decode())
+    reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
+    return Outcome("failed", reply.word, reason)
+
+
+def fail_calls(outcomes: list[Outcome], calls: Iterable[Call], error: str, reason: str) -> None:
+    """Record every entry of calls as failed."""
+    failed = Outcome("failed", error, reason)
+    for at in chain.from_iterable(call.entries for call in calls):
+        outcomes[at] = failed
 
 
 class Client:
-    """One server and the connection to it, opened when it is needed."""
+    """One server and the connection to it, opened on first use: the store of a single server."""
 
     def __init__(
         self,
         server: Server,
         timeout_ms: int,
-        reach: OpenTransport,
+        open_transport: OpenTransport,
         clock: Clock,
         password: Password,
         script: bytes = SCRIPT,
@@ -126,29 +117,47 @@ class Client:
         self._script, self._digest = script, digest_of(script)
         self._password = password
         self._timeout_s = timeout_ms / 1_000
-        self._reach = reach
+        self._open_transport = open_transport
         self._clock = clock
-        self._wire: Connection | None = None
+        self._connection: Connection | None = None
         self._is_free = Lock()
 
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, dead or alive."""
-        return self._wire is not None
+        return self._connection is not None
+
+    async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
+        """Send calls, and again if a connection of an earlier invocation was dead; see Store."""
+        if not entry_count:
+            return Written([], 0.0)
+        job = Job(end_s, [], [UNSENT] * entry_count, iter(calls))
+        reused = self.is_open
+        error = await self.write(job)
+        reconnected = error is not None and reused and is_retryable(error, job.pending)
+        if reconnected:
+            error = await self.write(job)
+        if error is not None:
+            failed = Outcome("failed", error.error, error.reason)
+            job.outcomes = [failed if each is UNSENT else each for each in job.outcomes]
+        for call, reply in job.redirected:
+            fail_calls(job.outcomes, [call], reply.word, _CLUSTER)
+        out_of_time = isinstance(error, OutOfTime)
+        return Written(job.outcomes, job.round_trip_s * 1_000, reconnected, out_of_time)
 
     async def write(self, job: Job) -> StoreUnavailable | None:
-        """Send what is pending and return why it could not be done, None where it was.
+        """Send a job's calls; return the error that left some of them pending, or None.
 
-        Calls that the server sends elsewhere are done here, and wait among the redirected.
+        A call that the server redirects counts as done here: it joins the job's redirected.
         """
         try:
-            with self._alone():
-                wire = await self._opened(job.end_s)
-                await self._exchange(wire, job, b"EVALSHA", self._digest)
+            with self._exclusive():
+                connection = await self._connect(job.end_s)
+                await self._exchange(connection, job, b"EVALSHA", self._digest)
                 if job.pending:
-                    # The script is not there (a restart, SCRIPT FLUSH): EVAL brings it.
+                    # The server lost the script (a restart, SCRIPT FLUSH): EVAL brings it.
                     self._check_time(job.end_s)
-                    await self._exchange(wire, job, b"EVAL", self._script)
+                    await self._exchange(connection, job, b"EVAL", self._script)
                 if job.out_of_time:
                     raise OutOfTime
         except StoreUnavailable as exc:
@@ -156,22 +165,19 @@ class Client:
         return None
 
     async def ask(self, command: tuple[bytes, ...], end_s: float) -> object:
-        """Send one command before end_s and return its reply.
+        """Return the reply to one command, perhaps a ReplyError.
 
-        Raises StoreUnavailable, or StoreRefused where the server refuses the credentials.
+        Raises StoreUnavailable, or StoreRefused if the server refuses the credentials.
         """
-        replies: list[object] = []
-        with self._alone():
-            wire = await self._opened(end_s)
-            with _in_time("waiting for the answer"):
-                await wire.exchange([command], replies.append, self._left(end_s))
-        return replies[0]
+        with self._exclusive():
+            connection = await self._connect(end_s)
+            return (await connection.exchange([command], self._time_left(end_s)))[0]
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let one at a time use the connection, and throw it away where that fails.
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the connection exclusively; close it on any error.
 
-        Raises RuntimeError: two would read each other's replies.
+        Raises RuntimeError if it is in use: two users would read each other's replies.
         """
         if not self._is_free.acquire(blocking=False):
             raise RuntimeError("one batch at a time: a second needs a mirror of its own")
@@ -185,86 +191,44 @@ class Client:
         finally:
             self._is_free.release()
 
-    async def _opened(self, end_s: float) -> Connection:
+    async def _connect(self, end_s: float) -> Connection:
         self._check_time(end_s)
-        if self._wire is None:
-            left = self._left(end_s)
-            with _in_time("connecting"):
-                self._wire = await open_connection(self._server, self._reach, self._password, left)
+        if self._connection is None:
+            time_left = self._time_left(end_s)
+            self._connection = await open_connection(
+                self._server, self._open_transport, self._password, time_left
+            )
             self._check_time(end_s)
-        return self._wire
+        return self._connection
 
-    async def _exchange(self, wire: Connection, job: Job, command: bytes, script: bytes) -> None:
+    async def _exchange(
+        self, connection: Connection, job: Job, command: bytes, script: bytes
+    ) -> None:
         """Make one round trip; a call without a reply, or without its script, stays pending."""
-        # None stands for ASKING, which says of the next command only that it was sent here.
-        sent: list[Call | None] = []
-        unanswered = iter(sent)
-
-        def settle(reply: object) -> None:
-            call = next(unanswered)
-            if call is None:
-                return
-            word = reply.word if isinstance(reply, ReplyError) else ""
-            if word == "NOSCRIPT" and command == b"EVALSHA":
-                job.pending.append(call)
-            elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
-                job.redirected.append((call, reply))
-            else:
-                self._settle(call, reply, job.outcomes)
-
-        def commands() -> Iterator[tuple[bytes, ...]]:
-            for call in chain(waiting, self._coming(job)):
-                if call.asking:
-                    sent.append(None)
-                    yield (b"ASKING",)
-                sent.append(call)
-                yield (command, script, *call.arguments) if call.fenced else call.arguments
-
-        waiting, job.pending = iter(job.pending), []
+        trip = _RoundTrip(job, self._server, command, script)
         began_s = self._clock()
         try:
-            count = await wire.send(commands())
-            with _in_time("waiting for the answer"):
-                await wire.receive(count, settle, self._left(job.end_s))
+            count = await connection.send(trip.commands(self._upcoming(job)))
+            await connection.receive(count, trip.take, self._time_left(job.end_s))
         finally:
-            job.pending += [call for call in unanswered if call is not None]
-            job.pending += waiting  # where the connection broke before they were packed
+            job.pending = trip.unanswered()
             job.round_trip_s = self._clock() - began_s
 
-    def _coming(self, job: Job) -> Iterator[Call]:
-        """Take calls that are made only now, as long as there is time to send them."""
-        for call in job.coming:
+    def _upcoming(self, job: Job) -> Iterator[Call]:
+        """Yield upcoming calls for as long as there is time to send them."""
+        for call in job.upcoming:
             if self._is_late(job.end_s):
                 job.out_of_time = True
                 return
             yield call
 
-    def _left(self, end_s: float) -> TimeLeft:
-        """Say, from now on, what is left of the timeout or of the invocation, less the answer."""
+    def _time_left(self, end_s: float) -> TimeLeft:
+        """Return a countdown: the timeout, or the time to end_s minus the answer reserve."""
         until_s = min(self._clock() + self._timeout_s, end_s - ANSWER_RESERVE_MS / 1_000)
         return lambda: until_s - self._clock()
 
-    def _settle(self, call: Call, reply: object, outcomes: list[Outcome]) -> None:
-        replies = reply if isinstance(reply, list) and call.fenced else [reply] * len(call.entries)
-        assert len(replies) == len(call.entries), "the script answers once for each key"
-        for at, each in zip(call.entries, replies, strict=True):
-            outcomes[at] = self._outcome(call, each)
-
-    def _outcome(self, call: Call, reply: object) -> Outcome:
-        if isinstance(reply, bytes) and call.fenced:
-            reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
-        if isinstance(reply, ReplyError):
-            command = FENCED_COMMAND if call.fenced else call.arguments[0].decode()
-            refuse(reply, self._server, command)
-            reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
-            return Outcome("failed", reply.word, reason)
-        if call.fenced:
-            assert reply in (0, 1, 2), "a script answers applied, fenced, stands or an error"
-            return (FENCED, APPLIED, STANDS)[reply]
-        return APPLIED if reply == b"OK" else Outcome("applied", reply=reply)
-
     def _check_time(self, end_s: float) -> None:
-        """Make sure there is time to send; raise OutOfTime where there is not."""
+        """Raise OutOfTime if there is too little time to send."""
         if self._is_late(end_s):
             raise OutOfTime
 
@@ -272,32 +236,69 @@ class Client:
         return (end_s - self._clock()) * 1_000 < SEND_LEFT_MS_MIN
 
     def close(self) -> None:
-        """Throw the connection away; the next use opens a new one."""
-        if self._wire is not None:
-            self._wire.abandon()
-            self._wire = None
+        """Close the connection; the next use opens a new one."""
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
 
 
-@contextmanager
-def _in_time(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as exc:
-        raise StoreUnavailable("TimeoutError", f"no answer {doing}", timed_out=True) from exc
+class _RoundTrip:
+    """The commands of one round trip and their replies, in the same order.
+
+    It loses no call: each one waits, was sent without a reply yet, lacks its script, or is done
+    (recorded in the job, or one of the job's redirected).
+    """
+
+    def __init__(self, job: Job, server: Server, command: bytes, script: bytes) -> None:
+        self._job, self._server = job, server
+        self._command, self._script = command, script
+        self._waiting = iter(job.pending)
+        self._sent: deque[Call | None] = deque()  # None: ASKING, whose reply means nothing
+        self._without_script: list[Call] = []
+
+    def commands(self, upcoming: Iterator[Call]) -> Iterator[tuple[bytes, ...]]:
+        """Yield the commands of the pending calls, then of the upcoming ones."""
+        for call in chain(self._waiting, upcoming):
+            # Note the call before ASKING: the connection may break there already.
+            if call.asking:
+                self._sent += (None, call)
+                yield (b"ASKING",)
+            else:
+                self._sent.append(call)
+            yield (self._command, self._script, *call.arguments) if call.fenced else call.arguments
+
+    def take(self, reply: object) -> None:
+        """Match the next reply to the oldest command without one. Raises StoreRefused."""
+        call = self._sent[0]
+        word = reply.word if isinstance(reply, ReplyError) else ""
+        if call is None:
+            pass  # ASKING
+        elif word == "NOSCRIPT" and self._command == b"EVALSHA":
+            self._without_script.append(call)
+        elif isinstance(reply, ReplyError) and word in REDIRECTIONS:
+            self._job.redirected.append((call, reply))
+        else:
+            self._job.record_reply(call, reply, self._server)
+        self._sent.popleft()
+
+    def unanswered(self) -> list[Call]:
+        """Return the calls to send again: nobody knows whether the server ran them."""
+        sent = (call for call in self._sent if call is not None)
+        return [*self._without_script, *sent, *self._waiting]
 
 
 class OutOfTime(StoreUnavailable):
     """The invocation ends too soon for another round trip; nothing is under way."""
 
     def __init__(self) -> None:
-        super().__init__(OUT_OF_TIME.error, OUT_OF_TIME.reason)
+        super().__init__("Deadline", "the invocation had too little time left")
 
 
 def is_retryable(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
     """Whether a dead connection's calls may go out once more.
 
-    Without the fence a write that timed out may still be under way, and would then land on
-    top of the newer one.
+    Without the fence they may not after a timeout: the old write may still arrive, and would
+    then replace a newer one.
     """
     if isinstance(error, OutOfTime) or not pending:
         return False
@@ -305,9 +306,9 @@ def is_retryable(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
 
 
 def digest_of(script: bytes) -> bytes:
-    """Return what EVALSHA names a script by."""
+    """Return the digest that EVALSHA knows a script by."""
     if script == SCRIPT:
         return _SCRIPT_DIGEST
-    from hashlib import sha1  # 4 ms of a cold start, for tools' scripts alone
+    from hashlib import sha1  # 4 ms of a cold start, for the tools' scripts only
 
     return sha1(script, usedforsecurity=False).hexdigest().encode()

@@ -1,14 +1,15 @@
 """A blocking socket as transport, and how to run a coroutine that waits on nothing else.
 
 Lambda gives a process one event at a time, so there is nothing to do while Redis answers.
-Without an event loop a cold start imports two fifths less and a small batch is answered sooner
-(benchmarks/README.md, "Where the time goes").
+Without an event loop a cold start imports two fifths less, and the answer to a small batch
+comes sooner (benchmarks/README.md, "Where the time goes").
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Coroutine
+from contextlib import suppress
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits on sockets only, which here means that it never yields."""
+    """Run a coroutine that waits on blocking sockets only, and so never yields."""
     try:
         work.send(None)
     except StopIteration as stop:
@@ -36,25 +37,23 @@ class SocketTransport:
         self, connected: socket.socket, full: tuple[type[OSError], ...] = (BlockingIOError,)
     ) -> None:
         self._socket = connected
-        self._full = full  # what a send raises where nothing more goes out at once
+        self._full = full  # what a send raises while the socket takes no more
         self._unsent: list[bytes | memoryview] = []
 
     async def write(self, data: bytes) -> None:
-        """Send what goes at once and keep the rest."""
+        """Send what the socket takes at once and keep the rest."""
         self._unsent.append(data)
         self._socket.settimeout(0)
-        try:
+        with suppress(*self._full):
             while self._unsent:
                 self._send()
-        except self._full:
-            pass
 
-    async def read(self, left: TimeLeft) -> bytes:
-        """Send what is unsent, then wait for bytes, as long as there is time left."""
+    async def read(self, time_left: TimeLeft) -> bytes:
+        """Send the rest, then wait for bytes, all within the time left."""
         while self._unsent:
-            wait_at_most(self._socket, left)
+            wait_at_most(self._socket, time_left)
             self._send()
-        wait_at_most(self._socket, left)
+        wait_at_most(self._socket, time_left)
         return self._socket.recv(READ_BYTES)
 
     def _send(self) -> None:
@@ -70,52 +69,52 @@ class SocketTransport:
         self._socket.close()
 
 
-def wait_at_most(waiting: socket.socket, left: TimeLeft) -> None:
-    """Let the socket's next call wait as long as there is time left.
+def wait_at_most(waiting: socket.socket, time_left: TimeLeft) -> None:
+    """Let the socket's next call wait for as long as there is time left.
 
-    Raises TimeoutError where there is none: a timeout of 0 would mean not to wait.
+    Raises TimeoutError if there is none: a timeout of 0 would mean not to wait.
     """
-    left_s = left()
+    left_s = time_left()
     if left_s <= 0:
         raise TimeoutError
     waiting.settimeout(left_s)
 
 
-async def open_socket(server: Server, left: TimeLeft) -> Transport:
-    """Connect to a server: unix socket, TCP or TLS, to the first of its addresses that answers.
+async def open_socket(server: Server, time_left: TimeLeft) -> Transport:
+    """Connect over a unix socket, TCP or TLS, to the first address that answers.
 
-    Raises OSError, or TimeoutError where the time is over.
+    Raises OSError, or TimeoutError when the time is over.
     """
     if server.path:
-        return SocketTransport(_connected(socket.AF_UNIX, server.path, left))
+        return SocketTransport(_connect(socket.AF_UNIX, server.path, time_left))
     error = OSError(f"{server.host} has no address")
-    for family, _, _, _, address in _addresses(server, left):
+    for family, _, _, _, address in _addresses(server, time_left):
         try:
-            connected = _connected(family, address, left)
+            connected = _connect(family, address, time_left)
         except OSError as exc:
             error = exc
             continue
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return _secured(connected, server, left) if server.tls else SocketTransport(connected)
+        return _secure(connected, server, time_left) if server.tls else SocketTransport(connected)
     raise error
 
 
-def _connected(family: int, address: Any, left: TimeLeft) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+def _connect(family: int, address: Any, time_left: TimeLeft) -> socket.socket:
+    connecting = socket.socket(family, socket.SOCK_STREAM)
     try:
-        wait_at_most(made, left)
-        made.connect(address)
+        wait_at_most(connecting, time_left)
+        connecting.connect(address)
     except BaseException:
-        made.close()
+        connecting.close()
         raise
-    return made
+    return connecting
 
 
-def _secured(connected: socket.socket, server: Server, left: TimeLeft) -> SocketTransport:
+def _secure(connected: socket.socket, server: Server, time_left: TimeLeft) -> SocketTransport:
     import ssl  # 12 ms that only TLS pays
 
     try:
-        wait_at_most(connected, left)  # the whole handshake
+        wait_at_most(connected, time_left)  # the whole handshake
         secured = tls_context(server.ca_file).wrap_socket(connected, server_hostname=server.host)
     except BaseException:
         connected.close()
@@ -123,22 +122,21 @@ def _secured(connected: socket.socket, server: Server, left: TimeLeft) -> Socket
     return SocketTransport(secured, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
 
 
-def _addresses(server: Server, left: TimeLeft) -> list[Any]:
-    """Look a server's name up; in a thread, because a resolver has no deadline."""
-    found: list[Any] = []
-    errors: list[Exception] = []
+def _addresses(server: Server, time_left: TimeLeft) -> list[Any]:
+    """Look a server's name up, in a thread because a resolver has no deadline."""
+    results: list[Any] = []
 
     def look_up() -> None:
         try:
-            found.extend(socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM))
+            results.append(socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as exc:
-            errors.append(exc)
+            results.append(exc)
 
-    looking = Thread(target=look_up, daemon=True)
-    looking.start()
-    looking.join(max(0.0, left()))
-    if looking.is_alive():
+    thread = Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(max(0.0, time_left()))
+    if not results:
         raise TimeoutError
-    if errors:
-        raise errors[0]
-    return found
+    if isinstance(results[0], Exception):
+        raise results[0]
+    return list(results[0])

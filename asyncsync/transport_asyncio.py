@@ -1,4 +1,4 @@
-"""asyncio's streams as transport: for an event loop of the caller's, the tools, and a cluster."""
+"""asyncio's streams as transport: for the caller's event loop, the tools, and a cluster."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ Connect: TypeAlias = Callable[[Server], Awaitable[Streams]]
 
 
 class StreamTransport:
-    """A pair of streams, of one event loop."""
+    """A pair of streams; they belong to one event loop."""
 
     def __init__(self, streams: Streams) -> None:
         self._reader, self._writer = streams
         self._loop = asyncio.get_running_loop()
 
     async def write(self, data: bytes) -> None:
-        """Send what goes at once and keep the rest, which goes as the loop turns."""
+        """Send what goes at once; the event loop sends the rest."""
         if self._writer.transport.is_closing():
             raise ConnectionResetError
         self._writer.write(data)
         await asyncio.sleep(0)
 
-    async def read(self, left: TimeLeft) -> bytes:
-        """Wait for bytes as long as there is time left."""
-        async with asyncio.timeout(left()):
+    async def read(self, time_left: TimeLeft) -> bytes:
+        """Wait for bytes for as long as there is time left."""
+        async with asyncio.timeout(time_left()):
             return await self._reader.read(READ_BYTES)
 
     def abort(self) -> None:
-        """Throw the socket away; what is unsent in it is dropped."""
+        """Close the socket at once and drop unsent bytes."""
         if not self._loop.is_closed():
             self._writer.transport.abort()
 
 
 def asyncio_transport(connect: Connect) -> OpenTransport:
-    """Return how to reach a server over what connects."""
+    """Return a function that opens transports over the streams of `connect`."""
 
-    async def opened(server: Server, left: TimeLeft) -> Transport:
-        async with asyncio.timeout(left()):
+    async def open_streams(server: Server, time_left: TimeLeft) -> Transport:
+        async with asyncio.timeout(time_left()):
             return StreamTransport(await connect(server))
 
-    return opened
+    return open_streams
 
 
 async def connect(server: Server) -> Streams:
-    """Open the streams of a server: unix socket, TCP or TLS."""
+    """Open streams to a server: over a unix socket, TCP or TLS."""
     if server.path:
         return await asyncio.open_unix_connection(server.path)
     context = tls_context(server.ca_file) if server.tls else None

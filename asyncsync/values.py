@@ -1,8 +1,8 @@
 """Stage 3, values: a new image (DynamoDB JSON) to the bytes that readers GET; lossless.
 
-A number keeps the stream's own digits: it is checked and copied, never computed with. Sets
-have no order in DynamoDB, so they are written in one: the same item gives the same bytes.
-boto3's TypeDeserializer is not used: it raises on legal numbers and on B from Lambda.
+A number keeps the stream's own digits: it is checked and copied, never computed with. DynamoDB's
+sets have no order, so each is sorted: the same item gives the same bytes.
+boto3's TypeDeserializer raises on legal numbers and on B from Lambda, so it is not used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from binascii import Error as BinasciiError
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import orjson
@@ -24,6 +24,8 @@ from asyncsync.limits import EXPIRY_MS_MAX
 
 Item: TypeAlias = dict[str, object]
 Transform: TypeAlias = Callable[[Item], "dict[str, object] | bytes | None"]
+
+T = TypeVar("T")
 
 _number = NUMBER.fullmatch
 _Fragment = orjson.Fragment
@@ -51,7 +53,7 @@ def parse_image(raw: bytes) -> dict[str, dict[str, Any]]:
 
 
 def to_json(image: Mapping[str, Any]) -> bytes:
-    """Encode an image as plain JSON, digits of numbers as they came.
+    """Encode an image as plain JSON; numbers keep their digits.
 
     Raises RecordError with the attribute's path where a value is not DynamoDB JSON.
     """
@@ -61,20 +63,18 @@ def to_json(image: Mapping[str, Any]) -> bytes:
         raise RecordError("nested deeper than can be written (DynamoDB ends at 32)") from None
 
 
-def _plain_map(attributes: Any) -> dict[str, object]:
-    if attributes.__class__ is not dict:
-        raise RecordError("M is not a map")
-    return _plain_each(attributes.items())
+def _plain_map(value: Any) -> dict[str, object]:
+    return _plain_each(_checked(dict, value, "M is not a map").items())
 
 
 def _plain_list(value: Any) -> list[object]:
-    return list(_plain_each(enumerate(_members(value))).values())
+    return list(_plain_each(enumerate(_as_list(value))).values())
 
 
 def _plain_each(attributes: Iterable[tuple[Any, Any]]) -> dict[Any, object]:
-    """Return what JSON says for each attribute value; every value of every image passes here.
+    """Convert each attribute value; every value of every image passes here.
 
-    Most are strings and numbers, so those are read in place.
+    Most values are strings and numbers, so those are converted in place.
     """
     plain: dict[Any, object] = {}
     name: Any = ""
@@ -99,22 +99,26 @@ def _plain_each(attributes: Iterable[tuple[Any, Any]]) -> dict[Any, object]:
 def _reader(tag: str) -> Callable[[Any], object]:
     reader = _PLAIN.get(tag)
     if reader is None:
-        # What is no tag may be an item's content, and a reason reaches a log.
-        named = f"{tag!r} " if re.fullmatch(_TAG, str(tag)) else ""
-        raise RecordError(_WRONG.get(tag, f"attribute type {named}is unknown"))
+        # An unknown tag may be an item's content, and a reason reaches a log.
+        shown = f"{tag!r} " if re.fullmatch(_TAG, str(tag)) else ""
+        raise RecordError(f"attribute type {shown}is unknown")
     return reader
 
 
 def _tagged(attribute: Any) -> tuple[str, Any]:
-    """Return an attribute value's one tag and value; tags that SDKs write as null are none."""
-    if attribute.__class__ is not dict:
-        raise RecordError("an attribute value is not a map of one type tag")
-    tags = list(attribute.items())
+    """Return an attribute value's one tag and value; some SDKs write the other tags as null."""
+    tags = [*_checked(dict, attribute, "an attribute value is not a map of one type tag").items()]
     if len(tags) != 1:
         tags = [item for item in tags if item[1] is not None]
     if len(tags) != 1:
         raise RecordError(f"an attribute value has {len(tags)} types, not one")
     return tags[0]
+
+
+def _checked(kind: type[T], value: Any, reason: str) -> T:
+    if value.__class__ is not kind:
+        raise RecordError(reason)
+    return value
 
 
 def _digits(value: Any) -> str:
@@ -135,51 +139,37 @@ def _base64(value: Any) -> str:
     return value  # type: ignore[no-any-return]
 
 
-def _bool(value: Any) -> bool:
-    if value.__class__ is not bool:
-        raise RecordError("BOOL is not true or false")
-    return value
-
-
 def _null(value: Any) -> None:
     if value is not True:
         raise RecordError("NULL is not true")
 
 
-def _members(value: Any) -> list[Any]:
-    if value.__class__ is not list:
-        raise RecordError("a list or set is not an array")
-    return value
+def _as_list(value: Any) -> list[Any]:
+    return _checked(list, value, "a list or set is not an array")
 
 
 def _string_set(value: Any) -> list[str]:
-    members = _members(value)
+    members = _as_list(value)
     if not {*map(type, members)} <= {str}:
         raise RecordError("SS holds something that is not a string")
     return sorted(members)  # code points sort as UTF-8 bytes do
 
 
 def _number_set(value: Any) -> orjson.Fragment:
-    members = _members(value)
-    if not ({*map(type, members)} <= {str} and all(map(_number, members))):
-        raise RecordError("N is not a number")
-    return _Fragment("[" + ",".join(sorted(members, key=Decimal)) + "]")
+    return _Fragment("[" + ",".join(sorted(map(_digits, _as_list(value)), key=Decimal)) + "]")
 
 
-def _binary_set(value: Any) -> list[str]:
-    return sorted(_members(value), key=_bytes)
-
-
-_WRONG = {"S": "S is not a string", "N": "N is not a number"}
 _PLAIN: dict[str, Callable[[Any], object]] = {
+    "S": lambda value: _checked(str, value, "S is not a string"),
+    "N": lambda value: _Fragment(_digits(value)),
     "B": _base64,
-    "BOOL": _bool,
+    "BOOL": lambda value: _checked(bool, value, "BOOL is not true or false"),
     "NULL": _null,
     "M": _plain_map,
     "L": _plain_list,
     "SS": _string_set,
     "NS": _number_set,
-    "BS": _binary_set,
+    "BS": lambda value: sorted(_as_list(value), key=_bytes),
 }
 
 
@@ -191,7 +181,7 @@ def to_item(image: Mapping[str, Any]) -> Item:
 
     Raises RecordError with the attribute's path where a value is not DynamoDB JSON.
     """
-    to_json(image)  # one place says what is legal
+    to_json(image)  # the one check of what is legal
     return {name: _python(attribute) for name, attribute in image.items()}
 
 
@@ -215,22 +205,24 @@ _PYTHON: dict[str, Callable[[Any], object]] = {
 
 
 def transformed(transform: Transform, image: Mapping[str, Any]) -> bytes | None:
-    """Return what the user's transform makes of an item: value bytes, or None for a removal.
+    """Call the user's transform with an image's item; return value bytes, or None to remove.
 
     Raises RecordError where it raises or returns what JSON cannot hold; its message is not
     repeated, because it may hold the item's values.
     """
     item = to_item(image)
     try:
-        made = transform(item)
+        value = transform(item)
     except Exception as exc:
         raise RecordError(f"the transform raised {type(exc).__name__}") from exc
-    if made is None or isinstance(made, bytes):
-        return made
-    if not isinstance(made, dict):
-        raise RecordError(f"the transform returned {type(made).__name__}, not dict, bytes or None")
+    if value is None or isinstance(value, bytes):
+        return value
+    if not isinstance(value, dict):
+        raise RecordError(
+            f"the transform returned {type(value).__name__}, not dict, bytes or None"
+        )
     try:
-        return orjson.dumps(made, default=_jsonable)
+        return orjson.dumps(value, default=_jsonable)
     except orjson.JSONEncodeError:
         raise RecordError("the transform returned a dict that JSON cannot hold") from None
 
@@ -249,10 +241,10 @@ def _jsonable(value: object) -> object:
 
 
 def expiry_ms(attribute: Any) -> int:
-    """Return when a TTL attribute lets its item expire, in epoch milliseconds; 0 for never.
+    """Return when an item with this TTL attribute expires, in epoch milliseconds; 0 for never.
 
     DynamoDB's own rule: only a number of epoch seconds counts. Anything else, and a time past
-    2**53 ms, means no expiry and never a bad record.
+    2**53 ms, means no expiry, never a bad record.
     """
     try:
         digits = _digits(attribute["N"])

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import io
 import platform
 import random
 import resource
@@ -39,11 +40,12 @@ from typing import Any
 import anyio
 import redis
 
-from asyncsync.aws.clients import AwsClients, describe_table, open_clients
-from asyncsync.aws.items import Answer, image_of, scan_page
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.items import ItemPage, image_of, key_of, scan_page
 from asyncsync.aws.raw_items import without_items
+from asyncsync.aws.tables import describe_table
 from asyncsync.config import Config
-from asyncsync.copy.entries import entries_of, key_of
+from asyncsync.copy.entries import entries_of
 from asyncsync.lab.servers import (
     ServerProcess,
     binaries,
@@ -53,10 +55,12 @@ from asyncsync.lab.servers import (
     running,
 )
 from asyncsync.mirror import Mirror
+from asyncsync.tools import table_scan
 from asyncsync.tools.backfill import command
 from asyncsync.tools.backfill.command import WORKERS_MAX, BackfillOptions, backfill
-from asyncsync.tools.backfill.filler import Filler, Tally
+from asyncsync.tools.backfill.filler import Filler, FillTally
 from asyncsync.tools.mirrors import make_mirror
+from asyncsync.tools.output import Output
 from benchmarks.bench_core import timed_rounds
 from benchmarks.events import Image, image
 from benchmarks.report.statistics import ratios, summarize
@@ -92,9 +96,9 @@ def body_of(page: Sequence[dict[str, Any]]) -> bytes:
     return b'{"Count":%d,"Items":[%b]}' % (len(page), b",".join(map(image_of, page)))
 
 
-async def fill_pages(mirror: Mirror, bodies: Sequence[bytes]) -> Tally:
+async def fill_pages(mirror: Mirror, bodies: Sequence[bytes]) -> FillTally:
     """Fill pages that are in memory, by as many workers as a backfill has."""
-    tally = Tally()
+    tally = FillTally()
     left = iter(bodies)
 
     async def nothing(_: object) -> list[bytes | None]:
@@ -121,10 +125,11 @@ def values_of(
     """Make the names and values of each page beforehand."""
     return [
         [
-            (each.name, each.value or b"")
+            (each.entry.name, each.entry.value or b"")
             for each in entries_of(
                 [(key_of(item, NAMES), image_of(item)) for item in page], TABLE, mirror.rules, 0
-            ).entries
+            )
+            if each.entry
         ]
         for page in pages
     ]
@@ -179,12 +184,12 @@ def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.
     with dynamodb_process() as url, redis.Redis(port=server.port) as client:
         anyio.run(_load, url, items, chance)
         options = BackfillOptions(
-            table=TABLE, endpoint_url=url, assume_following=True, as_json=True
+            table=TABLE, endpoint_url=url, skip_mapping_check=True, as_json=True
         )
 
         def filled() -> None:
             client.flushall()
-            anyio.run(backfill, options, mirror, {}, lambda _: None)
+            anyio.run(_backfill, options, mirror)
             assert client.dbsize() == items, "all are filled"
 
         contestants: Mapping[str, Callable[[], object]] = {
@@ -194,6 +199,12 @@ def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.
         timed_rounds(contestants, 1, chance)  # warm-up
         times_ms = timed_rounds(contestants, rounds, chance)
     return _printed("backfill", "scan", times_ms, items, TABLE_TARGET)
+
+
+async def _backfill(options: BackfillOptions, mirror: Mirror) -> bool:
+    output = Output(io.StringIO(), io.StringIO())
+    async with open_clients(options.endpoint_url, {}) as clients:
+        return await backfill(clients, options, mirror, output)
 
 
 async def _load(url: str, items: int, chance: random.Random) -> None:
@@ -273,7 +284,7 @@ async def _read(
 
 
 def _answer_with(body: bytes, port: int) -> None:
-    """Answer every request with a scan's page."""
+    """ItemPage every request with a scan's page."""
 
     class Answers(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -320,15 +331,15 @@ async def _peak(items: int, redis_url: str) -> None:
 
     async def made(
         _clients: AwsClients, _table: str, segment: int, _segments: int, after: Any, _limit: Any
-    ) -> Answer:
+    ) -> ItemPage:
         first = after or 0
         last = min(first + a_page, items // segments)
         numbers = range(segment * items // segments + first, segment * items // segments + last)
         chance = random.Random(first)
         page = [sdk_item(image(number, chance)) for number in numbers]
-        return Answer(page, last if last < items // segments else None, 1.0)
+        return ItemPage(page, last if last < items // segments else None, 1.0)
 
-    vars(command).update(scan_page=made, json_attributes=lambda cursor: {"at": str(cursor)})
+    vars(table_scan).update(scan_page=made, json_attributes=lambda cursor: {"at": str(cursor)})
     with dynamodb_process() as url:
         async with open_clients(url, {}) as clients:
             await clients.items.create_table(
@@ -338,9 +349,9 @@ async def _peak(items: int, redis_url: str) -> None:
                 BillingMode="PAY_PER_REQUEST",
             )
         options = BackfillOptions(
-            table=TABLE, endpoint_url=url, assume_following=True, as_json=True
+            table=TABLE, endpoint_url=url, skip_mapping_check=True, as_json=True
         )
-        assert await backfill(options, mirror, {}, lambda _: None)
+        assert await _backfill(options, mirror)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

@@ -43,9 +43,6 @@ _LEFT_OUT = ("*.pyi", "py.typed", "RECORD", "INSTALLER", "REQUESTED", "direct_ur
 SERVICES = ("dynamodb", "dynamodbstreams", "s3", "lambda", "cloudwatch")
 _DATA = Path("botocore", "data")
 
-# What the operations function never runs.
-_TOOLS_LEFT_OUT = ("get.py", "redis_client.py")
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -69,7 +66,16 @@ MIRROR = Kind("lambda", 2_000_000)  # 0.85 MB today
 OPERATIONS = Kind(  # 8.9 MB today, half of it botocore and aiohttp
     "operations",
     12_000_000,
-    ("aws", "copy", "cli", "tools", "tools/backfill", "tools/audit", "tools/redrive"),
+    (
+        "aws",
+        "copy",
+        "cli",
+        "tools",
+        "tools/backfill",
+        "tools/audit",
+        "tools/redrive",
+        "tools/retire",
+    ),
 )
 KINDS = (MIRROR, OPERATIONS)
 
@@ -105,7 +111,7 @@ def _copy_modules(source: Path, target: Path) -> None:
     """Copy the modules and scripts of one folder of the package, not of those inside it."""
     target.mkdir(parents=True)
     for path in source.iterdir():
-        if path.suffix in (".py", ".lua") and path.name not in ("__main__.py", *_TOOLS_LEFT_OUT):
+        if path.suffix in (".py", ".lua") and path.name != "__main__.py":
             shutil.copyfile(path, target / path.name)
 
 

@@ -100,6 +100,12 @@ def any_client(any_server: ServerProcess) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
+def fake_client(fake_server: ServerProcess) -> Iterator[redis.Redis]:
+    """The fake server, emptied, seen through redis-py."""
+    yield from _client(fake_server)
+
+
+@pytest.fixture
 def real_client(real_server: ServerProcess) -> Iterator[redis.Redis]:
     """Return a redis-py client of an empty real server."""
     yield from _client(real_server)

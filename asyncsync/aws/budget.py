@@ -1,7 +1,7 @@
-"""When a table may be read: within a budget of capacity, and later where DynamoDB says so.
+"""Paces a table's reads: within a budget of capacity, and later where DynamoDB throttles.
 
-The budget is kept by what reads really consumed: each waits until what earlier ones took has
-been paid for. Clock, sleep and chance are arguments.
+The budget counts what reads really consumed: each read waits until the earlier ones are paid
+for. Clock, sleep and randomness are arguments.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from typing import Protocol, TypeVar
 import anyio
 
 from asyncsync.aws.clients import Throttled
+from asyncsync.copy.delays import delays
 from asyncsync.store import Clock
 
-# The first wait after DynamoDB has throttled a read, doubled each time up to the last: its
-# burst capacity comes back in seconds, and a minute's silence helps nobody more.
+# Waits after DynamoDB has throttled a read: its burst capacity returns in seconds, and waiting
+# longer than a third of a minute helps nobody.
 BACKOFF_FIRST_S = 0.1
 BACKOFF_LAST_S = 20.0
 
 
 class Consumed(Protocol):
-    """What a read answers: what it consumed, in read capacity units."""
+    """The answer to a read, with the capacity that it consumed."""
 
     @property
     def units(self) -> float:
@@ -34,7 +35,10 @@ Read = TypeVar("Read", bound=Consumed)
 
 
 class ReadBudget:
-    """One table's reads, however many tasks make them; without a budget only patience is left."""
+    """Paces one table's reads from any number of tasks.
+
+    Without a limit in read capacity units per second it only backs off when throttled.
+    """
 
     def __init__(
         self,
@@ -44,39 +48,37 @@ class ReadBudget:
         chance: Random | None = None,
     ) -> None:
         self.units = 0.0  # consumed so far
-        self.throttled = 0  # reads that DynamoDB put off
+        self.throttled = 0  # how often DynamoDB throttled
         self._rcu = rcu
         self._clock = clock
         self._sleep = sleep
         self._chance = chance or Random()
-        self._free_s = clock()  # when all that was taken will have been paid for
-        self._expected = 0.0  # what the last read took, and so the next one may
-        self._failed = 0  # reads put off since one succeeded
+        self._free_s = clock()  # when everything consumed so far is paid for
+        self._expected = 0.0  # units of the last read, so probably of the next
+        self._delays = delays(BACKOFF_FIRST_S, BACKOFF_LAST_S)
 
-    async def take(self, ask: Callable[[], Awaitable[Read]]) -> Read:
-        """Read when it is time, again where DynamoDB puts it off, and count what it took."""
+    async def read(self, ask: Callable[[], Awaitable[Read]]) -> Read:
+        """Read once the budget allows it, again while DynamoDB throttles; count the units."""
         while True:
-            reserved = await self._turn()
+            reserved = await self._reserve()
             try:
                 answer = await ask()
             except Throttled:
-                self._settle(reserved, 0.0)
+                self._pay(reserved, 0.0)
                 await self.back_off()
                 continue
-            self._failed = 0
+            self._delays = delays(BACKOFF_FIRST_S, BACKOFF_LAST_S)
             self._expected = answer.units
-            self._settle(reserved, answer.units)
+            self._pay(reserved, answer.units)
             return answer
 
     async def back_off(self) -> None:
-        """Wait because DynamoDB gave less than was asked for: longer each time in a row."""
+        """Wait because DynamoDB returned less than was asked for: longer each time in a row."""
         self.throttled += 1
-        longest_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(self._failed, 20))
-        self._failed += 1
-        await self._sleep(longest_s * self._chance.uniform(0.5, 1.0))
+        await self._sleep(next(self._delays) * self._chance.uniform(0.5, 1.0))
 
-    async def _turn(self) -> float:
-        """Wait for what was taken before; reserve what this read may take, and return it."""
+    async def _reserve(self) -> float:
+        """Wait until earlier reads are paid for; reserve and return this one's expected units."""
         if self._rcu is None:
             return 0.0
         now_s = self._clock()
@@ -87,7 +89,7 @@ class ReadBudget:
             await self._sleep(begins_s - now_s)
         return reserved
 
-    def _settle(self, reserved: float, units: float) -> None:
+    def _pay(self, reserved: float, units: float) -> None:
         self.units += units
         if self._rcu is not None:
             self._free_s += (units - reserved) / self._rcu

@@ -1,17 +1,17 @@
-"""A table's items as the tools read them: pages of a parallel scan, and single keys, consistent.
+"""Reads a table's items: pages of a parallel scan, items by key, whole tables.
 
-What comes out are keys as records have them and images as bytes, so that the handler's own
-encode makes the rest.
+Keys are returned as stream records have them and images as bytes, so the handler's own encode
+can do the rest.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -19,31 +19,38 @@ from msgspec import Raw
 from asyncsync.aws.budget import ReadBudget
 from asyncsync.aws.clients import AwsClients, AwsFailed, aws_errors
 from asyncsync.aws.raw_items import raw_items
-from asyncsync.copy.entries import Item, key_of
-from asyncsync.copy.repair import ReadItems
+from asyncsync.copy.entries import ReadItems
 from asyncsync.model import Key
+
+Attributes: TypeAlias = dict[str, dict[str, Any]]  # an item in DynamoDB JSON, B as base64 text
+
+# An item in the SDK's shape, or as the JSON that DynamoDB sent.
+Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
+
+_FIELDS = msgspec.json.Decoder(dict[str, Raw])
+_ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Items, what is still to be asked for, and what reading them consumed."""
+class ItemPage:
+    """The items of one read, and the read capacity units that it consumed."""
 
     items: Sequence[Item]
-    rest: Any  # where to go on, or the keys that were not read; falsy where all is done
+    rest: Any  # the key to continue after, or the keys not read; falsy when complete
     units: float
 
 
 async def scan_page(
-    dynamo: AwsClients,
+    clients: AwsClients,
     table: str,
     segment: int,
     segments: int,
     after: Any,
     limit: int | None = None,
-) -> Answer:
-    """Read one page of a segment, from its beginning or after a key in the SDK's shape.
+) -> ItemPage:
+    """Read one page of a segment, from its start or after a key in the SDK's shape.
 
-    Not consistently, at half the price: what such a read has missed, the stream brings.
+    The read is eventually consistent, at half the price: the stream brings what it misses.
     """
     request: dict[str, Any] = {"TableName": table, "ReturnConsumedCapacity": "TOTAL"}
     if segments > 1:
@@ -53,60 +60,82 @@ async def scan_page(
     if limit:
         request["Limit"] = limit
     with aws_errors(f"scanning table {table}"), raw_items():
-        answer = await dynamo.items.scan(**request)
+        answer = await clients.items.scan(**request)
     units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
     items: Any = answer["Items"]
-    return Answer(items, answer.get("LastEvaluatedKey"), units)
+    return ItemPage(items, answer.get("LastEvaluatedKey"), units)
 
 
 async def read_keys(
-    dynamo: AwsClients, table: str, keys: Sequence[Any], *, consistent: bool = True
-) -> Answer:
+    clients: AwsClients, table: str, keys: Sequence[Any], *, consistent: bool = True
+) -> ItemPage:
     """Read up to 100 items by their keys in the SDK's shape."""
-    wanted: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
+    request: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
     with aws_errors(f"reading items of table {table}"), raw_items():
-        answer = await dynamo.items.batch_get_item(
-            RequestItems=wanted, ReturnConsumedCapacity="TOTAL"
+        answer = await clients.items.batch_get_item(
+            RequestItems=request, ReturnConsumedCapacity="TOTAL"
         )
     unread: Any = answer.get("UnprocessedKeys", {})
     units = sum(each.get("CapacityUnits", 0.0) for each in answer.get("ConsumedCapacity", []))
     items: Any = answer.get("Responses", {}).get(table, [])
-    return Answer(items, unread.get(table, {}).get("Keys", []), units)
+    return ItemPage(items, unread.get(table, {}).get("Keys", []), units)
 
 
-def consistent_reads(dynamo: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
-    """Read items by key as a repair asks for them, each key's answer in its place.
+async def scan(clients: AwsClients, table: str) -> AsyncIterator[Attributes]:
+    """Yield every item of a table, read consistently, in DynamoDB JSON."""
+    request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
+    while True:
+        with aws_errors(f"scanning table {table}"):
+            answer = await clients.items.scan(**request)
+        for item in answer["Items"]:
+            yield json_attributes(item)
+        last = answer.get("LastEvaluatedKey")
+        if not last:
+            return
+        request["ExclusiveStartKey"] = last
 
-    The function raises AwsFailed where one cannot be read.
+
+async def get_item(clients: AwsClients, table: str, key: Attributes) -> Attributes | None:
+    """Read one item consistently, in DynamoDB JSON; None where there is none."""
+    with aws_errors(f"reading an item of table {table}"):
+        answer = await clients.items.get_item(TableName=table, Key=key, ConsistentRead=True)
+    item = answer.get("Item")
+    return None if item is None else json_attributes(item)
+
+
+def consistent_reads(clients: AwsClients, table: str, budget: ReadBudget) -> ReadItems:
+    """Return a function that reads items consistently, as a repair must.
+
+    The function raises AwsFailed.
     """
-    return _reads(partial(read_keys, dynamo, table), pace)
+    return _reads(partial(read_keys, clients, table), budget)
 
 
-def eventual_reads(dynamo: AwsClients, table: str, pace: ReadBudget) -> ReadItems:
-    """Read items by key at half the price; a write of the last second may be missed."""
-    return _reads(partial(read_keys, dynamo, table, consistent=False), pace)
+def eventual_reads(clients: AwsClients, table: str, budget: ReadBudget) -> ReadItems:
+    """Return the same at half the price; it may miss a write of the last second."""
+    return _reads(partial(read_keys, clients, table, consistent=False), budget)
 
 
-def _reads(ask: Callable[[Sequence[Any]], Awaitable[Answer]], pace: ReadBudget) -> ReadItems:
+def _reads(ask: Callable[[Sequence[Any]], Awaitable[ItemPage]], budget: ReadBudget) -> ReadItems:
     async def read(keys: Sequence[Key]) -> list[bytes | None]:
         items: list[Item] = []
-        wanted: Sequence[Any] = [sdk_key(key) for key in keys]
-        while wanted:
-            answer = await pace.take(partial(ask, wanted))
-            items += answer.items
-            wanted = answer.rest
-            if wanted:
-                await pace.back_off()
+        unread: Sequence[Any] = [sdk_key(key) for key in keys]
+        while unread:
+            page = await budget.read(partial(ask, unread))
+            items += page.items
+            unread = page.rest
+            if unread:
+                await budget.back_off()
         return in_order(keys, items)
 
     return read
 
 
 def in_order(keys: Sequence[Key], items: Sequence[Item]) -> list[bytes | None]:
-    """Give each key its item's image; None where there is none.
+    """Return the image of each key's item, in the keys' order; None where there is none.
 
-    Keys are the same where DynamoDB says so: numbers by value. Raises AwsFailed where an
-    item was not asked for, because the one that was would be taken for deleted.
+    Keys are equal as DynamoDB compares them: numbers by value. Raises AwsFailed for an item
+    that was not asked for: the item it was returned for would otherwise count as deleted.
     """
     images: dict[object, bytes | None] = dict.fromkeys([_identity(key) for key in keys])
     for item in items:
@@ -118,24 +147,55 @@ def in_order(keys: Sequence[Key], items: Sequence[Item]) -> list[bytes | None]:
 
 
 def _identity(key: Key) -> object:
-    return tuple([Decimal(text) if tag == "N" else text for _, tag, text in key])
+    return tuple([Decimal(value) if tag == "N" else value for _, tag, value in key])
+
+
+def key_of(item: Item, names: Sequence[str]) -> Key:
+    """Return an item's key; the SDK's bytes become base64 strings."""
+    if isinstance(item, Raw):
+        fields = _FIELDS.decode(item)
+        item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
+    return tuple([_key_attribute(name, item[name]) for name in names])
+
+
+def _key_attribute(name: str, attribute: Mapping[str, Any]) -> tuple[str, str, str]:
+    ((tag, value),) = attribute.items()
+    return name, tag, value if isinstance(value, str) else b64encode(value).decode()
 
 
 def sdk_key(key: Key) -> dict[str, dict[str, Any]]:
-    """Write a key as the SDK takes it."""
-    return {name: {tag: b64decode(text) if tag == "B" else text} for name, tag, text in key}
+    """Convert a key to the SDK's shape."""
+    return {name: {tag: b64decode(value) if tag == "B" else value} for name, tag, value in key}
 
 
 def sdk_attributes(attributes: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    """Write key attributes in DynamoDB JSON as the SDK takes them."""
+    """Convert key attributes from DynamoDB JSON to the SDK's shape."""
     return sdk_key(key_of(attributes, sorted(attributes)))
 
 
 def image_of(item: Item) -> bytes:
-    """Return an item as the image that a stream record would have."""
+    """Return the image that the item's stream record would have."""
     return bytes(item) if isinstance(item, Raw) else _encode(item)
 
 
-# Bytes become base64 text, as in DynamoDB's own JSON: 3 us an item where orjson, which asks a
-# function of ours for each of them, takes 6 (measured, 1 KB with three).
+# msgspec writes bytes as base64 strings, as DynamoDB's JSON has them, in 3 us an item. orjson
+# calls a Python function for each of them and takes 6 (measured: 1 KB with three of them).
 _encode = msgspec.json.Encoder().encode
+
+
+def json_attributes(item: Mapping[str, Any]) -> Attributes:
+    """Convert an item from the SDK's shape to DynamoDB JSON: bytes become base64 strings."""
+    return {name: _json_attribute(attribute) for name, attribute in item.items()}
+
+
+def _json_attribute(attribute: Any) -> Any:
+    ((tag, value),) = attribute.items()
+    if tag == "B":
+        value = b64encode(value).decode()
+    elif tag == "BS":
+        value = [b64encode(member).decode() for member in value]
+    elif tag == "L":
+        value = [_json_attribute(member) for member in value]
+    elif tag == "M":
+        value = json_attributes(value)
+    return {tag: value}

@@ -1,9 +1,8 @@
-"""Items as DynamoDB sent them, taken out of an answer before the SDK makes objects of them.
+"""Keeps items as the JSON that DynamoDB sent, before the SDK makes objects of them.
 
-An item in an answer is already the image that its stream record would have. So it is left as
-text: to parse one of 1 KB takes the SDK some 140 us, and it would have to be written again;
-this takes 9, its key included (measured). Where an answer is not JSON as it is known here, the
-SDK parses it as ever.
+That JSON already is the image of the item's stream record. For an item of 1 KB the SDK's
+parsing takes some 140 us, and the item would have to be encoded again; this takes 9 us, its
+key included (measured). An answer of an unknown form is left to the SDK.
 """
 
 from __future__ import annotations
@@ -16,28 +15,28 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-# Which member of an operation's answer has the items, and what it is made of.
+# The member of each operation's answer that holds the items, and its decoder.
 _MEMBERS: dict[str, tuple[str, msgspec.json.Decoder[Any]]] = {
     "Scan": ("Items", msgspec.json.Decoder(list[Raw])),
     "BatchGetItem": ("Responses", msgspec.json.Decoder(dict[str, list[Raw]])),
 }
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 
-_is_wanted: ContextVar[bool] = ContextVar("items are wanted as they were sent", default=False)
+_is_wanted: ContextVar[bool] = ContextVar("raw items are wanted", default=False)
 
 
 @contextmanager
 def raw_items() -> Iterator[None]:
-    """Within the block, the answers of a client that leaves items as they were sent do so."""
-    before = _is_wanted.set(True)
+    """Within the block, return items as raw JSON from a client that keep_raw_items prepared."""
+    token = _is_wanted.set(True)
     try:
         yield
     finally:
-        _is_wanted.reset(before)
+        _is_wanted.reset(token)
 
 
-def leave_items(events: Any) -> None:
-    """Make a client whose events these are leave items as they were sent, where it is asked to."""
+def keep_raw_items(events: Any) -> None:
+    """Prepare a client, by its events, to return raw items within a raw_items() block."""
     for operation in _MEMBERS:
         events.register(f"before-parse.dynamodb.{operation}", _before_parse)
 
@@ -48,21 +47,21 @@ def _before_parse(
     customized_response_dict: dict[str, Any],
     **_: object,
 ) -> None:
-    """Give the SDK the answer without its items, and put the items into what it makes of it."""
+    """Let the SDK parse the answer without its items, and add the raw items to the result."""
     if not _is_wanted.get():
         return
     try:
         rest, member, items = without_items(operation_model.name, response_dict["body"])
     except (msgspec.DecodeError, KeyError):
-        return  # an error, or of another form
+        return  # an error, or an unknown form
     response_dict["body"] = rest
     customized_response_dict[member] = items
 
 
 def without_items(operation: str, body: bytes) -> tuple[bytes, str, Any]:
-    """Take an answer apart: the rest of it, and the member that has the items, which are text.
+    """Split an answer: return the rest of it, the member that holds the items, and the raw items.
 
-    Raises DecodeError or KeyError where it is not such an answer.
+    Raises DecodeError or KeyError where it is no answer of this operation.
     """
     member, decoder = _MEMBERS[operation]
     fields = _FIELDS.decode(body)

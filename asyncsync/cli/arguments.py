@@ -1,211 +1,352 @@
-"""The command line's arguments: every command, every option, and what each may be."""
+"""The command line's arguments: every command, every option, and what each may be.
+
+An option's `dest` is the name of the field that takes it in the command's options.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-from asyncsync.cli.argument_types import count, more_than_0, records, some, whole
 from asyncsync.version import __version__
+
+if TYPE_CHECKING:
+    # The type has no public name.
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a place where commands run knows by itself, so that arguments may leave it out."""
+    """Arguments that the place where commands run already knows."""
 
     table: str | None = None
     places: Sequence[str] = ()  # of on-failure objects
 
 
-NONE = Defaults()
+NO_DEFAULTS = Defaults()
 
 
-def parser(defaults: Defaults = NONE) -> argparse.ArgumentParser:
-    """Describe every command that exists."""
-    made = argparse.ArgumentParser(
+def build_parser(defaults: Defaults = NO_DEFAULTS) -> argparse.ArgumentParser:
+    """Return the parser of every command; an argument with a default may be left out."""
+    parser = argparse.ArgumentParser(
         prog="asyncsync",
-        description="Keep a Redis or Valkey copy of a DynamoDB table exact.",
+        description="Keep an exact copy of a DynamoDB table in Redis or Valkey.",
+        allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=f"asyncsync {__version__}")
-    commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"asyncsync {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, dest="command"
+    )
     _add_demo(commands)
-    _add_tail(commands)
     _add_check(commands)
+    _add_run(commands)
     _add_get(commands)
     _add_backfill(commands, defaults)
     _add_audit(commands, defaults)
     _add_redrive(commands, defaults)
+    _add_retire(commands, defaults)
     _add_simulate(commands)
-    return made
+    return parser
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "see it work, and the usual loop beside it, on servers of its own"
-    demo = commands.add_parser("demo", help=about, description=f"{about.capitalize()}.")
-    demo.add_argument("--items", type=count, default=300, help="items in the table (300)")
-    demo.add_argument("--changes", type=count, default=3_000, help="changes to them (3000)")
-    demo.add_argument("--seed", type=int, help="repeat the changes of an earlier run")
-    demo.add_argument("--keep", action="store_true", help="leave all up until Ctrl-C, to look")
-    _add_servers(demo)
-    demo.set_defaults(command="demo")
+def _command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
 
 
-def _add_tail(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "mirror a table's stream from here, for development and small tables"
-    tail = commands.add_parser("tail", help=about, description=f"{about.capitalize()}.")
-    _add_table(tail, NONE)
-    tail.add_argument("--batch-size", type=count, default=100, help="records a batch (100)")
-    tail.add_argument(
-        "--idle", type=more_than_0, metavar="S", help="end after S s without a record"
+def _add_demo(commands: Commands) -> None:
+    demo = _command(
+        commands, "demo", "Run a local demo next to the usual one-SET-per-record handler"
     )
-    _add_servers(tail)
-    tail.set_defaults(command="tail")
+    demo.add_argument(
+        "--items",
+        type=positive_int,
+        default=300,
+        metavar="N",
+        help="Items in the table (default: 300)",
+    )
+    demo.add_argument(
+        "--changes",
+        type=positive_int,
+        default=3_000,
+        metavar="N",
+        help="Changes to make (default: 3,000)",
+    )
+    demo.add_argument("--seed", type=int, metavar="N", help="Repeat an earlier run's changes")
+    demo.add_argument("--keep", action="store_true", help="Keep the servers running until Ctrl-C")
+    demo.add_argument(
+        "--endpoint-url", metavar="URL", help="DynamoDB endpoint (default: start one)"
+    )
+    demo.add_argument("--redis-url", metavar="URL", help="Redis URL (default: start a server)")
 
 
-def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "say of everything that must be right whether it is, and what to change"
-    check = commands.add_parser("check", help=about, description=f"{about.capitalize()}.")
-    check.add_argument("--function", metavar="NAME", help="the function, with its mapping")
-    check.add_argument("--table", help="the table's name")
+def _add_check(commands: Commands) -> None:
+    check = _command(
+        commands, "check", "Check the server, table, function and mapping; say what to fix"
+    )
+    check.add_argument("--function", metavar="NAME", help="Check this function and its mapping")
+    check.add_argument("--table", metavar="NAME", help="Check this table and its stream")
     _add_servers(check)
-    check.set_defaults(command="check")
 
 
-def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "show a key's value, expiry and fence"
-    get = commands.add_parser("get", help=about, description=f"{about.capitalize()}.")
-    get.add_argument("key", metavar="KEY", help="the Redis key")
-    get.add_argument("--json", action="store_true", help="one JSON object, for programs")
+def _add_run(commands: Commands) -> None:
+    run = _command(commands, "run", "Mirror a table's stream from this machine, for development")
+    _add_table(run, NO_DEFAULTS)
+    run.add_argument(
+        "--batch-size",
+        type=positive_int,
+        default=100,
+        metavar="N",
+        help="Records per batch (default: 100)",
+    )
+    run.add_argument(
+        "--exit-when-idle",
+        dest="exit_when_idle_s",
+        type=positive_float,
+        metavar="S",
+        help="Exit after S seconds without a record (default: never)",
+    )
+    _add_servers(run)
+
+
+def _add_get(commands: Commands) -> None:
+    get = _command(commands, "get", "Show a key's value, expiry and fence")
+    get.add_argument("key", metavar="KEY", help="Redis key")
+    _add_json(get, "Print one JSON object")
     _add_redis(get)
-    get.set_defaults(command="get")
 
 
-def _add_backfill(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], defaults: Defaults
-) -> None:
-    about = "load what a table held before its stream, while both change"
-    backfill = commands.add_parser("backfill", help=about, description=f"{about.capitalize()}.")
+def _add_backfill(commands: Commands, defaults: Defaults) -> None:
+    backfill = _command(
+        commands, "backfill", "Load the items that the table had before its stream"
+    )
     _add_table(backfill, defaults)
     backfill.add_argument(
-        "--segments", type=count, metavar="N", help="parts to scan side by side (by its size)"
+        "--segments",
+        type=positive_int,
+        metavar="N",
+        help="Scan in N segments (default: by the table's size)",
     )
     backfill.add_argument(
-        "--only", type=some, metavar="N[-N]", help="of the segments, counted from 0, these alone"
+        "--only-segments",
+        type=int_range,
+        metavar="N[-N]",
+        help="Scan only these segments, e.g. 0-7 (they count from 0)",
     )
     backfill.add_argument(
-        "--page-items", type=count, metavar="N", help="items a page at most (1 MB of them)"
-    )
-    _add_rcu(backfill)
-    _add_state(backfill)
-    backfill.add_argument(
-        "--from-export", metavar="URL", help="read an export, s3://bucket/prefix/AWSDynamoDB/id"
+        "--page-items",
+        type=positive_int,
+        metavar="N",
+        help="Read at most N items per page (default: 1 MB)",
     )
     backfill.add_argument(
-        "--assume-following",
+        "--from-export",
+        metavar="URL",
+        help="Load an export instead: s3://bucket/prefix/AWSDynamoDB/id",
+    )
+    backfill.add_argument(
+        "--skip-mapping-check",
         action="store_true",
-        help="something mirrors every change since: do not look for a mapping",
+        help="Skip the check that an enabled mapping has caught up",
     )
-    backfill.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    _add_max_rcu(backfill)
+    _add_state(backfill)
+    _add_json(backfill, "Print one JSON object")
     _add_servers(backfill)
-    backfill.set_defaults(command="backfill")
 
 
-def _add_audit(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], defaults: Defaults
-) -> None:
-    about = "compare a table with its copy, key by key, while both change"
-    audit = commands.add_parser("audit", help=about, description=f"{about.capitalize()}.")
+def _add_audit(commands: Commands, defaults: Defaults) -> None:
+    audit = _command(commands, "audit", "Compare a table with its copy, key by key")
     _add_table(audit, defaults)
-    audit.add_argument("--sample", type=count, metavar="N", help="about N keys, drawn at random")
     audit.add_argument(
-        "--settle",
-        type=more_than_0,
+        "--sample",
+        type=positive_int,
+        metavar="N",
+        help="Compare about N random keys (default: all)",
+    )
+    audit.add_argument(
+        "--recheck-after",
+        dest="recheck_after_s",
+        type=positive_float,
         default=10.0,
         metavar="S",
-        help="a difference must outlive S seconds (10)",
+        help="Check a difference again after S seconds (default: 10)",
     )
     audit.add_argument(
         "--orphans",
         action=argparse.BooleanOptionalAction,
-        help="scan the copy's names (where they have a prefix and the table is read whole)",
+        help="Find keys without items (default: yes, unless --sample or no prefix)",
     )
-    audit.add_argument("--repair", action="store_true", help="repair each finding")
-    audit.add_argument(
-        "--retire",
-        metavar="TEMPLATE",
-        help="in place of that, remove an old template's names whose items have new ones",
-    )
-    audit.add_argument("--show", action="store_true", help="show what item and copy hold")
-    _add_rcu(audit)
+    audit.add_argument("--repair", action="store_true", help="Repair each finding")
+    audit.add_argument("--show-values", action="store_true", help="Show what table and copy hold")
+    _add_max_rcu(audit)
     _add_state(audit)
-    audit.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
+    _add_json(audit, "Print one JSON object per line")
     _add_servers(audit)
-    audit.set_defaults(command="audit")
 
 
-def _add_redrive(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], defaults: Defaults
-) -> None:
-    about = "bring the keys of discarded batches up to date"
-    redrive = commands.add_parser("redrive", help=about, description=f"{about.capitalize()}.")
+def _add_redrive(commands: Commands, defaults: Defaults) -> None:
+    redrive = _command(commands, "redrive", "Bring the keys of failed batches up to date")
     redrive.add_argument(
         "places",
         nargs="*" if defaults.places else "+",
         default=defaults.places,
         metavar="PLACE",
-        help="on-failure objects: s3://bucket/prefix, a folder or a file",
+        help="On-failure objects: s3://bucket/prefix, a folder or a file",
     )
     _add_table(redrive, defaults)
+    redrive.add_argument("--dry-run", action="store_true", help="Write and move nothing")
     _add_state(redrive)
-    redrive.add_argument("--dry-run", action="store_true", help="write and move nothing")
-    redrive.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
+    _add_json(redrive, "Print one JSON object per line")
     _add_servers(redrive)
-    redrive.set_defaults(command="redrive")
 
 
-def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "try to break the order: simulated runs under faults, each from a seed"
-    simulate = commands.add_parser("simulate", help=about, description=f"{about.capitalize()}.")
-    simulate.add_argument("--seeds", type=count, default=500, help="how many runs (500)")
-    simulate.add_argument("--first", type=whole, default=0, help="the first run's seed (0)")
-    simulate.add_argument("--seed", type=whole, help="one run alone")
-    simulate.add_argument("--trace", action="store_true", help="with --seed: tell its story")
-    simulate.add_argument(
-        "--violations", type=count, default=10, metavar="N", help="end after so many (10)"
+def _add_retire(commands: Commands, defaults: Defaults) -> None:
+    retire = _command(
+        commands, "retire", "Delete an old template's keys once each item has its new key"
     )
-    simulate.add_argument("--jobs", type=count, help="processes (one for each core)")
+    retire.add_argument("template", metavar="TEMPLATE", help="The old key template")
+    _add_table(retire, defaults)
+    retire.add_argument(
+        "--scan-all-keys",
+        action="store_true",
+        help="Retire a template without a prefix: every key may match",
+    )
+    _add_state(retire)
+    _add_json(retire, "Print one JSON object")
+    _add_servers(retire)
+
+
+def _add_simulate(commands: Commands) -> None:
+    simulate = _command(
+        commands, "simulate", "Run the fault simulator: one seeded run after another"
+    )
+    simulate.add_argument(
+        "--seeds",
+        type=positive_int,
+        default=500,
+        metavar="N",
+        help="Number of runs (default: 500)",
+    )
+    simulate.add_argument(
+        "--first",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="Seed of the first run (default: 0)",
+    )
+    simulate.add_argument("--seed", type=non_negative_int, metavar="N", help="Run only this seed")
+    simulate.add_argument(
+        "--trace", action="store_true", help="Print every step (only with --seed)"
+    )
+    simulate.add_argument(
+        "--violations",
+        dest="violations_max",
+        type=positive_int,
+        default=10,
+        metavar="N",
+        help="Stop after N violations (default: 10)",
+    )
+    simulate.add_argument(
+        "--jobs", type=positive_int, metavar="N", help="Processes (default: one per core)"
+    )
     simulate.add_argument(
         "--scope",
-        type=records,
+        type=scope_size,
         metavar="N",
-        help="play every history of up to N records of two items, with one fault (1 to 4)",
+        help="Play every history of up to N records (1 to 4)",
     )
-    simulate.set_defaults(command="simulate")
 
 
 def _add_table(command: argparse.ArgumentParser, defaults: Defaults) -> None:
-    known = defaults.table
-    command.add_argument("--table", required=known is None, default=known, help="the table's name")
-    command.add_argument("--mirror", metavar="MODULE:NAME", help="a Mirror of your own")
-
-
-def _add_rcu(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--rcu", type=more_than_0, metavar="N", help="read capacity units a second to use at most"
+        "--table",
+        required=defaults.table is None,
+        default=defaults.table,
+        metavar="NAME",
+        help="Table name",
+    )
+    command.add_argument(
+        "--mirror",
+        metavar="MODULE:NAME",
+        help="Use this asyncsync.Mirror instead of the settings",
+    )
+
+
+def _add_max_rcu(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--max-rcu",
+        type=positive_float,
+        metavar="N",
+        help="Use at most N read capacity units per second",
     )
 
 
 def _add_state(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--state", metavar="PLACE", help="where it left off: a file, or s3://bucket/prefix"
+        "--state",
+        metavar="PLACE",
+        help="Keep progress in a file or s3://bucket/prefix, to resume",
     )
 
 
+def _add_json(command: argparse.ArgumentParser, summary: str) -> None:
+    command.add_argument("--json", dest="as_json", action="store_true", help=summary)
+
+
 def _add_servers(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--endpoint-url", metavar="URL", help="a DynamoDB of your own")
+    command.add_argument(
+        "--endpoint-url", metavar="URL", help="DynamoDB endpoint (default: the Region's)"
+    )
     _add_redis(command)
 
 
 def _add_redis(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--redis-url", metavar="URL", help="a Redis of your own")
+    command.add_argument(
+        "--redis-url", metavar="URL", help="Redis URL (default: $ASYNCSYNC_REDIS_URL)"
+    )
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def non_negative_int(text: str) -> int:
+    """Parse a whole number of 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number
+
+
+def int_range(text: str) -> range:
+    """Parse one number, or a first and a last number: "7" or "0-7"."""
+    first, _, last = text.partition("-")
+    numbers = range(non_negative_int(first), non_negative_int(last or first) + 1)
+    if not numbers:
+        raise argparse.ArgumentTypeError("must be a number or a range, e.g. 0-7")
+    return numbers
+
+
+def scope_size(text: str) -> int:
+    """Parse the most records that a history of the small scope may have."""
+    number = int(text)
+    if not 1 <= number <= 4:
+        raise argparse.ArgumentTypeError("must be 1 to 4: 5 records have a million histories")
+    return number
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number

@@ -1,98 +1,124 @@
-"""What a command does to a table, from its arguments, wherever it runs.
-
-The same for the command line and for the operations function: what is left to them is the
-mirror, the environment, who is told, and how long it may take.
-"""
+"""Builds commands from parsed arguments, for the command line and the operations function."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable, Mapping
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
 from functools import partial
-from typing import Concatenate, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias, TypeVar
 
+from asyncsync.config import Config
 from asyncsync.mirror import Mirror
+from asyncsync.tools.deadline import TimeLeft
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.output import Say
+from asyncsync.tools.output import Output
 
-# From a mirror, the environment and who is told, and until when it may begin anything, to
-# whether all went well.
-Work: TypeAlias = Callable[Concatenate[Mirror, Mapping[str, str], Say, ...], Awaitable[bool]]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
+
+# Takes the mirror, the environment, the output, and optionally a TimeLeft; returns whether all
+# went well.
+TableCommand: TypeAlias = Callable[
+    Concatenate[Mirror, Mapping[str, str], Output, ...], Awaitable[bool]
+]
+
+# The commands that work on a whole table, here or in the operations function.
+TABLE_COMMANDS = ("backfill", "audit", "redrive", "retire")
 
 
-def work_of(arguments: argparse.Namespace) -> Work:
-    """Make of arguments what a command of a table does.
+def options_of(options: type[Options], arguments: argparse.Namespace, **more: Any) -> Options:
+    """Return a command's options: each field from the argument of the same name."""
+    values = {**vars(arguments), **more}
+    return options(**{f.name: values[f.name] for f in fields(options) if f.name in values})
 
-    Raises CommandRefused.
+
+def table_command(arguments: argparse.Namespace) -> TableCommand:
+    """Return one of TABLE_COMMANDS with its options; import only what it needs."""
+    if arguments.command == "backfill":
+        from asyncsync.tools.backfill.command import BackfillOptions, backfill
+
+        return partial(_with_clients, backfill, options_of(BackfillOptions, arguments))
+    if arguments.command == "audit":
+        from asyncsync.tools.audit.command import AuditOptions, audit
+
+        return partial(_with_clients, audit, options_of(AuditOptions, arguments))
+    if arguments.command == "redrive":
+        from asyncsync.tools.redrive.command import RedriveOptions, redrive
+
+        return partial(_with_clients, redrive, options_of(RedriveOptions, arguments))
+    from asyncsync.tools.retire.command import RetireOptions, retire
+
+    return partial(_with_clients, retire, options_of(RetireOptions, arguments))
+
+
+async def _with_clients(
+    command: Callable[..., Awaitable[bool]],
+    options: Any,
+    mirror: Mirror,
+    env: Mapping[str, str],
+    output: Output,
+    *time_left: TimeLeft,
+) -> bool:
+    from asyncsync.aws.clients import open_clients
+
+    async with open_clients(options.endpoint_url, env) as clients:
+        return await command(clients, options, mirror, output, *time_left)
+
+
+# --- the settings and the mirror --------------------------------------------------------------
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """Read the settings from the environment; --redis-url wins.
+
+    Raises ConfigError.
     """
-    if arguments.command == "audit" and arguments.retire is not None:
-        return _retire(arguments)
-    return {"backfill": _backfill, "audit": _audit, "redrive": _redrive}[arguments.command](
-        arguments
-    )
+    override = {"ASYNCSYNC_REDIS_URL": arguments.redis_url} if arguments.redis_url else {}
+    return Config.from_env({**os.environ, **override})
 
 
-def _backfill(arguments: argparse.Namespace) -> Work:
-    from asyncsync.tools.backfill.command import BackfillOptions, backfill
+def has_own_mirror(arguments: argparse.Namespace) -> bool:
+    """Return whether --mirror is given; make its module importable.
 
-    options = BackfillOptions(
-        table=arguments.table,
-        endpoint_url=arguments.endpoint_url,
-        segments=arguments.segments,
-        only=arguments.only,
-        page_items=arguments.page_items,
-        rcu=arguments.rcu,
-        state=arguments.state,
-        from_export=arguments.from_export,
-        assume_following=arguments.assume_following,
-        as_json=arguments.json,
-    )
-    return partial(backfill, options)
+    Raises CommandRefused where --redis-url is given, too.
+    """
+    if arguments.mirror is None:
+        return False
+    if arguments.redis_url is not None:
+        raise CommandRefused("--mirror has its own Redis URL: leave --redis-url out")
+    sys.path.insert(0, os.getcwd())  # as python -m does
+    return True
 
 
-def _audit(arguments: argparse.Namespace) -> Work:
-    from asyncsync.tools.audit.command import AuditOptions, audit
+def mirror_of(arguments: argparse.Namespace) -> Mirror:
+    """Load the mirror that --mirror names, or make one from the settings.
 
-    options = AuditOptions(
-        table=arguments.table,
-        endpoint_url=arguments.endpoint_url,
-        sample=arguments.sample,
-        settle_s=arguments.settle,
-        orphans=arguments.orphans,
-        repair=arguments.repair,
-        show=arguments.show,
-        rcu=arguments.rcu,
-        state=arguments.state,
-        as_json=arguments.json,
-    )
-    return partial(audit, options)
+    Raises CommandRefused or ConfigError.
+    """
+    from asyncsync.tools.mirrors import load_mirror, make_mirror
+
+    if has_own_mirror(arguments):
+        return load_mirror(arguments.mirror)
+    return make_mirror(config_of(arguments), os.environ)
 
 
-def _retire(arguments: argparse.Namespace) -> Work:
-    if arguments.repair or arguments.sample or arguments.show:
-        raise CommandRefused("--retire removes old names and nothing else: give it by itself")
-    from asyncsync.tools.audit.retire import RetireOptions, retire
-
-    options = RetireOptions(
-        table=arguments.table,
-        template=arguments.retire,
-        endpoint_url=arguments.endpoint_url,
-        orphans=bool(arguments.orphans),
-        state=arguments.state,
-        as_json=arguments.json,
-    )
-    return partial(retire, options)
-
-
-def _redrive(arguments: argparse.Namespace) -> Work:
-    from asyncsync.tools.redrive.command import RedriveOptions, redrive
-
-    options = RedriveOptions(
-        table=arguments.table,
-        places=arguments.places,
-        endpoint_url=arguments.endpoint_url,
-        dry_run=arguments.dry_run,
-        state=arguments.state,
-        as_json=arguments.json,
-    )
-    return partial(redrive, options)
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C until the block ends, so that every server is stopped."""
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,  # a shell's background job ignores it
+        signal.SIGTERM: lambda *_: signal.raise_signal(signal.SIGINT),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""The command line: arguments in, one command run, an exit code out.
+"""The command line: runs one command and returns its exit code (exit_codes.py).
 
-0 done, 1 found a difference or left work, 2 wrong arguments. An error is one line on stderr.
-What a command needs is imported when it runs, so that --help works with no extra installed.
+An error is one line on stderr. Each command imports what it needs when it runs, so that --help
+works without any extra installed.
 """
 
 from __future__ import annotations
@@ -12,92 +12,83 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from asyncsync.cli.arguments import parser
-from asyncsync.cli.commands import work_of
+from asyncsync.cli.arguments import build_parser
+from asyncsync.cli.commands import (
+    TABLE_COMMANDS,
+    config_of,
+    has_own_mirror,
+    interruptible,
+    mirror_of,
+    options_of,
+    table_command,
+)
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, exit_code_of
-from asyncsync.cli.running import config_of, has_own_mirror, interruptible, mirror_of
 from asyncsync.errors import AsyncsyncError
 from asyncsync.tools.errors import CommandRefused, require
+from asyncsync.tools.output import Output
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
+    output = Output(sys.stdout, sys.stderr)
     try:
-        return COMMANDS[arguments.command](arguments)
+        return DONE if COMMANDS[arguments.command](arguments, output) else LEFT_WORK
     except AsyncsyncError as exc:
-        return _fail(exc, exit_code_of(exc))
+        output.note(_error_line(exc))
+        return exit_code_of(exc)
     except KeyboardInterrupt:
-        return _fail("interrupted", LEFT_WORK)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
+        output.note(_error_line("interrupted"))
+        return LEFT_WORK
+    except BrokenPipeError:  # the reader of stdout has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return LEFT_WORK
 
 
-def _fail(reason: object, exit_code: int) -> int:
-    print(f"asyncsync: {' '.join(str(reason).split())}", file=sys.stderr)
-    return exit_code
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _error_line(reason: object) -> str:
+    return f"asyncsync: {' '.join(str(reason).split())}"
 
 
 def _program() -> str:
-    """Say how this command line was called, so that a line it prints can be pasted."""
+    """Return how this command line was called, for lines that a user pastes."""
     if os.path.basename(sys.argv[0]) == "__main__.py":
         return f"{os.path.relpath(sys.executable)} -m asyncsync"
     return "asyncsync"
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace, output: Output) -> bool:
     require("demo", "demo", ("aioboto3", "anyio", "moto", "flask"))
     from asyncsync.lab.demo.command import demo
     from asyncsync.lab.demo.stage import DemoOptions
 
-    options = DemoOptions(
-        items=arguments.items,
-        changes=arguments.changes,
-        seed=arguments.seed,
-        keep=arguments.keep,
-        redis_url=arguments.redis_url,
-        endpoint_url=arguments.endpoint_url,
-        program=_program(),
-    )
+    options = options_of(DemoOptions, arguments, program=_program())
     with interruptible():
-        return DONE if demo(options, os.environ, _say) else LEFT_WORK
+        return demo(options, os.environ, output)
 
 
-def _tail(arguments: argparse.Namespace) -> int:
-    require("tail", "tools", ("aioboto3", "anyio"))
+def _run(arguments: argparse.Namespace, output: Output) -> bool:
+    require("run", "tools", ("aioboto3", "anyio"))
     import anyio
 
-    from asyncsync.tools.run.command import TailOptions, tail
+    from asyncsync.tools.run.command import RunOptions, run
 
-    options = TailOptions(
-        table=arguments.table,
-        endpoint_url=arguments.endpoint_url,
-        mirror=arguments.mirror,
-        batch_size=arguments.batch_size,
-        idle_s=arguments.idle,
-    )
+    options = options_of(RunOptions, arguments)
     config = None if has_own_mirror(arguments) else config_of(arguments)
     with interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
-        anyio.run(tail, options, config, os.environ, _say)
-    return DONE
+        anyio.run(run, options, config, os.environ, output)
+    return True
 
 
-def _on_a_table(arguments: argparse.Namespace) -> int:
+def _on_table(arguments: argparse.Namespace, output: Output) -> bool:
     require(arguments.command, "tools", ("aioboto3", "anyio"))
     import anyio
 
-    work = work_of(arguments)
-    mirror = mirror_of(arguments)
+    command, mirror = table_command(arguments), mirror_of(arguments)
     with interruptible():
-        return DONE if anyio.run(work, mirror, os.environ, _say) else LEFT_WORK
+        return anyio.run(command, mirror, os.environ, output)
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(arguments: argparse.Namespace, output: Output) -> bool:
     if arguments.function is not None or arguments.table is not None:
         require("check", "tools", ("aioboto3",))
     import asyncio
@@ -105,30 +96,25 @@ def _check(arguments: argparse.Namespace) -> int:
 
     from asyncsync.tools.check.command import CheckOptions, check
 
-    options = CheckOptions(
-        function=arguments.function,
-        table=arguments.table,
-        endpoint_url=arguments.endpoint_url,
-        redis_url=arguments.redis_url,
-        nonces=(secrets.token_hex(8), secrets.token_hex(8)),
-    )
-    is_right = asyncio.run(check(options, os.environ, lambda verdict: _say(str(verdict))))
-    return DONE if is_right else LEFT_WORK
+    nonces = (secrets.token_hex(8), secrets.token_hex(8))
+    options = options_of(CheckOptions, arguments, nonces=nonces)
+    return asyncio.run(check(options, os.environ, output))
 
 
-def _get(arguments: argparse.Namespace) -> int:
+def _get(arguments: argparse.Namespace, output: Output) -> bool:
     from asyncsync.tools.get import get
 
     config = config_of(arguments)
-    is_there = get(arguments.key, config, os.environ, as_json=arguments.json, say=_say)
-    return DONE if is_there else LEFT_WORK
+    return get(arguments.key, config, os.environ, output, as_json=arguments.as_json)
 
 
-def _simulate(arguments: argparse.Namespace) -> int:
+def _simulate(arguments: argparse.Namespace, output: Output) -> bool:
     if arguments.trace and arguments.seed is None:
-        raise CommandRefused("--trace tells one run's story: give it with --seed")
-    own = ("tools", ("aioboto3", "anyio")) if arguments.scope is None else ("demo", ("lupa",))
-    require("simulate", *own)
+        raise CommandRefused("--trace prints the steps of one run: give --seed, too")
+    if arguments.scope is None:
+        require("simulate", "tools", ("aioboto3", "anyio"))
+    else:
+        require("simulate", "demo", ("lupa",))
     from asyncsync.lab.simulation.command import (
         SimulateOptions,
         is_good,
@@ -139,27 +125,19 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
     with interruptible():
         if arguments.scope is not None:
-            return DONE if whole_scope(arguments.scope, arguments.violations, _say) else LEFT_WORK
+            return whole_scope(arguments.scope, arguments.violations_max, output)
         if arguments.seed is not None:
-            ended = tell(arguments.seed, _say, trace=arguments.trace)
-            return LEFT_WORK if ended.violation else DONE
-        options = SimulateOptions(
-            first=arguments.first,
-            seeds=arguments.seeds,
-            jobs=arguments.jobs or os.cpu_count() or 1,
-            violations_max=arguments.violations,
-            program=_program(),
-        )
-        return DONE if is_good(simulate(options, _say)) else LEFT_WORK
+            return not tell(arguments.seed, output, trace=arguments.trace).violation
+        jobs = arguments.jobs or os.cpu_count() or 1
+        options = options_of(SimulateOptions, arguments, jobs=jobs, program=_program())
+        return is_good(simulate(options, output))
 
 
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+COMMANDS: Mapping[str, Callable[[argparse.Namespace, Output], bool]] = {
     "demo": _demo,
-    "tail": _tail,
     "check": _check,
+    "run": _run,
     "get": _get,
-    "backfill": _on_a_table,
-    "audit": _on_a_table,
-    "redrive": _on_a_table,
+    **dict.fromkeys(TABLE_COMMANDS, _on_table),
     "simulate": _simulate,
 }

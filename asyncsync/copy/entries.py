@@ -1,86 +1,85 @@
-"""What the table holds, as entries: made by the handler's own encode, so there is one copy.
+"""Makes entries of a table's items, with the handler's own encode, so both write the same copy.
 
-An item that was read from the table is handed over as a record without a version would be.
-Template, key function, transform, value format and expiry are the mirror's.
+An item from the table is encoded like a stream record without a version. Key template, key
+function, transform, value format and expiry are the mirror's.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-import msgspec
 from msgspec import Raw
 
 from asyncsync.config import Config
-from asyncsync.encode import EncodeRules, encode, version
+from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
-from asyncsync.model import Encoded, Key, SequenceNumber, Stream, StreamRecord
+from asyncsync.fence import NO_VERSION, RANK_REJECT, read_fence
+from asyncsync.model import Entry, Key, SequenceNumber, Stream, StreamRecord
 
-# An item that was read: in the SDK's shape, or the text that DynamoDB sent.
-Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
+# The most keys of one read (DynamoDB API reference, BatchGetItem).
+KEYS_MAX = 100
 
-_FIELDS = msgspec.json.Decoder(dict[str, Raw])
-_ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
+# Reads items by key and returns their images in the keys' order, None where there is no item.
+ReadItems: TypeAlias = Callable[[Sequence[Key]], Awaitable[Sequence[bytes | None]]]
 
-# The version of a key that no record is known of; lower than any record's.
-NO_VERSION = version(0, SequenceNumber(0))
 
-_COUNT_ENDS = 16  # digits of a fence: one of format, 13 of the label, two count the rest
+@dataclass(frozen=True, slots=True)
+class ItemEntry:
+    """An item's key and its entry, with the fault where the item cannot be encoded.
+
+    The entry is None where the item has no name, and a removal where only its value is at fault.
+    """
+
+    key: Key
+    entry: Entry | None
+    fault: str = ""
 
 
 def entries_of(
-    found: Sequence[tuple[Key, bytes | None]], table: str, rules: EncodeRules, now_ms: int
-) -> Encoded:
-    """Make the entry of each item from its key and image; no image is a removal.
+    items: Sequence[tuple[Key, bytes | None]], table: str, rules: EncodeRules, now_ms: int
+) -> list[ItemEntry]:
+    """Make one entry for each item, in the given order, from its key and its image.
 
-    The item identifier of an entry or reject is its place in what was given.
-    Raises ConfigError as encode does.
+    An item without an image becomes a removal. Raises ConfigError as encode does.
     """
     none = SequenceNumber(0)
     records = [
         StreamRecord(key, none, str(at), image is None, Raw(image or b""))
-        for at, (key, image) in enumerate(found)
+        for at, (key, image) in enumerate(items)
     ]
-    return encode(records, Stream("", table, 0), rules, now_ms).finished()
-
-
-def key_of(item: Item, names: Sequence[str]) -> Key:
-    """Take the key out of an item; bytes, as the SDK has them, become their base64 text."""
-    if isinstance(item, Raw):
-        fields = _FIELDS.decode(item)
-        item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
-    return tuple([_key_attribute(name, item[name]) for name in names])
-
-
-def _key_attribute(name: str, attribute: Mapping[str, Any]) -> tuple[str, str, str]:
-    ((tag, held),) = attribute.items()
-    return name, tag, held if isinstance(held, str) else b64encode(held).decode()
+    encoded = encode(records, Stream("", table, 0), rules, now_ms).finished()
+    entries = {entry.item_identifier: entry for entry in encoded.entries}
+    faults = {reject.item_identifier: reject.reason for reject in encoded.rejects}
+    return [
+        ItemEntry(
+            record.key,
+            entries.get(record.item_identifier),
+            faults.get(record.item_identifier, ""),
+        )
+        for record in records
+    ]
 
 
 def version_in(fence: bytes | None) -> tuple[bytes, bytes] | None:
-    """Return the version that a fence holds and its rank.
+    """Return a fence's version and rank; None where its format is unknown.
 
-    Where there is no fence, or a reader's claim that has no version, it is NO_VERSION at rank
-    0. None where the content is none of this format.
+    Without a fence, or with a reader's claim, they are NO_VERSION and the lowest rank.
     """
-    if fence is None or fence[:1] == b"0":
-        return NO_VERSION, b"0"
-    end = _COUNT_ENDS + int(fence[14:16]) if fence[:_COUNT_ENDS].isdigit() else 0
-    if fence[:1] != b"1" or not fence.isdigit() or not _COUNT_ENDS < end < len(fence):
-        return None
-    rank = fence[end : end + 1]
-    return (fence[:end], rank) if rank in (b"0", b"1", b"2") else None
+    if fence is None:
+        return NO_VERSION, RANK_REJECT
+    content = read_fence(fence)
+    return None if content is None else (content.version, content.rank)
 
 
 def refuse_without_fence(config: Config) -> None:
-    """Refuse to write beside a stream where nothing says what is newer.
+    """Refuse to fill or repair a copy that has no fences.
 
     Raises ConfigError.
     """
     if config.fence == "off":
         raise ConfigError(
-            "fills and repairs need ASYNCSYNC_FENCE=on: without the fence they could put an "
-            "older value over a newer one"
+            "fills and repairs need ASYNCSYNC_FENCE=on: without fences an older value could "
+            "replace a newer one"
         )

@@ -1,23 +1,24 @@
-"""Whether two values say the same: by what they mean, not by their bytes. Pure.
+"""Compares two values by meaning, not by bytes. Pure.
 
-The order of a map's names and of a set's members says nothing, nor do the zeros of a number;
-a number is never a boolean or a text. What cannot be read is the same only to the byte.
+The order of a map's names and of a set's members has no meaning, nor have a number's extra
+zeros. A number never equals a boolean or a string. Values that cannot be read are equal only
+if their bytes are.
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 
-def same_value(one: bytes, other: bytes, form: Literal["json", "dynamodb-json"]) -> bool:
-    """Whether two values of a format have the same meaning."""
+def same_value(one: bytes, other: bytes, value_format: str) -> bool:
+    """Return whether two values of one format (as ASYNCSYNC_VALUE names it) mean the same."""
     if one == other:
         return True
-    read = _plain if form == "json" else _typed
+    read = READERS[value_format]
     try:
         return bool(read(one) == read(other))
     except (ValueError, TypeError, ArithmeticError, RecursionError, AttributeError, KeyError):
@@ -25,7 +26,7 @@ def same_value(one: bytes, other: bytes, form: Literal["json", "dynamodb-json"])
 
 
 class _Number:
-    """A JSON number by its value; equal to other numbers alone, where Decimal(1) is also True."""
+    """A JSON number by its value. It equals only numbers, while Decimal(1) also equals True."""
 
     __slots__ = ("_value",)
 
@@ -42,12 +43,22 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _plain(value: bytes) -> Any:
+def _read_json(value: bytes) -> Any:
     return json.loads(value, parse_int=_Number, parse_float=_Number, parse_constant=_refuse)
 
 
-def _typed(value: bytes) -> Any:
+def _read_dynamodb_json(value: bytes) -> Any:
     return _map(json.loads(value, parse_constant=_refuse))
+
+
+# How to read a value of each format (formats.FORMATS) back for a comparison.
+READERS: Mapping[str, Callable[[bytes], Any]] = {
+    "json": _read_json,
+    "dynamodb-json": _read_dynamodb_json,
+}
+
+
+# --- DynamoDB JSON ----------------------------------------------------------------------------
 
 
 def _map(attributes: Mapping[str, Any]) -> Any:
@@ -55,27 +66,27 @@ def _map(attributes: Mapping[str, Any]) -> Any:
 
 
 def _attribute(attribute: Mapping[str, Any]) -> Any:
-    ((tag, held),) = attribute.items()
-    return tag, _MEANINGS.get(tag, lambda same: same)(held)
+    ((tag, content),) = attribute.items()
+    return tag, _MEANINGS.get(tag, lambda same: same)(content)
 
 
-def _number(text: Any) -> Decimal:
-    if not isinstance(text, str):
-        raise TypeError("a number is a text there")
-    return Decimal(text)
+def _number(digits: Any) -> Decimal:
+    if not isinstance(digits, str):
+        raise TypeError("N is not a string")
+    return Decimal(digits)
 
 
-def _members(held: Any) -> list[Any]:
-    if not isinstance(held, list):
-        raise TypeError("a set is an array there")
-    return held
+def _members(content: Any) -> list[Any]:
+    if not isinstance(content, list):
+        raise TypeError("a set is not an array")
+    return content
 
 
 _MEANINGS: Mapping[str, Any] = {
     "N": _number,
-    "NS": lambda held: {_number(each) for each in _members(held)},
-    "SS": lambda held: set(_members(held)),
-    "BS": lambda held: {b64decode(each) for each in _members(held)},
-    "L": lambda members: [_attribute(each) for each in members],
+    "NS": lambda content: {_number(member) for member in _members(content)},
+    "SS": lambda content: set(_members(content)),
+    "BS": lambda content: {b64decode(member) for member in _members(content)},
+    "L": lambda members: [_attribute(member) for member in members],
     "M": _map,
 }

@@ -1,8 +1,8 @@
-"""Fill: what the table holds, written only where the copy has neither a value nor a fence.
+"""Fill: write an item that was read from the table only where there is no value and no fence.
 
-A filled value has no version, so a record of the stream, whenever it comes, wins. What a fill
-cannot know is a deletion whose fence has ended: nothing may be filled later than the fence's
-life less one hour after it was read.
+A filled value has no version, so any record of the stream wins, whether it arrives before or
+after. A fill cannot see a deletion whose fence has expired: it must run within the fence's
+lifetime less one hour after the item was read.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from asyncsync.store import Store
 
 SCRIPT = Path(__file__).with_name("fill.lua").read_bytes()
 
-# An hour for clocks that differ and for what a mapping lags behind.
+# An hour for clocks that differ and for the mapping's lag.
 RESERVE_S = 3_600
 
 
 def fill_within_s(config: Config) -> float:
-    """Return how long after it was read an item may be filled."""
+    """Return for how many seconds after it was read an item may be filled."""
     return config.fence_ttl_s - RESERVE_S
 
 
 async def fill(
     store: Store, entries: Sequence[Entry], config: Config, end_s: float
 ) -> Sequence[Outcome]:
-    """Fill what is absent, before end_s on the store's clock, and say what became of each.
+    """Fill absent keys before end_s on the store's clock; return an outcome for each entry.
 
-    APPLIED is filled, FENCED has a value already, STANDS has a fence and no value: repair it.
-    The store was made for this module's SCRIPT. Raises StoreRefused.
+    APPLIED: filled. FENCED: the key has a value. STANDS: it has a fence but no value, so it
+    needs a repair. The store must run this module's SCRIPT. Raises StoreRefused.
     """
     assert all(entry.value is not None for entry in entries), "a fill removes nothing"
     written = await store.apply(plan(entries, config), len(entries), end_s)

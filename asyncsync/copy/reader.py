@@ -1,40 +1,85 @@
-"""The copy as an audit reads it: names, values, fences; it writes nothing but what it is told to.
+"""Reads the copy for an audit: values, fences and key names. `remove` is the only write.
 
-It reads through the mirror's own kind of connection, so whatever lets the handler in lets an
-audit in. Where Redis is away it is asked again, for a minute.
+It uses the mirror's own kind of connection, so an audit needs no other access than the handler.
+While Redis is unavailable it tries again, for a minute.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import TypeVar
 
 import anyio
 
-from asyncsync.copy.repair import Snapshot, look
+from asyncsync.config import Config
+from asyncsync.copy.delays import delays
 from asyncsync.errors import StoreUnavailable
 from asyncsync.keys import slot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Call, Entry, Outcome
-from asyncsync.store import SCRIPT
+from asyncsync.store import SCRIPT, Store
 
-# Waits while Redis is away: doubled each time, a minute in all.
-PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
+# Waits while Redis is unavailable: a minute in all.
+PAUSES_S = (*islice(delays(0.2, 25.6), 8),)
 
-# Names that one SCAN looks at: what others wait for meanwhile, well under a millisecond.
+# Keys that one SCAN looks at. It blocks other clients for well under a millisecond.
 SCAN_COUNT = 1_000
 
-_OF_ANOTHER_TYPE = "WRONGTYPE"
+_WRONG_TYPE = "WRONGTYPE"
 
 _RUN_ID = re.compile(rb"^run_id:(\w+)\r?$", re.MULTILINE)
 
 T = TypeVar("T")
 
 
-class Copy:
-    """Reads one copy, on a connection of its own; its calls wait for each other."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A key's value and fence at one moment; with an error, neither is known."""
+
+    value: bytes | None
+    fence: bytes | None
+    error: str = ""
+
+
+ABSENT = Snapshot(None, None)
+
+
+async def read_pairs(
+    store: Store, entries: Sequence[Entry], config: Config, end_s: float = float("inf")
+) -> list[Snapshot]:
+    """Read each entry's value and fence, both at one moment, before end_s on the store's clock.
+
+    Raises StoreRefused.
+    """
+    calls = [
+        Call((b"MGET", e.name, e.fence), (at,), fenced=False, slot=slot_of(e.name, config))
+        for at, e in enumerate(entries)
+    ]
+    written = await store.apply(calls, len(entries), end_s)
+    return [_snapshot(outcome) for outcome in written.outcomes]
+
+
+def slot_of(name: bytes, config: Config) -> int | None:
+    """Return the slot of a name on a cluster; None where there is no cluster."""
+    return slot(name) if config.redis_cluster else None
+
+
+def _snapshot(outcome: Outcome) -> Snapshot:
+    if outcome.kind == "failed":
+        return Snapshot(None, None, f"{outcome.error}: {outcome.reason}")
+    assert isinstance(outcome.reply, list), "MGET answers with a list"
+    value, fence = outcome.reply
+    return Snapshot(value, fence)
+
+
+class CopyReader:
+    """Reads one copy over its own connection; concurrent calls wait for each other.
+
+    Every method raises StoreRefused, or StoreUnavailable where Redis is away for too long.
+    """
 
     def __init__(
         self, mirror: Mirror, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
@@ -44,98 +89,88 @@ class Copy:
         self._sleep = sleep
         self._turn = anyio.Lock()
 
-    async def see(self, named: Sequence[Entry]) -> list[Snapshot]:
-        """Read value and fence of each entry's names, both at one moment.
-
-        Raises StoreRefused, or StoreUnavailable where Redis is away for too long.
-        """
+    async def read_pairs(self, entries: Sequence[Entry]) -> list[Snapshot]:
+        """Read each entry's value and fence, both at one moment."""
 
         async def ask() -> tuple[list[Snapshot], str]:
-            seen = await look(self._store, named, self._config)
-            return seen, next((each.error for each in seen if each.error), "")
+            snapshots = await read_pairs(self._store, entries, self._config)
+            return snapshots, next((each.error for each in snapshots if each.error), "")
 
-        return await self._patiently(ask)
+        return await self._with_retries(ask)
 
     async def nodes(self) -> list[int | None]:
-        """Return a slot of each primary, by which a command is sent to it.
-
-        Raises what see raises.
-        """
+        """Return one slot of each primary, to address it by; [None] without a cluster."""
         if not self._config.redis_cluster:
             return [None]
         (outcome,) = await self._ask([Call((b"CLUSTER", b"SLOTS"), (0,), fenced=False, slot=0)])
         assert isinstance(outcome.reply, list), "CLUSTER SLOTS answers with a list"
-        held = sorted((bytes(primary[2]), first) for first, _, primary, *_ in outcome.reply)
-        return [next(iter(slots))[1] for _, slots in groupby(held, key=lambda each: each[0])]
+        owners = sorted((bytes(primary[2]), first) for first, _, primary, *_ in outcome.reply)
+        return [next(iter(slots))[1] for _, slots in groupby(owners, key=lambda owner: owner[0])]
 
     async def servers(self, nodes: Sequence[int | None]) -> list[str]:
-        """Say which server each node is, and of which start; nothing where it does not say.
-
-        Raises what see raises.
-        """
+        """Return each node's identity, which a restart changes; "" where it has none."""
         calls = [
             Call((b"INFO", b"server"), (at,), fenced=False, slot=node)
             for at, node in enumerate(nodes)
         ]
-        said = [each.reply for each in await self._ask(calls, but=("ERR",))]
-        found = [_RUN_ID.search(each if isinstance(each, bytes) else b"") for each in said]
+        replies = [outcome.reply for outcome in await self._ask(calls, accepted=("ERR",))]
+        run_ids = [_RUN_ID.search(each if isinstance(each, bytes) else b"") for each in replies]
         return [
-            f"{node} {each[1].decode()}" if each else ""
-            for node, each in zip(nodes, found, strict=True)
+            f"{node} {run_id[1].decode()}" if run_id else ""
+            for node, run_id in zip(nodes, run_ids, strict=True)
         ]
 
     async def names(
         self, pattern: bytes, node: int | None, cursor: str
     ) -> tuple[list[bytes], str | None]:
-        """Name some keys that fit a pattern, perhaps not for the first time, and where to go on.
+        """Scan a node once for keys that match a pattern; return names and the next cursor.
 
-        None is the end. Raises what see raises.
+        A name may come more than once. The cursor is None when the scan is complete.
         """
         scan = (b"SCAN", cursor.encode(), b"MATCH", pattern, b"COUNT", b"%d" % SCAN_COUNT)
         (outcome,) = await self._ask([Call(scan, (0,), fenced=False, slot=node)])
         assert isinstance(outcome.reply, list), "SCAN answers with a list"
-        after, found = outcome.reply
-        return found, None if after == b"0" else after.decode()
+        next_cursor, names = outcome.reply
+        return names, None if next_cursor == b"0" else next_cursor.decode()
 
     async def types(self, names: Sequence[bytes]) -> list[bytes]:
-        """Return the type of each key: b"string" for what the handler writes, b"none"."""
+        """Return each key's type: b"string" for the handler's values, b"none" for no key."""
         outcomes = await self._ask([self._call(at, (b"TYPE", n)) for at, n in enumerate(names)])
         return [each.reply if isinstance(each.reply, bytes) else b"" for each in outcomes]
 
     async def values(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """Return the value of each key; None where there is none or it is of another type."""
+        """Return each key's value; None where there is no key or it is of another type."""
         outcomes = await self._ask([self._call(at, (b"GET", n)) for at, n in enumerate(names)])
         return [each.reply if isinstance(each.reply, bytes) else None for each in outcomes]
 
     async def remove(self, names: Sequence[bytes]) -> None:
-        """Remove keys, whatever they hold."""
+        """Remove keys of any type."""
         await self._ask([self._call(at, (b"DEL", name)) for at, name in enumerate(names)])
 
     def close(self) -> None:
-        """Throw the connection away."""
+        """Close the connection."""
         self._store.close()
 
     def _call(self, at: int, arguments: tuple[bytes, ...]) -> Call:
-        number = slot(arguments[1]) if self._config.redis_cluster else None
-        return Call(arguments, (at,), fenced=False, slot=number)
+        return Call(arguments, (at,), fenced=False, slot=slot_of(arguments[1], self._config))
 
     async def _ask(
-        self, calls: Sequence[Call], but: Collection[str] = (_OF_ANOTHER_TYPE,)
+        self, calls: Sequence[Call], accepted: Collection[str] = (_WRONG_TYPE,)
     ) -> Sequence[Outcome]:
-        """Ask until each is answered, if with an error that is one of these."""
+        """Send calls until each has a reply; an accepted error counts as one."""
 
         async def ask() -> tuple[Sequence[Outcome], str]:
             written = await self._store.apply(calls, len(calls), float("inf"))
             failed = [
-                each
-                for each in written.outcomes
-                if each.kind == "failed" and each.error not in but
+                outcome
+                for outcome in written.outcomes
+                if outcome.kind == "failed" and outcome.error not in accepted
             ]
             return written.outcomes, f"{failed[0].error}: {failed[0].reason}" if failed else ""
 
-        return await self._patiently(ask)
+        return await self._with_retries(ask)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[tuple[T, str]]]) -> T:
+    async def _with_retries(self, ask: Callable[[], Awaitable[tuple[T, str]]]) -> T:
         async with self._turn:
             for pause_s in (*PAUSES_S, None):
                 answer, error = await ask()

@@ -1,38 +1,40 @@
--- Repair, fence format 1: write or remove one value and give it a new fence, only where both
--- are still what they were before the table was read.
+-- Repair, fence format 1: write or remove one value and give it a new fence, only if neither the
+-- value nor the fence has changed since the caller read them.
 --
 -- KEYS     value, fence   (in one slot)
--- ARGV[1]  life of the fence in seconds
--- ARGV[2]  "XX" writes a value only where the key holds one (refresh), "" writes it always
--- ARGV[3]  the fence as it was, "" for none
--- ARGV[4]  "1" where there was a value, "" for none
--- ARGV[5]  the value as it was
+-- ARGV[1]  the fence's lifetime in seconds
+-- ARGV[2]  "XX" writes only where the key has a value (refresh), "" always writes
+-- ARGV[3]  the fence the caller saw, "" for none
+-- ARGV[4]  "1" if the caller saw a value, "" for none
+-- ARGV[5]  the value the caller saw
 -- ARGV[6]  the fence to leave: decimal digits, made by the caller
 -- ARGV[7]  expiry: "-" removes, "" never expires, else epoch milliseconds
 -- ARGV[8]  the value to write
 --
--- Returns a list of 1 (repaired), 0 (something changed: begin again) or the server's error as
--- text, which leaves the fence where it was. Texts are only compared for being the same.
-local life, only, was, there, before = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+-- Returns a list of one: 1 (repaired), 0 (something changed: begin again) or the server's error
+-- as a string; after an error the fence is as it was. Strings are compared only for equality.
+local fence_ttl, set_option = ARGV[1], ARGV[2]
+local fence_seen, had_value, value_seen = ARGV[3], ARGV[4], ARGV[5]
 local fence, expiry, value = ARGV[6], ARGV[7], ARGV[8]
-local held = redis.call('MGET', KEYS[1], KEYS[2])
-if (held[2] or '') ~= was or (held[1] and '1' or '') ~= there or (held[1] or '') ~= before then
+local value_now, fence_now = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
+local has_value = value_now and '1' or ''
+if (fence_now or '') ~= fence_seen or has_value ~= had_value or (value_now or '') ~= value_seen then
   return {0}
 end
 
-local done
+local reply
 if expiry == '-' then
-  done = redis.pcall('DEL', KEYS[1])
+  reply = redis.pcall('DEL', KEYS[1])
 else
   local command = {'SET', KEYS[1], value}
   if expiry ~= '' then
     command[#command + 1] = 'PXAT'
     command[#command + 1] = expiry
   end
-  if only ~= '' then command[#command + 1] = only end
-  done = redis.pcall(unpack(command))
+  if set_option ~= '' then command[#command + 1] = set_option end
+  reply = redis.pcall(unpack(command))
 end
-if not (type(done) == 'table' and done.err) then
-  done = redis.pcall('SET', KEYS[2], fence, 'EX', life)
+if not (type(reply) == 'table' and reply.err) then
+  reply = redis.pcall('SET', KEYS[2], fence, 'EX', fence_ttl)
 end
-return {type(done) == 'table' and done.err or 1}
+return {type(reply) == 'table' and reply.err or 1}

@@ -1,7 +1,7 @@
-"""Faults between a client and its server: a TCP proxy that delays, cuts, stalls and counts.
+"""A TCP proxy between a client and its server that delays, cuts, stalls and counts.
 
-It knows nothing of Redis. One turn is counted each time bytes go to the server after bytes
-came from it (or at first): that is a round trip as the socket sees it.
+It knows nothing about Redis. It counts a turn whenever bytes go to the server for the first
+time after bytes came from it, or at the start: that is a round trip at the socket.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Proxy:
-    """A running proxy; change its fields to change the weather."""
+    """A running proxy; set its fields to inject faults."""
 
     port: int = 0
-    refuses: bool = False  # cut off: new connections are closed at once
+    refuses: bool = False  # closes new connections at once
     delay_s: float = 0.0  # each way
-    cut_after_request_bytes: int | None = None  # breaks each connection mid-request
-    cut_after_reply_bytes: int | None = None  # breaks it mid-reply
-    swallows_replies: bool = False  # the server hears us, we do not hear it
+    cut_after_request_bytes: int | None = None  # breaks each connection within a request
+    cut_after_reply_bytes: int | None = None  # breaks each connection within a reply
+    swallows_replies: bool = False  # requests arrive, replies do not
     connections: int = 0
     turns: int = 0
     request_bytes: int = 0
@@ -29,16 +29,16 @@ class Proxy:
     open: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def cut(self) -> None:
-        """Break every connection and refuse new ones until heal()."""
+        """Break every connection and refuse new ones until `heal`."""
         self.refuses = True
         self.drop()
 
     def heal(self) -> None:
-        """Let connections through again."""
+        """Accept connections again."""
         self.refuses = False
 
     def drop(self) -> None:
-        """Break every connection that is open now."""
+        """Break every open connection."""
         for writer in list(self.open):
             writer.transport.abort()
 
@@ -47,7 +47,7 @@ class Proxy:
 async def proxy_to(
     host: str, port: int = 0, *, path: str = "", listen_port: int = 0
 ) -> AsyncIterator[Proxy]:
-    """Listen on loopback and pass bytes on to a server (or a unix socket) until the block ends."""
+    """Forward a loopback port to a server or a unix socket until the block ends."""
     proxy = Proxy()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -67,14 +67,14 @@ async def proxy_to(
         except OSError:
             writer.transport.abort()
             return
-        both = {writer, up_writer}
-        proxy.open |= both
+        writers = {writer, up_writer}
+        proxy.open |= writers
         try:
             await _pass_both_ways(proxy, (reader, writer), (up_reader, up_writer))
         finally:
-            proxy.open -= both
-            for each in both:
-                each.transport.abort()
+            proxy.open -= writers
+            for open_writer in writers:
+                open_writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", listen_port)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -92,7 +92,7 @@ async def _pass_both_ways(
     up: tuple[asyncio.StreamReader, asyncio.StreamWriter],
 ) -> None:
     was_reply = True
-    sent = heard = 0
+    sent = received = 0
 
     async def requests() -> None:
         nonlocal was_reply, sent
@@ -100,17 +100,19 @@ async def _pass_both_ways(
             proxy.turns += was_reply
             was_reply = False
             proxy.request_bytes += len(data)
-            await _pass(proxy, up[1], data, _left(proxy.cut_after_request_bytes, sent))
+            await _pass(proxy, up[1], data, _remaining(proxy.cut_after_request_bytes, sent))
             sent += len(data)
 
     async def replies() -> None:
-        nonlocal was_reply, heard
+        nonlocal was_reply, received
         async for data in _read(up[0]):
             was_reply = True
             proxy.reply_bytes += len(data)
             if not proxy.swallows_replies:
-                await _pass(proxy, down[1], data, _left(proxy.cut_after_reply_bytes, heard))
-            heard += len(data)
+                await _pass(
+                    proxy, down[1], data, _remaining(proxy.cut_after_reply_bytes, received)
+                )
+            received += len(data)
 
     tasks = [asyncio.create_task(requests()), asyncio.create_task(replies())]
     try:
@@ -121,7 +123,7 @@ async def _pass_both_ways(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _left(cut_after: int | None, passed: int) -> int | None:
+def _remaining(cut_after: int | None, passed: int) -> int | None:
     return None if cut_after is None else cut_after - passed
 
 

@@ -1,7 +1,7 @@
-"""Servers that a demo or a test starts for itself on loopback and takes down again.
+"""Starts servers on loopback for a demo or a test, and stops them again.
 
-Redis or Valkey from PATH, else fakeredis's TCP server; DynamoDB by moto, in a process of its
-own. Nothing is left behind: no file, no process.
+Redis or Valkey from PATH, else fakeredis's TCP server; DynamoDB from moto, in its own process.
+No file and no process is left behind.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from typing import Any
 from asyncsync.errors import AsyncsyncError
 
 STARTED_WITHIN_S = 20.0  # moto imports for seconds on a busy machine
+PRINTED_MAX = 500  # bytes of a server's output, the last ones, that an error shows
 
-# Stock names; valkey first, because it is what a new ElastiCache is.
+# The usual names; Valkey first, because a new ElastiCache cache is one.
 BINARIES = ("valkey-server", "redis-server")
 
 
 class ServerError(AsyncsyncError):
-    """A server did not start; the message says which and what it printed."""
+    """A server did not start; the message says which one and what it printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """One started server; `process` is None for a fake one inside this process."""
+    """A started server; `process` is None for a fake one inside this process."""
 
     name: str
     host: str
@@ -47,12 +48,12 @@ class ServerProcess:
 
 
 def binaries() -> list[str]:
-    """Name the Redis-like servers that are on PATH."""
+    """Return the names of the Redis-like servers on PATH."""
     return [name for name in BINARIES if shutil.which(name)]
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on now."""
+    """Return a loopback port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -64,43 +65,53 @@ def redis_process(
 ) -> Iterator[ServerProcess]:
     """Run a Redis or Valkey server without persistence until the block ends.
 
-    Raises ServerError where it does not listen in time.
+    Raises ServerError where it does not answer in time.
     """
     port = free_port() if port is None else port
     with tempfile.TemporaryDirectory(prefix="asyncsync-") as folder:
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
         command += ["--save", "", "--appendonly", "no", *options]
         with running(command, port, env=env) as process:
-            _wait_until_it_answers(port)
+            _wait_for_answer(binary, port)
             yield ServerProcess(binary, "127.0.0.1", port, process)
 
 
-def _wait_until_it_answers(port: int) -> None:
+def _wait_for_answer(name: str, port: int) -> None:
     """Wait for a first byte: a server accepts before it has opened its other listeners."""
-    with (
-        socket.create_connection(("127.0.0.1", port), STARTED_WITHIN_S) as probe,
-        suppress(ConnectionError),  # where it speaks TLS, it hangs up
-    ):
-        probe.sendall(b"PING\r\n")
-        probe.recv(1)
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), STARTED_WITHIN_S) as probe,
+            suppress(ConnectionError),  # a server that speaks TLS hangs up
+        ):
+            probe.sendall(b"PING\r\n")
+            probe.recv(1)
+    except OSError as exc:
+        raise ServerError(f"{name} did not answer on port {port}: {exc}") from exc
 
 
 @contextmanager
 def running(
-    command: Sequence[str], port: int, *, env: dict[str, str] | None = None
+    command: Sequence[str], port: int, *, name: str = "", env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server process until the block ends; it is up when its port accepts."""
+    """Run a server process until the block ends; it is up when its port accepts.
+
+    Errors call it `name`, by default the command's first word. Raises ServerError.
+    """
+    name = name or command[0]
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=output,
-            stdin=subprocess.DEVNULL,
-            env=env,
-            start_new_session=True,  # Ctrl-C is for us, who take it down when we are done
-        )
         try:
-            _wait_until_up(process, port, command[0], output.fileno())
+            process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                env=env,
+                start_new_session=True,  # Ctrl-C is for us: we stop the server when we are done
+            )
+        except OSError as exc:
+            raise ServerError(f"{name} did not start: {exc}") from exc
+        try:
+            _wait_until_up(process, port, name, output.fileno())
             yield process
         finally:
             process.kill()
@@ -114,19 +125,25 @@ def _wait_until_up(process: subprocess.Popen[bytes], port: int, name: str, outpu
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.01)
-    said = Path(f"/proc/self/fd/{output}").read_bytes()[-500:].decode(errors="replace")
-    raise ServerError(f"{name} did not start on port {port}: {said.strip() or 'it said nothing'}")
+    status = process.poll()
+    reason = "it does not listen" if status is None else f"it exited with {status}"
+    printed = Path(f"/proc/self/fd/{output}").read_bytes()[-PRINTED_MAX:].decode(errors="replace")
+    text = " ".join(printed.split()) or "nothing"
+    raise ServerError(f"{name} did not start on port {port}: {reason}; it printed: {text}")
 
 
 @contextmanager
 def fake_redis() -> Iterator[ServerProcess]:
-    """Run fakeredis's TCP server in a thread until the block ends."""
+    """Run fakeredis's TCP server in a thread until the block ends.
+
+    Raises ServerError where it cannot listen.
+    """
     from fakeredis import TcpFakeServer
     from fakeredis._clients._tcp_server import TCPFakeRequestHandler
     from redis.exceptions import ResponseError
 
     class Handler(TCPFakeRequestHandler):
-        """Keep the connection open after an error reply, as Redis does."""
+        """Keeps the connection open after an error reply, as Redis does."""
 
         def setup(self) -> None:
             super().setup()
@@ -138,11 +155,14 @@ def fake_redis() -> Iterator[ServerProcess]:
                 except ResponseError as error:
                     return error
 
-            client: Any = self.current_client  # a method is replaced on this one object
+            client: Any = self.current_client  # replaces a method of this one object
             client.read_response = read_or_error
 
     port = free_port()
-    server = TcpFakeServer(("127.0.0.1", port), server_type="redis")
+    try:
+        server = TcpFakeServer(("127.0.0.1", port), server_type="redis")
+    except OSError as exc:
+        raise ServerError(f"fakeredis did not start on port {port}: {exc}") from exc
     server.RequestHandlerClass = Handler
     server.daemon_threads = True
     thread = threading.Thread(
@@ -159,8 +179,11 @@ def fake_redis() -> Iterator[ServerProcess]:
 
 @contextmanager
 def dynamodb_process() -> Iterator[str]:
-    """Run moto's server, which has DynamoDB and its streams; gives its endpoint URL."""
+    """Run moto's server, which has DynamoDB and its streams; yield its endpoint URL.
+
+    Raises ServerError where it does not start.
+    """
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with running(command, port):
+    with running(command, port, name="moto"):
         yield f"http://127.0.0.1:{port}"

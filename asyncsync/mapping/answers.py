@@ -1,8 +1,8 @@
 """What a function's answer means to the event source mapping that invoked it.
 
-AWS reads an answer without the word batchItemFailures as success, and one that names no record
-of the batch as failure of all (recorded by LocalStack against AWS, 2025-11-25). Where nobody
-has recorded what AWS does, the whole batch failed is assumed.
+AWS takes an answer without batchItemFailures for success, and one that names no record of the
+batch for a failure of the whole batch (recorded by LocalStack against AWS, 2025-11-25). Where
+no recording exists, a failure of the whole batch is assumed.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The function returned, and its answer could be written as JSON."""
+    """The function returned an answer that JSON can express."""
 
     answer: object
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionError:
-    """The function raised, ran out of time, or returned what is not JSON."""
+    """The function raised, ran out of time, or returned what JSON cannot express."""
 
     error: str = "Unhandled"
 
 
 @dataclass(frozen=True, slots=True)
-class Throttled:
-    """Lambda did not run the function: no attempt is counted."""
+class InvocationThrottled:
+    """Lambda did not run the function; this counts as no attempt."""
 
 
-Answer: TypeAlias = Returned | FunctionError | Throttled
+Answer: TypeAlias = Returned | FunctionError | InvocationThrottled
 
 
 def first_failed(identifiers: Sequence[str], answer: object) -> int:
-    """Return where in a batch Lambda goes on; the batch's length where all succeeded."""
+    """Return the index of the first record to retry; the batch's length if all succeeded."""
     failures = answer.get("batchItemFailures") if isinstance(answer, dict) else None
     if failures is None or failures == []:
         return len(identifiers)
     if not isinstance(failures, list):
         return 0  # assumed
-    found = []
+    failed = []
     for failure in failures:
         identifier = failure.get("itemIdentifier") if isinstance(failure, dict) else None
         if not isinstance(identifier, str) or identifier not in identifiers:
-            return 0  # where others of the list are good: assumed
-        found.append(identifier)
-    return identifiers.index(min(found, key=int))
+            return 0  # even if others of the list are good: assumed
+        failed.append(identifier)
+    return identifiers.index(min(failed, key=int))

@@ -1,6 +1,6 @@
-"""The on-failure destination's objects, in AWS's own shape, as the S3 destination writes them.
+"""The objects of an on-failure destination, in AWS's shape, as its S3 destination writes them.
 
-Only S3 gets the payload: SQS and SNS are told which sequence numbers, never which items.
+Only S3 gets the payload: SQS and SNS get the sequence numbers, never the items.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Condition: TypeAlias = Literal["RetryAttemptsExhausted", "RecordAgeExceeded"]
 
 
 class RequestContext(TypedDict):
-    """Which invocation it was."""
+    """The invocation that failed."""
 
     requestId: str
     functionArn: str
@@ -22,7 +22,7 @@ class RequestContext(TypedDict):
 
 
 class ResponseContext(TypedDict):
-    """What the last invocation answered; functionError is None after a partial response."""
+    """The answer of the last invocation; functionError is None after a partial response."""
 
     statusCode: int
     executedVersion: str
@@ -30,7 +30,7 @@ class ResponseContext(TypedDict):
 
 
 class DDBStreamBatchInfo(TypedDict):
-    """Which records were given up on."""
+    """The records that were discarded."""
 
     shardId: str
     startSequenceNumber: str
@@ -45,22 +45,22 @@ class OnFailure(TypedDict):
     """One object of the on-failure destination."""
 
     requestContext: RequestContext
-    responseContext: NotRequired[ResponseContext]  # absent where no invocation was made
+    responseContext: NotRequired[ResponseContext]  # absent if there was no invocation
     version: str
     timestamp: str
     DDBStreamBatchInfo: DDBStreamBatchInfo
-    payload: str  # the whole event, as JSON in a text
+    payload: str  # the whole event, as JSON in a string
 
 
-class Discarded(Protocol):
-    """What is needed of a batch that is given up on."""
+class DiscardedBatch(Protocol):
+    """A batch to discard, as far as its object needs it."""
 
     @property
     def request_id(self) -> str: ...
     @property
     def shard_id(self) -> str: ...
     @property
-    def records(self) -> Sequence[Arrived]: ...
+    def records(self) -> Sequence[DiscardedRecord]: ...
     @property
     def attempts(self) -> int: ...
     @property
@@ -69,8 +69,8 @@ class Discarded(Protocol):
     def event(self) -> bytes: ...
 
 
-class Arrived(Protocol):
-    """What is needed of its records."""
+class DiscardedRecord(Protocol):
+    """A record of such a batch."""
 
     @property
     def item_identifier(self) -> str: ...
@@ -79,11 +79,11 @@ class Arrived(Protocol):
 
 
 def on_failure(
-    batch: Discarded, condition: Condition, *, function: str, stream_arn: str, now_ms: int
+    batch: DiscardedBatch, condition: Condition, *, function: str, stream_arn: str, now_ms: int
 ) -> OnFailure:
-    """Write the object for a batch whose records are all given up on."""
+    """Return the object for a batch whose records are all discarded."""
     first, last = batch.records[0], batch.records[-1]
-    made: OnFailure = {
+    document: OnFailure = {
         "requestContext": {
             "requestId": batch.request_id,
             "functionArn": function,
@@ -104,12 +104,12 @@ def on_failure(
         "payload": batch.event.decode(),
     }
     if batch.attempts:
-        made["responseContext"] = {
+        document["responseContext"] = {
             "statusCode": 200,
             "executedVersion": "$LATEST",
             "functionError": batch.function_error,
         }
-    return made
+    return document
 
 
 def _iso(epoch_ms: int, precision: str) -> str:

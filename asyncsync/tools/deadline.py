@@ -1,24 +1,19 @@
-"""A slice of a command: until when it begins new work, and how it ends where time is up.
+"""How long a command may start new work, and what it raises when time is up.
 
-A command asks how long that is after each page, so that a slice has at least one of them
-behind it. It then finishes what it holds, keeps how far it is, and raises OutOfTime.
+A command asks after each page, so that every slice completes at least one. It then finishes the
+work under way, saves its progress and raises DeadlineReached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
+from asyncsync.connection import TimeLeft as TimeLeft
 from asyncsync.tools.errors import CommandFailed
-
-# How many seconds new work may still be begun; 0 or less: no more.
-TimeLeft: TypeAlias = Callable[[], float]
 
 
 def unlimited() -> float:
-    """Give a command all the time that it needs."""
+    """Return infinity: a TimeLeft without an end."""
     return float("inf")
 
 
-class OutOfTime(CommandFailed):
-    """A slice is over and work is left: the same arguments, with the same state, go on."""
+class DeadlineReached(CommandFailed):
+    """Time is up and work is left: the same arguments with the same state resume it."""

@@ -1,4 +1,4 @@
-"""How a command fails: an error whose message is one line that says what to do."""
+"""How a command fails: with an error whose message is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from asyncsync.errors import AsyncsyncError
 
 
 class CommandFailed(AsyncsyncError):
-    """A command could not do its work; the message says why and what to do."""
+    """The command could not do its work; running it again may help."""
 
 
 class CommandRefused(CommandFailed):
-    """A command cannot begin: its arguments, or something that is not installed."""
+    """The command cannot begin: an argument is wrong, or an extra is not installed."""
 
 
 def require(command: str, extra: str, modules: Sequence[str]) -> None:
-    """Refuse a command whose extra is not installed.
+    """Check that the modules of an extra are installed.
 
-    Raises CommandRefused.
+    Raises CommandRefused where one is not.
     """
     if any(find_spec(module) is None for module in modules):
         raise CommandRefused(f"asyncsync {command} needs: pip install 'asyncsync[{extra}]'")
@@ -28,13 +28,13 @@ def require(command: str, extra: str, modules: Sequence[str]) -> None:
 
 @contextmanager
 def first_error() -> Iterator[None]:
-    """Let the first error of ours leave a task group as itself, not in a group of errors."""
+    """Raise the first AsyncsyncError of a task group by itself, not in an exception group."""
     try:
         yield
     except BaseExceptionGroup as group:
-        ours = group.subgroup(AsyncsyncError)
-        while isinstance(ours, BaseExceptionGroup):
-            ours = ours.exceptions[0]  # type: ignore[assignment]
-        if ours is None:
+        error = group.subgroup(AsyncsyncError)
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]  # type: ignore[assignment]
+        if error is None:
             raise
-        raise ours from None
+        raise error from None

@@ -1,155 +1,149 @@
-"""asyncsync get: what Redis holds for one key, readable for people: value, expiry, fence."""
+"""asyncsync get: show what Redis holds for one key: its value, expiry and fence."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import orjson
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from asyncsync.config import Config
-from asyncsync.copy.entries import NO_VERSION
-from asyncsync.iam import AwsCredentials, token_password
-from asyncsync.keys import settle
+from asyncsync.fence import (
+    NO_VERSION,
+    RANK_RECORD,
+    RANK_REJECT,
+    RANK_REPAIR,
+    Fence,
+    read_fence,
+)
+from asyncsync.keys import redis_names, slot
+from asyncsync.model import Call
+from asyncsync.store import SCRIPT
 from asyncsync.tools.errors import CommandFailed
-from asyncsync.tools.redis_client import client_arguments
+from asyncsync.tools.mirrors import make_mirror
+from asyncsync.tools.output import Output
 
-Say = Callable[[str], None]
-
-# What encode.version writes, then the rank and what a repair or a fill adds to it.
-_FENCE = re.compile(rb"1(\d{13})(\d\d)(\d+)")
 RANKS = {
-    "0": "removed: its record could not be encoded",
-    "1": "a stream record",
-    "2": "a repair or a reader's fill",
+    RANK_REJECT: "removed: its record could not be encoded",
+    RANK_RECORD: "a stream record",
+    RANK_REPAIR: "a repair or a reader's fill",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
-    """A fence's content, decoded."""
-
-    stream_label: str
-    sequence_number: str
-    rank: str
-    nonce: str
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
+class KeyContents:
     """What Redis holds for a key; expiries in milliseconds from now, None for never."""
 
     key: str
     value: bytes | None
     expires_in_ms: int | None
-    fence_key: str
+    fence_key: str  # empty for a name that asyncsync does not write, such as a fence's
     fence: bytes | None
     fence_expires_in_ms: int | None
 
 
-def read_fence(content: bytes) -> Fence | None:
-    """Decode a fence; None where it is not one of this format."""
-    found = _FENCE.match(content)
-    if found is None:
-        return None
-    label_ms, digit_count, rest = int(found[1]), int(found[2]), content[16:].decode("latin-1")
-    digits, rank, nonce = rest[:digit_count], rest[digit_count : digit_count + 1], rest
-    if len(digits) != digit_count or not digits.isdigit() or rank not in RANKS:
-        return None
-    return Fence(_iso(label_ms), digits, rank, nonce[digit_count + 1 :])
+async def read_key(key: str, config: Config, env: Mapping[str, str]) -> KeyContents:
+    """Read a key and its fence in one round trip, as the handler connects.
 
-
-def look(key: str, config: Config, env: Mapping[str, str]) -> Held:
-    """Read a key and its fence.
-
-    Raises CommandFailed, or ConfigError where IAM is asked for and nobody can sign.
+    Raises CommandFailed, StoreRefused, or ConfigError where IAM has no credentials.
     """
     name = key.encode(errors="surrogateescape")
-    settled, fence_key = settle(name)
-    if settled != name:
-        fence_key = b""  # no name that asyncsync writes, such as a fence's own
-    token = None
-    if config.redis_iam_cache is not None:
-        token = token_password(config, lambda: AwsCredentials.from_env(env), time.time)
-    arguments = client_arguments(config.server, config.timeout_ms / 1_000, token)
-    with redis.Redis(**arguments, retry=Retry(NoBackoff(), 0)) as connection:
-        try:
-            value = _bytes(connection.get(name))
-            value_ms = connection.pttl(name)
-            fence = _bytes(connection.get(fence_key)) if fence_key else None
-            fence_ms = connection.pttl(fence_key) if fence_key else -2
-        except redis.RedisError as exc:
-            said = " ".join(str(exc).split())
-            raise CommandFailed(f"Redis at {config.server.address}: {said}") from exc
-    return Held(
+    value_name, fence_name = redis_names(name)
+    names = [name, fence_name] if value_name == name else [name]
+    commands = [(word, each) for each in names for word in (b"GET", b"PTTL")]
+    at_slot = slot(name) if config.redis_cluster else None
+    calls = [
+        Call(command, (at,), fenced=False, slot=at_slot) for at, command in enumerate(commands)
+    ]
+    store = make_mirror(config, env).new_store(SCRIPT)
+    try:
+        written = await store.apply(calls, len(calls), float("inf"))
+    finally:
+        store.close()
+    for outcome in written.outcomes:
+        if outcome.kind == "failed":
+            server = f"Redis at {config.server.address}"
+            raise CommandFailed(f"{server}: {outcome.error}: {outcome.reason}")
+    replies = [outcome.reply for outcome in written.outcomes]
+    value, expiry, fence, fence_expiry = (*replies, None, None)[:4]
+    return KeyContents(
         key,
-        value,
-        _expiry(value_ms),
-        fence_key.decode(errors="replace"),
-        fence,
-        _expiry(fence_ms),
+        _bytes(value),
+        _expiry(expiry),
+        fence_name.decode(errors="replace") if len(names) == 2 else "",
+        _bytes(fence),
+        _expiry(fence_expiry),
     )
 
 
-def get(key: str, config: Config, env: Mapping[str, str], *, as_json: bool, say: Say) -> bool:
-    """Show a key; return whether anything is there.
+def get(
+    key: str, config: Config, env: Mapping[str, str], output: Output, *, as_json: bool
+) -> bool:
+    """Show a key; return whether Redis holds a value or a fence for it.
 
-    Raises what look raises.
+    Raises what read_key raises.
     """
-    held = look(key, config, env)
-    for line in [json_line(held)] if as_json else lines(held):
-        say(line)
-    return held.value is not None or held.fence is not None
+    contents = asyncio.run(read_key(key, config, env))
+    if as_json:
+        output.document(document(contents))
+    else:
+        for line in lines(contents):
+            output.line(line)
+    return contents.value is not None or contents.fence is not None
 
 
-def json_line(held: Held) -> str:
-    """Write what is held as one JSON object; a value stays text, so its digits stay exact."""
-    fence = None if held.fence is None else read_fence(held.fence)
-    shown: dict[str, object] = {
-        "key": held.key,
-        "value": None if held.value is None else _text(held.value),
-        "expires_in_ms": held.expires_in_ms,
-        "fence_key": held.fence_key,
-        "fence": None if held.fence is None else _text(held.fence),
-        "fence_expires_in_ms": held.fence_expires_in_ms,
-        "stream": fence and fence.stream_label,
-        "sequence_number": fence and fence.sequence_number,
+def document(contents: KeyContents) -> dict[str, object]:
+    """Return a key's contents as a JSON object; the value is a string, so its digits are exact."""
+    fence = None if contents.fence is None else read_fence(contents.fence)
+    return {
+        "key": contents.key,
+        "value": None if contents.value is None else _text(contents.value),
+        "expires_in_ms": contents.expires_in_ms,
+        "fence_key": contents.fence_key,
+        "fence": None if contents.fence is None else _text(contents.fence),
+        "fence_expires_in_ms": contents.fence_expires_in_ms,
+        "stream": fence and _iso(fence.label_ms),
+        "sequence_number": fence and str(fence.sequence_number),
         "rank": fence and int(fence.rank),
     }
-    return orjson.dumps(shown).decode()
 
 
-def lines(held: Held) -> list[str]:
-    """Write what is held for people."""
-    shown = [held.key]
-    if held.value is None:
+def lines(contents: KeyContents) -> list[str]:
+    """Return a key's contents as lines for people."""
+    shown = [contents.key]
+    if contents.value is None:
         shown.append("  value    none")
     else:
-        shown.append(f"  value    {_text(held.value)}")
-        shown.append(f"           {len(held.value):,} bytes, expires {_when(held.expires_in_ms)}")
-    if held.fence is None:
+        size, expiry = len(contents.value), _when(contents.expires_in_ms)
+        shown.append(f"  value    {_text(contents.value)}")
+        shown.append(f"           {size:,} bytes, expires {expiry}")
+    if contents.fence is None:
         return [*shown, "  fence    none"]
-    fence = read_fence(held.fence)
-    shown.append(f"  fence    {held.fence_key}, expires {_when(held.fence_expires_in_ms)}")
+    expiry = _when(contents.fence_expires_in_ms)
+    shown.append(f"  fence    {contents.fence_key}, expires {expiry}")
+    fence = read_fence(contents.fence)
     if fence is None:
-        return [*shown, f"           not of a format that is known here: {_text(held.fence)}"]
-    if held.fence.startswith(NO_VERSION):
-        shown.append("           without a version: no record of its key was known")
-    else:
-        shown.append(f"           stream of {fence.stream_label}")
-        shown.append(f"           sequence number {fence.sequence_number}")
-    shown.append(f"           rank {fence.rank}: {RANKS[fence.rank]}")
-    return shown
+        return [*shown, f"           in an unknown format: {_text(contents.fence)}"]
+    return [*shown, *(f"           {line}" for line in _fence_lines(fence))]
 
 
-def _bytes(value: object) -> bytes | None:
-    return value if isinstance(value, bytes) else None
+def _fence_lines(fence: Fence) -> list[str]:
+    if fence.version != NO_VERSION:
+        return [
+            f"stream of {_iso(fence.label_ms)}",
+            f"sequence number {fence.sequence_number}",
+            f"rank {fence.rank.decode()}: {RANKS[fence.rank]}",
+        ]
+    if fence.rank == RANK_REJECT:
+        return ["without a version: a reader's claim"]
+    return [
+        "without a version: no record of its key was known",
+        f"rank {fence.rank.decode()}: {RANKS[fence.rank]}",
+    ]
+
+
+def _bytes(reply: object) -> bytes | None:
+    return reply if isinstance(reply, bytes) else None
 
 
 def _expiry(reply: object) -> int | None:
@@ -160,10 +154,10 @@ def _text(value: bytes) -> str:
     return value.decode(errors="backslashreplace")
 
 
-def _when(left_ms: int | None) -> str:
-    if left_ms is None:
+def _when(remaining_ms: int | None) -> str:
+    if remaining_ms is None:
         return "never"
-    minutes, seconds = divmod(left_ms // 1_000, 60)
+    minutes, seconds = divmod(remaining_ms // 1_000, 60)
     hours, minutes = divmod(minutes, 60)
     return f"in {hours} h {minutes} min" if hours else f"in {minutes} min {seconds} s"
 

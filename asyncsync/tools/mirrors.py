@@ -1,4 +1,4 @@
-"""The mirror that a command works for: one of the user's own, or one made from the settings."""
+"""The mirror that a command works for: the user's, or one made from the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asyncsync.transport_asyncio import Connect
 
 
 def load_mirror(name: str) -> Mirror:
-    """Import the user's own mirror, named module:name.
+    """Import the user's mirror, named module:name.
 
     Raises CommandRefused.
     """
@@ -21,12 +21,14 @@ def load_mirror(name: str) -> Mirror:
     if not module or not attribute:
         raise CommandRefused(f"--mirror {name} is not of the form module:name")
     try:
-        found = getattr(import_module(module), attribute)
+        mirror = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as exc:
         raise CommandRefused(f"--mirror {name} cannot be loaded: {exc}") from exc
-    if not isinstance(found, Mirror):
-        raise CommandRefused(f"--mirror {name} is {type(found).__name__}, not an asyncsync.Mirror")
-    return found
+    if not isinstance(mirror, Mirror):
+        raise CommandRefused(
+            f"--mirror {name} is {type(mirror).__name__}, not an asyncsync.Mirror"
+        )
+    return mirror
 
 
 def make_mirror(
@@ -36,7 +38,7 @@ def make_mirror(
     connect: Connect | None = None,
     emit: Callable[[bytes], None] = lambda _: None,
 ) -> Mirror:
-    """Make a mirror of the settings; whoever signs, where IAM is asked for, is in env."""
+    """Make a mirror of the settings; for IAM, env holds the AWS credentials."""
     return Mirror(
         config, connect=connect, credentials=lambda: AwsCredentials.from_env(env), emit=emit
     )

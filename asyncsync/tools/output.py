@@ -1,36 +1,84 @@
-"""What commands say, and to whom: how far they are has one form, told from findings by it."""
+"""Where a command writes: answers to one stream, notes and progress to another."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import TypeAlias
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
-# Who is told, line by line.
-Say: TypeAlias = Callable[[str], None]
+import orjson
 
-_FORM = re.compile(r" *[0-9]+\.[0-9] s  ")
-
-
-def progress(took_s: float, text: str) -> str:
-    """Write a line that says how far a command is after so long."""
-    return f"{took_s:7.1f} s  {text}"
+# Between two lines of progress: somebody watches a terminal, a log is paid for by its size.
+TERMINAL_INTERVAL_S = 1.0
+INTERVAL_S = 10.0
 
 
-def is_progress(line: str) -> bool:
-    """Whether a line that was said is one of those; no other begins like it."""
-    return _FORM.match(line) is not None
+class Output:
+    """Writes answers to `out`; writes notes and progress to `err`.
+
+    Time counts from the moment the object is made. `interval_s` is the least time between two
+    lines of progress; the default depends on whether `err` is a terminal.
+    """
+
+    def __init__(
+        self,
+        out: TextIO,
+        err: TextIO,
+        *,
+        interval_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if interval_s is None:
+            interval_s = TERMINAL_INTERVAL_S if err.isatty() else INTERVAL_S
+        self._out = out
+        self._err = err
+        self._interval_s = interval_s
+        self._clock = clock
+        self._began_s = self._progress_s = clock()
+
+    def line(self, text: str) -> None:
+        """Write one line of the answer."""
+        print(text, file=self._out, flush=True)
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Write one JSON object on one line of the answer."""
+        self.line(orjson.dumps(document).decode())
+
+    def note(self, text: str) -> None:
+        """Write something that is not part of the answer."""
+        print(text, file=self._err, flush=True)
+
+    def progress(self, text: str) -> bool:
+        """Write how far the command is, with the time it took; return whether it was due."""
+        now_s = self._clock()
+        if now_s - self._progress_s < self._interval_s:
+            return False
+        self._progress_s = now_s
+        self._write_progress(self.timed(text))
+        return True
+
+    @property
+    def elapsed_s(self) -> float:
+        """Return the seconds since the object was made."""
+        return self._clock() - self._began_s
+
+    def timed(self, text: str) -> str:
+        """Return the text with the elapsed seconds in front."""
+        return f"{self.elapsed_s:7.1f} s  {text}"
+
+    def _write_progress(self, text: str) -> None:
+        self.note(text)
 
 
-def rate_and_left(done: int, of_about: int, took_s: float) -> str:
-    """Write how fast something is done and how long the rest may take; of_about 0: not known."""
+def rate_and_left(done: int, expected: int, took_s: float) -> str:
+    """Return the rate of a work and how long its rest may take; `expected` 0 is unknown."""
     rate = done / took_s if took_s > 0 else 0.0
-    if not rate or of_about <= done:
+    if not rate or expected <= done:
         return f"{rate:,.0f}/s"
-    return f"{rate:,.0f}/s, about {_span((of_about - done) / rate)} left"
+    return f"{rate:,.0f}/s, about {_duration((expected - done) / rate)} left"
 
 
-def _span(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,10 +1,10 @@
-"""What a command that was cut short goes on from: named JSON documents, in a file or in S3.
+"""Saved progress: lets an interrupted command resume. Named JSON documents, in a file or in S3.
 
-A document is written whole or not at all. The first, "run", says what the others belong to; a
-state of another run is refused, because its cursors would leave keys out. It bears a mark, and
-so does each document: one of another mark was left by a run that has ended, or is written by
-one that began at the same moment, and is passed over. So two runs of the same arguments may
-do work twice, and never leave any out.
+A document is written whole or not at all. The first, "run", describes the run that the others
+belong to; a state of another run is refused, because its cursors would skip keys. The run has
+an id, and so has each of its documents. A document with another id is ignored: a run that has
+ended saved it, or one that began at the same moment. So two runs with the same arguments may do
+work twice but never skip any.
 """
 
 from __future__ import annotations
@@ -20,38 +20,40 @@ import anyio
 import orjson
 
 from asyncsync.aws.clients import AwsClients, aws_errors
+from asyncsync.aws.tables import Table
+from asyncsync.mirror import Mirror
 from asyncsync.tools.errors import CommandRefused
 
 RUN = "run"
 
-# Raised where what the documents hold has another meaning.
-FORMAT = 2
+# Raised where the documents' content gets another meaning.
+FORMAT = 3
 
-# How often a document is written that changes all the time: what a kill repeats, against a
-# request to S3 each time.
-KEEP_INTERVAL_S = 5.0
+# How often a document is saved that changes all the time: the work that a kill repeats, against
+# a request to S3 each time.
+SAVE_INTERVAL_S = 5.0
 
-# How long the last writing of it may hold up whoever has cut a command short.
-KEEP_WITHIN_S = 10.0
+# How long the last save may delay a command that was interrupted.
+LAST_SAVE_WITHIN_S = 10.0
 
 Document: TypeAlias = dict[str, Any]
 
 
 class State(Protocol):
-    """Where documents are kept."""
+    """A place that keeps documents."""
 
     async def load(self) -> dict[str, Document]:
-        """Return every document by its name; none where there is no state."""
+        """Return every document by name; none where there is no state."""
 
     async def save(self, name: str, document: Document) -> None:
         """Write one document."""
 
     async def remove(self) -> None:
-        """Remove them all: the work is done."""
+        """Remove every document."""
 
 
 class NoState:
-    """Keeps nothing: a command that is cut short begins again."""
+    """Keeps nothing: an interrupted command starts over."""
 
     async def load(self) -> dict[str, Document]:
         """Return nothing."""
@@ -65,36 +67,36 @@ class NoState:
 
 
 class FileState:
-    """All documents in one file, which is replaced at each change."""
+    """All documents in one file, which each save replaces."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._documents: dict[str, Document] = {}
 
     async def load(self) -> dict[str, Document]:
-        """Return every document by its name.
+        """Return every document by name.
 
         Raises CommandRefused where the file is not a state.
         """
         try:
-            held = self._path.read_bytes()
+            content = self._path.read_bytes()
         except FileNotFoundError:
             return {}
         except OSError as exc:
             raise CommandRefused(f"--state {self._path}: {exc.strerror}") from exc
-        self._documents = _documents(held, str(self._path))
+        self._documents = _parse(content, str(self._path))
         return dict(self._documents)
 
     async def save(self, name: str, document: Document) -> None:
-        """Write one document; a reader, or a kill, sees the file before or after.
+        """Write one document; a kill leaves the file as it was before or after.
 
-        Raises CommandRefused where it cannot be written.
+        Raises CommandRefused where the file cannot be written.
         """
         self._documents[name] = document
-        beside = self._path.with_name(self._path.name + ".new")
+        new_path = self._path.with_name(self._path.name + ".new")
         try:
-            beside.write_bytes(orjson.dumps(self._documents))
-            os.replace(beside, self._path)
+            new_path.write_bytes(orjson.dumps(self._documents))
+            os.replace(new_path, self._path)
         except OSError as exc:
             raise CommandRefused(f"--state {self._path}: {exc.strerror}") from exc
 
@@ -105,7 +107,7 @@ class FileState:
 
 
 class S3State:
-    """One object for each document, under a prefix."""
+    """One object per document, under a prefix."""
 
     def __init__(self, client: Any, bucket: str, prefix: str) -> None:
         self._client = client
@@ -113,23 +115,24 @@ class S3State:
         self._prefix = prefix
 
     async def load(self) -> dict[str, Document]:
-        """Return every document by its name.
+        """Return every document by name.
 
-        Raises CommandFailed, or CommandRefused where an object is not a document.
+        Raises AwsFailed, or CommandRefused where an object is not a document.
         """
-        found: dict[str, Document] = {}
+        documents: dict[str, Document] = {}
         for key in await self._keys():
             with aws_errors(f"reading s3://{self._bucket}/{key}", "S3"):
                 answer = await self._client.get_object(Bucket=self._bucket, Key=key)
-                held = await answer["Body"].read()
+                content = await answer["Body"].read()
             name = key.removeprefix(self._prefix).removesuffix(".json")
-            found |= _documents(b'{"%b":%b}' % (name.encode(), held), f"s3://{self._bucket}/{key}")
-        return found
+            named = b'{"%b":%b}' % (name.encode(), content)
+            documents |= _parse(named, f"s3://{self._bucket}/{key}")
+        return documents
 
     async def save(self, name: str, document: Document) -> None:
         """Write one object.
 
-        Raises CommandFailed.
+        Raises AwsFailed.
         """
         key = f"{self._prefix}{name}.json"
         with aws_errors(f"writing s3://{self._bucket}/{key}", "S3"):
@@ -138,7 +141,10 @@ class S3State:
             )
 
     async def remove(self) -> None:
-        """Remove every object under the prefix that is a document."""
+        """Remove every document under the prefix.
+
+        Raises AwsFailed.
+        """
         for key in await self._keys():
             with aws_errors(f"removing s3://{self._bucket}/{key}", "S3"):
                 await self._client.delete_object(Bucket=self._bucket, Key=key)
@@ -148,92 +154,118 @@ class S3State:
         with aws_errors(f"listing s3://{self._bucket}/{self._prefix}", "S3"):
             pages = self._client.get_paginator("list_objects_v2")
             async for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
-                keys += [each["Key"] for each in page.get("Contents", [])]
+                keys += [listed["Key"] for listed in page.get("Contents", [])]
         return [key for key in keys if key.endswith(".json")]
 
 
+def identity_of(command: str, table: Table, mirror: Mirror, **options: Any) -> Document:
+    """Return what a saved run belongs to: with anything else, its cursors would skip keys."""
+    return {
+        "command": command,
+        "table": table.arn or table.name,
+        **options,
+        "redis": mirror.config.server.address,
+        "key": mirror.config.key,
+    }
+
+
+def resume_hint(place: str) -> str:
+    """Return the line that tells how to resume a run."""
+    return f"  resume with the same arguments and --state {place}"
+
+
 @asynccontextmanager
-async def open_state(where: str | None, dynamo: AwsClients) -> AsyncIterator[State]:
-    """Open the state of a path or an s3:// prefix; without either nothing is kept."""
-    if where is None:
+async def open_state(place: str | None, clients: AwsClients) -> AsyncIterator[State]:
+    """Open the state at a path or an s3:// prefix; None keeps nothing.
+
+    Raises CommandRefused.
+    """
+    if place is None:
         yield NoState()
-    elif where.startswith("s3://"):
-        bucket, prefix = s3_place(where)
-        async with dynamo.open("s3") as client:
+    elif place.startswith("s3://"):
+        bucket, prefix = s3_place(place)
+        async with clients.open("s3") as client:
             yield S3State(client, bucket, prefix.rstrip("/") + "/")
     else:
-        yield FileState(Path(where))
+        yield FileState(Path(place))
 
 
 class SavedRun:
-    """What one run has kept so far, and keeps."""
+    """One run's documents, loaded and saved."""
 
-    def __init__(self, state: State, mark: str, documents: Mapping[str, Document]) -> None:
+    def __init__(self, state: State, run_id: str, documents: Mapping[str, Document]) -> None:
         self._state = state
-        self._mark = mark
-        self._documents = {n: each for n, each in documents.items() if each.get("mark") == mark}
+        self._run_id = run_id
+        self._documents = {
+            name: document
+            for name, document in documents.items()
+            if document.get("run_id") == run_id
+        }
 
     @property
     def is_resumed(self) -> bool:
-        """Whether anything was kept."""
+        """Whether this run has saved anything."""
         return bool(self._documents)
 
     def document(self, name: str) -> Document:
-        """Return one document; an empty one where none was kept."""
+        """Return one document; an empty one where it was not saved."""
         return self._documents.get(name, {})
 
     async def save(self, name: str, document: Document) -> None:
-        """Keep one document.
+        """Save one document.
 
-        Raises CommandRefused or CommandFailed.
+        Raises CommandRefused or AwsFailed.
         """
         self._documents[name] = document
-        await self._state.save(name, {**document, "mark": self._mark})
+        await self._state.save(name, {**document, "run_id": self._run_id})
 
     async def remove(self) -> None:
-        """Forget all: the work is done."""
+        """Remove every document: the work is done.
+
+        Raises AwsFailed.
+        """
         await self._state.remove()
 
 
-async def keep(
+async def resume_or_begin(
     state: State,
     documents: Mapping[str, Document],
-    run: Document,
-    make_mark: Callable[[], str] = lambda: token_hex(8),
+    identity: Document,
+    make_id: Callable[[], str] = lambda: token_hex(8),
 ) -> SavedRun:
-    """Go on with the run that documents are of, or begin one, if they are of this one.
+    """Resume the run that the documents belong to, or begin one where there are none.
 
-    Raises CommandRefused where they are of another, or what saving raises.
+    Raises CommandRefused where they belong to a run of another identity, and what saving raises.
     """
-    this = {"format": FORMAT, **run}
-    held = dict(documents.get(RUN, {}))
-    mark = str(held.pop("mark", "")) or make_mark()
-    if held:
-        refuse_another_run(this, held)
-    await state.save(RUN, {**this, "mark": mark})
+    identity = {"format": FORMAT, **identity}
+    saved = dict(documents.get(RUN, {}))
+    run_id = str(saved.pop("run_id", "")) or make_id()
+    if saved:
+        _refuse_another_run(identity, saved)
+    await state.save(RUN, {**identity, "run_id": run_id})
     others = {name: document for name, document in documents.items() if name != RUN}
-    return SavedRun(state, mark, others)
+    return SavedRun(state, run_id, others)
 
 
 @asynccontextmanager
 async def autosave(
-    kept: SavedRun, name: str, document: Callable[[], Document]
+    saved_run: SavedRun, name: str, document: Callable[[], Document]
 ) -> AsyncIterator[None]:
-    """Keep a document of the moment now and then, and at the end however that comes."""
+    """Save a document every few seconds, and when the block ends, however it ends."""
 
-    async def now_and_then() -> None:
+    async def save_regularly() -> None:
         while True:
-            await anyio.sleep(KEEP_INTERVAL_S)
-            await kept.save(name, document())
+            await anyio.sleep(SAVE_INTERVAL_S)
+            await saved_run.save(name, document())
 
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(now_and_then)
+            tasks.start_soon(save_regularly)
             yield
             tasks.cancel_scope.cancel()
     finally:
-        with anyio.move_on_after(KEEP_WITHIN_S, shield=True):
-            await kept.save(name, document())
+        with anyio.move_on_after(LAST_SAVE_WITHIN_S, shield=True):
+            await saved_run.save(name, document())
 
 
 def s3_place(url: str) -> tuple[str, str]:
@@ -247,27 +279,24 @@ def s3_place(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def refuse_another_run(run: Mapping[str, Any], held: Mapping[str, Any]) -> None:
-    """Refuse what was kept of another run than this one.
-
-    Raises CommandRefused naming what differs.
-    """
-    if held == run:
+def _refuse_another_run(identity: Document, saved: Document) -> None:
+    if saved == identity:
         return
-    differ = [name for name in run if held.get(name) != run[name]] or ["its form"]
+    different = [name for name in identity if saved.get(name) != identity[name]] or ["its form"]
+    name = different[0]
     raise CommandRefused(
-        f"--state is of another run: {differ[0]} was {held.get(differ[0])!r} and is now "
-        f"{run.get(differ[0])!r}; give the same arguments, or another --state"
+        f"--state is of another run: {name} was {saved.get(name)!r} and is now "
+        f"{identity.get(name)!r}; give the same arguments, or another --state"
     )
 
 
-def _documents(held: bytes, where: str) -> dict[str, Document]:
+def _parse(content: bytes, place: str) -> dict[str, Document]:
     try:
-        documents = orjson.loads(held)
+        documents = orjson.loads(content)
     except orjson.JSONDecodeError:
         documents = None
     if not isinstance(documents, dict) or not all(
-        isinstance(each, dict) for each in documents.values()
+        isinstance(document, dict) for document in documents.values()
     ):
-        raise CommandRefused(f"--state {where} is not a state that asyncsync has written")
+        raise CommandRefused(f"--state {place} is not a state that asyncsync has written")
     return documents

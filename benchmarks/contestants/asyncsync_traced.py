@@ -49,10 +49,10 @@ async def traced_send(self: Connection, commands: Any) -> int:
 
 
 async def traced_receive(
-    self: Connection, count: int, settle: Callable[[object], None], left: TimeLeft
+    self: Connection, count: int, take: Callable[[object], None], time_left: TimeLeft
 ) -> None:
     """Receive, and note the last reply."""
-    await receive(self, count, settle, left)
+    await receive(self, count, take, time_left)
     note("wait for the last reply")
 
 

@@ -1,32 +1,28 @@
-"""What the tools read of a table, and how fast: pages, single keys, budget and patience."""
+"""Reads of items: pages, single keys, and what leaves items as raw JSON."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from random import Random
 from typing import Any
 
-import anyio
 import orjson
 import pytest
 from msgspec import DecodeError, Raw
 
 from asyncsync.aws import items as items_module
 from asyncsync.aws import raw_items as raw
-from asyncsync.aws.budget import BACKOFF_FIRST_S, BACKOFF_LAST_S, ReadBudget
-from asyncsync.aws.clients import AwsClients, Throttled
+from asyncsync.aws.budget import ReadBudget
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.aws.items import (
-    Answer,
+    ItemPage,
     consistent_reads,
     image_of,
     in_order,
+    key_of,
     read_keys,
     scan_page,
     sdk_key,
 )
 from asyncsync.aws.raw_items import without_items
-from asyncsync.copy.entries import key_of
-from asyncsync.tools.errors import CommandFailed
 
 
 async def make_table(clients: AwsClients, name: str) -> None:
@@ -55,49 +51,53 @@ def key(at: str) -> Any:
 # --- reads ------------------------------------------------------------------------------------
 
 
-async def test_keys_are_read_in_their_order_and_an_absent_item_is_none(
+async def test_images_are_in_the_keys_order_and_none_for_an_absent_item(
     clients: AwsClients,
 ) -> None:
     await make_table(clients, "Reads")
 
-    found = await consistent_reads(clients, "Reads", ReadBudget())(
+    images = await consistent_reads(clients, "Reads", ReadBudget())(
         [key("3"), key("77"), key("1.0")]
     )
 
-    assert [each and orjson.loads(each) for each in found] == [
+    assert [each and orjson.loads(each) for each in images] == [
         {"Who": {"B": "/w=="}, "At": {"N": "3"}},
         None,
         {"Who": {"B": "/w=="}, "At": {"N": "1"}},
     ]
 
 
-async def test_what_was_not_read_at_once_is_asked_for_again(
+async def test_keys_that_were_not_read_are_asked_for_again(
     clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_table(clients, "Again")
     asked: list[int] = []
     read_keys = items_module.read_keys
 
-    async def few(clients: AwsClients, table: str, keys: Any) -> Answer:
+    async def few(clients: AwsClients, table: str, keys: Any) -> ItemPage:
         asked.append(len(keys))
         answer = await read_keys(clients, table, keys[:2])
-        return Answer(answer.items, keys[2:], answer.units)
+        return ItemPage(answer.items, keys[2:], answer.units)
 
     monkeypatch.setattr(items_module, "read_keys", few)
     slept: list[float] = []
-    pace = ReadBudget(sleep=_noting(slept))
 
-    found = await consistent_reads(clients, "Again", pace)([key(str(at)) for at in range(5)])
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
 
-    assert None not in found
+    budget = ReadBudget(sleep=sleep)
+
+    images = await consistent_reads(clients, "Again", budget)([key(str(at)) for at in range(5)])
+
+    assert None not in images
     assert asked == [5, 3, 1]
-    assert (len(slept), pace.throttled) == (2, 2)
+    assert (len(slept), budget.throttled) == (2, 2)
 
 
-def test_an_item_that_was_not_asked_for_is_an_error_not_an_absent_one() -> None:
+def test_an_item_that_was_not_asked_for_is_an_error_and_no_absent_item() -> None:
     item: Any = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
 
-    with pytest.raises(CommandFailed, match="not asked for"):
+    with pytest.raises(AwsFailed, match="not asked for"):
         in_order([key("1")], [item])
 
 
@@ -134,7 +134,7 @@ ODD: Any = {
 }
 
 
-async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for(
+async def test_items_stay_raw_only_where_raw_items_are_asked_for(
     clients: AwsClients,
 ) -> None:
     await make_table(clients, "Sent")
@@ -146,8 +146,8 @@ async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for
     parsed: Any = await clients.items.scan(TableName="Sent")
 
     assert page.units > 0
-    for found in (page.items, answer.items):
-        assert all(isinstance(each, Raw) for each in found)
+    for items in (page.items, answer.items):
+        assert all(isinstance(each, Raw) for each in items)
     assert all(isinstance(each, dict) for each in parsed["Items"])
     assert {key_of(each, names): orjson.loads(image_of(each)) for each in page.items} == {
         key_of(each, names): orjson.loads(image_of(each)) for each in parsed["Items"]
@@ -159,7 +159,7 @@ async def test_items_are_left_as_they_were_sent_and_only_where_that_is_asked_for
     assert by_the_sdk == {"BS": {"AQ==", "AA=="}}
 
 
-def test_an_answer_is_taken_apart_and_put_together_by_nobody_who_does_not_know_it() -> None:
+def test_an_answer_is_split_only_where_its_form_is_known() -> None:
     body = b'{"Count":1,"Items":[{"A":{"S":"\xc3\xa9\\n"}}],"LastEvaluatedKey":{"A":{"S":"x"}}}'
 
     rest, member, items = without_items("Scan", body)
@@ -171,7 +171,7 @@ def test_an_answer_is_taken_apart_and_put_together_by_nobody_who_does_not_know_i
             without_items("Scan", other)
 
 
-async def test_where_an_answer_is_not_known_the_sdk_parses_it(
+async def test_the_sdk_parses_an_answer_of_an_unknown_form(
     clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_table(clients, "Unknown")
@@ -190,115 +190,11 @@ async def test_where_an_answer_is_not_known_the_sdk_parses_it(
 
 
 @pytest.mark.parametrize("name", ["a", "a-b", "1x", "def", 'q"\\', "ü", "a.b:c {d}"])
-def test_a_key_is_read_out_of_text_whatever_its_attribute_is_called(name: str) -> None:
+def test_a_key_is_read_out_of_raw_json_whatever_its_attributes_name(name: str) -> None:
     image = Raw(orjson.dumps({"Other": {"L": []}, name: {"S": "x"}, "B": {"B": "/w=="}}))
 
     assert key_of(image, ["B", name]) == (("B", "B", "/w=="), (name, "S", "x"))
 
 
-def test_a_key_is_written_as_the_sdk_takes_it() -> None:
+def test_a_key_is_converted_to_the_sdks_shape() -> None:
     assert sdk_key(key("1")) == {"At": {"N": "1"}, "Who": {"B": b"\xff"}}
-
-
-# --- pace -------------------------------------------------------------------------------------
-
-
-def _noting(slept: list[float]) -> Any:
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    return sleep
-
-
-@dataclass(frozen=True)
-class Took:
-    units: float
-
-
-class Time:
-    """A clock on which each task sleeps in its turn."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-        self._sleepers: list[tuple[float, anyio.Event]] = []
-
-    def clock(self) -> float:
-        return self.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        woken = anyio.Event()
-        self._sleepers.append((self.now_s + seconds, woken))
-        await woken.wait()
-
-    async def run(self) -> None:
-        """Let whoever is to be woken first run until all wait again."""
-        while True:
-            await anyio.wait_all_tasks_blocked()
-            if not self._sleepers:
-                return
-            self._sleepers.sort(key=lambda each: each[0])
-            self.now_s, woken = self._sleepers.pop(0)
-            woken.set()
-
-
-@pytest.mark.parametrize("tasks", [1, 4, 16])
-@pytest.mark.parametrize("read_s", [0.0, 0.3])
-async def test_a_budget_is_held_within_a_tenth_by_any_number_of_tasks(
-    tasks: int, read_s: float
-) -> None:
-    """Pages of 20 to 128 units at 1 000 units a second, as the reads of a small table."""
-    time, chance = Time(), Random(1)
-    pace = ReadBudget(1_000.0, time.clock, time.sleep)
-    began_s = time.now_s
-
-    async def read() -> Took:
-        await time.sleep(read_s)
-        return Took(chance.uniform(20, 128))
-
-    async def segment() -> None:
-        for _ in range(800 // tasks):
-            await pace.take(read)
-
-    async with anyio.create_task_group() as group:
-        for _ in range(tasks):
-            group.start_soon(segment)
-        await time.run()
-
-    rate = pace.units / (time.now_s - began_s)
-    assert rate < 1_100
-    if not read_s or tasks > 4:  # so many that the budget is what they wait for
-        assert rate > 900
-
-
-async def test_without_a_budget_nothing_waits() -> None:
-    slept: list[float] = []
-    pace = ReadBudget(sleep=_noting(slept))
-
-    async def read() -> Took:
-        return Took(1e9)
-
-    for _ in range(10):
-        await pace.take(read)
-
-    assert (slept, pace.units) == ([], 1e10)
-
-
-async def test_a_read_that_is_put_off_is_made_again_after_ever_longer_waits() -> None:
-    slept: list[float] = []
-    pace = ReadBudget(sleep=_noting(slept), chance=Random(1))
-    refusals = iter([True] * 12 + [False, True, False])
-
-    async def read() -> Took:
-        if next(refusals):
-            raise Throttled("later")
-        return Took(1.0)
-
-    await pace.take(read)
-    await pace.take(read)
-
-    longest = [min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2**at) for at in range(12)]
-    assert all(
-        most / 2 <= each <= most
-        for each, most in zip(slept, [*longest, BACKOFF_FIRST_S], strict=True)
-    )
-    assert (pace.throttled, pace.units) == (13, 2.0)

@@ -1,10 +1,10 @@
-"""Fills and repairs beside a stream, cut at every step, by a machine that plays all of them.
+"""Fills and repairs beside a stream, interleaved in any order by a state machine.
 
-The table changes at any moment; records come in order for each key, some again and late; a fill
-is of what a read found some steps ago; a repair waits as long as it likes between its look, its
-read and its write. After every step no fence has moved back and no value is older than the
-record its fence names; when all has come to rest and a whole backfill has run, the copy equals
-the table. It runs the shipped scripts on fakeredis, which the stores' own tests hold equal.
+The table changes at any moment. Records arrive in order for each key, and some again, late. A
+fill writes an item that was read some steps before. A repair may wait between its snapshot, its
+read and its write. After every step no fence has moved back, and no value is older than the
+record its fence names. At rest, after a whole backfill, the copy equals the table. The shipped
+scripts run on fakeredis; the stores' own tests hold it equal to the real servers.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from hypothesis.stateful import (
 
 from asyncsync import Config, Mirror
 from asyncsync.copy import repair
-from asyncsync.copy.entries import NO_VERSION, entries_of, version_in
+from asyncsync.copy.entries import entries_of, version_in
 from asyncsync.copy.fill import SCRIPT, fill
 from asyncsync.copy.repair import Repaired, Repairer, Target
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import STANDS, Key
 from tests.support.events import FIRST, TABLE, event, record
@@ -44,8 +45,8 @@ def key(of: int) -> Key:
     return (("Number", "N", str(of)),)
 
 
-class Mended:
-    """One repair under way: it waits before its read, and again before its write."""
+class OngoingRepair:
+    """One repair under way; it waits between its read and its write."""
 
     def __init__(self, machine: Beside, of: int) -> None:
         self.machine = machine
@@ -57,7 +58,7 @@ class Mended:
         self.task = machine.loop.create_task(self.repairer.repair([Target(key(of))]))
 
     async def read(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """Read the item now, answer when it is let go on."""
+        """Read the item now, and answer once the repair is resumed."""
         self.image = self.machine.image(self.of)
         self.reads.set()
         await self.is_resumed.wait()
@@ -66,7 +67,7 @@ class Mended:
         return [self.image]
 
     async def step(self) -> list[Repaired] | None:
-        """Let it run until it has read again, or is done."""
+        """Run it until it has read again or is done."""
         waiting = asyncio.ensure_future(self.reads.wait())
         await asyncio.wait({self.task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -87,12 +88,12 @@ class Beside(RuleBasedStateMachine):
         self.fills = self.mirror.new_store(SCRIPT)
         self.table: dict[int, int | None] = dict.fromkeys(NUMBERS, 0)  # item versions
         self.versions = dict.fromkeys(NUMBERS, 0)  # removals counted
-        self.made = 0
-        self.coming: dict[int, list[Any]] = {of: [] for of in NUMBERS}
-        self.came: dict[int, list[Any]] = {of: [] for of in NUMBERS}
-        self.after: dict[tuple[int, int], int] = {}  # the item's version by key and record
-        self.found: list[tuple[int, bytes]] = []  # what scans have read and not filled yet
-        self.mending: list[Mended] = []
+        self.changes = 0
+        self.upcoming: dict[int, list[Any]] = {of: [] for of in NUMBERS}
+        self.delivered: dict[int, list[Any]] = {of: [] for of in NUMBERS}
+        self.after: dict[tuple[int, int], int] = {}  # the item's version, by key and record
+        self.scanned: list[tuple[int, bytes]] = []  # read and not filled yet
+        self.repairs: list[OngoingRepair] = []
         self.highest: dict[int, bytes] = {}
 
     def image(self, of: int) -> bytes | None:
@@ -108,45 +109,46 @@ class Beside(RuleBasedStateMachine):
 
     @rule(of=number, removed=st.booleans())
     def change(self, of: int, removed: bool) -> None:
-        self.made += 1
+        self.changes += 1
         self.versions[of] += 1
         self.table[of] = None if removed else self.versions[of]
-        at = FIRST + self.made
+        at = FIRST + self.changes
         self.after[of, at] = self.versions[of]
         image = self.image(of)
-        self.coming[of].append(
+        self.upcoming[of].append(
             record(of, at, removed=removed, image=None if image is None else orjson.loads(image))
         )
 
     @rule(of=number)
     def deliver(self, of: int) -> None:
-        if self.coming[of]:
-            each = self.coming[of].pop(0)
-            self.came[of].append(each)
+        if self.upcoming[of]:
+            each = self.upcoming[of].pop(0)
+            self.delivered[of].append(each)
             self.wait(self.mirror.handle(event([each]), None))
 
     @rule(of=number, at=st.integers(0, 9))
     def deliver_again(self, of: int, at: int) -> None:
-        if at < len(self.came[of]):
-            self.wait(self.mirror.handle(event([self.came[of][at]]), None))
+        if at < len(self.delivered[of]):
+            self.wait(self.mirror.handle(event([self.delivered[of][at]]), None))
 
     # --- a backfill ---------------------------------------------------------------------------
 
     @rule(of=number)
     def scan(self, of: int) -> None:
         image = self.image(of)
-        if image is not None and len(self.found) < 3:
-            self.found.append((of, image))
+        if image is not None and len(self.scanned) < 3:
+            self.scanned.append((of, image))
 
-    @precondition(lambda self: self.found)
+    @precondition(lambda self: self.scanned)
     @rule(at=st.integers(0, 2))
     def fill_what_was_read(self, at: int) -> None:
-        of, image = self.found.pop(min(at, len(self.found) - 1))
+        of, image = self.scanned.pop(min(at, len(self.scanned) - 1))
         self._fill(of, image)
 
     def _fill(self, of: int, image: bytes) -> None:
-        made = entries_of([(key(of), image)], TABLE, self.mirror.rules, 0)
-        work = fill(self.fills, made.entries, self.mirror.config, float("inf"))
+        (one,) = entries_of([(key(of), image)], TABLE, self.mirror.rules, 0)
+        assert one.entry is not None
+        work = fill(self.fills, [one.entry], self.mirror.config, float("inf"))
         (outcome,) = self.wait(work)
         if outcome is STANDS:
             self._begin(of)
@@ -155,26 +157,26 @@ class Beside(RuleBasedStateMachine):
 
     @rule(of=number)
     def begin_repair(self, of: int) -> None:
-        if len(self.mending) < 3:
+        if len(self.repairs) < 3:
             self._begin(of)
 
     def _begin(self, of: int) -> None:
-        each = Mended(self, of)
-        self.mending.append(each)
+        each = OngoingRepair(self, of)
+        self.repairs.append(each)
         self._step(each)
 
-    @precondition(lambda self: self.mending)
+    @precondition(lambda self: self.repairs)
     @rule(at=st.integers(0, 2))
-    def go_on_repairing(self, at: int) -> None:
-        each = self.mending[min(at, len(self.mending) - 1)]
+    def resume_repair(self, at: int) -> None:
+        each = self.repairs[min(at, len(self.repairs) - 1)]
         each.is_resumed.set()
         each.reads.clear()
         self._step(each)
 
-    def _step(self, each: Mended) -> None:
+    def _step(self, each: OngoingRepair) -> None:
         answers = self.wait(each.step())
         if answers is not None:
-            self.mending.remove(each)
+            self.repairs.remove(each)
             each.repairer.close()
             assert answers[0].kind in ("repaired", "changed")
 
@@ -200,19 +202,19 @@ class Beside(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self._rest()
-            for of in NUMBERS:  # a whole backfill, of what is there now
+            for of in NUMBERS:  # a whole backfill
                 image = self.image(of)
                 if image is not None:
                     self._fill(of, image)
             self._rest()
             for of in NUMBERS:
-                held: Any = self.client.get(f"Players:{of}")
-                version = None if held is None else orjson.loads(held)["Version"]
+                value: Any = self.client.get(f"Players:{of}")
+                version = None if value is None else orjson.loads(value)["Version"]
                 assert version == self.table[of], "at rest the copy is the table"
         finally:
             self.fills.close()
             self.mirror.close()
-            for each in self.mending:
+            for each in self.repairs:
                 each.task.cancel()
                 each.repairer.close()
             self.wait(asyncio.sleep(0))
@@ -220,19 +222,19 @@ class Beside(RuleBasedStateMachine):
 
     def _rest(self) -> None:
         for of in NUMBERS:
-            while self.coming[of]:
+            while self.upcoming[of]:
                 self.deliver(of)
-        while self.mending:
-            self.go_on_repairing(0)
-        while self.found:
+        while self.repairs:
+            self.resume_repair(0)
+        while self.scanned:
             self.fill_what_was_read(0)
-        while self.mending:
-            self.go_on_repairing(0)
+        while self.repairs:
+            self.resume_repair(0)
         self.nothing_moves_back()
 
 
 def play(server: ServerProcess, **given: Any) -> None:
-    """Run the machine; one failure ends it."""
+    """Run the machine until its first failure."""
     with redis.Redis(port=server.port) as looker:
 
         class Machine(Beside):
@@ -255,11 +257,13 @@ def test_beside_a_stream_nothing_moves_back_and_the_copy_becomes_the_table(
     play(fake_server)
 
 
-@pytest.mark.parametrize("taken_out", [b"(held[2] or '') ~= was or", b"return {0}"], ids=str)
-def test_the_machine_sees_a_repair_that_does_not_mind_what_changed(
+@pytest.mark.parametrize(
+    "taken_out", [b"(fence_now or '') ~= fence_seen or", b"return {0}"], ids=str
+)
+def test_the_machine_sees_a_repair_that_ignores_a_change(
     fake_server: ServerProcess, monkeypatch: pytest.MonkeyPatch, taken_out: bytes
 ) -> None:
-    """Without the script's condition on the fence, then without all of it."""
+    """Without the script's condition on the fence, then without its whole condition."""
     assert taken_out in repair.SCRIPT
     monkeypatch.setattr(repair, "SCRIPT", repair.SCRIPT.replace(taken_out, b""))
 
@@ -267,10 +271,10 @@ def test_the_machine_sees_a_repair_that_does_not_mind_what_changed(
         play(fake_server, phases=[Phase.generate], database=None, derandomize=True)
 
 
-def test_the_machine_sees_a_fill_that_does_not_mind_a_fence(
+def test_the_machine_sees_a_fill_that_ignores_a_fence(
     fake_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blind = SCRIPT.replace(b"if held[i] and", b"if false and")
+    blind = SCRIPT.replace(b"if fence_seen and", b"if false and")
     assert blind != SCRIPT
     monkeypatch.setattr(sys.modules[__name__], "SCRIPT", blind)
 

@@ -1,18 +1,24 @@
-"""Values are compared by what they mean."""
+"""Values are compared by meaning."""
 
 from __future__ import annotations
 
 from random import Random
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import orjson
 import pytest
 
-from asyncsync.aws.clients import json_attributes
-from asyncsync.copy.equality import same_value
+from asyncsync.aws.items import json_attributes
+from asyncsync.config import Config
+from asyncsync.copy.equality import READERS, same_value
+from asyncsync.formats import FORMATS
 from asyncsync.lab.compare import from_dynamodb_json, from_json
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.values import to_json
+
+
+def test_every_format_is_a_setting_is_written_and_is_read() -> None:
+    assert set(get_args(get_type_hints(Config)["value"])) == set(FORMATS) == set(READERS)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,7 @@ def test_spelling_is_no_difference(one: bytes, other: bytes) -> None:
         (b"[" * 100_000, b" " + b"[" * 100_000),
     ],
 )
-def test_what_is_another_value_differs(one: bytes, other: bytes) -> None:
+def test_another_meaning_differs(one: bytes, other: bytes) -> None:
     assert not same_value(one, other, "json")
     assert not same_value(other, one, "json")
 
@@ -69,7 +75,7 @@ def test_what_is_another_value_differs(one: bytes, other: bytes) -> None:
          {"a": {"L": [{"M": {"y": {"NULL": True}, "x": {"N": "1e0"}}}]}}),
     ],
 )  # fmt: skip
-def test_in_dynamodb_json_too(one: Any, other: Any) -> None:
+def test_spelling_is_no_difference_in_dynamodb_json(one: Any, other: Any) -> None:
     assert same_value(orjson.dumps(one), orjson.dumps(other), "dynamodb-json")
     assert not same_value(orjson.dumps(one), orjson.dumps(other), "json")
 
@@ -88,13 +94,13 @@ def test_in_dynamodb_json_too(one: Any, other: Any) -> None:
         ({"a": {"N": "1"}}, {"a": {"N": "one"}}),
     ],
 )
-def test_what_is_another_value_differs_in_dynamodb_json(one: Any, other: Any) -> None:
+def test_another_meaning_differs_in_dynamodb_json(one: Any, other: Any) -> None:
     assert not same_value(orjson.dumps(one), orjson.dumps(other), "dynamodb-json")
     assert not same_value(orjson.dumps(other), orjson.dumps(one), "dynamodb-json")
 
 
 def test_it_agrees_with_the_labs_own_comparison() -> None:
-    """That one shares no code with it and judges the other tests."""
+    """The lab's comparison shares no code with this one and judges the other tests."""
     chance = Random(3)
     items = [json_attributes(c.item) for c in make_changes(30, 300, 5) if c.item is not None]
     for _ in range(2_000):

@@ -1,4 +1,4 @@
-"""Fill: written only where neither value nor fence stands, so that any record wins."""
+"""Fill: it writes only where there is no value and no fence, so any record wins."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.items import image_of
-from asyncsync.copy.entries import NO_VERSION, entries_of, key_of, version_in
+from asyncsync.aws.items import image_of, key_of
+from asyncsync.copy.entries import entries_of, version_in
 from asyncsync.copy.fill import RESERVE_S, SCRIPT, fill, fill_within_s
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess
@@ -31,18 +32,19 @@ def key(number: int) -> Key:
     return (("Number", "N", str(number)),)
 
 
-class Copy:
-    """A mirror with a store for fills beside it."""
+class CopyFiller:
+    """A mirror, and a store for fills."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self.mirror = Mirror(Config(redis_url=url, **options), emit=lambda _: None)
         self.store = self.mirror.new_store(SCRIPT)
 
     def entries(self, *items: Any) -> list[Entry]:
-        """The entries of items in DynamoDB JSON."""
-        found = [(key_of(each, ["Number"]), image_of(each)) for each in items]
+        """Make the entries of items in DynamoDB JSON."""
+        pairs = [(key_of(each, ["Number"]), image_of(each)) for each in items]
         now_ms = int(time.time() * 1_000)
-        return list(entries_of(found, TABLE, self.mirror.rules, now_ms).entries)
+        entries = entries_of(pairs, TABLE, self.mirror.rules, now_ms)
+        return [each.entry for each in entries if each.entry is not None]
 
     async def fill(self, *items: Any) -> list[Outcome]:
         return list(await fill(self.store, self.entries(*items), self.mirror.config, NEVER))
@@ -53,18 +55,18 @@ class Copy:
     async def close(self) -> None:
         self.store.close()
         self.mirror.close()
-        await asyncio.sleep(0)  # lets the sockets go
+        await asyncio.sleep(0)  # lets the sockets close
 
 
 @pytest.fixture
-async def copy(any_server: ServerProcess, any_client: redis.Redis) -> AsyncIterator[Copy]:
-    made = Copy(any_server.url)
-    yield made
-    await made.close()
+async def copy(any_server: ServerProcess, any_client: redis.Redis) -> AsyncIterator[CopyFiller]:
+    filled = CopyFiller(any_server.url)
+    yield filled
+    await filled.close()
 
 
-async def test_what_is_absent_is_filled_without_a_version(
-    copy: Copy, any_client: redis.Redis
+async def test_an_absent_key_is_filled_without_a_version(
+    copy: CopyFiller, any_client: redis.Redis
 ) -> None:
     assert await copy.fill(item(1), item(2)) == [APPLIED, APPLIED]
 
@@ -73,7 +75,7 @@ async def test_what_is_absent_is_filled_without_a_version(
     assert any_client.ttl("Players:1") == -1
 
 
-async def test_a_value_and_a_fence_each_stop_it(copy: Copy, any_client: redis.Redis) -> None:
+async def test_a_value_or_a_fence_stops_a_fill(copy: CopyFiller, any_client: redis.Redis) -> None:
     any_client.set("Players:1", "a value alone")
     await copy.handle(record(2, FIRST), record(3, FIRST + 1, removed=True))
     before = {name: any_client.get(name) for name in any_client.scan_iter()}
@@ -85,8 +87,8 @@ async def test_a_value_and_a_fence_each_stop_it(copy: Copy, any_client: redis.Re
     assert any_client.get("Players:3") is None
 
 
-async def test_a_readers_claim_without_a_version_does_not_stop_it(
-    copy: Copy, any_client: redis.Redis
+async def test_a_readers_claim_does_not_stop_a_fill(
+    copy: CopyFiller, any_client: redis.Redis
 ) -> None:
     any_client.set("{Players:1}!f", "0123456789012", ex=60)
 
@@ -95,10 +97,10 @@ async def test_a_readers_claim_without_a_version_does_not_stop_it(
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["set", "removal", "fill"])))
-async def test_a_record_wins_whenever_it_comes(
-    copy: Copy, any_client: redis.Redis, order: tuple[str, ...]
+async def test_a_record_wins_whenever_it_arrives(
+    copy: CopyFiller, any_client: redis.Redis, order: tuple[str, ...]
 ) -> None:
-    """The fill holds the item as it was before both records."""
+    """The fill has the item as it was before both records."""
     for step in order:
         if step == "fill":
             await copy.fill(item(1, Version={"N": "1"}))
@@ -110,7 +112,7 @@ async def test_a_record_wins_whenever_it_comes(
     assert any_client.get("Players:1") is None
 
 
-async def test_a_refusal_fails_its_key_alone(copy: Copy, any_client: redis.Redis) -> None:
+async def test_a_refusal_fails_its_key_alone(copy: CopyFiller, any_client: redis.Redis) -> None:
     good, bad = copy.entries(item(1), item(2))
     bad = Entry(bad.name, bad.fence, b"1", b"x", -5, bad.sequence_number, "")
 
@@ -120,10 +122,10 @@ async def test_a_refusal_fails_its_key_alone(copy: Copy, any_client: redis.Redis
     assert any_client.get(bad.name) is None
 
 
-async def test_a_server_without_the_script_gets_it_and_expiry_is_kept(
-    copy: Copy, any_server: ServerProcess, any_client: redis.Redis
+async def test_a_server_without_the_script_gets_it_and_a_fill_sets_the_expiry(
+    copy: CopyFiller, any_server: ServerProcess, any_client: redis.Redis
 ) -> None:
-    expiring = Copy(any_server.url, ttl_s=3_600)
+    expiring = CopyFiller(any_server.url, ttl_s=3_600)
     await copy.fill(item(1))
     any_client.script_flush()
 
@@ -136,7 +138,7 @@ async def test_a_page_is_one_round_trip(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     async with proxy_to(real_server.host, real_server.port) as proxy:
-        copy = Copy(f"redis://127.0.0.1:{proxy.port}")
+        copy = CopyFiller(f"redis://127.0.0.1:{proxy.port}")
         await copy.fill(item(0))
         before = proxy.turns
 
@@ -147,7 +149,7 @@ async def test_a_page_is_one_round_trip(
 
 
 async def test_on_a_cluster_each_key_goes_to_its_node(cluster: Cluster) -> None:
-    copy = Copy(cluster.url, redis_cluster=True)
+    copy = CopyFiller(cluster.url, redis_cluster=True)
     await copy.handle(record(7, FIRST, removed=True))
 
     outcomes = await copy.fill(*(item(number) for number in range(100)))
@@ -157,7 +159,7 @@ async def test_on_a_cluster_each_key_goes_to_its_node(cluster: Cluster) -> None:
     await copy.close()
 
 
-def test_a_fill_is_late_an_hour_before_a_fence_ends() -> None:
+def test_a_fill_is_too_late_an_hour_before_a_fence_expires() -> None:
     assert fill_within_s(Config(redis_url="redis://a", fence_ttl_s=90_000)) == 90_000 - RESERVE_S
 
 
@@ -165,7 +167,7 @@ def test_a_fill_is_late_an_hour_before_a_fence_ends() -> None:
 
 
 def _as_lambda(value: Any) -> Any:
-    """Bytes as base64 text, by a walk of its own."""
+    """Convert bytes to base64 strings, without the package's own code."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
@@ -184,14 +186,14 @@ def _as_lambda(value: Any) -> Any:
     ],
     ids=str,
 )
-async def test_a_filled_value_is_the_handlers_to_the_byte(
+async def test_a_filled_value_equals_the_handlers_to_the_byte(
     fake_server: ServerProcess, options: dict[str, Any]
 ) -> None:
     with redis.Redis(port=fake_server.port) as client:
         client.flushall()
-        copy = Copy(fake_server.url, **options)
+        copy = CopyFiller(fake_server.url, **options)
         items = [each.item for each in make_changes(150, 150, 3) if each.item is not None]
-        for at, each in enumerate(items):  # some seen expired, some not
+        for at, each in enumerate(items):  # one in three has expired
             each["Points"] = {"N": "1" if at % 3 == 0 else "99999999999"}
         await copy.handle(
             *(
@@ -210,7 +212,7 @@ async def test_a_filled_value_is_the_handlers_to_the_byte(
         await copy.close()
 
 
-def test_own_names_and_values_are_used_and_a_fault_of_theirs_is_a_reject() -> None:
+def test_a_key_function_and_a_transform_are_used_and_an_exception_is_a_fault() -> None:
     def own(item: dict[str, Any]) -> dict[str, object] | None:
         return None if item["Number"] == 2 else {"is": 1 / (item["Number"] - 3)}
 
@@ -219,29 +221,28 @@ def test_own_names_and_values_are_used_and_a_fault_of_theirs_is_a_reject() -> No
         key=lambda keys: "mine:" + keys["Number"]["N"],
         transform=own,
     )
-    found = [(key(number), orjson.dumps(item(number))) for number in (1, 2, 3)]
+    pairs = [(key(number), orjson.dumps(item(number))) for number in (1, 2, 3)]
 
-    made = entries_of([*found, (key(4), None)], TABLE, mirror.rules, 0)
+    entries = entries_of([*pairs, (key(4), None)], TABLE, mirror.rules, 0)
 
-    assert [(each.name, each.value) for each in made.entries] == [
+    assert [(each.entry.name, each.entry.value) for each in entries if each.entry] == [
         (b"mine:1", b'{"is":-0.5}'),
         (b"mine:2", None),
         (b"mine:3", None),
         (b"mine:4", None),
     ]
-    assert [(each.item_identifier, each.reason) for each in made.rejects] == [
-        ("2", "the transform raised DivisionByZero")
-    ]
+    assert [each.key for each in entries] == [key(number) for number in (1, 2, 3, 4)]
+    assert [each.fault for each in entries] == ["", "", "the transform raised DivisionByZero", ""]
 
 
-def test_a_key_is_taken_out_of_an_item_as_a_record_has_it() -> None:
-    found = key_of({"B": {"B": b"\xff"}, "A": {"S": "x"}, "Other": {"N": "1"}}, ["A", "B"])
+def test_an_items_key_is_what_a_record_has() -> None:
+    item_key = key_of({"B": {"B": b"\xff"}, "A": {"S": "x"}, "Other": {"N": "1"}}, ["A", "B"])
 
-    assert found == (("A", "S", "x"), ("B", "B", "/w=="))
+    assert item_key == (("A", "S", "x"), ("B", "B", "/w=="))
 
 
 @pytest.mark.parametrize(
-    ("fence", "held"),
+    ("fence", "parts"),
     [
         (None, (NO_VERSION, b"0")),
         (b"0123", (NO_VERSION, b"0")),
@@ -255,11 +256,11 @@ def test_a_key_is_taken_out_of_an_item_as_a_record_has_it() -> None:
         (b"somebody's", None),
     ],
 )
-def test_a_fence_is_taken_apart_or_not_known(
-    fence: bytes | None, held: tuple[bytes, bytes] | None
+def test_a_fence_is_parsed_or_unknown(
+    fence: bytes | None, parts: tuple[bytes, bytes] | None
 ) -> None:
-    assert version_in(fence) == held
+    assert version_in(fence) == parts
 
 
-def test_a_version_of_none_is_below_any_records() -> None:
+def test_no_version_is_lower_than_any_records() -> None:
     assert NO_VERSION + b"2" + b"9" * 12 < b"1" + b"0" * 12 + b"1" + b"01" + b"0" + b"0"

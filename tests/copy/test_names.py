@@ -1,4 +1,4 @@
-"""A name back to its item's key: whatever is not surely ours is foreign."""
+"""Names are read back to keys; every name that is not surely ours is foreign."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncsync.limits import NAME_BYTES_MAX
 
 
 def names(template: str = "{@table}:{@key}", key: Any = None, **types: str) -> KeyNames:
-    """How a table's items are called; its hash key comes first."""
+    """Return the names of a table's items; the first type is the hash key's."""
     types = types or {"Number": "N"}
     rules = EncodeRules(Config(redis_url="redis://unused", key=template), key)
     return KeyNames("Players", [*types], types, rules)
@@ -27,7 +27,9 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4
 numbers = st.decimals(min_value=-(10**20), max_value=10**20, allow_nan=False, places=3).map(
     lambda number: f"{number:f}".rstrip("0").rstrip(".")
 )
-binaries = st.binary(min_size=1, max_size=40).map(lambda held: base64.b64encode(held).decode())
+binaries = st.binary(min_size=1, max_size=40).map(
+    lambda content: base64.b64encode(content).decode()
+)
 
 
 @given(texts, binaries)
@@ -81,7 +83,7 @@ def test_every_number_that_dynamodb_writes_is_read_back(digits: str) -> None:
         "Players:%37",
     ],
 )
-def test_what_is_no_number_as_dynamodb_writes_it_is_foreign(name: str) -> None:
+def test_a_number_that_dynamodb_would_not_write_is_foreign(name: str) -> None:
     assert names().read(name.encode()) is None
     assert names().read(b"Players:7") == (("Number", "N", "7"),)
 
@@ -89,8 +91,8 @@ def test_what_is_no_number_as_dynamodb_writes_it_is_foreign(name: str) -> None:
 @pytest.mark.parametrize(
     ("types", "name"),
     [
-        ({"A": "B"}, "Players:YQ"),  # without its padding
-        ({"A": "B"}, "Players:YR=="),  # whose last bits say nothing
+        ({"A": "B"}, "Players:YQ"),  # no padding
+        ({"A": "B"}, "Players:YR=="),  # its last bits are unused, and not zero
         ({"A": "B"}, "Players:ada"),
         ({"A": "B"}, "Players:Zoë="),
         ({"A": "S"}, "Players:a%2Fb"),  # an escape that we never write
@@ -100,13 +102,13 @@ def test_what_is_no_number_as_dynamodb_writes_it_is_foreign(name: str) -> None:
         ({"A": "S", "B": "S"}, "Players:a:b:c"),
     ],
 )
-def test_what_is_no_complete_key_of_the_tables_types_is_foreign(
+def test_an_incomplete_key_or_one_of_other_types_is_foreign(
     types: dict[str, str], name: str
 ) -> None:
     assert names(**types).read(name.encode()) is None
 
 
-def test_a_key_as_long_as_dynamodb_allows_is_ours_and_one_that_is_longer_is_not() -> None:
+def test_a_key_as_long_as_dynamodb_allows_is_ours_and_a_longer_one_is_not() -> None:
     ours = names(A="S", B="S")
 
     assert ours.read(b"Players:" + b"a" * 2_048 + b":" + b"b" * 1_024) is not None
@@ -114,7 +116,7 @@ def test_a_key_as_long_as_dynamodb_allows_is_ours_and_one_that_is_longer_is_not(
     assert ours.read(b"Players:" + b"a" * 2_049 + b":b") is None
 
 
-def test_bytes_that_are_no_text_are_foreign() -> None:
+def test_bytes_that_are_not_utf_8_are_foreign() -> None:
     assert names(A="S").read(b"Players:\xff") is None
     assert names(A="S").read(b"Players:\xed\xa0\x80") is None
 
@@ -129,7 +131,7 @@ def test_bytes_that_are_no_text_are_foreign() -> None:
         {"A": {"S": "x" * 2_000 + "%" * 1_000}, "B": {"S": "y"}},
     ],
 )
-def test_a_hashed_name_is_matched_through_the_values_own_key(value: Any) -> None:
+def test_a_hashed_name_is_matched_by_the_key_in_its_value(value: Any) -> None:
     ours = names(A="S", B="S")
     key = (("A", "S", "x" * 1_000 + "%" * 1_000), ("B", "S", "y"))
     value = orjson.loads(orjson.dumps(value).replace(b"x" * 2_000, b"x" * 1_000))
@@ -143,7 +145,7 @@ def test_a_hashed_name_is_matched_through_the_values_own_key(value: Any) -> None
         assert ours.read_by_value(name, other) is None
 
 
-def test_a_functions_name_is_matched_through_the_values_own_key() -> None:
+def test_a_key_functions_name_is_matched_by_the_key_in_its_value() -> None:
     ours = names(key=lambda keys: f"player-{keys['Number']['N']}")
 
     assert ours.read(b"player-7") is None
@@ -153,7 +155,7 @@ def test_a_functions_name_is_matched_through_the_values_own_key() -> None:
         assert ours.read_by_value(b"player-7", value) is None
 
 
-def test_a_function_that_raises_makes_a_name_foreign() -> None:
+def test_a_name_is_foreign_where_the_key_function_raises() -> None:
     ours = names(key=lambda keys: str(1 // (int(keys["Number"]["N"]) - 7)))
 
     assert ours.read_by_value(b"player-7", b'{"Number":7}') is None
@@ -171,17 +173,17 @@ def test_a_function_that_raises_makes_a_name_foreign() -> None:
         ("{{players}}:{Number}", b"{players}:", b"{players}:*"),
     ],
 )
-def test_the_pattern_is_the_literal_that_every_name_begins_with(
+def test_the_pattern_is_the_prefix_of_every_name(
     template: str, prefix: bytes, pattern: bytes
 ) -> None:
     assert (names(template).prefix, names(template).pattern) == (prefix, pattern)
 
 
-def test_of_a_functions_names_nothing_is_known() -> None:
+def test_a_key_functions_names_have_no_prefix() -> None:
     assert (names(key=str).prefix, names(key=str).pattern) == (b"", b"*")
 
 
-def test_no_item_is_called_like_a_fence() -> None:
+def test_a_fences_name_is_told_from_an_items() -> None:
     assert is_fence(b"{Players:7}!f")
     assert is_fence(b"{user:1}:order:9!f")
     assert not is_fence(b"Players:7")

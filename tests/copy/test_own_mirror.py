@@ -1,4 +1,4 @@
-"""A mirror with its own key and transform: what a command writes is what its handler writes."""
+"""With a key function and a transform, every command writes what the handler writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from asyncsync import AttributeValue, Config, Mirror
-from asyncsync.aws.clients import AwsClients, json_attributes
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import json_attributes
 from asyncsync.lab.compare import from_json
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import ServerProcess
@@ -19,12 +20,13 @@ from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
 from tests.support.events import FIRST, SEED, arn, event, record
+from tests.support.on_failure import discarded
+from tests.support.output import RecordedOutput
 from tests.support.tables import Item, load, make_table
-from tests.tools.test_redrive import discarded
 
 TABLE = "Own"
 
-# The items of a run whose values are of every kind; an older DynamoDB Local takes no empty text.
+# Items with values of every kind; an older DynamoDB Local refuses empty strings.
 ITEMS: list[Item] = [
     each.item for each in make_changes(60, 60, SEED) if each.item and each.item["Odd"] != {"S": ""}
 ]
@@ -35,34 +37,34 @@ def name_of(keys: Mapping[str, AttributeValue]) -> str:
 
 
 def public(item: dict[str, object]) -> dict[str, object] | None:
-    """Leave one in seven out, and of the rest the points; twice the number is new."""
+    """Leave out one item in seven and every item's points; add twice the number."""
     number: Any = item["Number"]
     if number % 7 == 0:
         return None
     return {"twice": number * 2} | {name: item[name] for name in ("Number", "Name", "Odd")}
 
 
-Command = Callable[[str, Mirror, Path], Awaitable[bool]]
+Command = Callable[[AwsClients, Mirror, Path], Awaitable[bool]]
 
 
-async def by_backfill(url: str, mirror: Mirror, _folder: Path) -> bool:
-    options = BackfillOptions(table=TABLE, endpoint_url=url, assume_following=True)
-    return await backfill(options, mirror, {}, print)
+async def by_backfill(clients: AwsClients, mirror: Mirror, _folder: Path) -> bool:
+    options = BackfillOptions(table=TABLE, skip_mapping_check=True)
+    return await backfill(clients, options, mirror, RecordedOutput())
 
 
-async def by_audit(url: str, mirror: Mirror, _folder: Path) -> bool:
-    options = AuditOptions(table=TABLE, endpoint_url=url, settle_s=0.01, repair=True, orphans=True)
-    return await audit(options, mirror, {}, print)
+async def by_audit(clients: AwsClients, mirror: Mirror, _folder: Path) -> bool:
+    options = AuditOptions(table=TABLE, recheck_after_s=0.01, repair=True, orphans=True)
+    return await audit(clients, options, mirror, RecordedOutput())
 
 
-async def by_redrive(url: str, mirror: Mirror, folder: Path) -> bool:
+async def by_redrive(clients: AwsClients, mirror: Mirror, folder: Path) -> bool:
     (folder / "batch").write_bytes(discarded(records(), table=TABLE))
-    options = RedriveOptions(table=TABLE, places=[str(folder)], endpoint_url=url)
-    return await redrive(options, mirror, {}, print)
+    options = RedriveOptions(table=TABLE, places=[str(folder)])
+    return await redrive(clients, options, mirror, RecordedOutput())
 
 
 def records() -> list[Any]:
-    """The stream's record of each item."""
+    """Return the stream's record of each item."""
     return [
         record(
             int(each["Number"]["N"]),
@@ -75,7 +77,7 @@ def records() -> list[Any]:
 
 
 def copy_of(client: redis.Redis) -> dict[str, Any]:
-    """Every value by its name, decoded: a read gives attributes in an order of its own."""
+    """Return every value by name, decoded: a read may return attributes in another order."""
     names = [bytes(name) for name in client.scan_iter() if not bytes(name).endswith(b"!f")]
     values: Any = client.mget(names) if names else []
     return {name.decode(): from_json(value) for name, value in zip(names, values, strict=True)}
@@ -84,7 +86,6 @@ def copy_of(client: redis.Redis) -> dict[str, Any]:
 @pytest.mark.parametrize("command", [by_backfill, by_audit, by_redrive])
 async def test_what_a_command_writes_is_what_the_handler_writes(
     clients: AwsClients,
-    endpoint: str,
     real_server: ServerProcess,
     real_client: redis.Redis,
     tmp_path: Path,
@@ -99,12 +100,12 @@ async def test_what_a_command_writes_is_what_the_handler_writes(
     assert await mirror.handle(event(records()), None) == {"batchItemFailures": []}
     written = copy_of(real_client)
     real_client.flushall()
-    # What stands there is to become what the table holds: one left out, one of no item.
+    # Stale values: one of an item that is left out, one without an item.
     if command is by_audit:
         real_client.set("player/7", '{"Number": 7}')
         real_client.set("player/1000", '{"Number": 1000}')
 
-    assert await command(endpoint, mirror, tmp_path)
+    assert await command(clients, mirror, tmp_path)
 
     assert copy_of(real_client) == written
     assert len(written) == sum(int(each["Number"]["N"]) % 7 != 0 for each in ITEMS) > 40

@@ -12,48 +12,41 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.copy.entries import NO_VERSION, entries_of, version_in
+from asyncsync.copy.entries import KEYS_MAX, entries_of, version_in
 from asyncsync.copy.fill import SCRIPT as FILL
 from asyncsync.copy.fill import fill
 from asyncsync.copy.repair import (
     ATTEMPTS_MAX,
-    KEYS_MAX,
-    NONCE_DIGITS,
     SCRIPT,
-    WITHIN_S,
+    SNAPSHOT_AGE_S_MAX,
     Repaired,
     Repairer,
     Target,
 )
-from asyncsync.encode import version
+from asyncsync.errors import ConfigError
+from asyncsync.fence import NO_VERSION, NONCE_DIGITS
 from asyncsync.lab.servers import ServerProcess, free_port
-from asyncsync.model import Key, SequenceNumber
-from asyncsync.tools.errors import CommandRefused
+from asyncsync.model import Key
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, TABLE, event, item, record
-
-LABEL_MS = 1_767_225_600_000  # of the builders' stream
+from tests.support.on_failure import at_version
 
 
 def target(number: int, at: bytes = b"") -> Target:
     return Target((("Number", "N", str(number)),), at)
 
 
-def at_version(number: int) -> bytes:
-    return version(LABEL_MS, SequenceNumber(number))
-
-
 Step = Callable[[], Awaitable[None]]
 
 
 class Bench:
-    """A table that is a dict, its mirror, and a repairer; `reading` runs while it is read."""
+    """A dict as the table, its mirror and a repairer; `reading` runs during each read."""
 
     def __init__(self, url: str, transform: Any = None, **options: Any) -> None:
         self.table: dict[str, Any] = {}
         self.reads: list[int] = []  # how many keys each read was asked for
         self.reading: Iterator[Step] = iter(())
-        self.late_s = self.asleep_s = 0.0  # the machine's clock stands still while it sleeps
+        self.late_s = self.asleep_s = 0.0  # the monotonic clock stops while the machine sleeps
         self.mirror = Mirror(
             Config(redis_url=url, **options),
             transform=transform,
@@ -64,20 +57,20 @@ class Bench:
         self.repairer = Repairer(self.mirror, TABLE, self.read)
 
     async def read(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """Read the items, then let the world go on before the answer is there."""
+        """Read the items, then run the next step before the answer arrives."""
         self.reads.append(len(keys))
-        found = [self.table.get(text) for ((_, _, text),) in keys]
-        answer = [None if each is None else orjson.dumps(each) for each in found]
+        items = [self.table.get(number) for ((_, _, number),) in keys]
+        images = [None if each is None else orjson.dumps(each) for each in items]
         step = next(self.reading, None)
         if step is not None:
             await step()
-        return answer
+        return images
 
     async def handle(self, *records: Any) -> None:
         await self.mirror.handle(event(records), None)
 
     async def change(self, number: int, sequence_number: int, image: Any) -> None:
-        """Change the table and let the stream bring it."""
+        """Change the table and deliver the record."""
         if image is None:
             self.table.pop(str(number), None)
         else:
@@ -93,21 +86,21 @@ class Bench:
     async def close(self) -> None:
         self.repairer.close()
         self.mirror.close()
-        await asyncio.sleep(0)  # lets the sockets go
+        await asyncio.sleep(0)  # lets the sockets close
 
 
 @pytest.fixture
 async def make(
     any_server: ServerProcess, any_client: redis.Redis
 ) -> AsyncIterator[Callable[..., Bench]]:
-    made: list[Bench] = []
+    benches: list[Bench] = []
 
     def bench(**options: Any) -> Bench:
-        made.append(Bench(any_server.url, **options))
-        return made[-1]
+        benches.append(Bench(any_server.url, **options))
+        return benches[-1]
 
     yield bench
-    for each in made:
+    for each in benches:
         await each.close()
 
 
@@ -121,8 +114,8 @@ def bytes_of(reply: object) -> bytes | None:
     return reply
 
 
-def held(client: redis.Redis, number: int) -> tuple[bytes | None, bytes, bytes]:
-    """A key's value, and the version and rank of its fence."""
+def stored(client: redis.Redis, number: int) -> tuple[bytes | None, bytes, bytes]:
+    """Return a key's value, and the version and rank of its fence."""
     value, fence = (
         bytes_of(each) for each in client.mget(f"Players:{number}", f"{{Players:{number}}}!f")
     )
@@ -131,7 +124,7 @@ def held(client: redis.Redis, number: int) -> tuple[bytes | None, bytes, bytes]:
     return value, *parts
 
 
-async def test_a_key_gets_what_the_table_holds_and_keeps_its_version_at_rank_2(
+async def test_a_repair_writes_the_item_and_keeps_the_version_at_rank_2(
     bench: Bench, any_client: redis.Redis
 ) -> None:
     await bench.change(1, FIRST, item(1))
@@ -146,8 +139,8 @@ async def test_a_key_gets_what_the_table_holds_and_keeps_its_version_at_rank_2(
     ]
 
     good = b'{"Number":1,"Name":"player 1"}'
-    assert held(any_client, 1) == (good, at_version(FIRST), b"2")
-    assert held(any_client, 2)[1:] == (at_version(FIRST + 1), b"2")
+    assert stored(any_client, 1) == (good, at_version(FIRST), b"2")
+    assert stored(any_client, 2)[1:] == (at_version(FIRST + 1), b"2")
     fence = any_client.get("{Players:1}!f")
     assert isinstance(fence, bytes)
     assert len(fence) == len(at_version(FIRST)) + 1 + NONCE_DIGITS
@@ -156,24 +149,25 @@ async def test_a_key_gets_what_the_table_holds_and_keeps_its_version_at_rank_2(
     assert 89_990 <= any_client.ttl("{Players:1}!f") <= 90_000
 
 
-async def test_an_item_that_is_gone_is_removed_and_leaves_a_tombstone_without_a_version(
+async def test_a_deleted_item_is_removed_and_leaves_a_tombstone_without_a_version(
     bench: Bench, any_client: redis.Redis
 ) -> None:
     any_client.set("Players:1", "orphan")
 
     assert await bench.kinds(target(1)) == ["repaired"]
 
-    assert held(any_client, 1) == (None, NO_VERSION, b"2")
-    # The tombstone stops a fill that read the item before it was deleted.
+    assert stored(any_client, 1) == (None, NO_VERSION, b"2")
+    # The tombstone stops a fill whose item was read before the deletion.
     store = bench.mirror.new_store(FILL)
-    old = entries_of([(target(1).key, orjson.dumps(item(1)))], TABLE, bench.mirror.rules, 0)
-    (outcome,) = await fill(store, old.entries, bench.mirror.config, float("inf"))
+    (old,) = entries_of([(target(1).key, orjson.dumps(item(1)))], TABLE, bench.mirror.rules, 0)
+    assert old.entry is not None
+    (outcome,) = await fill(store, [old.entry], bench.mirror.config, float("inf"))
     assert outcome.kind == "fenced"
     assert any_client.get("Players:1") is None
     store.close()
 
 
-async def test_a_record_delivered_again_never_undoes_it_and_a_newer_one_wins(
+async def test_a_record_delivered_again_never_undoes_a_repair_and_a_newer_one_wins(
     bench: Bench, any_client: redis.Redis
 ) -> None:
     await bench.change(1, FIRST, item(1, Version={"N": "1"}))
@@ -183,38 +177,38 @@ async def test_a_record_delivered_again_never_undoes_it_and_a_newer_one_wins(
     await bench.handle(record(1, FIRST, image=item(1, Version={"N": "1"})))
     assert b'"Version":2' in (any_client.get("Players:1") or b"")
     await bench.handle(record(1, FIRST + 1, image=item(1, Version={"N": "2"})))
-    assert held(any_client, 1)[1:] == (at_version(FIRST + 1), b"1")
+    assert stored(any_client, 1)[1:] == (at_version(FIRST + 1), b"1")
 
 
 # --- what happens between its steps -----------------------------------------------------------
 
 
-async def test_a_record_that_comes_while_the_item_is_read_makes_it_begin_again(
+async def test_a_record_that_arrives_during_the_read_restarts_the_repair(
     bench: Bench, any_client: redis.Redis
 ) -> None:
-    """The answer that is on its way holds the item as it was before the record."""
+    """The answer under way has the item as it was before the record."""
     await bench.change(1, FIRST, item(1, Version={"N": "1"}))
     bench.reading = iter([lambda: bench.change(1, FIRST + 1, item(1, Version={"N": "2"}))])
 
     assert await bench.kinds(target(1)) == ["repaired"]
 
-    value, *fence = held(any_client, 1)
+    value, *fence = stored(any_client, 1)
     assert b'"Version":2' in (value or b"")
     assert fence == [at_version(FIRST + 1), b"2"]
     assert bench.reads == [1, 1]
 
 
-async def test_a_deletion_that_comes_while_the_item_is_read_stays(
+async def test_a_deletion_that_arrives_during_the_read_stays(
     bench: Bench, any_client: redis.Redis
 ) -> None:
     bench.table["1"] = item(1)
     bench.reading = iter([lambda: bench.change(1, FIRST, None)])
 
     assert await bench.kinds(target(1)) == ["repaired"]
-    assert held(any_client, 1) == (None, at_version(FIRST), b"2")
+    assert stored(any_client, 1) == (None, at_version(FIRST), b"2")
 
 
-async def test_a_value_that_changes_without_its_fence_makes_it_begin_again(
+async def test_a_value_that_changes_without_its_fence_restarts_the_repair(
     bench: Bench, any_client: redis.Redis
 ) -> None:
     async def filled() -> None:
@@ -227,7 +221,7 @@ async def test_a_value_that_changes_without_its_fence_makes_it_begin_again(
     assert bench.reads == [1, 1]
 
 
-async def test_only_what_changed_is_done_again(bench: Bench) -> None:
+async def test_only_the_keys_that_changed_are_repaired_again(bench: Bench) -> None:
     bench.table |= {str(number): item(number) for number in range(5)}
     bench.reading = iter([lambda: bench.change(3, FIRST, item(3))])
 
@@ -235,7 +229,7 @@ async def test_only_what_changed_is_done_again(bench: Bench) -> None:
     assert bench.reads == [5, 1]
 
 
-async def test_a_key_that_changes_every_time_is_left_not_taken_for_repaired(
+async def test_a_key_that_changes_on_every_attempt_is_not_repaired(
     bench: Bench, any_client: redis.Redis
 ) -> None:
     sequence_numbers = iter(range(FIRST, FIRST + 100))
@@ -246,17 +240,21 @@ async def test_a_key_that_changes_every_time_is_left_not_taken_for_repaired(
     bench.reading = iter([change] * 100)
 
     assert await bench.repair(target(1)) == [
-        Repaired(target(1), "changed", b"Players:1", "it changed every time")
+        Repaired(target(1), "changed", b"Players:1", "it changed on every attempt")
     ]
     assert len(bench.reads) == ATTEMPTS_MAX
-    assert held(any_client, 1)[2] == b"1"
+    assert stored(any_client, 1)[2] == b"1"
 
 
 @pytest.mark.parametrize(
     ("late_s", "asleep_s", "kind"),
-    [(WITHIN_S - 5, 0, "repaired"), (WITHIN_S, 0, "failed"), (0, WITHIN_S, "failed")],
+    [
+        (SNAPSHOT_AGE_S_MAX - 5, 0, "repaired"),
+        (SNAPSHOT_AGE_S_MAX, 0, "failed"),
+        (0, SNAPSHOT_AGE_S_MAX, "failed"),
+    ],
 )
-async def test_nothing_is_written_later_than_a_minute_after_the_look(
+async def test_nothing_is_written_later_than_a_minute_after_the_snapshot(
     bench: Bench, any_client: redis.Redis, late_s: float, asleep_s: float, kind: str
 ) -> None:
     async def dawdle() -> None:
@@ -270,7 +268,7 @@ async def test_nothing_is_written_later_than_a_minute_after_the_look(
     assert (any_client.get("Players:1") is None) == (kind == "failed")
 
 
-async def test_a_server_that_is_away_leaves_all_and_says_why() -> None:
+async def test_an_unavailable_server_fails_every_key_with_the_reason() -> None:
     bench = Bench(f"redis://127.0.0.1:{free_port()}")
 
     (answer,) = await bench.repair(target(1))
@@ -279,7 +277,7 @@ async def test_a_server_that_is_away_leaves_all_and_says_why() -> None:
     assert bench.reads == []
 
 
-async def test_a_refused_write_is_left_with_its_fence_as_it_was(
+async def test_a_refused_write_leaves_the_fence_as_it_was(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     bench = Bench(real_server.url)
@@ -292,11 +290,11 @@ async def test_a_refused_write_is_left_with_its_fence_as_it_was(
         real_client.config_set("maxmemory", "0")
 
     assert (answer.kind, answer.reason) == ("failed", "OOM: refused by the server")
-    assert held(real_client, 1) == (b"damaged", at_version(FIRST), b"1")
+    assert stored(real_client, 1) == (b"damaged", at_version(FIRST), b"1")
     await bench.close()
 
 
-def test_the_script_leaves_the_fence_where_the_server_refuses_the_value_alone(
+def test_the_script_leaves_the_fence_where_the_server_refuses_only_the_value(
     any_client: redis.Redis,
 ) -> None:
     any_client.mset({"a": "before", "{a}!f": "fence"})
@@ -325,12 +323,12 @@ async def test_refresh_writes_only_over_a_value_and_invalidate_removes(
     assert await refresh.kinds(target(1), target(2)) == ["repaired", "repaired"]
     assert await invalidate.kinds(target(3)) == ["repaired"]
 
-    assert held(any_client, 1) == (None, NO_VERSION, b"2")
-    assert held(any_client, 2) == (b'{"Number":2,"Name":"player 2"}', NO_VERSION, b"2")
-    assert held(any_client, 3) == (None, NO_VERSION, b"2")
+    assert stored(any_client, 1) == (None, NO_VERSION, b"2")
+    assert stored(any_client, 2) == (b'{"Number":2,"Name":"player 2"}', NO_VERSION, b"2")
+    assert stored(any_client, 3) == (None, NO_VERSION, b"2")
 
 
-async def test_an_expiry_is_the_items_own(
+async def test_a_repair_sets_the_items_own_expiry(
     make: Callable[..., Bench], any_client: redis.Redis
 ) -> None:
     bench = make(ttl_attribute="Until")
@@ -365,7 +363,7 @@ async def test_a_fence_that_is_past_the_version_is_left_alone(
     assert bench.reads == [1]
 
 
-async def test_else_the_fence_is_left_at_the_version_and_never_lower(
+async def test_otherwise_the_fence_gets_the_version_and_never_a_lower_one(
     bench: Bench, any_client: redis.Redis
 ) -> None:
     await bench.handle(record(1, FIRST, image={"Odd": {"N": "none"}}))  # removed at rank 0
@@ -376,12 +374,12 @@ async def test_else_the_fence_is_left_at_the_version_and_never_lower(
     assert await bench.kinds(*wanted) == ["repaired"] * 3
 
     for number in (1, 2, 3):
-        value, *fence = held(any_client, number)
+        value, *fence = stored(any_client, number)
         assert value is not None
         assert fence == [at_version(FIRST), b"2"]
     await bench.change(1, FIRST + 5, item(1))
     assert await bench.kinds(target(1)) == ["repaired"]
-    assert held(any_client, 1)[1] == at_version(FIRST + 5)
+    assert stored(any_client, 1)[1] == at_version(FIRST + 5)
 
 
 # --- what cannot be encoded -------------------------------------------------------------------
@@ -390,7 +388,7 @@ async def test_else_the_fence_is_left_at_the_version_and_never_lower(
 async def test_an_item_that_cannot_be_encoded_is_removed_and_claims_no_version(
     make: Callable[..., Bench], any_client: redis.Redis
 ) -> None:
-    """So a deployment that can encode it still writes the same record."""
+    """So a deployment that can encode the item still writes the same record."""
 
     def strict(item: dict[str, object]) -> dict[str, object]:
         return {"Name": item["Name"]}
@@ -408,13 +406,13 @@ async def test_an_item_that_cannot_be_encoded_is_removed_and_claims_no_version(
         Repaired(target(1, at_version(FIRST + 1)), "rejected", b"Players:1", reason),
         Repaired(target(2), "rejected", b"Players:2", reason),
     ]
-    assert held(any_client, 1) == (None, at_version(FIRST), b"0")
-    assert held(any_client, 2) == (None, NO_VERSION, b"0")
+    assert stored(any_client, 1) == (None, at_version(FIRST), b"0")
+    assert stored(any_client, 2) == (None, NO_VERSION, b"0")
     await bench.handle(record(1, FIRST, image=item(1)))
     assert any_client.get("Players:1") == b'{"Name":"player 1"}'
 
 
-async def test_a_key_that_has_no_name_is_rejected_and_the_rest_is_repaired(
+async def test_a_key_without_a_name_is_rejected_and_the_others_are_repaired(
     any_server: ServerProcess, any_client: redis.Redis
 ) -> None:
     bench = Bench(any_server.url)
@@ -433,7 +431,7 @@ async def test_a_key_that_has_no_name_is_rejected_and_the_rest_is_repaired(
     await bench.close()
 
 
-async def test_a_fence_of_another_format_is_not_touched(
+async def test_a_fence_of_an_unknown_format_is_left_alone(
     bench: Bench, any_client: redis.Redis
 ) -> None:
     any_client.set("{Players:1}!f", "9" * 40)
@@ -443,7 +441,7 @@ async def test_a_fence_of_another_format_is_not_touched(
 
     assert (answer.kind, answer.reason) == (
         "foreign",
-        "its fence is of a format not known here",
+        "its fence has an unknown format",
     )
     assert any_client.get("{Players:1}!f") == b"9" * 40
     assert any_client.get("Players:1") is None
@@ -471,13 +469,13 @@ async def test_on_a_cluster_keys_of_all_nodes_are_repaired(cluster: Cluster) -> 
     bench.table = {str(number): item(number) for number in range(50)}
 
     assert await bench.kinds(*(target(number) for number in range(60))) == ["repaired"] * 60
-    found = cluster.read([b"Players:%d" % number for number in range(60)])
-    assert {name for name, value in found.items() if value is None} == {
+    values = cluster.read([b"Players:%d" % number for number in range(60)])
+    assert {name for name, value in values.items() if value is None} == {
         b"Players:%d" % number for number in range(50, 60)
     }
     await bench.close()
 
 
-def test_without_the_fence_it_is_refused() -> None:
-    with pytest.raises(CommandRefused, match="ASYNCSYNC_FENCE=on"):
+def test_a_repair_is_refused_where_the_fence_is_off() -> None:
+    with pytest.raises(ConfigError, match="ASYNCSYNC_FENCE=on"):
         Bench("redis://unused", fence="off")

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncsync.collapse import collapse
 from asyncsync.config import Config
 from asyncsync.decode import decode
-from asyncsync.encode import EncodeRules, encode, version
+from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
-from asyncsync.keys import settle
-from asyncsync.limits import LABEL_DIGITS, SEQUENCE_NUMBER_DIGITS_MAX
+from asyncsync.fence import version
+from asyncsync.keys import redis_names
 from asyncsync.model import Encoded, Entry, SequenceNumber, Stream
 from asyncsync.values import to_json
 from tests.support.events import FIRST, Record, arn, event, item, record
@@ -38,60 +38,24 @@ def encoded(*records: Record, by: EncodeRules | None = None) -> Encoded:
     return encode(latest, decoded.stream, by or rules(), NOW_MS).finished()
 
 
-def only(made: Encoded) -> Entry:
-    (entry,) = made.entries
+def only(encoding: Encoded) -> Entry:
+    (entry,) = encoding.entries
     return entry
 
 
-# --- versions -----------------------------------------------------------------------------------
-
-LABELS = st.integers(0, 10**LABEL_DIGITS - 1)
-NUMBERS = st.integers(1, SEQUENCE_NUMBER_DIGITS_MAX).flatmap(
-    lambda digits: st.integers(10 ** (digits - 1) - 1, 10**digits - 1)
-)
-
-
-@settings(deadline=None)
-@given(LABELS, NUMBERS, LABELS, NUMBERS)
-@example(LABEL_MS, 820400000000000001192334, LABEL_MS, 1683700000000000001135967)
-@example(0, 10**40 - 1, 1, 0)
-@example(5, 9, 5, 10)
-def test_versions_sort_as_bytes_as_label_and_number_do(
-    label: int, number: int, other_label: int, other_number: int
-) -> None:
-    one = version(label, SequenceNumber(number))
-    other = version(other_label, SequenceNumber(other_number))
-
-    assert (one < other) == ((label, number) < (other_label, other_number))
-    assert (one == other) == ((label, number) == (other_label, other_number))
-    # The rank that follows never decides between two versions.
-    assert (one + b"2" < other + b"0") == (one < other)
-
-
-@settings(deadline=None)
-@given(LABELS, NUMBERS)
-def test_a_version_is_decimal_digits_only(label: int, number: int) -> None:
-    text = version(label, SequenceNumber(number))
-
-    assert set(text) <= set(b"0123456789")
-
-
-def test_the_bytes_of_a_version_are_pinned() -> None:
-    assert version(LABEL_MS, SequenceNumber(111)) == b"1" + b"1767225600000" + b"03" + b"111"
-    assert version(0, SequenceNumber(0)) == b"1" + b"0000000000000" + b"01" + b"0"
-
-
 def test_the_longest_fence_is_57_bytes() -> None:
-    made = encode(decode(event([record(1, "9" * 40)])).records, STREAM, rules(), NOW_MS).finished()
+    batch = encode(
+        decode(event([record(1, "9" * 40)])).records, STREAM, rules(), NOW_MS
+    ).finished()
 
-    assert len(only(made).version) == 1 + 13 + 2 + 40 + 1 == 57
+    assert len(only(batch).version) == 1 + 13 + 2 + 40 + 1 == 57
 
 
 def test_leading_zeros_make_no_other_version() -> None:
-    made = only(encoded(record(1, "000111")))
+    batch = only(encoded(record(1, "000111")))
 
-    assert made.version == version(LABEL_MS, SequenceNumber(111)) + b"1"
-    assert (made.sequence_number, made.item_identifier) == (111, "000111")
+    assert batch.version == version(LABEL_MS, SequenceNumber(111)) + b"1"
+    assert (batch.sequence_number, batch.item_identifier) == (111, "000111")
 
 
 # --- what an entry is ---------------------------------------------------------------------------
@@ -110,16 +74,16 @@ def test_a_change_becomes_its_value_at_rank_1() -> None:
 
 
 def test_a_removal_has_no_value_and_its_own_version() -> None:
-    made = only(encoded(record(7, FIRST, removed=True)))
+    batch = only(encoded(record(7, FIRST, removed=True)))
 
-    assert made.value is None
-    assert made.version == version(LABEL_MS, SequenceNumber(FIRST)) + b"1"
+    assert batch.value is None
+    assert batch.version == version(LABEL_MS, SequenceNumber(FIRST)) + b"1"
 
 
 def test_a_removal_that_carries_an_image_is_still_a_removal() -> None:
-    made = only(encoded(record(7, FIRST, removed=True, NewImage=item(7))))
+    batch = only(encoded(record(7, FIRST, removed=True, NewImage=item(7))))
 
-    assert made.value is None
+    assert batch.value is None
 
 
 @pytest.mark.parametrize("mode", ["mirror", "refresh"])
@@ -128,20 +92,20 @@ def test_mirror_and_refresh_write_the_value(mode: str) -> None:
 
 
 def test_invalidate_removes_on_every_change_and_reads_no_image() -> None:
-    made = encoded(record(7, FIRST, NewImage={"broken": 5}), by=rules(mode="invalidate"))
+    batch = encoded(record(7, FIRST, NewImage={"broken": 5}), by=rules(mode="invalidate"))
 
-    assert only(made).value is None
-    assert only(made).version.endswith(b"1")
-    assert made.rejects == []
+    assert only(batch).value is None
+    assert only(batch).version.endswith(b"1")
+    assert batch.rejects == []
 
 
 def test_dynamodb_json_is_the_images_bytes_as_they_came() -> None:
     body = event([record(7, FIRST, image={"x": "HERE"})]).replace(b'"HERE"', b'{ "N" :"1.50"} ')
     decoded = decode(body)
 
-    made = encode(decoded.records, STREAM, rules(value="dynamodb-json"), NOW_MS).finished()
+    batch = encode(decoded.records, STREAM, rules(value="dynamodb-json"), NOW_MS).finished()
 
-    assert only(made).value == b'{"x":{ "N" :"1.50"} }'
+    assert only(batch).value == b'{"x":{ "N" :"1.50"} }'
 
 
 @pytest.mark.parametrize("value", ["json", "dynamodb-json"])
@@ -151,37 +115,37 @@ def test_a_change_without_an_image_removes_its_key_at_rank_0(
 ) -> None:
     odd = {**record(7, FIRST, **absent), "eventName": "MODIFY"}
 
-    made = encoded(odd, by=rules(value=value))
+    batch = encoded(odd, by=rules(value=value))
 
-    (reject,) = made.rejects
+    (reject,) = batch.rejects
     assert reject.reason == "the record has no NewImage"
-    assert (only(made).value, only(made).version[-1:]) == (None, b"0")
+    assert (only(batch).value, only(batch).version[-1:]) == (None, b"0")
 
 
 def test_a_value_that_cannot_be_made_removes_its_key_at_rank_0_and_no_other() -> None:
     broken = item(2, Score={"M": {"best": {"N": "high"}}})
 
-    made = encoded(record(1, FIRST), record(2, FIRST + 1, image=broken), record(3, FIRST + 2))
+    batch = encoded(record(1, FIRST), record(2, FIRST + 1, image=broken), record(3, FIRST + 2))
 
-    (reject,) = made.rejects
+    (reject,) = batch.rejects
     assert (reject.sequence_number, reject.item_identifier) == (FIRST + 1, str(FIRST + 1))
     assert (reject.reason, reject.path) == ("N is not a number", ("Score", "best"))
-    assert [entry.value is None for entry in made.entries] == [False, True, False]
-    assert [entry.version[-1:] for entry in made.entries] == [b"1", b"0", b"1"]
+    assert [entry.value is None for entry in batch.entries] == [False, True, False]
+    assert [entry.version[-1:] for entry in batch.entries] == [b"1", b"0", b"1"]
 
 
 def test_an_unknown_event_name_removes_its_key_at_rank_0() -> None:
-    made = encoded({**record(1, FIRST), "eventName": "UPDATE"})
+    batch = encoded({**record(1, FIRST), "eventName": "UPDATE"})
 
-    assert made.rejects[0].reason == "eventName is not INSERT, MODIFY or REMOVE"
-    assert (only(made).value, only(made).version[-1:]) == (None, b"0")
+    assert batch.rejects[0].reason == "eventName is not INSERT, MODIFY or REMOVE"
+    assert (only(batch).value, only(batch).version[-1:]) == (None, b"0")
 
 
 def test_a_superseded_image_is_never_looked_at() -> None:
-    made = encoded(record(1, FIRST, NewImage=5), record(1, FIRST + 1))
+    batch = encoded(record(1, FIRST, NewImage=5), record(1, FIRST + 1))
 
-    assert made.rejects == []
-    assert only(made).sequence_number == FIRST + 1
+    assert batch.rejects == []
+    assert only(batch).sequence_number == FIRST + 1
 
 
 def test_a_large_item_is_one_value() -> None:
@@ -197,7 +161,7 @@ def test_a_large_item_is_one_value() -> None:
 def test_every_survivor_is_one_entry_as_the_obvious_loop_has_it(
     changes: list[tuple[int, int, str]],
 ) -> None:
-    # "+" a value, "-" a removal, "!" a value that cannot be made.
+    # "+" a value, "-" a removal, "!" a value that cannot be batch.
     broken = {"Number": {"X": "1"}}
     records = [
         record(number, at, removed=kind == "-", image=broken if kind == "!" else None)
@@ -209,17 +173,17 @@ def test_every_survivor_is_one_entry_as_the_obvious_loop_has_it(
             obvious[number] = (at, kind)
 
     decoded = decode(event(records))
-    made = encode(collapse(decoded.records).latest, STREAM, rules(), NOW_MS).finished()
+    batch = encode(collapse(decoded.records).latest, STREAM, rules(), NOW_MS).finished()
 
     assert {
         int(entry.name.removeprefix(b"Players:")): (
             int(entry.item_identifier),
             "!" if entry.version.endswith(b"0") else "-" if entry.value is None else "+",
         )
-        for entry in made.entries
+        for entry in batch.entries
     } == obvious
-    assert len(made.entries) == len(obvious)
-    assert sorted(reject.sequence_number for reject in made.rejects) == sorted(
+    assert len(batch.entries) == len(obvious)
+    assert sorted(reject.sequence_number for reject in batch.rejects) == sorted(
         at for at, kind in obvious.values() if kind == "!"
     )
 
@@ -251,11 +215,11 @@ def test_a_value_expires_at_the_sooner_of_both_times(
 ) -> None:
     ends = {} if own is None else {"Ends": {"N": str(own)}}
 
-    made = encoded(record(1, FIRST, image=item(1, **ends)), by=rules(value=value, **options))
+    batch = encoded(record(1, FIRST, image=item(1, **ends)), by=rules(value=value, **options))
 
-    assert made.rejects == []
-    assert only(made).value is not None
-    assert only(made).expires_at_ms == expires_at_ms
+    assert batch.rejects == []
+    assert only(batch).value is not None
+    assert only(batch).expires_at_ms == expires_at_ms
 
 
 @pytest.mark.parametrize("value", ["json", "dynamodb-json"])
@@ -265,12 +229,12 @@ def test_an_item_that_has_expired_is_a_removal_with_the_records_version(
 ) -> None:
     image = item(1, Ends={"N": str(own)})
 
-    made = encoded(record(1, FIRST, image=image), by=rules(value=value, ttl_attribute="Ends"))
+    batch = encoded(record(1, FIRST, image=image), by=rules(value=value, ttl_attribute="Ends"))
 
-    assert only(made).value is None
-    assert only(made).expires_at_ms == 0
-    assert only(made).version.endswith(b"1")
-    assert made.rejects == []
+    assert only(batch).value is None
+    assert only(batch).expires_at_ms == 0
+    assert only(batch).version.endswith(b"1")
+    assert batch.rejects == []
 
 
 # --- the user's functions -----------------------------------------------------------------------
@@ -280,28 +244,28 @@ def test_a_transform_makes_the_value_and_none_removes_at_rank_1() -> None:
     def transform(values: dict[str, object]) -> dict[str, object] | None:
         return {"n": values["Number"]} if values["Number"] == 1 else None
 
-    made = encoded(record(1, FIRST), record(2, FIRST + 1), by=rules(transform=transform))
+    batch = encoded(record(1, FIRST), record(2, FIRST + 1), by=rules(transform=transform))
 
-    assert [entry.value for entry in made.entries] == [b'{"n":1}', None]
-    assert [entry.version[-1:] for entry in made.entries] == [b"1", b"1"]
-    assert made.rejects == []
+    assert [entry.value for entry in batch.entries] == [b'{"n":1}', None]
+    assert [entry.version[-1:] for entry in batch.entries] == [b"1", b"1"]
+    assert batch.rejects == []
 
 
 def test_a_transform_that_raises_rejects_its_own_record_only() -> None:
     def transform(values: dict[str, object]) -> bytes:
         return {1: b"one"}[int(str(values["Number"]))]
 
-    made = encoded(record(1, FIRST), record(2, FIRST + 1), by=rules(transform=transform))
+    batch = encoded(record(1, FIRST), record(2, FIRST + 1), by=rules(transform=transform))
 
-    assert [reject.reason for reject in made.rejects] == ["the transform raised KeyError"]
-    assert [entry.value for entry in made.entries] == [b"one", None]
-    assert [entry.version[-1:] for entry in made.entries] == [b"1", b"0"]
+    assert [reject.reason for reject in batch.rejects] == ["the transform raised KeyError"]
+    assert [entry.value for entry in batch.entries] == [b"one", None]
+    assert [entry.version[-1:] for entry in batch.entries] == [b"1", b"0"]
 
 
 def test_a_key_function_names_the_items() -> None:
-    made = encoded(record(1, FIRST), by=rules(function=lambda keys: f"p/{keys['Number']['N']}!f"))
+    batch = encoded(record(1, FIRST), by=rules(function=lambda keys: f"p/{keys['Number']['N']}!f"))
 
-    assert (only(made).name, only(made).fence) == settle(b"p/1!f")
+    assert (only(batch).name, only(batch).fence) == redis_names(b"p/1!f")
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"x", "", "\ud800"])
@@ -309,20 +273,20 @@ def test_a_key_function_that_gives_no_name_rejects_its_own_record_only(wrong: ob
     def function(keys: Any) -> Any:
         return wrong if keys["Number"]["N"] == "1" else "two"
 
-    made = encoded(record(1, FIRST), record(2, FIRST + 1), by=rules(function=function))
+    batch = encoded(record(1, FIRST), record(2, FIRST + 1), by=rules(function=function))
 
-    assert [reject.sequence_number for reject in made.rejects] == [FIRST]
-    assert only(made).name == b"two"
+    assert [reject.sequence_number for reject in batch.rejects] == [FIRST]
+    assert only(batch).name == b"two"
 
 
 def test_a_key_function_that_raises_rejects_its_own_record_only() -> None:
     def function(keys: Any) -> str:
         return {"2": "two"}[keys["Number"]["N"]]
 
-    made = encoded(record(1, FIRST), record(2, FIRST + 1), by=rules(function=function))
+    batch = encoded(record(1, FIRST), record(2, FIRST + 1), by=rules(function=function))
 
-    assert [reject.reason for reject in made.rejects] == ["the key function raised KeyError"]
-    assert only(made).name == b"two"
+    assert [reject.reason for reject in batch.rejects] == ["the key function raised KeyError"]
+    assert only(batch).name == b"two"
 
 
 def test_two_items_on_one_name_are_refused_naming_both_records() -> None:
@@ -336,9 +300,9 @@ def test_two_items_on_one_name_are_refused_naming_both_records() -> None:
 
 
 def test_two_records_of_one_item_are_never_two_items_on_one_name() -> None:
-    made = encoded(record(1, 111), record(1, 222), by=rules(function=lambda _: "one"))
+    batch = encoded(record(1, 111), record(1, 222), by=rules(function=lambda _: "one"))
 
-    assert only(made).item_identifier == "222"
+    assert only(batch).item_identifier == "222"
 
 
 def test_a_template_that_is_not_the_tables_is_refused() -> None:
@@ -349,27 +313,27 @@ def test_a_template_that_is_not_the_tables_is_refused() -> None:
 def test_a_record_with_other_key_attributes_than_the_first_is_rejected_alone() -> None:
     other = record(2, FIRST + 1, Keys={"Id": {"S": "x"}})
 
-    made = encoded(record(1, FIRST), other, record(3, FIRST + 2))
+    batch = encoded(record(1, FIRST), other, record(3, FIRST + 2))
 
-    assert [(reject.sequence_number, reject.reason) for reject in made.rejects] == [
+    assert [(reject.sequence_number, reject.reason) for reject in batch.rejects] == [
         (FIRST + 1, "its key attributes are not those of the batch's first record")
     ]
-    assert [entry.name for entry in made.entries] == [b"Players:1", b"Players:3"]
+    assert [entry.name for entry in batch.entries] == [b"Players:1", b"Players:3"]
 
 
 def test_a_table_of_two_key_attributes_is_named_by_both() -> None:
     keys = {"Team": {"S": "a:b"}, "Number": {"N": "7"}}
 
-    made = encoded(record(7, FIRST, Keys=keys), by=rules(key="{Team}:{Number}"))
+    batch = encoded(record(7, FIRST, Keys=keys), by=rules(key="{Team}:{Number}"))
 
-    assert only(made).name == b"a%3Ab:7"
-    assert json.loads(only(made).value or b"")["Number"] == 7
+    assert only(batch).name == b"a%3Ab:7"
+    assert json.loads(only(batch).value or b"")["Number"] == 7
 
 
 def test_nothing_in_gives_nothing_out() -> None:
-    made = encode([], STREAM, rules(), NOW_MS).finished()
+    batch = encode([], STREAM, rules(), NOW_MS).finished()
 
-    assert (made.entries, made.rejects) == ([], [])
+    assert (batch.entries, batch.rejects) == ([], [])
 
 
 def test_a_batch_gets_the_same_values_before_and_after_its_shape_is_known() -> None:
@@ -391,11 +355,11 @@ def test_a_batch_gets_the_same_values_before_and_after_its_shape_is_known() -> N
     "odd", [{"Other": {"N": "2"}}, {"Number": {"N": "2"}, "Sort": {"S": "x"}}]
 )
 def test_a_record_with_other_key_attributes_is_rejected_alone(template: str, odd: Any) -> None:
-    made = encoded(record(1, FIRST), record(2, FIRST + 1, Keys=odd), by=rules(key=template))
+    batch = encoded(record(1, FIRST), record(2, FIRST + 1, Keys=odd), by=rules(key=template))
 
-    (reject,) = made.rejects
+    (reject,) = batch.rejects
     assert reject.reason == "its key attributes are not those of the batch's first record"
-    assert only(made).sequence_number == FIRST
+    assert only(batch).sequence_number == FIRST
 
 
 def test_a_value_is_made_when_its_entry_is_taken_and_only_once() -> None:
@@ -413,8 +377,8 @@ def test_a_value_is_made_when_its_entry_is_taken_and_only_once() -> None:
     assert (len(encoding), asked) == (3, [])
     first = next(coming)
     assert asked == [0]
-    made = encoding.finished()  # what a store did not take is made for the report
+    batch = encoding.finished()  # what a store did not take is batch for the report
     assert asked == [0, 1, 2]
-    assert made.entries[0] is first
-    assert encoding.finished() is made
-    assert len(made.entries) == 3
+    assert batch.entries[0] is first
+    assert encoding.finished() is batch
+    assert len(batch.entries) == 3

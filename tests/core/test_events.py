@@ -1,4 +1,4 @@
-"""Whole events through decode, collapse and encode: real shapes, and what newcomers paste."""
+"""Whole events through decode, collapse and encode: real ones, and examples people paste."""
 
 from __future__ import annotations
 
@@ -163,7 +163,8 @@ def test_a_placeholder_arn_is_refused_by_showing_a_real_one() -> None:
         decode((EVENTS / "placeholder_arn.json").read_bytes())
 
     assert str(refused.value) == (
-        "eventSourceARN 'stream-ARN' is not the ARN of a DynamoDB stream; a real one looks like "
+        "eventSourceARN 'stream-ARN' is not the ARN of a DynamoDB stream, which ends in an ISO "
+        "time since 1970; a real one looks like "
         "arn:aws:dynamodb:us-east-1:111122223333:table/Players/stream/2026-01-01T00:00:00.000"
     )
 

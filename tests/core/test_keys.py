@@ -13,6 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from asyncsync.config import Config
+from asyncsync.copy.names import parse_name
 from asyncsync.errors import ConfigError, RecordError
 from asyncsync.keys import (
     Placeholder,
@@ -21,10 +22,9 @@ from asyncsync.keys import (
     escape,
     from_function,
     hash_tag,
-    parse_name,
     parse_template,
+    redis_names,
     render,
-    settle,
 )
 from asyncsync.limits import NAME_BYTES_MAX
 from asyncsync.model import Key
@@ -41,11 +41,11 @@ def bound_of(template: str, *names: str) -> Template:
 
 
 def name_of(template: str, **texts: str) -> bytes:
-    return settle(render(bound_of(template, *sorted(texts)), key(**texts)))[0]
+    return redis_names(render(bound_of(template, *sorted(texts)), key(**texts)))[0]
 
 
 def slot(name: bytes) -> int:
-    """Redis' own rule (cluster specification, hash tags), written down plainly."""
+    """Return the slot by Redis's own rule (cluster specification, hash tags)."""
     opening = name.find(b"{")
     if opening >= 0:
         closing = name.find(b"}", opening + 1)
@@ -118,10 +118,10 @@ def test_every_name_is_read_back_to_its_key(text: str, a: str, b: str) -> None:
     bound = accepted(text)
     name = render(bound, key(A=a, B=b))
 
-    if settle(name)[0] == name:
+    if redis_names(name)[0] == name:
         assert parse_name(bound, name) == {"A": a, "B": b}
     else:
-        assert parse_name(bound, settle(name)[0]) is None
+        assert parse_name(bound, redis_names(name)[0]) is None
 
 
 @settings(deadline=None)
@@ -171,7 +171,7 @@ def test_only_the_five_reserved_characters_are_encoded(text: str) -> None:
     assert escape(text) == obvious
 
 
-NO_SEPARATOR = "between two key attributes stands no literal"
+NO_SEPARATOR = "two key attributes need a literal between them"
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ NO_SEPARATOR = "between two key attributes stands no literal"
     [
         ("{Number", "a { is not closed; write {{ for a literal one"),
         ("a:{", "a { is not closed; write {{ for a literal one"),
-        ("Number}", "a } stands alone; write }} for a literal one"),
-        ("{A}}", "a } stands alone; write }} for a literal one"),
+        ("Number}", "a } has no {; write }} for a literal one"),
+        ("{A}}", "a } has no {; write }} for a literal one"),
         ("{}", "{} names no attribute"),
         ("{a{b}", "{a{b} names no attribute"),
         ("{@nope}", "{@nope} is unknown; {@table} and {@key} are known"),
@@ -269,7 +269,7 @@ NAMES = st.one_of(
 @example(b"!" + b"0" * 64)
 @example(b"{t}!" + b"0" * 64)
 def test_a_fence_is_in_its_values_slot_and_within_the_limits(name: bytes) -> None:
-    settled, fence = settle(name)
+    settled, fence = redis_names(name)
 
     assert slot(settled) == slot(fence)
     assert fence != settled
@@ -282,33 +282,33 @@ def test_a_fence_is_in_its_values_slot_and_within_the_limits(name: bytes) -> Non
 @settings(deadline=None)
 @given(NAMES)
 def test_no_name_ends_like_a_fence_and_every_fence_does(name: bytes) -> None:
-    settled, fence = settle(name)
+    settled, fence = redis_names(name)
 
     assert not settled.endswith(b"!f")
     assert fence.endswith(b"!f")
-    assert settle(fence)[0] != fence
+    assert redis_names(fence)[0] != fence
 
 
 @settings(deadline=None)
 @given(NAMES)
 def test_a_name_that_is_settled_again_is_never_taken_for_another(name: bytes) -> None:
-    settled, _ = settle(name)
+    settled, _ = redis_names(name)
 
     # A function that returns what is a name already must not meet the name's own item.
-    assert settled == name or settle(settled)[0] != settled
+    assert settled == name or redis_names(settled)[0] != settled
 
 
 @settings(deadline=None)
 @given(st.lists(NAMES, unique=True, max_size=8))
 def test_two_names_stay_two(names: list[bytes]) -> None:
-    assert len({settle(name)[0] for name in names}) == len(names)
+    assert len({redis_names(name)[0] for name in names}) == len(names)
 
 
 @settings(deadline=None)
 @given(st.lists(NAMES, unique=True, max_size=8))
 @example([b"x", b"{x}"])
 def test_two_names_never_share_a_fence(names: list[bytes]) -> None:
-    assert len({settle(name)[1] for name in names}) == len(names)
+    assert len({redis_names(name)[1] for name in names}) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_two_names_never_share_a_fence(names: list[bytes]) -> None:
     ],
 )
 def test_a_name_with_room_for_a_fence_stays_as_it_is(name: bytes, fence: bytes) -> None:
-    assert settle(name) == (name, fence)
+    assert redis_names(name) == (name, fence)
 
 
 def hashed(readable: bytes, name: bytes) -> bytes:
@@ -347,17 +347,17 @@ def hashed(readable: bytes, name: bytes) -> bytes:
     ],
 )
 def test_a_name_without_room_for_a_fence_ends_in_its_hash(name: bytes, readable: bytes) -> None:
-    settled, fence = settle(name)
+    settled, fence = redis_names(name)
 
     assert settled == hashed(readable, name)
     assert slot(settled) == slot(fence)
 
 
 def test_names_of_exactly_4000_bytes_stay_and_of_4001_are_hashed() -> None:
-    assert settle(b"x" * 4_000)[0] == b"x" * 4_000
-    assert settle(b"x" * 4_001)[0] == hashed(b"x" * 3_935, b"x" * 4_001)
-    assert settle(b"{t}" + b"x" * 3_997)[0] == b"{t}" + b"x" * 3_997
-    assert len(settle(b"{t}" + b"x" * 3_998)[0]) == 4_000
+    assert redis_names(b"x" * 4_000)[0] == b"x" * 4_000
+    assert redis_names(b"x" * 4_001)[0] == hashed(b"x" * 3_935, b"x" * 4_001)
+    assert redis_names(b"{t}" + b"x" * 3_997)[0] == b"{t}" + b"x" * 3_997
+    assert len(redis_names(b"{t}" + b"x" * 3_998)[0]) == 4_000
 
 
 def test_keys_of_three_kilobytes_of_colons_are_two_names_of_4000_bytes() -> None:
@@ -390,17 +390,17 @@ def test_a_key_function_gets_the_key_attributes_as_dynamodb_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("returned", "reason"),
     [
-        (None, "the key function returned NoneType, not a text of 1 or more"),
-        (b"x", "the key function returned bytes, not a text of 1 or more"),
-        ("", "the key function returned str, not a text of 1 or more"),
-        ("\ud800", "the key function returned a text that is not UTF-8"),
+        (None, "the key function returned NoneType; it must return a non-empty string"),
+        (b"x", "the key function returned bytes; it must return a non-empty string"),
+        ("", "the key function returned str; it must return a non-empty string"),
+        ("\ud800", "the key function returned a string that is not UTF-8"),
     ],
 )
-def test_a_key_function_that_returns_no_text_rejects_the_record(made: Any, reason: str) -> None:
+def test_a_key_function_that_returns_no_string_is_a_reject(returned: Any, reason: str) -> None:
     with pytest.raises(RecordError) as rejected:
-        from_function(lambda _: made, key(A="x"))
+        from_function(lambda _: returned, key(A="x"))
 
     assert rejected.value.reason == reason
 

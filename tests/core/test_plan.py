@@ -1,4 +1,4 @@
-"""Stage 4: every entry in one call, and no call past what a server takes."""
+"""Stage 4: every entry is in exactly one call, and no call exceeds a server's limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncsync.config import Config
-from asyncsync.keys import settle, slot
+from asyncsync.keys import redis_names, slot
 from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
 from asyncsync.model import Call, Entry, SequenceNumber
 from asyncsync.plan import plan as coming
@@ -40,8 +40,8 @@ def sent(call: Call) -> int:
     return 2 + len(call.arguments)
 
 
-def payload(made: Entry) -> int:
-    return len(made.value or b"") + len(made.name) + len(made.fence)
+def payload(entry: Entry) -> int:
+    return len(entry.value or b"") + len(entry.name) + len(entry.fence)
 
 
 def read_back(call: Call) -> list[tuple[bytes, ...]]:
@@ -54,12 +54,12 @@ def read_back(call: Call) -> list[tuple[bytes, ...]]:
     ]
 
 
-def filled_in_turn(made: list[Entry]) -> list[list[int]]:
-    """Put each entry into the last call where it still fits, into a new one where not."""
+def filled_in_turn(batch: list[Entry]) -> list[list[int]]:
+    """Put each entry into the last chunk if it fits, else into a new one."""
     chunks: list[list[int]] = []
-    for at, each in enumerate(made):
+    for at, each in enumerate(batch):
         fits = chunks and len(chunks[-1]) < CALL_KEYS_MAX
-        if fits and sum(payload(made[n]) for n in chunks[-1]) + payload(each) <= CALL_BYTES_MAX:
+        if fits and sum(payload(batch[n]) for n in chunks[-1]) + payload(each) <= CALL_BYTES_MAX:
             chunks[-1].append(at)
         else:
             chunks.append([at])
@@ -86,27 +86,27 @@ def test_every_entry_is_in_exactly_one_call_within_the_limits(
     sizes: list[int | None], more: int
 ) -> None:
     blob = bytes(CALL_BYTES_MAX + 1)
-    made = entries(more)
-    made += [entry(b"x%d" % at, n if n is None else blob[:n]) for at, n in enumerate(sizes)]
+    batch = entries(more)
+    batch += [entry(b"x%d" % at, n if n is None else blob[:n]) for at, n in enumerate(sizes)]
 
-    calls = plan(made, config())
+    calls = plan(batch, config())
 
-    assert [list(call.entries) for call in calls] == filled_in_turn(made)
-    assert [at for call in calls for at in call.entries] == list(range(len(made)))
+    assert [list(call.entries) for call in calls] == filled_in_turn(batch)
+    assert [at for call in calls for at in call.entries] == list(range(len(batch)))
     for call in calls:
         assert call.fenced
         assert 1 <= len(call.entries) <= CALL_KEYS_MAX
         assert sent(call) <= CALL_ARGUMENTS_MAX
-        assert len(call.entries) == 1 or sum(payload(made[at]) for at in call.entries) <= (
+        assert len(call.entries) == 1 or sum(payload(batch[at]) for at in call.entries) <= (
             CALL_BYTES_MAX
         )
         assert read_back(call) == [
             (
-                made[at].name,
-                made[at].fence,
+                batch[at].name,
+                batch[at].fence,
                 VERSION,
-                b"-" if made[at].value is None else b"",
-                made[at].value or b"",
+                b"-" if batch[at].value is None else b"",
+                batch[at].value or b"",
             )
             for at in call.entries
         ]
@@ -144,9 +144,9 @@ def test_an_entry_past_the_limit_goes_alone_and_its_neighbours_together() -> Non
 
 
 def test_a_script_calls_arguments_are_pinned() -> None:
-    made = [entry(b"a", b"1", 1_700_000_000_000), entry(b"b", b"2"), entry(b"c", None)]
+    batch = [entry(b"a", b"1", 1_700_000_000_000), entry(b"b", b"2"), entry(b"c", None)]
 
-    (call,) = plan(made, config(fence_ttl_s=86_400))
+    (call,) = plan(batch, config(fence_ttl_s=86_400))
 
     assert call.arguments == (
         b"6",
@@ -180,7 +180,7 @@ def test_nothing_to_write_is_no_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "mode", "command"),
+    ("first_entry", "mode", "command"),
     [
         (entry(b"a"), "mirror", (b"SET", b"a", b"v")),
         (entry(b"a", b""), "mirror", (b"SET", b"a", b"")),
@@ -193,11 +193,11 @@ def test_nothing_to_write_is_no_call() -> None:
     ],
 )
 def test_without_the_fence_each_entry_is_one_plain_command(
-    made: Entry, mode: str, command: tuple[bytes, ...]
+    first_entry: Entry, mode: str, command: tuple[bytes, ...]
 ) -> None:
     other = entry(b"other", None)
 
-    first, second = plan([made, other], config(fence="off", mode=mode))
+    first, second = plan([first_entry, other], config(fence="off", mode=mode))
 
     assert first == Call(command, (0,), fenced=False)
     assert second == Call((b"DEL", b"other"), (1,), fenced=False)
@@ -212,33 +212,33 @@ NAMES = st.lists(
             lambda tag, rest: b"{%b}%b" % (tag, rest), st.sampled_from([b"a", b"b"]), st.binary()
         ),
     ),
-    unique_by=lambda name: settle(name)[0],
+    unique_by=lambda name: redis_names(name)[0],
     max_size=40,
 )
 
 
 def named(name: bytes) -> Entry:
-    return Entry(*settle(name), VERSION, b"v", 0, SequenceNumber(111), "111")
+    return Entry(*redis_names(name), VERSION, b"v", 0, SequenceNumber(111), "111")
 
 
 @given(NAMES, st.sampled_from(["on", "off"]))
 def test_for_a_cluster_a_call_has_keys_of_one_slot_and_every_entry_is_in_one(
     names: list[bytes], fence: str
 ) -> None:
-    made = [named(name) for name in names]
+    batch = [named(name) for name in names]
 
-    calls = plan(made, config(redis_cluster=True, fence=fence))
+    calls = plan(batch, config(redis_cluster=True, fence=fence))
 
-    assert sorted(at for call in calls for at in call.entries) == list(range(len(made)))
+    assert sorted(at for call in calls for at in call.entries) == list(range(len(batch)))
     for call in calls:
-        assert {slot(made[at].name) for at in call.entries} == {call.slot}
-        assert {slot(made[at].fence) for at in call.entries} == {call.slot}
+        assert {slot(batch[at].name) for at in call.entries} == {call.slot}
+        assert {slot(batch[at].fence) for at in call.entries} == {call.slot}
         assert not call.asking
     if fence == "on":
-        assert len(calls) == len({slot(each.name) for each in made})
+        assert len(calls) == len({slot(each.name) for each in batch})
         for call in calls:
             assert [(n, f) for n, f, *_ in read_back(call)] == [
-                (made[at].name, made[at].fence) for at in call.entries
+                (batch[at].name, batch[at].fence) for at in call.entries
             ]
 
 
@@ -247,21 +247,21 @@ def test_for_a_cluster_a_call_has_keys_of_one_slot_and_every_entry_is_in_one(
 def test_for_a_cluster_one_tag_gets_many_keys_a_call_within_the_limits(
     count: int, large: int
 ) -> None:
-    made = [named(b"{t}%d" % at) for at in range(count)]
-    made += [entry(b"{t}x%d" % at, bytes(CALL_BYTES_MAX // 2)) for at in range(large)]
+    batch = [named(b"{t}%d" % at) for at in range(count)]
+    batch += [entry(b"{t}x%d" % at, bytes(CALL_BYTES_MAX // 2)) for at in range(large)]
 
-    calls = plan(made, config(redis_cluster=True))
+    calls = plan(batch, config(redis_cluster=True))
 
-    alone = plan(made, config())
+    alone = plan(batch, config())
     assert [call.arguments for call in calls] == [call.arguments for call in alone]
     assert [list(call.entries) for call in calls] == [list(call.entries) for call in alone]
     assert {call.slot for call in alone} <= {None}
 
 
 def test_for_a_cluster_without_the_fence_the_commands_are_the_same() -> None:
-    made = [entry(b"a"), entry(b"b", None)]
+    batch = [entry(b"a"), entry(b"b", None)]
 
-    calls = plan(made, config(redis_cluster=True, fence="off"))
+    calls = plan(batch, config(redis_cluster=True, fence="off"))
 
     assert calls == [
         Call((b"SET", b"a", b"v"), (0,), fenced=False, slot=slot(b"a")),
@@ -270,16 +270,16 @@ def test_for_a_cluster_without_the_fence_the_commands_are_the_same() -> None:
 
 
 def test_a_call_is_there_as_soon_as_its_last_entry_is() -> None:
-    made: list[Entry] = []
+    taken: list[Entry] = []
 
     def one_by_one() -> Iterator[Entry]:
         for each in entries(181):
-            made.append(each)
+            taken.append(each)
             yield each
 
     calls = coming(one_by_one(), config())
 
-    assert not made
+    assert not taken
     assert len(next(calls).entries) == CALL_KEYS_MAX
-    assert len(made) == CALL_KEYS_MAX + 1  # the one that did not fit
+    assert len(taken) == CALL_KEYS_MAX + 1  # the one that did not fit
     assert [len(call.entries) for call in calls] == [1]

@@ -1,4 +1,4 @@
-"""Stage 6: no failed record is ever answered as done, and no line says more than it may."""
+"""Stage 6: no failed record is ever answered as done, and no line shows a value."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Part = Literal["applied", "fenced", "failed", "rejected", "keyless"]
 
 
 class Batch:
-    """What the stages before made of a batch: one part per key, by sequence number text."""
+    """The earlier stages' results for a batch: one part per key, by sequence number."""
 
     def __init__(self, parts: Sequence[tuple[str, Part]] = (), **facts: Any) -> None:
         self.entries: list[Entry] = []
@@ -74,9 +74,9 @@ class Batch:
             self.rejects.append(reject)
 
     def report(self, invocation: Invocation = INVOCATION, **options: Any) -> Report:
-        made = [*self.records, *self.records[:1] * self.superseded]
+        records = [*self.records, *self.records[:1] * self.superseded]
         return report(
-            Decoded(self.stream, "NEW_IMAGE", made, self.keyless, self.unnamed, self.oldest_s),
+            Decoded(self.stream, "NEW_IMAGE", records, self.keyless, self.unnamed, self.oldest_s),
             Collapsed(self.records, self.superseded),
             Encoded(self.entries, self.rejects),
             Written(self.outcomes, self.written.pop("round_trip_ms", 1.0), **self.written),
@@ -85,17 +85,17 @@ class Batch:
         )
 
 
-def lines(made: Report) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in made.lines]
+def lines(result: Report) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.lines]
 
 
-def metrics_of(made: Report) -> dict[str, Any]:
-    (line,) = [line for line in lines(made) if "_aws" in line]
+def metrics_of(result: Report) -> dict[str, Any]:
+    (line,) = [line for line in lines(result) if "_aws" in line]
     return line
 
 
-def log_of(made: Report) -> dict[str, Any]:
-    (line,) = [line for line in lines(made) if "_aws" not in line]
+def log_of(result: Report) -> dict[str, Any]:
+    (line,) = [line for line in lines(result) if "_aws" not in line]
     return line
 
 
@@ -123,10 +123,10 @@ def log_of(made: Report) -> dict[str, Any]:
 def test_the_lowest_failed_survivor_is_reported(
     parts: Sequence[tuple[str, Part]], options: dict[str, Any], answer: list[str]
 ) -> None:
-    made = Batch(parts).report(**options)
+    result = Batch(parts).report(**options)
 
-    assert made.response == {"batchItemFailures": [{"itemIdentifier": text} for text in answer]}
-    assert made.error is None
+    assert result.response == {"batchItemFailures": [{"itemIdentifier": text} for text in answer]}
+    assert result.error is None
 
 
 def test_a_removal_at_rank_0_that_failed_is_reported_even_where_rejects_are_skipped() -> None:
@@ -138,9 +138,9 @@ def test_a_removal_at_rank_0_that_failed_is_reported_even_where_rejects_are_skip
 
 def test_earlier_records_of_a_failed_key_are_never_reported() -> None:
     # The highest of each failed key (5 and 4 survived 1 to 3), and the lowest of those.
-    made = Batch([("5", "failed"), ("4", "failed")], superseded=3).report()
+    result = Batch([("5", "failed"), ("4", "failed")], superseded=3).report()
 
-    assert failed(made.response) == ["4"]
+    assert failed(result.response) == ["4"]
 
 
 PARTS: st.SearchStrategy[Part] = st.sampled_from(
@@ -162,28 +162,28 @@ def test_only_a_delivered_record_is_named_and_no_failure_is_answered_as_done(
 ) -> None:
     batch = Batch([(str(n), part) for n, part in parts], unnamed=["why"] if unnamed else [])
 
-    made = batch.report(rejects=rejects, on_failure=on_failure)
+    result = batch.report(rejects=rejects, on_failure=on_failure)
 
     wanted = {"failed"} | ({"rejected", "keyless"} if rejects == "report" else set())
     bad = sorted(number for number, part in parts if part in wanted)
-    answer = failed(made.response)
+    answer = failed(result.response)
     assert answer == [str(number) for number in bad[:1]]
     assert set(answer) <= {str(number) for number, _ in parts}
     if unnamed:
-        assert isinstance(made.error, EventError)
+        assert isinstance(result.error, EventError)
     elif bad and on_failure == "raise":
-        assert isinstance(made.error, BatchFailed)
+        assert isinstance(result.error, BatchFailed)
     else:
-        assert made.error is None
-    for line in lines(made):
+        assert result.error is None
+    for line in lines(result):
         assert "secret" not in json.dumps(line)
 
 
 def test_raise_names_the_lowest_and_the_count() -> None:
-    made = Batch([("10", "failed"), ("9", "failed")]).report(on_failure="raise")
+    result = Batch([("10", "failed"), ("9", "failed")]).report(on_failure="raise")
 
-    assert str(made.error) == "2 records failed, the lowest is 9"
-    assert failed(made.response) == ["9"]
+    assert str(result.error) == "2 records failed, the lowest is 9"
+    assert failed(result.response) == ["9"]
 
 
 def test_raise_is_silent_where_nothing_failed() -> None:
@@ -195,10 +195,10 @@ def test_raise_is_silent_where_nothing_failed() -> None:
 def test_a_record_that_cannot_be_named_fails_the_invocation_after_the_rest(
     options: dict[str, Any],
 ) -> None:
-    made = Batch([("1", "applied")], unnamed=["a SequenceNumber is bad"] * 2).report(**options)
+    result = Batch([("1", "applied")], unnamed=["a SequenceNumber is bad"] * 2).report(**options)
 
-    assert isinstance(made.error, EventError)
-    assert str(made.error) == (
+    assert isinstance(result.error, EventError)
+    assert str(result.error) == (
         "2 records cannot be named in an answer: a SequenceNumber is bad; the rest was applied"
     )
 
@@ -370,20 +370,20 @@ def test_the_event_of_a_failure_says_how_far_the_write_came(
 
 @pytest.mark.parametrize("rejects", ["report", "skip"])
 def test_a_reject_is_logged_and_counted_whether_skipped_or_not(rejects: str) -> None:
-    made = Batch([("1", "rejected")], path=("Score", "best")).report(rejects=rejects)
+    result = Batch([("1", "rejected")], path=("Score", "best")).report(rejects=rejects)
 
-    line = log_of(made)
+    line = log_of(result)
     assert (line["level"], line["event"], line["error"]) == ("WARN", "rejected", "Reject")
     assert line["reason"] == "N is not a number"
     assert line["paths"] == ["Score.best"]
-    assert metrics_of(made)["Rejected"] == 1
+    assert metrics_of(result)["Rejected"] == 1
 
 
 def test_a_record_that_cannot_be_named_is_logged_without_numbers() -> None:
-    line = log_of(Batch(unnamed=["a record has no SequenceNumber text"]).report())
+    line = log_of(Batch(unnamed=["a record has no SequenceNumber of 1 to 40 digits"]).report())
 
     assert (line["level"], line["event"], line["error"]) == ("ERROR", "rejected", "Unnamed")
-    assert line["reason"] == "a record has no SequenceNumber text"
+    assert line["reason"] == "a record has no SequenceNumber of 1 to 40 digits"
     assert line["lowest_sequence_number"] is line["highest_sequence_number"] is None
     assert "paths" not in line
 
@@ -411,9 +411,9 @@ def test_keys_are_named_only_where_the_setting_allows_it() -> None:
 
 
 def test_a_batch_without_a_stream_still_has_lines() -> None:
-    made = Batch(unnamed=["why"], stream=None).report()
+    result = Batch(unnamed=["why"], stream=None).report()
 
-    assert metrics_of(made)["Table"] == log_of(made)["table"] == ""
+    assert metrics_of(result)["Table"] == log_of(result)["table"] == ""
 
 
 def test_each_line_is_one_line() -> None:

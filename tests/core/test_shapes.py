@@ -1,4 +1,4 @@
-"""The short way gives what the long way gives, byte for byte, or nothing."""
+"""A known shape gives the bytes that to_json gives, or nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncsync.errors import RecordError
 from asyncsync.limits import SHAPE_VALUES_MAX, SHAPES_MAX, SHAPES_SAMPLE_EVERY
 from asyncsync.shapes import Shapes, shape_of
 from asyncsync.values import parse_image, to_json
-from tests.support.dynamodb_numbers import BASE64, LEGAL_NUMBERS, plain_notation
+from tests.support.scalars import BASE64, LEGAL_NUMBERS, plain_notation
 
 Image = dict[str, Any]
 
@@ -78,20 +78,20 @@ IMAGES = st.dictionaries(TEXT, ATTRIBUTES, max_size=5)
 def alike(image: Image) -> st.SearchStrategy[Image]:
     """Draw images of the same shape: same names, same tags, other values."""
 
-    def attribute(held: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-        ((tag, value),) = held.items()
+    def attribute(tagged: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+        ((tag, value),) = tagged.items()
         if tag == "M":
             return st.fixed_dictionaries({tag: alike(value)})
         if tag == "L":
             return st.fixed_dictionaries({tag: st.tuples(*map(attribute, value)).map(list)})
         return st.fixed_dictionaries({tag: LEAVES[tag]})
 
-    drawn = st.fixed_dictionaries({name: attribute(held) for name, held in image.items()})
+    drawn = st.fixed_dictionaries({name: attribute(tagged) for name, tagged in image.items()})
     return drawn.map(lambda other: {name: other[name] for name in image})  # the order is the shape
 
 
 def taught(*images: Image) -> Shapes:
-    """Shapes that have met each image as often as it takes to learn it."""
+    """Return shapes that have learned each image's shape."""
     shapes = Shapes()
     for image in images:
         for _ in range(2 * SHAPES_SAMPLE_EVERY):
@@ -119,8 +119,8 @@ def test_an_image_of_a_known_shape_gets_what_the_long_way_writes(
 
     for each in (image, data.draw(alike(image)), data.draw(alike(image))):
         raw = orjson.dumps(each)
-        made = shapes.json_of(raw)
-        assert made == long_way(raw) if plainly_escaped(raw) else made in (None, long_way(raw))
+        value = shapes.json_of(raw)
+        assert value == long_way(raw) if plainly_escaped(raw) else value in (None, long_way(raw))
 
 
 @settings(deadline=None)

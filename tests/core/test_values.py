@@ -24,15 +24,11 @@ from asyncsync.values import (
     to_json,
     transformed,
 )
-from tests.support.dynamodb_numbers import BASE64, LEGAL_NUMBERS, plain_notation
+from tests.support.scalars import BASE64, LEGAL_NUMBERS, SMALL_NUMBERS
 
 # --- every legal value --------------------------------------------------------------------------
 
 
-SMALL_NUMBERS = st.one_of(
-    st.integers(-(10**37), 10**37).map(str),
-    st.builds(plain_notation, st.integers(0, 10**20), st.integers(-30, 10), st.just("-")),
-)
 TEXT = st.text(max_size=4)
 
 
@@ -355,7 +351,7 @@ def test_a_transform_that_changes_nothing_gives_the_same_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "written"),
+    ("returned", "written"),
     [
         ({"d": Decimal("1.50"), "big": Decimal("1E+40")}, b'{"d":1.50,"big":1E+40}'),
         (
@@ -369,12 +365,12 @@ def test_a_transform_that_changes_nothing_gives_the_same_json() -> None:
         (None, None),
     ],
 )
-def test_a_transform_makes_json_bytes_or_a_removal(made: Any, written: bytes | None) -> None:
-    assert transformed(lambda _: made, IMAGE) == written
+def test_a_transform_returns_json_bytes_or_a_removal(returned: Any, written: bytes | None) -> None:
+    assert transformed(lambda _: returned, IMAGE) == written
 
 
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("returned", "reason"),
     [
         ("text", "the transform returned str, not dict, bytes or None"),
         ([], "the transform returned list, not dict, bytes or None"),
@@ -388,9 +384,9 @@ def test_a_transform_makes_json_bytes_or_a_removal(made: Any, written: bytes | N
         ({"x": "\ud800"}, "the transform returned a dict that JSON cannot hold"),
     ],
 )
-def test_a_transform_that_makes_anything_else_rejects_the_record(made: Any, reason: str) -> None:
+def test_a_transform_that_returns_anything_else_is_a_reject(returned: Any, reason: str) -> None:
     with pytest.raises(RecordError) as rejected:
-        transformed(lambda _: made, IMAGE)
+        transformed(lambda _: returned, IMAGE)
 
     assert rejected.value.reason == reason
 

@@ -272,7 +272,7 @@ def test_the_operations_bundle_holds_the_tools_and_neither_lab_nor_other_service
     assert ours == {
         *(f"asyncsync/{name}.py" for name in (*HOT, "__init__")),
         "asyncsync/fence.lua",
-        *(tools - {"asyncsync/tools/get.py", "asyncsync/tools/redis_client.py"}),
+        *tools,
     }
     assert services == set(bundle.SERVICES)
 
@@ -300,8 +300,8 @@ def test_the_operations_function_answers_from_it_in_an_interpreter_with_nothing_
     program = (
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
         "from asyncsync.cli.operations import lambda_handler as h;"
-        "print(json.dumps([h({'args': ['tail']}, None), h({'args': ['audit']}, None)]));"
-        "import asyncsync.tools.audit.command, asyncsync.tools.audit.retire,"
+        "print(json.dumps([h({'args': ['run']}, None), h({'args': ['audit']}, None)]));"
+        "import asyncsync.tools.audit.command, asyncsync.tools.retire.command,"
         " asyncsync.tools.backfill.command, asyncsync.tools.backfill.export,"
         " asyncsync.tools.backfill.preconditions, asyncsync.tools.redrive.command;"
         "ours = [m.__file__ for m in sys.modules.values() if 'asyncsync' in m.__name__];"
@@ -354,8 +354,8 @@ def test_it_works_on_a_table_and_a_copy_with_what_it_holds_and_nothing_else(
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
         "from asyncsync.cli.operations import lambda_handler as h;"
         "answers = [h({'args': [*each, '--endpoint-url', sys.argv[2]]}) for each in "
-        "(['backfill'], ['backfill', '--assume-following'], ['audit', '--settle', '0.01'],"
-        " ['redrive'])];"
+        "(['backfill'], ['backfill', '--skip-mapping-check'],"
+        " ['audit', '--recheck-after', '0.01'], ['redrive'])];"
         "print(json.dumps(answers))"
     )
     with redis_process(binary) as server:

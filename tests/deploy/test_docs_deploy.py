@@ -19,7 +19,7 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.cli import operations
-from asyncsync.cli.commands import work_of
+from asyncsync.cli.commands import table_command
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.report import METRICS
 from scripts.bundle import PLATFORMS
@@ -238,10 +238,10 @@ def test_an_event_of_the_operations_function_is_one_that_it_takes() -> None:
     assert len(lines) >= 6
     for line in lines:
         event = json.loads(shlex.split(line)[1])
-        work_of(operations.arguments_of(event, env))
+        table_command(operations.arguments_of(event, env))
     (started,) = [line for line in shell_lines() if "start-execution" in line]
     given = json.loads(shlex.split(started)[-1])
-    operations.arguments_of({"args": [*given["args"], "--assume-following"]}, env)
+    operations.arguments_of({"args": [*given["args"], "--skip-mapping-check"]}, env)
 
 
 def test_the_fragments_are_the_template_property_for_property(translated: Any) -> None:

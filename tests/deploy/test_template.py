@@ -619,7 +619,7 @@ def test_it_has_time_for_a_margin_and_more(made: dict[str, Any]) -> None:
     timeout_s = made[DEFAULT]["OperationsFunction"]["Properties"]["Timeout"]
 
     assert timeout_s > 10 * operations.MARGIN_S > 10 * operations.ANSWER_S
-    assert operations.ANSWER_S > state.KEEP_WITHIN_S
+    assert operations.ANSWER_S > state.LAST_SAVE_WITHIN_S
 
 
 def test_it_works_on_the_copy_that_the_mirror_keeps(made: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""A real cluster: every write lands, whatever is moved, killed, stopped or forgotten meanwhile.
+"""A real cluster: every write lands while slots move and nodes are killed, stopped or emptied.
 
-Six nodes of Redis and of Valkey, three of them replicas. What is written is read back from the
-node that holds it, or through redis-py's own cluster client.
+Six nodes of Redis and of Valkey, three of them replicas. Tests read each write back from the
+node that owns its slot, or through redis-py's own cluster client.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 
 from asyncsync import Config, Mirror, StoreRefused
 from asyncsync.config import Server
-from asyncsync.keys import settle, slot
+from asyncsync.keys import redis_names, slot
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport_asyncio import Streams, connect
-from tests.edges.test_order import SEEN_BROKEN_WITHIN, first_broken
 from tests.programs.failover_drill import drill
 from tests.support.cluster import NODE_TIMEOUT_MS, Cluster, ClusterNode, redis_cluster
 from tests.support.context import Context
 from tests.support.events import FIRST, SEED, Record, event, failed, record
+from tests.support.order import SEEN_BROKEN_WITHIN, first_broken
 from tests.support.servers import FOUND
 
 HISTORIES = 60
@@ -36,7 +36,7 @@ SOME = range(300)
 
 
 class Writing:
-    """A mirror of a cluster; what goes to each node is counted by its port."""
+    """A mirror of a cluster that counts what goes to each node, by port."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self.meters: dict[int, Meter] = defaultdict(Meter)
@@ -54,7 +54,7 @@ class Writing:
         return failed(await self.mirror.handle(event(records), context))
 
     async def until_written(self, *records: Record) -> int:
-        """Deliver as Lambda does until nothing fails; say how often it did."""
+        """Deliver as Lambda does until nothing fails; return the number of failures."""
         for failures in range(2_000):
             if not await self(*records):
                 return failures
@@ -70,7 +70,7 @@ class Writing:
         return [line for line in self.printed if "_aws" in line][-1]
 
     def turns(self) -> dict[int, int]:
-        """Count the round trips to each node, at its socket, and begin again."""
+        """Return the round trips to each node since the last call, counted at its socket."""
         found = {port: meter.turns for port, meter in self.meters.items() if meter.turns}
         for meter in self.meters.values():
             meter.turns = meter.commands = 0
@@ -79,7 +79,7 @@ class Writing:
 
 @pytest.fixture
 async def writing(cluster: Cluster) -> AsyncIterator[Callable[..., Writing]]:
-    """Make mirrors of the cluster, closed at the end."""
+    """Make mirrors of the cluster and close them at the end."""
     made: list[Writing] = []
 
     def make(**options: Any) -> Writing:
@@ -154,7 +154,7 @@ async def test_writes_land_in_one_round_trip_a_node(
     cluster: Cluster, writing: Callable[..., Writing]
 ) -> None:
     write = writing()
-    assert await write(*records(1)) == []  # connects, learns, brings the script
+    assert await write(*records(1)) == []  # connects, loads the topology and the script
     ports = {node.port for node in cluster.holders()}
     write.turns()
 
@@ -162,7 +162,7 @@ async def test_writes_land_in_one_round_trip_a_node(
 
     assert write.turns() == dict.fromkeys(ports, 1)
     assert all_have(cluster, 2)
-    assert cluster.holder(name(7)).client.exists(settle(name(7))[1])
+    assert cluster.holder(name(7)).client.exists(redis_names(name(7))[1])
     assert write.counts["Applied"] == 300
     assert 0 < write.counts["RoundTripMs"] < 2_000
 
@@ -213,7 +213,7 @@ async def test_without_the_fence_plain_commands_go_to_each_node(
         assert set(cluster.read([name(at) for at in SOME]).values()) == {None}
     else:
         assert all_have(cluster, 1)
-    assert not any(cluster.read([settle(name(at))[1] for at in SOME]).values())
+    assert not any(cluster.read([redis_names(name(at))[1] for at in SOME]).values())
 
 
 def cluster_holds(node: ClusterNode, item: int) -> bool:
@@ -226,7 +226,7 @@ def cluster_holds(node: ClusterNode, item: int) -> bool:
 
 @pytest.fixture(scope="module", params=FOUND)
 def one_node(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster of one node, with every slot: the shape of ElastiCache serverless."""
+    """A cluster of one node that owns every slot, as ElastiCache serverless is."""
     with redis_cluster(request.param, nodes=1, replicas=0) as cluster:
         yield cluster
 
@@ -294,7 +294,7 @@ async def test_a_key_that_has_moved_ahead_of_its_slot_is_asked_for_there(
     number, source = slot(name(1)), cluster.holder(name(1))
     target = other_than(cluster, source)
     cluster.begin_to_move(number, target)
-    source.client.migrate("127.0.0.1", target.port, settle(name(1)), 0, 2_000)
+    source.client.migrate("127.0.0.1", target.port, redis_names(name(1)), 0, 2_000)
 
     assert await write(*records(2)) == []
 
@@ -311,7 +311,7 @@ async def test_a_node_asked_without_the_script_gets_it_after_asking_again(
     number, source = slot(name(1)), cluster.holder(name(1))
     target = other_than(cluster, source)
     cluster.begin_to_move(number, target)
-    source.client.migrate("127.0.0.1", target.port, settle(name(1)), 0, 2_000)
+    source.client.migrate("127.0.0.1", target.port, redis_names(name(1)), 0, 2_000)
     target.client.script_flush()
 
     assert await write(record(1, FIRST + 1, image={"v": {"N": "1"}})) == []
@@ -330,7 +330,7 @@ async def test_a_call_half_of_whose_keys_have_moved_fails_and_is_written_later(
     number, source = slot(b"{t}"), cluster.holder(b"{t}")
     target = other_than(cluster, source)
     cluster.begin_to_move(number, target)
-    source.client.migrate("127.0.0.1", target.port, settle(b"{t}:1"), 0, 2_000)
+    source.client.migrate("127.0.0.1", target.port, redis_names(b"{t}:1"), 0, 2_000)
 
     assert await write(*records(2, items)) == [str(FIRST + 20_000)]
     assert write.log["error"] == "TRYAGAIN"
@@ -345,7 +345,7 @@ async def test_a_call_half_of_whose_keys_have_moved_fails_and_is_written_later(
 async def test_a_new_key_waits_with_the_fence_and_is_asked_for_without_it(
     cluster: Cluster, writing: Callable[..., Writing]
 ) -> None:
-    """A node takes a call of two keys for a slot on its way only where it has both."""
+    """A node accepts a call with two keys of a migrating slot only if it has both."""
     number, source = slot(name(1)), cluster.holder(name(1))
     target = other_than(cluster, source)
     cluster.begin_to_move(number, target)
@@ -399,7 +399,7 @@ async def test_a_cluster_that_is_down_fails_what_it_does_not_take(
     try:
         assert await write(record(1, FIRST + 90_000)) == [str(FIRST + 90_000)]
         assert write.log["error"] == "CLUSTERDOWN"
-        # The topology is read again, and it shows no holder, or the node still refuses.
+        # The store reads the topology again: it shows no owner, or the node still refuses.
         assert await write(record(1, FIRST + 90_000)) == [str(FIRST + 90_000)]
     finally:
         holder.ask("ADDSLOTS", number)
@@ -416,7 +416,7 @@ def values_on(node: ClusterNode, items: list[int]) -> set[object]:
 
 @contextmanager
 def no_failover_in(cluster: Cluster) -> Iterator[None]:
-    """Let the nodes take none for dead until the block ends, however slow the machine is."""
+    """Keep the nodes from declaring any of them dead, however slow the machine is."""
     for node in cluster.alive:
         node.client.config_set("cluster-node-timeout", 600_000)
     try:
@@ -443,7 +443,7 @@ async def test_a_killed_primary_fails_its_own_keys_until_its_replica_takes_over(
         assert await write(*records(2)) == [str(FIRST + 20_000 + held[victim.port][0])]
 
         assert write.counts["Failed"] == len(held[victim.port])
-        assert write.log["event"] == "reconnected"  # where it was, for nobody has taken over yet
+        assert write.log["event"] == "reconnected"  # no replica has taken over yet
         for node in others:
             assert values_on(node, held[node.port]) == {b'{"v":2}'}
     loop = asyncio.get_running_loop()
@@ -478,7 +478,7 @@ async def test_a_failover_by_hand_loses_nothing(
 async def test_a_stopped_primary_costs_its_own_keys_and_no_more_than_the_time_there_is(
     cluster: Cluster, writing: Callable[..., Writing]
 ) -> None:
-    """Tried on the connection from before, then on a new one: two timeouts."""
+    """The old connection times out, then a new one: two timeouts."""
     write = writing(timeout_ms=200)
     await write(*records(1))
     victim = cluster.holder(name(1))
@@ -561,14 +561,14 @@ def test_without_the_fence_the_same_test_fails(
 
 
 async def test_a_primary_killed_in_a_run_ends_equal_after_a_replay(cluster: Cluster) -> None:
-    """The drill of `make failover`, small: what the failover lost, the replay brings back."""
+    """A small run of the drill of `make failover`: the replay restores what the failover lost."""
     said: list[str] = []
 
     (kill,) = await drill(cluster, records=2_000, kills=1, seed=SEED, say=said.append)
 
     print(*said)
     assert kill.violations == []
-    assert kill.lost > 0  # there was something to bring back
+    assert kill.lost > 0  # there was something to restore
 
 
 # --- who may, and what is no cluster ------------------------------------------------------------
@@ -596,7 +596,7 @@ async def test_one_user_signs_in_to_every_node(
         assert "hush" not in str(caught.value)
         for node in cluster.nodes:
             node.send("ACL", "SETUSER", "mirror", f"+{command}")
-    assert await write(*records(2)) == []  # a refusal is not remembered
+    assert await write(*records(2)) == []  # the store does not remember a refusal
     for node in cluster.nodes:
         node.client.acl_deluser("mirror")
 

@@ -1,4 +1,4 @@
-"""What bounds the cluster store, seen from nodes that say what no real one would say for long."""
+"""The bounds of the cluster store, against nodes that answer as no real one would for long."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from asyncsync.model import Entry, Outcome, Written
 from asyncsync.plan import plan
 from asyncsync.store import Client
 from asyncsync.transport_asyncio import Connect, Streams, asyncio_transport, connect
-from tests.edges.test_store import entry
+from tests.support.entries import entry
 
 NEVER = float("inf")
 Answer: TypeAlias = bytes | Callable[[], bytes]
@@ -34,7 +34,7 @@ SILENT = b""
 
 @dataclass
 class Node:
-    """A listening node: what it says to each command, and what it has heard."""
+    """A listening node: its answer to each command, and the commands it received."""
 
     port: int = 0
     says: dict[bytes, Answer] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Node:
 
 
 def topology(*ranges: tuple[int, int, int]) -> bytes:
-    """CLUSTER SLOTS of primaries on loopback."""
+    """Encode a reply to CLUSTER SLOTS with primaries on loopback."""
     parts = [
         b"*3\r\n:%d\r\n:%d\r\n*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$1\r\nx\r\n" % each
         for each in ranges
@@ -67,7 +67,7 @@ def topology(*ranges: tuple[int, int, int]) -> bytes:
 
 @asynccontextmanager
 async def nodes(count: int) -> AsyncIterator[list[Node]]:
-    """Listen as so many nodes until the block ends."""
+    """Run `count` nodes until the block ends."""
     made = []
     servers = []
     tasks: set[asyncio.Task[None] | None] = set()
@@ -100,7 +100,7 @@ async def nodes(count: int) -> AsyncIterator[list[Node]]:
 
 
 class Writer:
-    """A cluster store and the settings its plans are made with."""
+    """A cluster store and the settings of its plans."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ async def writing(entrance: Node, **options: Any) -> AsyncIterator[Writer]:
 
 
 def times(count: int, first: bytes, then: bytes) -> Callable[[], bytes]:
-    """Say one thing so many times, and then the other."""
+    """Answer `first` that many times, then `then`."""
     left = iter([first] * count)
     return lambda: next(left, then)
 
@@ -147,7 +147,7 @@ WRITTEN = b"*1\r\n:1\r\n"
 
 
 def low_and_high(low: Node, high: Node) -> tuple[bytes, list[Entry]]:
-    """A topology of two halves, and an entry of each."""
+    """Return a topology of two halves, and an entry of each half."""
     middle = SLOTS // 2
     names = [b"k%d" % at for at in range(50)]
     first = next(name for name in names if slot(name) < middle)
@@ -177,7 +177,7 @@ async def test_a_call_is_sent_on_so_often_and_no_more(
         assert outcome.kind == kind
         assert kind == "applied" or outcome.error == "Redirected"
         assert node.count(b"EVALSHA") == REDIRECTIONS_MAX + 1
-        assert node.count(b"CLUSTER") == (2 if word == "MOVED" else 1)  # read anew once
+        assert node.count(b"CLUSTER") == (2 if word == "MOVED" else 1)  # reloaded once
 
 
 async def test_asking_stands_before_the_call_each_time_it_is_sent() -> None:
@@ -188,7 +188,7 @@ async def test_asking_stands_before_the_call_each_time_it_is_sent() -> None:
         assert [each.kind for each in await write(entry(b"a", 1))] == ["applied"]
 
         assert target.heard == [b"ASKING", b"EVALSHA", b"ASKING", b"EVAL"]
-        await write(entry(b"a", 2))  # and nothing of it is remembered: the slot has not moved
+        await write(entry(b"a", 2))  # ASK is not remembered: the slot has not moved
         assert source.count(b"EVALSHA") == 2
 
 
@@ -269,21 +269,21 @@ async def test_a_dead_connection_costs_nothing_though_the_topology_is_to_be_read
     async with nodes(1) as (node,), writing(node, connect=connect_and_remember) as write:
         node.says[b"EVALSHA"] = times(1, b"-OOM command not allowed\r\n", WRITTEN)
         assert [each.error for each in await write(entry(b"a", 1))] == ["OOM"]
-        opened[0].transport.abort()  # as after a freeze: it is found out at its next use
+        opened[0].transport.abort()  # as after a freeze: the next use finds it dead
 
         assert [each.kind for each in await write(entry(b"a", 1))] == ["applied"]
         assert len(opened) == 2
 
 
 async def test_a_node_that_was_thrown_out_does_not_keep_the_word() -> None:
-    """It answers, and holds nothing: another is asked the next time."""
+    """It answers and owns nothing: the next load asks another node."""
     async with nodes(2) as (low, high), writing(low) as write:
         said, entries = low_and_high(low, high)
         low.says[b"CLUSTER"] = high.says[b"CLUSTER"] = said
         await write(*entries)
         low.says[b"CLUSTER"] = topology()
         low.says[b"EVALSHA"] = b"-CLUSTERDOWN The cluster is down\r\n"
-        del high.says[b"CLUSTER"]  # which has taken all slots
+        del high.says[b"CLUSTER"]  # which owns all slots now
 
         kinds = [[each.kind for each in await write(*entries)] for _ in range(3)]
 
@@ -306,7 +306,7 @@ async def test_so_many_nodes_are_asked_for_the_topology_and_by_turns() -> None:
         (outcome,) = await write(entry(b"a", 1))
 
         assert outcome.error == "ConnectionRefusedError"
-        assert opened == [1, 9, 2]  # the setting's own is always among them
+        assert opened == [1, 9, 2]  # always with the node of the setting
         assert len(opened) == TOPOLOGY_ASKED_MAX
         await write(entry(b"a", 1))
         assert opened[3:] == [3, 9, 4]
@@ -328,7 +328,7 @@ async def test_a_refusal_by_one_node_is_raised_and_every_connection_thrown_away(
         await _closed(low, high)
         del low.says[b"EVALSHA"], high.says[b"EVALSHA"]
         assert [each.kind for each in await write(*entries)] == ["applied", "applied"]
-        assert low.count(b"CLUSTER") == 2  # nothing of what was known is kept
+        assert low.count(b"CLUSTER") == 2  # the store forgot the topology
 
 
 async def test_a_cancelled_apply_leaves_no_task_and_no_connection() -> None:
@@ -359,7 +359,7 @@ async def _closed(*all_: Node) -> None:
 
 
 class Hand:
-    """A clock that is moved by hand."""
+    """A clock that the test moves."""
 
     now_s = 0.0
 
@@ -416,13 +416,13 @@ async def test_a_silent_node_is_sent_to_again_where_the_connection_was_old_and_t
         written = await write.written(entry(b"a", 2))
 
         assert written.outcomes[0].error == "TimeoutError"
-        # Reading the topology opens no new connection where there is one.
+        # Loading the topology uses the open connection.
         assert node.count(word) == sent
         assert written.reconnected == (sent == 2)
 
 
 async def test_only_what_was_pending_is_sent_again() -> None:
-    """The first half of the calls was answered before the connection broke."""
+    """The connection breaks after the reply to the first call."""
     async with nodes(1) as (node,), writing(node) as write:
         await write(entry(b"a", 1), entry(b"b", 1))
         node.heard.clear()
@@ -432,4 +432,4 @@ async def test_only_what_was_pending_is_sent_again() -> None:
         first, second = await write(*both)
 
         assert (first.kind, second.kind) == ("applied", "failed")
-        assert node.count(b"EVALSHA") == 3  # both, and the second once more
+        assert node.count(b"EVALSHA") == 3  # both, then the second again

@@ -1,4 +1,4 @@
-"""Connecting: TCP, unix socket, TLS, passwords, databases, and what is no Redis."""
+"""Connecting: TCP, unix socket, TLS, passwords, databases, and servers that are not Redis."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SECRET = "hush-hush"
 
 @pytest.fixture(autouse=True, params=MIRRORS.values(), ids=list(MIRRORS))
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test over both: as Lambda calls a mirror, and on the caller's event loop."""
+    """Run each test in both ways: as Lambda calls a mirror, and on the caller's event loop."""
     monkeypatch.setattr(Run, "made", request.param)
 
 
 class Run:
-    """Handle one event with the given settings and keep what was printed."""
+    """Handle one event with the given settings and keep the printed lines."""
 
     made: type[Mirror] = Mirror
 
@@ -87,7 +87,7 @@ async def test_tls_with_a_private_ca_works_and_a_strangers_is_refused(
 
 @pytest.fixture
 async def locked(real_server: ServerProcess) -> AsyncIterator[ServerProcess]:
-    """A server that wants a password, with an ACL user beside the default one."""
+    """A server with a password, and an ACL user beside the default one."""
     acl = ["--user", "mirror", "on", f">{SECRET}", "~*", "+@all", "--requirepass", SECRET]
     with redis_process(real_server.name, *acl) as server:
         yield server
@@ -129,7 +129,7 @@ async def test_a_database_that_is_not_there_fails_and_nothing_is_written_elsewhe
 
 
 async def test_a_server_that_is_not_redis_fails_the_batch_and_says_so() -> None:
-    """An HTTP server on the port."""
+    """An HTTP server listens on the port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1_000)
@@ -151,7 +151,7 @@ async def test_a_server_that_is_not_redis_fails_the_batch_and_says_so() -> None:
 async def test_a_request_cut_at_any_byte_is_reported_and_written_when_sent_again(
     real_server: ServerProcess, real_client: redis.Redis, allowed: int
 ) -> None:
-    """A fresh connection that breaks is not tried twice: Lambda's retry is the second try."""
+    """A new connection that breaks is not retried: Lambda's retry is the second try."""
     records = [record(at, FIRST + at) for at in range(300)]
     async with proxy_to(real_server.host, real_server.port) as proxy:
         proxy.cut_after_request_bytes = allowed
@@ -177,13 +177,13 @@ async def test_a_reply_cut_at_any_byte_leaves_only_what_it_confirmed_acknowledge
         lowest = await Run(f"redis://127.0.0.1:{proxy.port}")(*records)
 
     assert lowest == [str(FIRST + (180 if allowed > 4 * 180 else 0))]
-    assert real_client.dbsize() == 802  # written all the same: the next try is fenced in order
+    assert real_client.dbsize() == 802  # all were written: the fence keeps the retry in order
 
 
 async def test_an_item_of_400_kb_is_written_whole(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
-    big = "ä" * 200_000  # 400 000 bytes
+    big = "ä" * 200_000  # 400,000 bytes
 
     assert await Run(real_server.url)(record(1, FIRST, image={"Big": {"S": big}})) == []
 

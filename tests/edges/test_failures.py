@@ -1,4 +1,4 @@
-"""The failures table of the design, row by row, with the rest of the batch seen in Redis.
+"""The failures table of the design, row by row, and the rest of the batch in Redis.
 
 `make mutants` takes each row's rule out of the code and sees these tests fail.
 """
@@ -17,7 +17,7 @@ import redis
 
 from asyncsync import BatchFailed, Config, ConfigError, EventError, Mirror, StoreRefused
 from asyncsync.config import Server
-from asyncsync.encode import version
+from asyncsync.fence import version
 from asyncsync.lab.proxy import Proxy, proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import SequenceNumber
@@ -31,12 +31,12 @@ GOOD = [record(at, FIRST + at) for at in range(99)]
 
 @pytest.fixture(autouse=True, params=MIRRORS.values(), ids=list(MIRRORS))
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test over both: as Lambda calls a mirror, and on the caller's event loop."""
+    """Run each test in both ways: as Lambda calls a mirror, and on the caller's event loop."""
     monkeypatch.setattr(Handled, "made", request.param)
 
 
 class Handled:
-    """A mirror whose lines are kept; answers are the reported sequence numbers."""
+    """A mirror that keeps its printed lines; an answer is the reported sequence numbers."""
 
     made: type[Mirror] = Mirror
 
@@ -106,7 +106,7 @@ async def test_one_unencodable_survivor_is_removed_and_reported_and_99_are_writt
         assert handle.log["event"] == "rejected"
         assert "no such type" not in json.dumps(handle.printed)
 
-        # The same record after a deployment that can read it is written.
+        # After a deployment that can read it, the same record is written.
         assert await handle(record(99, FIRST + 500)) == []
         assert any_client.get("Players:99") is not None
 
@@ -186,7 +186,7 @@ async def test_a_record_without_a_usable_key_is_reported_and_99_are_written(
 
 
 async def test_a_batch_with_nothing_to_write_does_not_wait_for_redis() -> None:
-    """No server is there; the answer is about the record and not about the network."""
+    """No server listens: the answer is about the record, not the network."""
     async with handling("redis://127.0.0.1:1") as handle:
         assert await handle(record(99, FIRST, Keys=None)) == [str(FIRST)]
 
@@ -253,7 +253,7 @@ async def test_two_items_on_one_redis_key_raise_and_nothing_is_written(
 async def test_a_key_of_3_kb_of_colons_is_written_under_a_name_that_any_server_takes(
     any_server: ServerProcess, any_client: redis.Redis
 ) -> None:
-    """Escaped it has 9 KB; serverless takes names of 4 096 bytes, so it ends in a hash."""
+    """Escaped it has 9 KB; serverless allows names of 4,096 bytes, so it ends in a hash."""
     colons = {"Number": {"S": ":" * 2_048}, "Sort": {"S": ":" * 1_024}}
     others = [
         record(at, FIRST + at, Keys={"Number": {"S": str(at)}, "Sort": {"S": "x"}})
@@ -298,7 +298,7 @@ async def test_a_server_of_a_cluster_fails_the_batch_and_is_named_as_one(reply: 
 async def test_a_replica_refuses_and_the_primary_it_becomes_takes_all(
     real_server: ServerProcess,
 ) -> None:
-    """READONLY from a real replica, as after a failover seen late."""
+    """A real replica answers READONLY, as after a failover that the mirror missed."""
     with (
         redis_process(real_server.name) as server,
         redis.Redis(port=server.port) as client,
@@ -355,7 +355,7 @@ async def test_a_connection_that_dies_twice_is_reported(real_server: ServerProce
 async def test_no_answer_in_time_is_reported_and_the_socket_thrown_away(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
-    """The server hears us and we do not hear it: written or not is not known, so it was not."""
+    """Requests arrive and replies do not: nobody knows what was written, so it failed."""
     async with proxy_to(real_server.host, real_server.port) as proxy:
         async with handling(_url(proxy), timeout_ms=300) as handle:
             proxy.swallows_replies = True
@@ -410,7 +410,7 @@ async def test_without_the_fence_a_broken_connection_is_still_mended(
 async def test_a_second_batch_at_the_same_time_is_refused_and_the_first_is_not_disturbed(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
-    """By a second thread, or a second task: either would read the replies of the other."""
+    """A second thread or task would read the replies of the first."""
     async with proxy_to(real_server.host, real_server.port) as proxy:
         async with handling(_url(proxy)) as handle:
             await handle(record(1, FIRST))
@@ -431,7 +431,7 @@ async def test_a_second_batch_at_the_same_time_is_refused_and_the_first_is_not_d
 
 
 class Hand:
-    """A clock that is moved by hand, and a context that reads it."""
+    """A clock that the test moves, and a context that reads it."""
 
     aws_request_id = "r"
 
@@ -491,7 +491,7 @@ async def test_connecting_that_leaves_too_little_time_ends_before_sending(
 async def test_nothing_is_sent_again_with_less_than_500_ms_left(
     real_server: ServerProcess, real_client: redis.Redis, late_at: int
 ) -> None:
-    """The connection turns out dead, and then, or when there is another, it is too late."""
+    """The connection is dead, and it is too late then, or once a new one is open."""
     hand = Hand(10_000)
     opened = 0
 
@@ -526,7 +526,7 @@ async def test_nothing_is_sent_again_with_less_than_500_ms_left(
 
     assert failed(await mirror.handle(event([record(1, FIRST + 1)]), hand)) == [str(FIRST + 1)]
     assert opened == late_at
-    assert _writes(real_client) - before <= 1  # what was sent before the connection was dead
+    assert _writes(real_client) - before <= 1  # sent before the connection died
     mirror.close()
     await asyncio.sleep(0)
 
@@ -558,12 +558,12 @@ def _fence(number: int, rank: bytes = b"1") -> bytes:
 
 
 def _nowhere(line: bytes) -> None:
-    """Let a line go."""
+    """Drop a line."""
 
 
 @asynccontextmanager
 async def _server_that_says(reply: str) -> AsyncIterator[str]:
-    """A server with one answer; its requests are not read as commands."""
+    """A server with one answer to whatever it receives."""
 
     open_ones: set[asyncio.Task[Any] | None] = set()
 

@@ -1,4 +1,4 @@
-"""The process boundary: invocations in one process, with the world changing between them."""
+"""Invocations in one process, while servers and connections change between them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.events import FIRST, event, failed, record
 
 
 class Lines:
-    """What the handler printed, parsed."""
+    """The lines that the handler printed, parsed."""
 
     def __init__(self) -> None:
         self.all: list[dict[str, Any]] = []
@@ -81,7 +81,7 @@ def test_a_connection_killed_between_two_invocations_loses_nothing(
 def test_a_stopped_server_is_answered_for_in_time_and_written_when_it_goes_on(
     lines: Lines,
 ) -> None:
-    """SIGSTOP: the socket stays open and says nothing, as a frozen or partitioned server does."""
+    """SIGSTOP: the socket stays open and silent, as with a frozen or partitioned server."""
     with redis_process(_binary()) as server, redis.Redis(port=server.port) as client:
         mirror = Mirror(Config(redis_url=server.url), emit=lines)
         mirror.lambda_handler(event([record(1, FIRST)]), Context())
@@ -181,7 +181,7 @@ def test_the_users_own_key_and_transform_are_used(
 def test_the_entry_point_reads_the_environment_and_says_how_it_keeps_the_copy(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
-    """A process of its own, as Lambda's: import is the cold start."""
+    """The import is the cold start, in a new process as Lambda's."""
     program = (
         "import json, sys; from asyncsync.handler import lambda_handler; "
         "print(json.dumps(lambda_handler(json.load(sys.stdin), None)))"
@@ -208,7 +208,7 @@ def test_the_entry_point_reads_the_environment_and_says_how_it_keeps_the_copy(
 
 
 def test_authorities_are_read_at_cold_start() -> None:
-    """40 ms of processor are little for INIT and half a second for a function of 128 MB."""
+    """They take 40 ms of processor in INIT, but half a second in a function of 128 MB."""
     program = (
         "import asyncsync.handler; from asyncsync.connection import tls_context; "
         "print(tls_context.cache_info().currsize)"

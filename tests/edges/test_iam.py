@@ -1,4 +1,4 @@
-"""ElastiCache IAM: tokens as botocore signs them, young enough, for every new connection."""
+"""ElastiCache IAM: every new connection gets a valid token, signed as botocore signs it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from asyncsync import Config, ConfigError, Mirror, StoreRefused
 from asyncsync.cli.main import main
 from asyncsync.config import Server, parse_url
 from asyncsync.connection import Password
-from asyncsync.iam import AwsCredentials, TokenPassword, is_serverless, sign_token
+from asyncsync.iam import AwsCredentials, is_serverless, sign_token, token_password
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.limits import IAM_TOKEN_AGE_S_MAX, IAM_TOKEN_S
 from tests.support.context import Context
@@ -47,15 +47,17 @@ ROLE = AwsCredentials(
     session_token="hush/IQoJ+b3=//x==",
     region="eu-central-1",
 )
-NODE = parse_url("rediss://mirror@master.players.abc123.euc1.cache.amazonaws.com:6379")
+NODE_URL = "rediss://mirror@master.players.abc123.euc1.cache.amazonaws.com:6379"
+NODE = parse_url(NODE_URL)
 SERVERLESS = parse_url("rediss://mirror@players-abc123.serverless.euc1.cache.amazonaws.com")
+PLAYERS = Config(redis_url=NODE_URL, redis_iam_cache="players")
 
 
-_EMITTER = HierarchicalEmitter()  # a signer only looks at it weakly
+_EMITTER = HierarchicalEmitter()  # a signer keeps only a weak reference
 
 
 def botocore_token(cache: str, server: Server, by: AwsCredentials, now_s: float) -> str:
-    """Sign with AWS's own signer, whose clock is stopped."""
+    """Sign with AWS's own signer at a fixed time."""
     signer = RequestSigner(
         ServiceId("elasticache"),
         by.region,
@@ -122,7 +124,7 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_
         session_token=st.one_of(st.just(""), TEXTS),
         region=st.from_regex(r"[a-z]{2}(-[a-z]{3,9}){1,2}-[0-9]", fullmatch=True),
     ),
-    # Eighths of a second: datetime rounds what is finer than a microsecond, up if need be.
+    # Eighths of a second: datetime would round anything finer than a microsecond.
     now_s=st.integers(0, 32 * 10**9).map(lambda eighths: eighths / 8),
 )
 def test_any_token_is_the_one_botocore_signs(
@@ -154,7 +156,7 @@ def test_serverless_is_told_from_the_host_name(host: str, expected: bool) -> Non
 
 
 class Hand:
-    """A wall clock that is moved by hand."""
+    """A wall clock that the test moves."""
 
     now_s = NOW_S
 
@@ -173,22 +175,23 @@ def test_three_quarters_of_a_tokens_life_is_its_age_limit() -> None:
 )
 def test_a_token_is_kept_until_three_quarters_and_no_longer(later_s: float, anew: bool) -> None:
     clock = Hand()
-    password = TokenPassword("players", NODE, lambda: ROLE, clock)
+    signers = [ROLE]
+    password = token_password(PLAYERS, lambda: signers[-1], clock)
     first = password()
     assert first == sign_token("players", NODE, ROLE, NOW_S)
 
     clock.now_s = NOW_S + later_s
 
-    # What is signed within one second is one text, so credentials say which it is.
+    # Tokens signed within one second are equal, so other credentials tell them apart.
     other = replace(ROLE, access_key_id="ASIAOTHER")
-    password._credentials = lambda: other
+    signers.append(other)
     expected = sign_token("players", NODE, other, NOW_S + later_s) if anew else first
     assert password() == expected
 
 
 def test_the_age_counts_from_the_last_signing() -> None:
     clock = Hand()
-    password = TokenPassword("players", NODE, lambda: ROLE, clock)
+    password = token_password(PLAYERS, lambda: ROLE, clock)
     tokens = []
     for now_s in (0, 674, 676, 1_350, 1_352):
         clock.now_s = NOW_S + now_s
@@ -227,7 +230,7 @@ def test_what_is_missing_is_named_in_one_line(name: str, how: str) -> None:
 
 
 def password_of(mirror: Mirror) -> Password:
-    """What gives each new connection of a mirror its password."""
+    """Return the function that gives a mirror's new connections their password."""
     return mirror._password
 
 
@@ -290,7 +293,7 @@ def test_the_entry_point_signs_with_its_environment_and_refuses_an_incomplete_on
 
 
 class Cache:
-    """A TLS server that takes one token, the one AWS would make of this moment."""
+    """A TLS server that accepts one token, the one AWS would sign now."""
 
     def __init__(self, client: redis.Redis, port: int, authority: Path) -> None:
         self.client = client
@@ -343,17 +346,17 @@ def cache_of(binary: str, authority: Path) -> Iterator[Cache]:
 def test_every_new_connection_signs_in_with_a_token_that_is_valid_then(
     real_server: ServerProcess, authority: Path
 ) -> None:
-    """AWS closes a connection after 12 hours; it takes a token for 15 minutes."""
+    """AWS closes a connection after 12 hours and accepts a token for 15 minutes."""
     with cache_of(real_server.name, authority) as cache:
         cache.wants_the_token_of_now()
         assert cache.write(1, 0) == []
 
-        cache.clock.now_s += 600  # closed for another reason: the token is still good
+        cache.clock.now_s += 600  # closed for another reason: the token is still valid
         cache.close_every_connection()
         assert cache.write(2, 1) == []
 
         cache.clock.now_s += TWELVE_HOURS_S
-        assert cache.write(3, 2) == []  # signed in already: nobody looks at the token again
+        assert cache.write(3, 2) == []  # signed in already: AWS does not check the token again
         cache.wants_the_token_of_now()
         cache.close_every_connection()
         assert cache.write(4, 3) == []

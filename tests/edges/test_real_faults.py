@@ -1,8 +1,8 @@
 """Faults on real servers: nothing acknowledged is lost, and the copy ends equal to the table.
 
 Each run sends a few thousand changes through the lab's mapping and the real mirror. A fault
-comes while a batch is under way, stays until it has been felt, and goes. Each key is judged
-then, and at the end; how long each took to recover stands in a table after the test's results.
+starts during a batch, lasts until batches have failed, and ends. The test checks every key then
+and at the end; a table after the results shows how long each recovery took.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ class Machine:
         self.client = redis.Redis(port=self.port)
 
     def start(self) -> ServerProcess:
-        """Start the server; it is there when its port accepts."""
+        """Start the server; return once its port accepts."""
         started = redis_process(self.binary, *self._options, port=self.port)
         self.server = self._running.enter_context(started)
         return self.server
 
     def kill(self) -> None:
-        """Kill it where it stands, and wait for its end."""
+        """Kill the server and wait until it has ended."""
         self._running.close()
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send the server a signal."""
         assert self.server.process is not None
         self.server.process.send_signal(number)
 
     def wait(self) -> None:
-        """Wait for the end that it was asked for."""
+        """Wait until the server has ended by itself."""
         assert self.server.process is not None
         self.server.process.wait(timeout=10)
 
     def close(self) -> None:
-        """Take it down for good."""
+        """Close the client and end the server."""
         self.client.close()
         self._running.close()
 
@@ -84,7 +84,7 @@ def machine(binary: str, folder: Path, *options: str) -> Iterator[Machine]:
 
 @dataclass
 class World:
-    """What a fault can lay its hands on."""
+    """What a fault can act on."""
 
     machine: Machine
     run: Run
@@ -101,7 +101,7 @@ class World:
 
 @asynccontextmanager
 async def killed(world: World) -> AsyncIterator[None]:
-    """SIGKILL, and a start with the data that the server has kept."""
+    """SIGKILL, then a start with the data on disk."""
     world.machine.kill()
     yield
     await anyio.to_thread.run_sync(world.machine.start)
@@ -109,7 +109,7 @@ async def killed(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def killed_and_emptied(world: World) -> AsyncIterator[None]:
-    """SIGKILL, and a start with nothing."""
+    """SIGKILL, then a start without data."""
     async with killed(world):
         yield
         world.run.forgotten()
@@ -117,7 +117,7 @@ async def killed_and_emptied(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def shut_down(world: World) -> AsyncIterator[None]:
-    """An orderly restart: data kept, script cache empty."""
+    """An orderly restart: it keeps the data and empties the script cache."""
     world.machine.send(signal.SIGTERM)
     world.machine.wait()
     world.machine.kill()
@@ -127,7 +127,7 @@ async def shut_down(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def stopped(world: World) -> AsyncIterator[None]:
-    """SIGSTOP: sockets stay open, what is sent waits in them, and is read after SIGCONT."""
+    """SIGSTOP: sockets stay open, and the server reads what they hold after SIGCONT."""
     world.machine.send(signal.SIGSTOP)
     yield
     world.machine.send(signal.SIGCONT)
@@ -135,7 +135,7 @@ async def stopped(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def paused(world: World) -> AsyncIterator[None]:
-    """CLIENT PAUSE ALL, which nobody can end early: a PING waits for its end."""
+    """CLIENT PAUSE ALL, which cannot be ended early: a PING waits for its end."""
     world.machine.client.client_pause(400)
     yield
     await anyio.to_thread.run_sync(world.machine.client.ping)
@@ -151,7 +151,7 @@ async def writes_paused(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def full(world: World) -> AsyncIterator[None]:
-    """More is held than maxmemory, under the default policy of evicting nothing."""
+    """Redis holds more than maxmemory, under the default policy noeviction."""
     used = world.machine.client.info("memory")["used_memory"]
     world.machine.client.config_set("maxmemory", used // 2)
     yield
@@ -160,21 +160,21 @@ async def full(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def clients_killed(world: World) -> AsyncIterator[None]:
-    """CLIENT KILL of every connection but the one that asks."""
+    """CLIENT KILL of every other connection."""
     world.machine.client.client_kill_filter(_type="normal", skipme=True)
     yield
 
 
 @asynccontextmanager
 async def scripts_flushed(world: World) -> AsyncIterator[None]:
-    """An empty script cache in a server that goes on."""
+    """SCRIPT FLUSH on a running server."""
     world.machine.client.script_flush()
     yield
 
 
 @asynccontextmanager
 async def slow(world: World) -> AsyncIterator[None]:
-    """Every chunk 20 ms late, each way."""
+    """Every chunk arrives 20 ms late, both ways."""
     world.proxy.delay_s = 0.02
     yield
     world.proxy.delay_s = 0.0
@@ -182,7 +182,7 @@ async def slow(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def too_slow(world: World) -> AsyncIterator[None]:
-    """Every chunk later than the timeout."""
+    """Every chunk arrives later than the timeout."""
     world.proxy.delay_s = 0.3
     yield
     world.proxy.delay_s = 0.0
@@ -190,7 +190,7 @@ async def too_slow(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def cut_off(world: World) -> AsyncIterator[None]:
-    """Every connection broken, new ones refused."""
+    """Every connection breaks, and new ones are refused."""
     world.proxy.cut()
     yield
     world.proxy.heal()
@@ -198,7 +198,7 @@ async def cut_off(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def requests_cut(world: World) -> AsyncIterator[None]:
-    """A connection ends within a request, after so many bytes."""
+    """A connection ends within a request."""
     world.proxy.cut_after_request_bytes = next(world.bytes_allowed) * 10
     world.proxy.drop()
     yield
@@ -207,7 +207,7 @@ async def requests_cut(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def replies_truncated(world: World) -> AsyncIterator[None]:
-    """A connection ends within a reply, after so many bytes: written, but not confirmed."""
+    """A connection ends within a reply: the batch is written but not confirmed."""
     world.proxy.cut_after_reply_bytes = next(world.bytes_allowed)
     world.proxy.drop()
     yield
@@ -216,7 +216,7 @@ async def replies_truncated(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def replies_swallowed(world: World) -> AsyncIterator[None]:
-    """The server hears us, we do not hear it."""
+    """Requests arrive, replies do not."""
     world.proxy.swallows_replies = True
     yield
     world.proxy.swallows_replies = False
@@ -224,18 +224,18 @@ async def replies_swallowed(world: World) -> AsyncIterator[None]:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, how often it comes in a run, and what must be felt of it before it goes."""
+    """One fault, how often it comes in a run, and which failures it must cause before it ends."""
 
     name: str
     comes: Callable[[World], AbstractAsyncContextManager[None]]
     hits: int
-    failed_batches: int = 2  # each time; none: the mirror mends it by itself
+    failed_batches: int = 2  # each time; 0: the mirror recovers without a failure
     options: tuple[str, ...] = ()
     proxied: bool = False
 
     @property
     def timeout_ms(self) -> int:
-        """As short as a test can wait for, or so long that a slow machine keeps to it."""
+        """Short where the test waits for it, long enough for a slow machine elsewhere."""
         return 100 if self.failed_batches else 5_000
 
 
@@ -262,7 +262,7 @@ FAULTS = (
 
 
 async def endure(world: World, fault: Fault) -> list[float]:
-    """Let a fault come and go all through a run; judge every key each time it has gone."""
+    """Apply a fault again and again during a run; check every key each time it is over."""
     run, took_ms = world.run, []
     async with run.working():
         for hit in range(1, fault.hits + 1):
@@ -289,7 +289,7 @@ async def endures(
     way: str,
     reach: Connect | None = None,
 ) -> None:
-    """Endure a fault; afterwards Redis equals the table, or lost what the server lost."""
+    """Run under a fault; afterwards Redis equals the table, or misses what the server lost."""
     async with proxy_to("127.0.0.1", machine.port) as proxy:
         if fault.proxied:
             url = f"redis://127.0.0.1:{proxy.port}"
@@ -305,8 +305,8 @@ async def endures(
     assert SECRET.encode() not in b"".join(run.printed)
     assert HISTORY.wrong(machine.client, run.acknowledged) == []
     if fault.comes is killed_and_emptied:
-        assert HISTORY.compare(machine.client).missing  # it has really lost something
-        again = Run(HISTORY, config)  # the stream from its first record, by a new mapping
+        assert HISTORY.compare(machine.client).missing  # the server did lose something
+        again = Run(HISTORY, config)  # a new mapping reads the stream from its first record
         async with again.working():
             await again.drained()
     assert HISTORY.compare(machine.client).all == []

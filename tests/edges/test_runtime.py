@@ -1,4 +1,4 @@
-"""Raw events: with AWS's real runtime client, with parts of it missing or changed, without it."""
+"""Raw events: with AWS's runtime client, with parts of it missing or changed, and without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARSHALLER = "awslambdaric.lambda_runtime_marshaller"
 
 
 class LambdaMarshaller:
-    """Stands for AWS's: parses, and writes answers."""
+    """AWS's marshaller in short: parses events and writes answers."""
 
     def unmarshal_request(self, request: bytes, content_type: str = "application/json") -> object:
         return json.loads(request)
@@ -35,7 +35,7 @@ class LambdaMarshaller:
 
 
 def modules(**changes: Any) -> dict[str, Any]:
-    """The runtime client's modules as shipped, with parts replaced (None: taken out)."""
+    """Return the runtime client's modules as shipped, with some parts replaced (None: removed)."""
 
     class BaseLambdaRuntimeClient:
         marshaller: Any = LambdaMarshaller()
@@ -52,7 +52,7 @@ def modules(**changes: Any) -> dict[str, Any]:
 
 @contextmanager
 def client_running(handler: str, env: Mapping[str, str]) -> Iterator[Function]:
-    """AWS's runtime client with a handler, as in Lambda."""
+    """Run AWS's runtime client with a handler, as in Lambda."""
     environment = {**os.environ, **env, "_HANDLER": handler}
     with function([sys.executable, "-m", "awslambdaric", handler], environment) as api:
         yield api
@@ -149,6 +149,19 @@ def test_a_mirror_of_ones_own_asks_for_bytes_only_where_it_is_told_to(
     assert printed == f"{raw_event} {raw_event}\n"
 
 
+def test_a_mirror_that_is_refused_leaves_the_client_alone() -> None:
+    printed = run_alone(
+        "import awslambdaric.lambda_runtime_client as client; "
+        "from asyncsync import Config, Mirror, ConfigError\n"
+        "config = Config(redis_url='rediss://mirror@unused', redis_iam_cache='players')\n"
+        "try:\n    Mirror(config, raw_event=True)\n"
+        "except ConfigError:\n"
+        "    print(client.LambdaRuntimeClient.marshaller.unmarshal_request(b'{}'))"
+    )
+
+    assert printed == "{}\n"
+
+
 def test_the_real_client_hands_bytes_to_a_function_of_ones_own(
     real_server: ServerProcess, real_client: redis.Redis, tmp_path: Path
 ) -> None:
@@ -166,7 +179,7 @@ def test_the_real_client_hands_bytes_to_a_function_of_ones_own(
 
 
 def run_alone(program: str, **env: str) -> str:
-    """Run a program in a process of its own, since the client's class is changed for good."""
+    """Run a program in a new process, because it changes the client's class for good."""
     environment = {name: value for name, value in os.environ.items() if name != "_HANDLER"}
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""One suite for the fake server, Redis and Valkey; then a machine that holds them equal."""
+"""One suite for the fake server, Redis and Valkey; then a state machine that compares them."""
 
 from __future__ import annotations
 
@@ -22,44 +22,30 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from asyncsync.config import Config
 from asyncsync.connection import OpenTransport
-from asyncsync.encode import version
 from asyncsync.errors import StoreRefused
-from asyncsync.keys import settle
+from asyncsync.fence import version
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.model import Call, Entry, Outcome, SequenceNumber
 from asyncsync.plan import plan
-from asyncsync.store import SCRIPT, Client, RedisStore, digest_of
+from asyncsync.store import SCRIPT, Client, digest_of
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport import open_socket, run_blocking
 from asyncsync.transport_asyncio import Connect, asyncio_transport, connect
+from tests.support.entries import LABEL_MS, entry
 
-LABEL_MS = 1_767_225_600_000
 NEVER = float("inf")
-
-
-def entry(
-    name: bytes,
-    number: int,
-    value: bytes | None = b"v",
-    *,
-    rank: bytes = b"1",
-    expires_at_ms: int = 0,
-) -> Entry:
-    number = SequenceNumber(number)
-    text = version(LABEL_MS, number) + rank
-    return Entry(*settle(name), text, value, expires_at_ms, number, str(number))
 
 
 @pytest.fixture(autouse=True, params=["socket", "streams"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test over both, but for those that bring streams of their own."""
+    """Run each test over both transports, unless it brings its own streams."""
     reach = open_socket if request.param == "socket" else asyncio_transport(connect)
     monkeypatch.setattr(Writer, "reach", reach)
 
 
 class Writer:
-    """A store with its settings: writes entries and returns the kinds of their outcomes."""
+    """A store and its settings; a call writes entries and returns the kinds of their outcomes."""
 
     reach: OpenTransport = open_socket
 
@@ -74,10 +60,14 @@ class Writer:
         server = self.config.server
         reach = asyncio_transport(connect) if connect else type(self).reach
         self.is_blocking = reach is open_socket
-        self.store = RedisStore(Client(server, 2_000, reach, clock, lambda: server.password))
+        self.store = Client(server, 2_000, reach, clock, lambda: server.password)
 
     async def outcomes(self, *entries: Entry) -> list[Outcome]:
-        applying = self.store.apply(plan(entries, self.config), len(entries), NEVER)
+        return await self.applied(list(plan(entries, self.config)))
+
+    async def applied(self, calls: list[Call]) -> list[Outcome]:
+        count = sum(len(call.entries) for call in calls)
+        applying = self.store.apply(calls, count, NEVER)
         if self.is_blocking:
             return list((await asyncio.to_thread(run_blocking, applying)).outcomes)
         return list((await applying).outcomes)
@@ -90,7 +80,7 @@ class Writer:
 async def writer(
     any_server: ServerProcess, any_client: redis.Redis
 ) -> AsyncIterator[Callable[..., Writer]]:
-    """Make writers to an emptied server, closed at the end."""
+    """Make writers to an empty server and close them at the end."""
     made: list[Writer] = []
 
     def make(**options: Any) -> Writer:
@@ -135,7 +125,7 @@ async def test_order_is_by_number_where_text_order_is_wrong(
 
     assert await write(entry(b"a", ten, b"new")) == ["applied"]
     assert await write(entry(b"a", nines, b"old")) == ["fenced"]
-    # One apart in the last of 22 digits: the same number as a double.
+    # They differ in the last of 22 digits, so as doubles they are equal.
     assert await write(entry(b"a", ten - 1, b"old")) == ["fenced"]
     assert await write(entry(b"a", ten + 1, b"newer")) == ["applied"]
     assert any_client.get("a") == b"newer"
@@ -268,11 +258,30 @@ async def test_without_the_fence_refresh_and_expiry_still_hold(
     assert any_client.pttl("b") > 0
 
 
+async def test_a_plain_read_hands_back_what_was_read(
+    writer: Callable[..., Writer], any_client: redis.Redis
+) -> None:
+    """The value OK is a value, and so is one that looks like an error or a number."""
+    write = writer()
+    values: list[bytes | None] = [b"OK", b"", b"-ERR no", b"1", None]
+    any_client.mset({b"k%d" % at: value for at, value in enumerate(values) if value is not None})
+    calls = [Call((b"GET", b"k%d" % at), (at,), fenced=False) for at in range(len(values))]
+    calls.append(Call((b"MGET", b"k0", b"k4"), (5,), fenced=False))
+    calls.append(Call((b"SET", b"new", b"OK"), (6,), fenced=False))
+    calls.append(Call((b"NOSUCH", b"k0"), (7,), fenced=False))
+
+    *outcomes, refused = await write.applied(calls)
+
+    assert [outcome.kind for outcome in outcomes] == ["applied"] * 7
+    assert [outcome.reply for outcome in outcomes] == [*values, [b"OK", None], b"OK"]
+    assert (refused.kind, refused.error, refused.reply) == ("failed", "ERR", None)
+
+
 async def test_a_batch_is_one_round_trip_counted_at_the_socket(real_server: ServerProcess) -> None:
-    """1 000 keys of 1 KB are six script calls: six writes, and no wait for an answer between."""
+    """1,000 keys of 1 KB are six script calls: six writes without a wait between them."""
     meter = Meter()
     write = Writer(real_server.url, connect=metered(connect, meter))
-    await write(entry(b"first", 1))  # connects, and brings the script
+    await write(entry(b"first", 1))  # connects and loads the script
     meter.turns = meter.commands = 0
 
     await write(*(entry(b"k%d" % at, 2, b"x" * 1_000) for at in range(1_000)))
@@ -282,7 +291,7 @@ async def test_a_batch_is_one_round_trip_counted_at_the_socket(real_server: Serv
 
 
 async def test_a_call_is_on_its_way_before_the_next_is_made(real_server: ServerProcess) -> None:
-    """The server can write the first while the values of later ones are still being encoded."""
+    """The server writes the first ones while later values are still being encoded."""
     meter = Meter()
     write = Writer(real_server.url, connect=metered(connect, meter))
     await write(entry(b"first", 1))
@@ -305,7 +314,7 @@ async def test_a_call_is_on_its_way_before_the_next_is_made(real_server: ServerP
 async def test_calls_that_are_made_too_late_are_not_sent_and_the_connection_lives_on(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
-    """Making values took so long that 500 ms are left after the first call."""
+    """Encoding took so long that less than 500 ms are left after the first call."""
     now_s = 0.0
     write = Writer(real_server.url, clock=lambda: now_s)
 
@@ -320,7 +329,7 @@ async def test_calls_that_are_made_too_late_are_not_sent_and_the_connection_live
     kinds = [(outcome.kind, outcome.error) for outcome in written.outcomes]
     assert kinds == [("applied", "")] * 180 + [("failed", "Deadline")] * 181
     assert written.out_of_time
-    assert real_client.dbsize() == 360  # values and fences of what was sent
+    assert real_client.dbsize() == 360  # the values and fences that were sent
     now_s = 0.0
     assert await write(entry(b"k0", 3)) == ["applied"]
     write.store.close()
@@ -362,7 +371,7 @@ async def test_connecting_without_password_or_database_is_no_round_trip(
 async def test_a_full_server_fails_what_it_refuses_and_writes_the_rest_later(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
-    """At maxmemory a SET is refused with OOM; once there is room the same entries go in."""
+    """At maxmemory a SET fails with OOM; with room again the same entries are written."""
     write = Writer(real_server.url)
     await write(entry(b"a", 1, b"before"))
     real_client.config_set("maxmemory", "1mb")
@@ -407,7 +416,7 @@ def test_the_scripts_digest_is_the_one_that_is_written_down() -> None:
 
 
 async def test_a_fence_takes_at_most_190_bytes(real_server: ServerProcess) -> None:
-    """used_memory over 20 000 fences, names of 20 bytes, sequence numbers of 25 digits."""
+    """Measures used_memory over 20,000 fences: 20-byte names, 25-digit sequence numbers."""
     with redis_process(real_server.name) as server, redis.Redis(port=server.port) as client:
         write = Writer(server.url)
         await write(entry(b"first", 1, None))
@@ -417,7 +426,7 @@ async def test_a_fence_takes_at_most_190_bytes(real_server: ServerProcess) -> No
             await write(*(entry(b"%020d" % (first + at), 10**24, None) for at in range(1_000)))
 
         assert client.dbsize() == 20_001
-        client.client_kill_filter(_type="normal", skipme=True)  # its buffers are no fence's
+        client.client_kill_filter(_type="normal", skipme=True)  # its buffers are no fences
         assert (_used_memory(client) - before) / 20_000 <= 190
         write.store.close()
 
@@ -428,7 +437,7 @@ def _used_memory(client: redis.Redis) -> int:
 
 @contextlib.contextmanager
 def _locale(folder: Path) -> Iterator[dict[str, str]]:
-    """Build en_US.UTF-8, in which punctuation and case do not sort as bytes do."""
+    """Build the locale en_US.UTF-8, whose order of punctuation and case is not byte order."""
     made = subprocess.run(
         ["localedef", "-i", "en_US", "-f", "UTF-8", str(folder / "en_US.UTF-8")],
         capture_output=True,
@@ -462,7 +471,7 @@ async def test_versions_sort_alike_in_a_server_of_another_locale(tmp_path: Path)
 
 
 class Agreement(RuleBasedStateMachine):
-    """Send the same entries to a real server, the fake one and a model of one page."""
+    """Send the same entries to a real server, the fake one and a small model."""
 
     urls: tuple[str, str]
     clients: tuple[redis.Redis, redis.Redis]

@@ -1,4 +1,4 @@
-"""The blocking socket: what goes at once, what goes later, and that no wait outlasts its time."""
+"""The blocking socket: what it sends at once, what later, and that no wait exceeds its time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.context import Context
 from tests.support.events import FIRST, event, failed, record
 from tests.support.tls import tls_options
 
-# Far more than a socket's buffers take, and not the same twice.
+# Far more than a socket's buffers take, without repetition.
 MUCH = random.Random(4711).randbytes(4_000_000)
 
 TimeLeft = Callable[[], float]
@@ -38,7 +38,7 @@ def within(seconds: float) -> TimeLeft:
 
 @pytest.fixture
 def ends() -> Iterator[tuple[SocketTransport, socket.socket]]:
-    """A transport and the socket at its other end."""
+    """Return a transport and the socket at its other end."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield SocketTransport(ours), theirs
@@ -51,7 +51,7 @@ def write(transport: SocketTransport, *pieces: bytes) -> None:
 
 @contextmanager
 def reading(theirs: socket.socket, count: int, answer: bytes) -> Iterator[list[bytes]]:
-    """Take so many bytes in a thread, then answer."""
+    """Read `count` bytes in a thread, then answer."""
     taken: list[bytes] = []
 
     def take() -> None:
@@ -130,7 +130,7 @@ def test_an_abandoned_socket_sends_no_more(ends: tuple[SocketTransport, socket.s
 def test_a_silent_other_side_is_waited_for_as_long_as_there_is_time(
     ends: tuple[SocketTransport, socket.socket], unsent: bytes, left_s: float
 ) -> None:
-    """It neither reads nor answers."""
+    """The other side neither reads nor answers."""
     transport, _ = ends
     write(transport, unsent)
     began_s = time.monotonic()
@@ -144,7 +144,7 @@ def test_a_silent_other_side_is_waited_for_as_long_as_there_is_time(
 def test_the_time_is_one_for_all_that_is_still_to_be_sent_and_the_answer(
     ends: tuple[SocketTransport, socket.socket],
 ) -> None:
-    """The other side takes a little now and then: each wait is short, all of them are not."""
+    """The other side reads a little now and then: each wait is short, their sum is not."""
     transport, theirs = ends
     write(transport, MUCH)
     over = threading.Event()
@@ -263,7 +263,7 @@ def test_a_batch_larger_than_any_buffer_arrives_whole_over_tls(
             redis_url=f"rediss://localhost:{port}", redis_ca_file=str(authority / "ca.crt")
         )
         mirror = Mirror(config, emit=lambda _: None)
-        for _ in range(2):  # connecting, and connected
+        for _ in range(2):  # once while connecting, once connected
             assert failed(mirror.lambda_handler(event(records), Context(30_000))) == []
             found = client.mget([f"Players:{at}" for at in values])
             assert [json.loads(each)["V"] for each in found] == list(values.values())

@@ -1,8 +1,8 @@
-"""Watchers: readers that poll every key all through a run and never see one step backwards.
+"""Watchers: readers that poll every key during a run and never see one move back.
 
-Two mappings deliver one stream at once, each with a mirror of its own; batches come twice, old
-ones come again, connections are killed. The readers are redis-py in threads, past the mirror.
-With the fence off the same readers see keys move back.
+Two mappings deliver one stream at once, each to its own mirror. Batches come twice, old ones
+come again, and connections are killed. The readers are redis-py clients in threads. With the
+fence off the same readers see keys move back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import redis
 
 from asyncsync import Config
-from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.mapping.event_source_mapping import Batch
 from tests.support.events import SEED
@@ -40,7 +40,7 @@ class Watcher(threading.Thread):
         super().__init__(name=f"watcher {seed}")
         self.polls = self.changes_seen = 0
         self.error: BaseException | None = None
-        self.watched = Watched(journal, version_of)
+        self.watched = CopyWatcher(journal, version_of)
         self._chance = random.Random(seed)
         self._address: dict[str, Any] = {"host": server.host, "port": server.port}
         self._is_over = threading.Event()
@@ -50,7 +50,7 @@ class Watcher(threading.Thread):
             with redis.Redis(**self._address, client_name="watcher") as client:
                 while not self._is_over.is_set():
                     self._poll(client, self._chance.choice(HISTORY.numbers))
-        except BaseException as exc:  # said by who waits for this thread
+        except BaseException as exc:  # reported by the code that joins this thread
             self.error = exc
 
     def _poll(self, client: redis.Redis, number: int) -> None:
@@ -66,7 +66,7 @@ class Watcher(threading.Thread):
 
 
 class Watchers:
-    """All readers together."""
+    """All readers of a run."""
 
     def __init__(self, server: ServerProcess) -> None:
         journal = Journal()
@@ -88,7 +88,7 @@ class Watchers:
 
     @property
     def have_seen_enough(self) -> bool:
-        """Whether they have; also where one of them has died, which is said later."""
+        """Whether they have, or one of them died (which is reported later)."""
         died = any(each.error for each in self.all)
         return died or (self.polls >= POLLS_MIN and self.changes_seen >= CHANGES_SEEN_MIN)
 
@@ -107,19 +107,19 @@ def watching(server: ServerProcess) -> Iterator[Watchers]:
 
 
 def trouble(run: Run, watchers: Watchers, client: redis.Redis, seed: int) -> Callable[..., None]:
-    """Make what happens after each batch: again, an old one again, every connection killed."""
+    """Return a callback that repeats batches, replays old ones and kills connections."""
     chance = random.Random(seed)
 
     def after(batch: Batch) -> None:
         if chance.random() < 0.1:
             run.mapping.deliver_again(batch)
-        # When the stream has been read, old batches keep coming for as long as is needed.
+        # Once the stream is read, replay old batches until the readers have seen enough.
         is_needed = run.mapping.is_idle and not watchers.have_seen_enough
         if run.answered and (is_needed or chance.random() < 0.2):
             run.mapping.deliver_again(chance.choice(run.answered))
         if chance.random() < 0.05:
             for each in client.client_list():
-                if not each["name"]:  # no watcher's
+                if not each["name"]:  # not a watcher
                     client.client_kill_filter(_id=each["id"], skipme=True)
 
     return after
@@ -129,7 +129,7 @@ def trouble(run: Run, watchers: Watchers, client: redis.Redis, seed: int) -> Cal
 async def two_mappings(
     server: ServerProcess, watchers: Watchers, client: redis.Redis, **settings: Any
 ) -> AsyncIterator[list[Run]]:
-    """Deliver one stream twice at once, each with trouble of its own."""
+    """Deliver one stream through two mappings at once, each with its own faults."""
     config = Config(redis_url=server.url, **settings)
     async with AsyncExitStack() as stack:
         runs = []

@@ -1,4 +1,4 @@
-"""The demo judges itself by a scan of the table: it passes, and it sees when it should not."""
+"""Tests the demo: it passes, and it fails when the copy differs from a scan of the table."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import orjson
 import pytest
 import redis
 
-from asyncsync.aws.clients import json_attributes
+from asyncsync.aws.items import json_attributes
+from asyncsync.cli.main import main
 from asyncsync.lab.compare import compare, from_dynamodb_json, from_json, plain_item
-from asyncsync.lab.demo.changes import Change, make_changes
+from asyncsync.lab.demo.changes import ItemChange, make_changes
 from asyncsync.lab.demo.command import Hook, demo
-from asyncsync.lab.demo.environment import Reader
+from asyncsync.lab.demo.environment import DemoReader
 from asyncsync.lab.demo.stage import DemoOptions
-from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.values import to_json
+from tests.support.output import RecordedOutput
 from tests.support.servers import FOUND
 from tests.support.tables import table_names
 
@@ -36,30 +39,30 @@ def run(
     hook: Hook | None = None,
     **options: float,
 ) -> tuple[bool, list[str]]:
-    """Run a small demo on one kind of server; what it returned and said."""
+    """Run a small demo on one kind of server; return its verdict and its lines."""
     wanted = [server] if server else []
     monkeypatch.setattr("asyncsync.lab.demo.environment.binaries", lambda: wanted)
-    said: list[str] = []
+    output = RecordedOutput()
     small = DemoOptions(**SMALL | options)  # type: ignore[arg-type]
-    return demo(small, {}, said.append, before_comparison=hook), said
+    return demo(small, {}, output, before_comparison=hook), output.lines
 
 
-def cut_of(said: list[str]) -> tuple[float, int]:
-    """How long the cut lasted, and how many attempts failed in it."""
-    found = re.search(r"Redis is back after (\d+\.\d) s: (\d+) attempts", "\n".join(said))
-    assert found, said
-    return float(found[1]), int(found[2])
+def cut_of(lines: list[str]) -> tuple[float, int]:
+    """Return how long the cut lasted, and how many attempts failed in it."""
+    match = re.search(r"Redis is back after (\d+\.\d) s: (\d+) attempts", "\n".join(lines))
+    assert match, lines
+    return float(match[1]), int(match[2])
 
 
 @pytest.mark.parametrize("server", ["", *FOUND])
 def test_a_run_passes_tells_all_and_fits_eighty_columns(
     monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
-    passed, said = run(monkeypatch, server)
+    passed, lines = run(monkeypatch, server)
 
-    text = "\n".join(said)
+    text = "\n".join(lines)
     assert passed, text
-    assert max(map(len, said)) <= 80, max(said, key=len)
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
     name = {"": "fakeredis", "redis-server": "redis", "valkey-server": "valkey"}[server]
     in_order = [
         "demo, seed 4711",
@@ -71,9 +74,9 @@ def test_a_run_passes_tells_all_and_fits_eighty_columns(
         r"Redis is back after \d+\.\d s: [1-9]\d* attempts",
         r"RECOVERED: .* s after Redis came back",
         r"REPLAY: a batch of \d+ records",
-        r"\d+ fenced: nothing moved backwards",
+        r"asyncsync: \d+ fenced: nothing moved backwards",
         "one item's life: Players:",
-        r"asyncsync +the loop",
+        r"asyncsync +usual handler",
         "records delivered",
         "round trips",
         "commands sent",
@@ -85,54 +88,54 @@ def test_a_run_passes_tells_all_and_fits_eighty_columns(
         "look yourself: ",
     ]
     assert re.search(".*".join(in_order), text, re.DOTALL), text
-    assert cut_of(said)[0] >= SMALL["cut_s"]
+    assert cut_of(lines)[0] >= SMALL["cut_s"]
 
 
 def test_a_cut_lasts_until_an_attempt_of_ours_has_failed_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    passed, said = run(monkeypatch, cut_s=0.0)
+    passed, lines = run(monkeypatch, cut_s=0.0)
 
-    assert passed, said
-    assert cut_of(said)[1] > 0
+    assert passed, lines
+    assert cut_of(lines)[1] > 0
 
 
 def test_a_key_altered_behind_its_back_fails_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def alter(reader: Reader, table: str) -> None:
+    async def alter(reader: DemoReader, table: str) -> None:
         await reader.write(f"{table}:7", b'{"Number":7,"Version":1}')
 
-    passed, said = run(monkeypatch, hook=alter)
+    passed, lines = run(monkeypatch, hook=alter)
 
     assert not passed
-    (line,) = [line for line in said if line.startswith("FAIL")]
+    (line,) = [line for line in lines if line.startswith("FAIL")]
     assert re.fullmatch(r"FAIL: Players:7 \((stale|came back)\)", line)
-    assert not any(line.startswith("PASS") for line in said)
+    assert not any(line.startswith("PASS") for line in lines)
 
 
 def test_in_a_server_of_the_users_no_key_is_left_and_no_other_touched(
     any_server: ServerProcess, any_client: redis.Redis
 ) -> None:
     any_client.set("Players:1", "mine")
-    said: list[str] = []
+    output = RecordedOutput()
     seen: list[set[str]] = []
 
-    async def look(reader: Reader, table: str) -> None:
+    async def look(reader: DemoReader, table: str) -> None:
         seen.append({str(key).split(":")[0] for key in any_client.scan_iter()})
 
     options = DemoOptions(**SMALL, redis_url=any_server.url)  # type: ignore[arg-type]
-    assert demo(options, {}, said.append, before_comparison=look), said
+    assert demo(options, {}, output, before_comparison=look), output.lines
 
     assert any_client.keys() == [b"Players:1"]
     assert any_client.get("Players:1") == b"mine"
     (families,) = seen
-    assert len(families) == 4  # mine, ours, its fences, the loop's
+    assert len(families) == 4  # mine, ours, its fences, the usual handler's
 
 
 def test_on_a_dynamodb_of_the_users_the_table_has_a_random_name_and_is_deleted(moto: str) -> None:
     options = DemoOptions(**SMALL, endpoint_url=moto)  # type: ignore[arg-type]
-    said: list[str] = []
-    assert demo(options, {}, said.append), said
-    assert re.search(r"table     Players-[0-9a-f]{8}, ", "\n".join(said))
+    output = RecordedOutput()
+    assert demo(options, {}, output), output.lines
+    assert re.search(r"table     Players-[0-9a-f]{8}, ", "\n".join(output.lines))
     assert asyncio.run(table_names(moto)) == set()
 
 
@@ -152,7 +155,7 @@ def test_an_interrupted_demo_takes_its_servers_down_and_prints_no_traceback(
         line = ""
         while "DynamoDB" not in line:
             line = process.stdout.readline()
-            assert line, "it ended by itself"
+            assert line, "the demo ended by itself"
         port = int(line.rsplit(":", 1)[1])
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
@@ -161,6 +164,73 @@ def test_an_interrupted_demo_takes_its_servers_down_and_prints_no_traceback(
     assert process.returncode == 1
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+EXITS = "#!/bin/sh\necho cannot bind; exit 3\n"
+HANGS = "#!/bin/sh\nexec sleep 60\n"
+NO_INTERPRETER = "#!/no/such/interpreter\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (EXITS, r"did not start on port \d+: it exited with 3; it printed: cannot bind"),
+        (HANGS, r"did not start on port \d+: it does not listen; it printed: nothing"),
+        (NO_INTERPRETER, r"did not start: .*No such file or directory.*"),
+    ],
+)
+@pytest.mark.parametrize("server", ["my-redis", "moto"])
+def test_a_server_that_does_not_start_ends_the_demo_with_one_line(
+    server: str,
+    program: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "my-redis"
+    path.write_text(program)
+    path.chmod(0o755)
+    arguments = ["demo"]
+    if server == "moto":
+        monkeypatch.setattr("sys.executable", str(path))
+    else:
+        monkeypatch.setattr("asyncsync.lab.demo.environment.binaries", lambda: [str(path)])
+        arguments += ["--endpoint-url", "http://127.0.0.1:1"]  # not asked before Redis is up
+    monkeypatch.setattr("asyncsync.lab.servers.STARTED_WITHIN_S", 0.3)
+
+    assert main(arguments) != 0
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"asyncsync: \S*{server} {reason}\n", printed.err), printed.err
+
+
+@pytest.mark.parametrize(
+    ("option", "url", "name"),
+    [
+        ("--redis-url", "redis://127.0.0.1:1", "Redis at 127.0.0.1:1: "),
+        ("--redis-url", "unix:///no/such/socket", "Redis at /no/such/socket: "),
+        ("--endpoint-url", "http://127.0.0.1:1", "DynamoDB failed at creating table Players-"),
+    ],
+)
+def test_a_server_of_the_users_that_is_not_there_ends_the_demo_with_one_line(
+    option: str,
+    url: str,
+    name: str,
+    moto: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("asyncsync.lab.demo.environment.binaries", list)
+    arguments = [] if option == "--endpoint-url" else ["--endpoint-url", moto]
+
+    assert main(["demo", option, url, *arguments]) != 0
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"asyncsync: {name}")
+    assert printed.err.count("\n") == 1
 
 
 # --- the parts that judge -----------------------------------------------------------------------
@@ -189,7 +259,9 @@ def test_changes_repeat_by_seed_and_follow_each_items_life() -> None:
 
 def test_a_value_equals_its_item_whatever_its_types_and_unequal_ones_do_not() -> None:
     items = [
-        json_attributes(each.item) for each in make_changes(60, 60, 1) if each.item is not None
+        json_attributes(change.item)
+        for change in make_changes(60, 60, 1)
+        if change.item is not None
     ]
     for item in items:
         assert from_json(to_json(item)) == plain_item(item)
@@ -199,23 +271,23 @@ def test_a_value_equals_its_item_whatever_its_types_and_unequal_ones_do_not() ->
 
 
 def test_findings_name_what_is_stale_missing_and_came_back() -> None:
-    found = compare(
+    findings = compare(
         {"same": 1, "gone": None, "stale": 2, "missing": 3, "back": None},
         {"same": 1, "gone": None, "stale": 1, "missing": None, "back": 4},
     )
 
-    assert found.equal == 2
-    assert found.all == ["stale (stale)", "missing (missing)", "back (came back)"]
+    assert findings.equal == 2
+    assert findings.all == ["stale (stale)", "missing (missing)", "back (came back)"]
 
 
-def watched_life(shape: str) -> Watched:
-    """A reader of item 1 whose versions are written at 10 s, 20 s, ...; x is a removal."""
+def watched_life(shape: str) -> CopyWatcher:
+    """Watch item 1, whose versions are written at 10 s, 20 s, ...; x is a removal."""
     journal = Journal()
     for at, letter in enumerate(shape, start=1):
-        change = Change(1, at, None if letter == "x" else {"Version": {"N": str(at)}})
+        change = ItemChange(1, at, None if letter == "x" else {"Version": {"N": str(at)}})
         journal.begin(change)
         journal.confirm(change, at * 10.0)
-    return Watched(journal, int)
+    return CopyWatcher(journal, int)
 
 
 @pytest.mark.parametrize(

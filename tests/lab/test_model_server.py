@@ -1,7 +1,7 @@
-"""The simulator's model of a server is held equal to Redis and Valkey, reply by reply.
+"""Compares the simulator's model server with Redis and Valkey, reply by reply.
 
-Bytes go in on both sides, replies are read by one parser; of an error only the first word
-counts, which is all that asyncsync reads. After each command every key is compared.
+Both get the same bytes, and one parser reads the replies. Of an error only the first word
+counts, because asyncsync reads no more. After each command every key is compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ServerError(Exception):
 
 
 def read(data: bytes) -> object:
-    """The first reply of some bytes, errors reduced to their first word."""
+    """Return the first reply in some bytes; an error is reduced to its first word."""
     reader = hiredis.Reader(replyError=ServerError)
     reader.feed(data)
     reply = reader.gets()
@@ -45,13 +45,13 @@ def plain(reply: object) -> object:
     if isinstance(reply, ServerError):
         return ("error", str(reply).split()[0])
     if isinstance(reply, list):
-        # An error of one key comes as text inside the list.
-        return [each.split(b" ")[0] if isinstance(each, bytes) else each for each in reply]
+        # An error of one key is a string in the list.
+        return [part.split(b" ")[0] if isinstance(part, bytes) else part for part in reply]
     return reply
 
 
 class Both:
-    """The same command to the real server and to the model."""
+    """Sends the same commands to the real server and to the model."""
 
     def __init__(self, port: int) -> None:
         self.model = ModelServer()
@@ -59,24 +59,24 @@ class Both:
         self._reader = hiredis.Reader(replyError=ServerError)
 
     def real(self, *command: bytes) -> object:
-        """What the real server replies."""
-        packed = hiredis.pack_command(command)  # type: ignore[arg-type] # its stub knows one
+        """Return the reply of the real server."""
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type] # its stub only knows one word
         self._socket.sendall(packed)
         while (reply := self._reader.gets()) is False:
             self._reader.feed(self._socket.recv(65_536))
         return plain(reply)
 
     def equal(self, *command: bytes) -> object:
-        """What both reply, and hold afterwards."""
+        """Run a command on both, compare replies and keys, and return the reply."""
         now_ms = int(time.time() * 1_000)
         modelled = read(self.model.execute(command, now_ms))
         assert self.real(*command) == modelled, command
         for name in (*NAMES, *FENCES):
             assert self.real(b"GET", name) == self.model.get(name, now_ms), (command, name)
-            held = self.model.keys.get(name)
-            if held is not None and held.expires_at_ms > now_ms:
+            stored = self.model.keys.get(name)
+            if stored is not None and stored.expires_at_ms > now_ms:
                 left_ms: Any = self.real(b"PTTL", name)
-                assert abs(left_ms - (held.expires_at_ms - now_ms)) < 10_000
+                assert abs(left_ms - (stored.expires_at_ms - now_ms)) < 10_000
         return modelled
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Both:
 
 
 class Equal(RuleBasedStateMachine):
-    """Commands and states in any order."""
+    """Runs commands and changes states in any order."""
 
     port: int
 
@@ -160,19 +160,19 @@ class Equal(RuleBasedStateMachine):
         only: bytes,
         word: bytes,
     ) -> None:
-        """With what stands there as its witness, or with anything."""
+        """Repair with what both servers have as its witness, or with another one."""
         if is_witness:
             now_ms = int(time.time() * 1_000)
             was = self.both.model.get(FENCES[at], now_ms) or b""
-            held = self.both.model.get(NAMES[at], now_ms)
-            before = (b"" if held is None else b"1", held or b"")
+            value = self.both.model.get(NAMES[at], now_ms)
+            before = (b"" if value is None else b"1", value or b"")
         script = digest_of(REPAIR) if word == b"EVALSHA" else REPAIR
         rest = (b"90000", only, was, *before, b"13", expiry, b"repaired")
         self.both.equal(word, script, b"2", NAMES[at], FENCES[at], *rest)
 
     @rule(at=st.integers(0, 2), fence=st.sampled_from([b"0123", b"10"]))
-    def a_reader_claims(self, at: int, fence: bytes) -> None:
-        """Or a fence stands without a value."""
+    def write_a_lease(self, at: int, fence: bytes) -> None:
+        """Write a fence without a value: a reader's lease, or one with a version."""
         self.both.equal(b"SET", FENCES[at], fence, b"EX", b"60")
 
     @rule(at=st.integers(0, 2))
@@ -205,7 +205,7 @@ class Equal(RuleBasedStateMachine):
     @rule(at=st.integers(0, 2))
     def evict_a_fence(self, at: int) -> None:
         if self.both.model.read_only:
-            return  # a replica takes no DEL, which stands for the eviction here
+            return  # a replica refuses the DEL that plays the eviction
         self.both.real(b"DEL", FENCES[at])
         self.both.model.evict(FENCES[at])
 
@@ -274,9 +274,9 @@ def test_a_server_that_lost_all_has_nothing_left_to_take_back() -> None:
     assert model.lose_last(5) == []
 
 
-@pytest.mark.parametrize(("now_ms", "held"), [(4_999, b"x"), (5_000, None)])
-def test_a_value_is_there_until_its_expiry(now_ms: int, held: bytes | None) -> None:
+@pytest.mark.parametrize(("now_ms", "value"), [(4_999, b"x"), (5_000, None)])
+def test_a_value_is_there_until_its_expiry(now_ms: int, value: bytes | None) -> None:
     model = ModelServer()
     model.execute((b"SET", b"a", b"x", b"PXAT", b"5000"), 0)
 
-    assert model.get(b"a", now_ms) == held
+    assert model.get(b"a", now_ms) == value

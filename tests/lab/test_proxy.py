@@ -1,4 +1,4 @@
-"""The proxy's weather, seen by a plain client of an echo server."""
+"""Tests the proxy's faults with a plain client of an echo server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asyncsync.lab.proxy import proxy_to
 
 @pytest.fixture
 async def echo_port() -> AsyncIterator[int]:
-    """A server that sends every line back."""
+    """Run a server that sends every line back."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
@@ -25,7 +25,7 @@ async def echo_port() -> AsyncIterator[int]:
 
 
 async def ask(port: int, *lines: bytes) -> list[bytes]:
-    """Send lines one after the other; an empty answer means the connection ended."""
+    """Send lines one after the other; an empty answer means that the connection ended."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answers = []
     try:

@@ -1,4 +1,4 @@
-"""The simulator: its seeds pass and repeat to the byte, and its oracle sees what it should."""
+"""Tests the simulator: seeds pass and repeat to the byte, and the oracle sees violations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from asyncsync.cli.main import main
 from asyncsync.config import Server
 from asyncsync.lab.simulation import small_scope as scope
 from asyncsync.lab.simulation import world
-from asyncsync.lab.simulation.faults import FAULTS, Weather
-from asyncsync.lab.simulation.network import Connection, Fate, Network, streams
+from asyncsync.lab.simulation.faults import Fault, Faults
+from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection, streams
 from asyncsync.lab.simulation.oracle import Oracle, Violation, fence_of, item_image, name_of
-from asyncsync.lab.simulation.sandbox import Function
+from asyncsync.lab.simulation.sandbox import SimulatedFunction
 from asyncsync.lab.simulation.scenario import Scenario, draw
 from asyncsync.lab.simulation.seeds import (
     FIRED_MIN,
@@ -33,9 +33,9 @@ from asyncsync.lab.simulation.seeds import (
     run_some,
 )
 from asyncsync.lab.simulation.small_scope_play import MODES, FakeRedis, play
-from asyncsync.lab.simulation.table import Table
-from asyncsync.lab.simulation.virtual_time import Stuck, VirtualLoop
-from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.lab.simulation.table import SimulatedTable
+from asyncsync.lab.simulation.virtual_time import Deadlock, VirtualLoop
+from asyncsync.lab.simulation.world import RunResult, run
 from asyncsync.model import Call
 from asyncsync.store import UNSENT, Client, Job
 from asyncsync.transport_asyncio import Streams, asyncio_transport
@@ -53,10 +53,10 @@ LABEL_MS = 1_767_225_600_000
 
 
 def test_the_seeds_of_every_run_hold_every_promise_and_are_worth_it() -> None:
-    """CI's share; `make soak` goes on where it stopped."""
+    """Run CI's share of the seeds; `make soak` continues where the last soak stopped."""
     summary = run_seeds(0, CI_SEEDS, os.cpu_count() or 1, 10, lambda _: None)
 
-    assert [f"{each.seed}: {each.violation}" for each in summary.violations] == []
+    assert [f"{result.seed}: {result.violation}" for result in summary.violations] == []
     assert summary.shortcomings == []
     assert summary.seeds == CI_SEEDS
 
@@ -76,7 +76,7 @@ def test_a_seed_repeats_to_the_byte_whatever_python_hashes() -> None:
 
 
 def test_a_server_that_runs_the_scripts_own_text_tells_the_same_stories() -> None:
-    """The model knows the scripts by what they promise; here real Lua runs beside it."""
+    """Compare the model, which implements the scripts' promises, with real Lua."""
     for seed in range(30):
         modelled: list[str] = []
         real: list[str] = []
@@ -97,11 +97,11 @@ def test_seeds_run_on_several_processes_as_on_one() -> None:
 def test_seeds_that_say_little_fail_by_name() -> None:
     summary = Summary()
     for seed in range(500):
-        summary.take(Ended(seed, "", "", 59, 20, 1, dict.fromkeys(FAULTS[:3], 1)))
+        summary.take(RunResult(seed, "", "", 59, 20, 1, dict.fromkeys(list(Fault)[:3], 1)))
 
-    assert summary.shortcomings[0] == "the median history has 59 changes, wanted are 60"
-    assert len(summary.shortcomings) == 1 + len(FAULTS) - 3  # 500 times is enough for three
-    assert f"wanted are {FIRED_MIN}" in summary.shortcomings[1]
+    assert summary.shortcomings[0] == "the median history has 59 changes, at least 60 are wanted"
+    assert len(summary.shortcomings) == 1 + len(Fault) - 3  # 500 times is enough for three
+    assert f"at least {FIRED_MIN} are wanted" in summary.shortcomings[1]
     assert set(summary.sizes) == set(MEDIANS_MIN)
 
 
@@ -110,7 +110,7 @@ def test_quartiles_are_those_of_the_sorted_sizes() -> None:
     sizes = [chance.randint(0, 30) for _ in range(101)]
     summary = Summary()
     for size in sizes:
-        summary.take(Ended(0, "", "", size, 0, 0, {}))
+        summary.take(RunResult(0, "", "", size, 0, 0, {}))
 
     ordered = sorted(sizes)
     assert summary.quartiles("changes") == (ordered[25], ordered[50], ordered[75])
@@ -120,30 +120,32 @@ def test_quartiles_are_those_of_the_sorted_sizes() -> None:
 def test_a_violation_is_told_with_the_line_that_replays_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(seed: int, *_: Any) -> Ended:
-        return Ended(seed, "", "G1: it moved back" if seed == 3 else "", 80, 30, 1, {"a": 1})
+    def broken(seed: int, *_: Any) -> RunResult:
+        return RunResult(
+            seed, "", "G1: it moved back" if seed == 3 else "", 80, 30, 1, {Fault.OOM: 1}
+        )
 
     monkeypatch.setattr("asyncsync.lab.simulation.seeds.run", broken)
 
     assert main(["simulate", "--seeds", "5", "--jobs", "1"]) == 1
-    said = capsys.readouterr().out.splitlines()
-    assert "VIOLATION  seed 3: G1: it moved back" in said
-    assert any(line.endswith("simulate --seed 3 --trace") for line in said)
-    assert said[0].startswith("asyncsync ")
-    assert said[0].endswith("simulate, seeds 0 to 4, 1 jobs")
+    lines = capsys.readouterr().out.splitlines()
+    assert "VIOLATION  seed 3: G1: it moved back" in lines
+    assert any(line.endswith("simulate --seed 3 --trace") for line in lines)
+    assert lines[0].startswith("asyncsync ")
+    assert lines[0].endswith("simulate, seeds 0 to 4, 1 jobs")
 
 
 @pytest.mark.parametrize("mode", ["mirror", "refresh", "invalidate"])
 def test_a_bug_in_the_code_under_test_is_seen(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smallest: collapse keeps the first record of a key. `make bugs` has the others."""
+    """Make collapse keep the first record of a key; `make bugs` has more bugs."""
     from asyncsync import mirror
     from asyncsync.model import Collapsed, Key, StreamRecord
 
     def first_wins(records: list[StreamRecord]) -> Collapsed:
-        kept: dict[Key, StreamRecord] = {}
+        firsts: dict[Key, StreamRecord] = {}
         for record in records:
-            kept.setdefault(record.key, record)
-        return Collapsed(list(kept.values()), len(records) - len(kept))
+            firsts.setdefault(record.key, record)
+        return Collapsed(list(firsts.values()), len(records) - len(firsts))
 
     monkeypatch.setattr(mirror, "collapse", first_wins)
 
@@ -152,15 +154,15 @@ def test_a_bug_in_the_code_under_test_is_seen(mode: str, monkeypatch: pytest.Mon
 
 
 def test_every_bug_still_finds_its_text_and_they_are_spread() -> None:
-    """`make bugs` tries them; here only that none has gone stale."""
-    for each in BUGS:
-        for patch in each.patches:
+    """Check only that no bug's text is stale; `make bugs` tries the bugs."""
+    for bug in BUGS:
+        for patch in bug.patches:
             source = (ROOT / "asyncsync" / patch.file).read_text(encoding="utf-8")
             assert patched(source, patch) != source
 
     assert len(BUGS) >= 20
-    assert min(Counter(each.area for each in BUGS).values()) >= 4
-    assert sum(each.combination for each in BUGS) >= 5
+    assert min(Counter(bug.area for bug in BUGS).values()) >= 4
+    assert sum(bug.combination for bug in BUGS) >= 5
 
 
 def test_a_bug_whose_text_has_gone_fails_loudly() -> None:
@@ -168,20 +170,27 @@ def test_a_bug_whose_text_has_gone_fails_loudly() -> None:
         patched("source", Patch("store.py", "no such text", ""))
 
 
+@pytest.mark.parametrize("name", ["no such fault", "throttled", Fault.BATCH_SPLIT])
+def test_a_name_that_is_no_fault_to_draw_fails_at_once(name: Any) -> None:
+    """A string is refused even if a fault has it: only members of Fault are checked by mypy."""
+    with pytest.raises(AssertionError, match=re.escape(str(name))):
+        Faults(Random(1)).strikes(name)
+
+
 # --- the small scope --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("records_max", [1, 2, 3, 4])
 def test_there_are_as_many_histories_as_the_formula_says(records_max: int) -> None:
-    made = list(scope.histories(records_max))
+    histories = list(scope.histories(records_max))
 
-    assert len(made) == scope.expected(records_max)
-    assert len(set(made)) == len(made)
+    assert len(histories) == scope.expected(records_max)
+    assert len(set(histories)) == len(histories)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_history_of_two_records_holds_every_promise(mode: Any) -> None:
-    """Of four, `make scope`."""
+    """`make scope` plays those of four."""
     loop, backend = VirtualLoop(), FakeRedis()
 
     violations = [play(history, backend, loop, mode) for history in scope.histories(2)]
@@ -194,12 +203,12 @@ def test_every_history_of_two_records_holds_every_promise(mode: Any) -> None:
 
 
 class Stage:
-    """An oracle before an item of three changes: two values, then a removal."""
+    """An oracle and an item with three changes: two values, then a removal."""
 
     def __init__(self, mode: Any = "mirror", before: Iterable[int] = ()) -> None:
         self.keys: dict[bytes, bytes] = {}
         self.now_ms = LABEL_MS
-        self.table = Table([1, 2], LABEL_MS, Random(1))
+        self.table = SimulatedTable([1, 2], LABEL_MS, Random(1))
         self.table.change(1, item_image(1, 1, {}), "", LABEL_MS)
         self.table.change(1, item_image(1, 2, {}), "", LABEL_MS)
         self.table.change(1, None, "", LABEL_MS)
@@ -207,12 +216,12 @@ class Stage:
         self.oracle = Oracle(self.table, config, self.keys.get, before, lambda: self.now_ms)
 
     def fill(self, shows: int) -> None:
-        """Put a value without a fence into Redis, and let the oracle look."""
+        """Write a value without a fence to Redis, and let the oracle check it."""
         self.keys[name_of(1)] = b'{"Number":1,"Count":%d}' % shows
         self.oracle.ran([name_of(1)], None)
 
     def write(self, fence_at: int, shows: int | None, *, rank: int = 1, to: int = 1) -> None:
-        """Put a state into Redis as one command, and let the oracle look."""
+        """Write a value and its fence to Redis as one command, and let the oracle check them."""
         change = self.table.history[1][fence_at - 1]
         number = str(change.sequence_number)
         fence = f"1{change.label_ms:013d}{len(number):02d}{number}{rank}"
@@ -225,7 +234,7 @@ class Stage:
     def acknowledge(self, *counts: int) -> None:
         """Acknowledge changes of item 1."""
         changes = [self.table.history[1][count - 1] for count in counts]
-        self.oracle.acknowledged("m", [(1, each.version) for each in changes], self.oracle.now)
+        self.oracle.acknowledged("m", [(1, change.version) for change in changes], self.oracle.now)
 
 
 def test_a_history_in_order_breaks_no_promise() -> None:
@@ -346,7 +355,7 @@ def test_what_a_backfill_has_brought_is_missed() -> None:
     stage.write(3, shows=None)
     assert stage.oracle.differences() == []
 
-    stage.oracle.brought = True
+    stage.oracle.is_backfilled = True
     assert stage.oracle.differences() == ["item 2 is missing"]
 
 
@@ -354,7 +363,7 @@ def test_what_a_backfill_has_brought_is_missed() -> None:
 def test_an_object_that_is_redriven_before_its_keys_are_is_seen(rank: int, is_seen: bool) -> None:
     stage = Stage()
     removal = (1, stage.table.history[1][2].version)
-    stage.oracle.given_up([removal])
+    stage.oracle.discarded([removal])
     stage.write(3, shows=None, rank=rank)
 
     if is_seen:
@@ -409,7 +418,7 @@ def test_at_rest_every_difference_is_named_but_what_only_the_destination_holds()
     stage.write(2, shows=2)
     assert stage.oracle.differences() == ["item 1 should be absent, but shows change 2"]
 
-    stage.oracle.given_up([(1, stage.table.history[1][2].version)])
+    stage.oracle.discarded([(1, stage.table.history[1][2].version)])
     assert stage.oracle.differences() == []
 
     stage.write(3, shows=None)
@@ -424,7 +433,7 @@ def test_at_rest_every_difference_is_named_but_what_only_the_destination_holds()
 def test_what_waits_for_nothing_is_said_at_once() -> None:
     loop = VirtualLoop()
 
-    with pytest.raises(Stuck):
+    with pytest.raises(Deadlock):
         loop.run_until_complete(loop.create_future())
     loop.close()
 
@@ -446,24 +455,25 @@ def test_wrong_arguments_are_refused_by_exit_2(
 
 
 def test_a_run_that_does_not_come_to_rest_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A deployment that mends nothing, and a mapping that tries for ever."""
+    """Take a deployment that fixes nothing, and a mapping that retries without limit."""
 
-    def transform(_: Function, item: dict[str, object]) -> dict[str, object]:
+    def transform(_: SimulatedFunction, item: dict[str, object]) -> dict[str, object]:
         if "Trap" in item:
             raise ValueError
         return item
 
-    def drawn(chance: Random, weather: Weather) -> Scenario:
-        made = draw(chance, weather)
-        for_ever = replace(made.mapping, retry_attempts_max=-1, record_age_max_s=-1)
-        return replace(made, mapping=for_ever, tools=replace(made.tools, begin=()))
+    def drawn(chance: Random, faults: Faults) -> Scenario:
+        scenario = draw(chance, faults)
+        unlimited = replace(scenario.mapping, retry_attempts_max=-1, record_age_max_s=-1)
+        no_tools = replace(scenario.tools, begin=())
+        return replace(scenario, mapping=unlimited, tools=no_tools)
 
-    monkeypatch.setattr(Function, "transform", transform)
+    monkeypatch.setattr(SimulatedFunction, "transform", transform)
     monkeypatch.setattr(world, "draw", drawn)
     monkeypatch.setattr(world, "CALM_S_MAX", 7_200.0)
 
-    found = (run(seed).violation for seed in range(200))
-    violation = next(each for each in found if "the transform raised ValueError" in each)
+    violations = (run(seed).violation for seed in range(200))
+    violation = next(text for text in violations if "the transform raised ValueError" in text)
 
     assert violation.startswith("G3: not at rest")
     assert re.search(r"mapping \d holds \d+ records, \d in flight, next in \d+ ms", violation)
@@ -473,10 +483,10 @@ def test_a_run_that_does_not_come_to_rest_says_why(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_a_broken_connection_kept_from_being_packed_is_pending_still() -> None:
-    """Seed 193678: a cluster's long batch on a dead connection; its end was not sent again."""
+    """Repeat seed 193678: a cluster's long batch broke on a dead connection, its end was lost."""
     loop = VirtualLoop()
 
-    def choose(_: bytes, connection: Connection) -> Fate:
+    def choose(_: bytes, connection: SimulatedConnection) -> Fate:
         connection.writer.transport.abort()  # behind the first part of several
         return Fate()
 
@@ -487,7 +497,7 @@ def test_what_a_broken_connection_kept_from_being_packed_is_pending_still() -> N
 
     calls = [Call((b"GET", b"%0*d" % (1_000, at)), (at,), fenced=False) for at in range(500)]
     job = Job(float("inf"), list(calls), [UNSENT] * len(calls))
-    link = Client(
+    client = Client(
         Config(redis_url="redis://x").server,
         2_000,
         asyncio_transport(connect),
@@ -495,7 +505,7 @@ def test_what_a_broken_connection_kept_from_being_packed_is_pending_still() -> N
         lambda: "",
     )
 
-    error = loop.run_until_complete(link.write(job))
+    error = loop.run_until_complete(client.write(job))
 
     assert error is not None
     assert job.pending == calls

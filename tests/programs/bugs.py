@@ -56,20 +56,20 @@ BUGS = (
         "order",
         "a batch's first record of a key wins, not its latest",
         "collapse.py",
-        "if held is None or record.sequence_number >= held.sequence_number:",
-        "if held is None:",
+        "if other is None or record.sequence_number >= other.sequence_number:",
+        "if other is None:",
     ),
     bug(
         "order",
         "versions sort as text, without the count of their digits",
-        "encode.py",
-        "return label + _COUNTS[len(digits)] + digits",
-        "return label + b'26' + digits.ljust(26, b'0')",
+        "fence.py",
+        "return _label(label_ms) + _COUNTS[len(digits)] + digits",
+        "return _label(label_ms) + b'26' + digits.ljust(26, b'0')",
     ),
     bug(
         "order",
         "a stream made anew does not beat the old one",
-        "encode.py",
+        "fence.py",
         "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
         "(FENCE_FORMAT, LABEL_DIGITS, 1_767_225_540_000)",
     ),
@@ -77,7 +77,7 @@ BUGS = (
         "order",
         "the script lets an older record over a newer one",
         "fence.lua",
-        "version < held[i]",
+        "version < current[i]",
         "false",
         SCOPE_CHECK,
         combination=True,
@@ -86,16 +86,16 @@ BUGS = (
         "order",
         "a removal takes its fence along, so no tombstone is left",
         "fence.lua",
-        "done = redis.pcall('SET', fences[i], version, 'EX', life)",
-        "done = redis.pcall(expiry == '-' and 'DEL' or 'SET', fences[i],"
-        " unpack(expiry == '-' and {} or {version, 'EX', life}))",
+        "reply = redis.pcall('SET', fences[i], version, 'EX', fence_ttl)",
+        "reply = redis.pcall(expiry == '-' and 'DEL' or 'SET', fences[i],"
+        " unpack(expiry == '-' and {} or {version, 'EX', fence_ttl}))",
         SCOPE_CHECK,
         combination=True,
     ),
     bug(
         "order",
         "a rejected record's removal outranks the same record written well",
-        "model.py",
+        "fence.py",
         'RANK_REJECT = b"0"',
         'RANK_REJECT = b"3"',
         combination=True,
@@ -103,7 +103,7 @@ BUGS = (
     bug(
         "order",
         "a rejected record's removal ranks as high as the record written well",
-        "model.py",
+        "fence.py",
         'RANK_REJECT = b"0"',
         'RANK_REJECT = b"1"',
         combination=True,
@@ -112,8 +112,8 @@ BUGS = (
         "order",
         "the script lets an old removal take a newer value",
         "fence.lua",
-        "version < held[i]",
-        "version < held[i] and expiry ~= '-'",
+        "version < current[i]",
+        "version < current[i] and expiry ~= '-'",
         SCOPE_CHECK,
         combination=True,
     ),
@@ -129,8 +129,8 @@ BUGS = (
         "loss",
         "what has no answer counts as written",
         "store.py",
-        '        failed = Outcome("failed", error, reason)\n',
-        "        failed = APPLIED\n",
+        '    failed = Outcome("failed", error, reason)\n',
+        "    failed = APPLIED\n",
     ),
     bug(
         "loss",
@@ -171,18 +171,18 @@ BUGS = (
         "loss",
         "outcomes are told in the wrong order",
         "store.py",
-        "for at, each in zip(call.entries, replies, strict=True):",
-        "for at, each in zip(reversed(call.entries), replies, strict=True):",
+        "for at, entry_reply in zip(call.entries, replies, strict=True):",
+        "for at, entry_reply in zip(reversed(call.entries), replies, strict=True):",
     ),
     bug(
         "loss",
         "a request id that was seen before is answered without a write",
         "mirror.py",
-        "        made = await self._run(event, end_s, request_id, store)\n",
+        "        decoded = decode(to_bytes(event))\n",
         "        if request_id in vars(self).setdefault('_seen', set()):\n"
         "            return {'batchItemFailures': []}\n"
         "        vars(self)['_seen'].add(request_id)\n"
-        "        made = await self._run(event, end_s, request_id, store)\n",
+        "        decoded = decode(to_bytes(event))\n",
         combination=True,
     ),
     # --- deadline -----------------------------------------------------------------------------
@@ -197,8 +197,8 @@ BUGS = (
         "deadline",
         "after a slow connect a write is sent with too little time left",
         "store.py",
-        "password, left)\n            self._check_time(end_s)\n",
-        "password, left)\n",
+        "            self._check_time(end_s)\n        return",
+        "        return",
     ),
     bug(
         "deadline",
@@ -255,7 +255,7 @@ BUGS = (
         "connection",
         "a server without the script is never given it",
         "store.py",
-        'word == "NOSCRIPT" and command == b"EVALSHA"',
+        'word == "NOSCRIPT" and self._command == b"EVALSHA"',
         "False",
     ),
     # --- tools --------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ BUGS = (
         "tools",
         "a fill ignores the fence",
         "copy/fill.lua",
-        "if held[i] and string.sub(held[i], 1, 1) ~= '0' then",
+        "if fence_seen and string.sub(fence_seen, 1, 1) ~= '0' then",
         "if false then",
         LUA_CHECK,
         combination=True,
@@ -292,11 +292,11 @@ BUGS = (
         "tools",
         "a backfill's cursor is saved before its page is filled",
         "tools/backfill/command.py",
-        "            done = await filler.page(found, read_s)\n",
-        "            held = json_attributes(page.rest) if page.rest else None\n"
-        "            early = {'after': held, 'ended': not held, 'tally': tally.document()}\n"
-        "            await run.kept.save(_name(segment), early)\n"
-        "            done = await filler.page(found, read_s)\n",
+        "            filled = await filler.page(page.items, page.read_s)\n",
+        "            cursor, early = page.cursor, tally.document()\n"
+        "            early = {'after': cursor, 'ended': not cursor, 'tally': early}\n"
+        "            await run.saved.save(_name(part), early)\n"
+        "            filled = await filler.page(page.items, page.read_s)\n",
     ),
     Bug(
         "tools",
@@ -304,15 +304,15 @@ BUGS = (
         (
             Patch(
                 "copy/repair.py",
-                "        seen = await self.look(",
-                "        early = await self._read([each.target.key for each in wanted])\n"
-                "        first = {e.target.key: i for e, i in zip(wanted, early)}\n"
-                "        seen = await self.look(",
+                "        snapshots = await read_pairs(",
+                "        early = await self._read([each.target.key for each in repairs])\n"
+                "        first = {e.target.key: i for e, i in zip(repairs, early)}\n"
+                "        snapshots = await read_pairs(",
             ),
             Patch(
                 "copy/repair.py",
-                "images = await self._read([each.target.key for each in open_])",
-                "images = [first[each.target.key] for each in open_]",
+                "images = await self._read(keys)",
+                "images = [first[key] for key in keys]",
             ),
         ),
     ),
@@ -320,23 +320,23 @@ BUGS = (
         "tools",
         "a repair leaves the fence as it is",
         "copy/repair.lua",
-        "done = redis.pcall('SET', KEYS[2], fence, 'EX', life)",
-        "done = 1",
+        "reply = redis.pcall('SET', KEYS[2], fence, 'EX', fence_ttl)",
+        "reply = 1",
         LUA_CHECK,
     ),
     bug(
         "tools",
         "a repair writes whatever has changed meanwhile",
         "copy/repair.lua",
-        "if (held[2] or '') ~= was or",
-        "if false and (held[2] or '') ~= was or false and",
+        "if (fence_now or '') ~= fence_seen or",
+        "if false and (fence_now or '') ~= fence_seen or false and",
         LUA_CHECK,
     ),
     bug(
         "tools",
         "a repair compares the value alone",
         "copy/repair.lua",
-        "(held[2] or '') ~= was or ",
+        "(fence_now or '') ~= fence_seen or ",
         "",
         LUA_CHECK,
         combination=True,
@@ -344,10 +344,11 @@ BUGS = (
     bug(
         "tools",
         "an orphan is removed blindly",
-        "tools/audit/command.py",
-        "        repaired = await self._repair(findings)\n",
-        "        await self._copy.remove([e.name for e in findings if e.kind == 'orphan'])\n"
-        "        repaired = await self._repair(findings)\n",
+        "tools/audit/checks.py",
+        "        answers = await self._repair(findings)\n",
+        "        orphans = [e.name for e in findings if e.kind == 'orphan']\n"
+        "        await self._comparer._copy.remove(orphans)\n"
+        "        answers = await self._repair(findings)\n",
     ),
     Bug(
         "tools",
@@ -360,10 +361,10 @@ BUGS = (
             ),
             Patch(
                 "copy/repair.py",
-                "images = await self._read([each.target.key for each in open_])",
-                "images = [each.target.image or None for each in open_]\n"
-                "        if not open_[0].target.version:\n"
-                "            images = await self._read([each.target.key for each in open_])",
+                "images = await self._read(keys)",
+                "images = [each.target.image or None for each in repairs]\n"
+                "        if not repairs[0].target.version:\n"
+                "            images = await self._read(keys)",
             ),
             Patch(
                 "tools/redrive/discarded.py",
@@ -379,13 +380,13 @@ BUGS = (
         (
             Patch(
                 "copy/repair.py",
-                'if target.version and (seen.fence or b"") >= target.version + RANK_RECORD:',
+                'if target.version and (snapshot.fence or b"") >= target.version + RANK_RECORD:',
                 "if False:",
             ),
             Patch(
                 "copy/repair.py",
-                "max(kept, wanted.target.version)",
-                "wanted.target.version or kept",
+                "max(version, repair.target.version)",
+                "repair.target.version or version",
             ),
         ),
     ),

@@ -24,6 +24,7 @@ RULES = "edges/test_cluster_rules.py"
 FILL = "copy/test_fill.py"
 REPAIR = "copy/test_repair.py"
 REDRIVE = "tools/test_redrive.py"
+RETIRE = "tools/test_retire.py"
 AUDIT, LOOKS, NAMES = "tools/test_audit.py", "tools/test_confirm.py", "copy/test_names.py"
 SLICES, TRAIL = "tools/test_slices.py", "tools/test_cursors.py"
 
@@ -75,14 +76,14 @@ MUTANTS = (
     Mutant(
         "a record that cannot be named raises",
         "report.py",
-        "    if decoded.unnamed:\n        error:",
-        "    if False:\n        error:",
+        "    if decoded.unnamed:\n        return EventError(",
+        "    if False:\n        return EventError(",
     ),
     Mutant(
         "the rest is applied before that",
         "decode.py",
-        "            unnamed.append(_sequence_number_fault(text))\n            continue\n",
-        "            raise EventError(f'cannot be named {_sequence_number_fault(text)}')\n",
+        "            unnamed.append(_NO_SEQUENCE_NUMBER)\n            continue\n",
+        "            raise EventError(f'cannot be named: {_NO_SEQUENCE_NUMBER}')\n",
     ),
     Mutant(
         "a view without new images raises",
@@ -118,8 +119,8 @@ MUTANTS = (
     Mutant(
         "what has no answer in time has failed",
         "store.py",
-        '        failed = Outcome("failed", error, reason)\n',
-        "        failed = APPLIED\n",
+        '    failed = Outcome("failed", error, reason)\n',
+        "    failed = APPLIED\n",
     ),
     Mutant(
         "the socket that gave no answer is thrown away",
@@ -136,14 +137,14 @@ MUTANTS = (
     Mutant(
         "nothing is sent with less than 500 ms left",
         "store.py",
-        '        """Make sure there is time to send; raise OutOfTime where there is not."""\n',
+        '        """Raise OutOfTime if there is too little time to send."""\n',
         '        """"""\n        return\n',
     ),
     Mutant(
         "nothing is sent after connecting with less than 500 ms left",
         "store.py",
-        "password, left)\n            self._check_time(end_s)\n",
-        "password, left)\n",
+        "            self._check_time(end_s)\n        return",
+        "        return",
     ),
     Mutant(
         "no wait is longer than what is left",
@@ -173,56 +174,56 @@ MUTANTS = (
     Mutant(
         "equal is applied again",
         "fence.lua",
-        "version < held[i]",
-        "version <= held[i]",
+        "version < current[i]",
+        "version <= current[i]",
         "edges/test_store.py",
     ),
-    Mutant("older is fenced", "fence.lua", "version < held[i]", "false", "edges/test_order.py"),
+    Mutant("older is fenced", "fence.lua", "version < current[i]", "false", "edges/test_order.py"),
     Mutant(
         "versions are no Lua numbers",
         "fence.lua",
-        "version < held[i]",
-        "tonumber(version) < tonumber(held[i])",
+        "version < current[i]",
+        "tonumber(version) < tonumber(current[i])",
         "edges/test_store.py",
     ),
     Mutant(
         "a refused write leaves its fence",
         "fence.lua",
-        "if not (type(done) == 'table' and done.err) then",
+        "if not (type(reply) == 'table' and reply.err) then",
         "if true then",
         "edges/test_store.py",
     ),
     Mutant(
         "a removal leaves a tombstone",
         "fence.lua",
-        "done = redis.pcall('DEL', key)",
-        "done = redis.pcall('DEL', key, fences[i]) ; version = '0'",
+        "reply = redis.pcall('DEL', key)",
+        "reply = redis.pcall('DEL', key, fences[i]) ; version = '0'",
         "edges/test_order.py",
     ),
     Mutant(
         "the fence moves in refresh where nothing is written",
         "fence.lua",
-        "done = redis.pcall('SET', key, value, 'XX')",
-        "done = redis.pcall('SET', key, value, 'XX') or {err = 'absent'}",
+        "reply = redis.pcall('SET', key, value, 'XX')",
+        "reply = redis.pcall('SET', key, value, 'XX') or {err = 'absent'}",
         "edges/test_store.py",
     ),
     Mutant(
         "a fence lives as long as its setting",
         "fence.lua",
-        "'EX', life",
+        "'EX', fence_ttl",
         "'EX', 60",
         "edges/test_store.py",
     ),
     Mutant(
         "a version counts its digits",
-        "encode.py",
-        "return label + _COUNTS[len(digits)] + digits",
-        "return label + digits",
+        "fence.py",
+        "return _label(label_ms) + _COUNTS[len(digits)] + digits",
+        "return _label(label_ms) + digits",
         "edges/test_order.py",
     ),
     Mutant(
         "a version begins with its stream's label",
-        "encode.py",
+        "fence.py",
         "(FENCE_FORMAT, LABEL_DIGITS, label_ms)",
         "(FENCE_FORMAT, LABEL_DIGITS, 0)",
         "edges/test_order.py",
@@ -230,14 +231,14 @@ MUTANTS = (
     Mutant(
         "collapse is by sequence number, not by arrival",
         "collapse.py",
-        "if held is None or record.sequence_number >= held.sequence_number:",
+        "if other is None or record.sequence_number >= other.sequence_number:",
         "if True:",
     ),
     # --- the round trip -----------------------------------------------------------------------
     Mutant(
         "a server without the script gets it",
         "store.py",
-        'word == "NOSCRIPT" and command == b"EVALSHA"',
+        'word == "NOSCRIPT" and self._command == b"EVALSHA"',
         "False",
         "edges/test_store.py",
     ),
@@ -286,8 +287,8 @@ MUTANTS = (
     Mutant(
         "a name is looked up for no longer than there is time",
         "transport.py",
-        "looking.join(max(0.0, left()))",
-        "looking.join()",
+        "thread.join(max(0.0, time_left()))",
+        "thread.join()",
         "edges/test_transport.py",
     ),
     Mutant(
@@ -300,8 +301,8 @@ MUTANTS = (
     Mutant(
         "a reply speaks for its own call only",
         "store.py",
-        "            job.pending += [call for call in unanswered if call is not None]\n",
-        "",
+        "*self._without_script, *sent, *self._waiting",
+        "*self._without_script, *self._waiting",
     ),
     Mutant(
         "a call holds the server for about a millisecond",
@@ -351,8 +352,8 @@ MUTANTS = (
     Mutant(
         "IAM: and not kept where the clock was set back",
         "iam.py",
-        "if not 0 <= now_s - self._signed_s < IAM",
-        "if not now_s - self._signed_s < IAM",
+        "if not 0 <= now_s - signed_s < IAM",
+        "if not now_s - signed_s < IAM",
         "edges/test_iam.py",
     ),
     Mutant(
@@ -408,8 +409,8 @@ MUTANTS = (
     Mutant(
         "a call that is moved is followed",
         "cluster.py",
-        "            shares.setdefault(target, [])",
-        "            reply.word == 'ASK' and shares.setdefault(target, [])",
+        "        shares.setdefault(target, [])",
+        "        word == 'ASK' and shares.setdefault(target, [])",
         RULES,
     ),
     Mutant(
@@ -422,21 +423,21 @@ MUTANTS = (
     Mutant(
         "ASKING stands before a call that is asked for",
         "store.py",
-        "                if call.asking:\n",
-        "                if False:\n",
+        "            if call.asking:\n",
+        "            if False:\n",
         RULES,
     ),
     Mutant(
         "a slot that is asked for elsewhere has not moved",
         "cluster.py",
-        '            if reply.word == "MOVED":\n',
-        "            if True:\n",
+        '        if word == "MOVED":\n',
+        "        if True:\n",
         RULES,
     ),
     Mutant(
         "no topology outlives a failure",
         "cluster.py",
-        "            self._holders = []\n        return",
+        "            self._slot_owners = []\n        return",
         "            pass\n        return",
         RULES,
     ),
@@ -457,8 +458,8 @@ MUTANTS = (
     Mutant(
         "a dead connection is opened again for the topology, too",
         "cluster.py",
-        "for node in [*asked, *again]:",
-        "for node in asked:",
+        "for node in [*candidates, *again]:",
+        "for node in candidates:",
         RULES,
     ),
     Mutant(
@@ -497,11 +498,11 @@ MUTANTS = (
         "edges/test_cluster.py",
     ),
     # --- fill and repair ----------------------------------------------------------------------
-    Mutant("a fence stops a fill", "copy/fill.lua", "if held[i] and", "if false and", FILL),
+    Mutant("a fence stops a fill", "copy/fill.lua", "if fence_seen and", "if false and", FILL),
     Mutant(
         "a reader's claim stops no fill",
         "copy/fill.lua",
-        "string.sub(held[i], 1, 1) ~= '0'",
+        "string.sub(fence_seen, 1, 1) ~= '0'",
         "true",
         FILL,
     ),
@@ -515,59 +516,61 @@ MUTANTS = (
     Mutant(
         "a repair writes only where the fence is what it was",
         "copy/repair.lua",
-        "(held[2] or '') ~= was or ",
+        "(fence_now or '') ~= fence_seen or ",
         "",
         REPAIR,
     ),
     Mutant(
         "and only where the value is",
         "copy/repair.lua",
-        " or (held[1] and '1' or '') ~= there or (held[1] or '') ~= before",
+        " or has_value ~= had_value or (value_now or '') ~= value_seen",
         "",
         REPAIR,
     ),
     Mutant(
         "it leaves a fence of its own",
         "copy/repair.lua",
-        "redis.pcall('SET', KEYS[2], fence, 'EX', life)",
+        "redis.pcall('SET', KEYS[2], fence, 'EX', fence_ttl)",
         "1",
         REPAIR,
     ),
     Mutant(
         "a refused repair leaves the fence",
         "copy/repair.lua",
-        "if not (type(done) == 'table' and done.err) then",
+        "if not (type(reply) == 'table' and reply.err) then",
         "if true then",
         REPAIR,
     ),
     Mutant(
         "the fence is read before the item",
         "copy/repair.py",
-        "        images = await self._read([each.target.key for each in open_])\n",
-        "        images = await self._read([each.target.key for each in open_])\n"
-        "        for each, now in zip(open_, await self.look([x.named for x in open_])):\n"
-        "            each.seen = now\n",
+        "        images = await self._read(keys)\n",
+        "        images = await self._read(keys)\n"
+        "        names = [each.names for each in repairs]\n"
+        "        later = await read_pairs(self._store, names, self._config)\n"
+        "        for each, now in zip(repairs, later):\n"
+        "            each.snapshot = now\n",
         REPAIR,
     ),
     Mutant(
         "what changed is not taken for repaired",
         "copy/repair.py",
-        '            if outcome.kind != "fenced"\n',
-        "",
+        '            if outcome.kind != "fenced":\n',
+        "            if True:\n",
         REPAIR,
     ),
     Mutant(
         "a repair keeps the version",
         "copy/repair.py",
-        "max(kept, wanted.target.version)",
-        "wanted.target.version or version_in(None)[0]",
+        "max(version, repair.target.version)",
+        "repair.target.version or version_in(None)[0]",
         REPAIR,
     ),
     Mutant(
         "a repair has rank 2",
         "copy/repair.py",
-        "wanted.target.version), RANK_REPAIR",
-        "wanted.target.version), RANK_RECORD",
+        "repair.target.version), RANK_REPAIR",
+        "repair.target.version), RANK_RECORD",
         REPAIR,
     ),
     Mutant(
@@ -580,15 +583,15 @@ MUTANTS = (
     Mutant(
         "a removal of what cannot be encoded claims no version",
         "copy/repair.py",
-        "if not wanted.fault:",
+        "if not repair.item.fault:",
         "if True:",
         REPAIR,
     ),
     Mutant(
         "a fence that is past the version is left",
         "copy/repair.py",
-        "if target.version and (seen.fence",
-        "if False and (seen.fence",
+        "if target.version and (snapshot.fence",
+        "if False and (snapshot.fence",
         REPAIR,
     ),
     Mutant(
@@ -601,8 +604,8 @@ MUTANTS = (
     Mutant(
         "a repair ends a minute after the look",
         "copy/repair.py",
-        "self._write(open_, mirror.clock() + left_s)",
-        "self._write(open_, float('inf'))",
+        "self._write(repairs, mirror.clock() + left_s)",
+        "self._write(repairs, float('inf'))",
         REPAIR,
     ),
     Mutant(
@@ -614,17 +617,17 @@ MUTANTS = (
     ),
     Mutant(
         "a fence of another format is left alone",
-        "copy/entries.py",
-        'if fence[:1] != b"1" or',
-        "if",
+        "fence.py",
+        "        and fence.version == version(fence.label_ms, fence.sequence_number)\n",
+        "",
         FILL,
     ),
     # --- redrive ------------------------------------------------------------------------------
     Mutant(
         "redrive takes the highest record of a key",
         "tools/redrive/discarded.py",
-        "target.version > held.version",
-        "target.version < held.version",
+        "target.version > other.version",
+        "target.version < other.version",
         REDRIVE,
     ),
     Mutant(
@@ -644,7 +647,7 @@ MUTANTS = (
     Mutant(
         "redrive keeps an object of which a record has no key",
         "tools/redrive/command.py",
-        '[Unresolved(name, "unreadable", b"", fault) for fault in found.faults]',
+        '[Unresolved(name, "unreadable", b"", fault) for fault in batch.faults]',
         "[]",
         REDRIVE,
     ),
@@ -681,14 +684,14 @@ MUTANTS = (
     Mutant(
         "audit counts no key whose fence or value has changed between looks",
         "tools/audit/confirm.py",
-        "if each.witness == before[key].witness]",
+        "if each.snapshot == snapshots[key]]",
         "]",
         LOOKS,
     ),
     Mutant(
         "audit takes the fence into what has changed",
         "tools/audit/confirm.py",
-        "(digest, seen.fence)",
+        "(digest, snapshot.fence)",
         "(digest, None)",
         AUDIT,
     ),
@@ -702,8 +705,8 @@ MUTANTS = (
     Mutant(
         "audit's first look is a read of its own, consistent",
         "tools/audit/confirm.py",
-        "for each in await look(keys) if each.kind in kinds}\n    first",
-        "for each in () if each.kind in kinds}\n    first",
+        "    suspects = await differing(keys)\n",
+        "    suspects: dict[Key, Difference] = {}\n",
         AUDIT,
     ),
     Mutant(
@@ -723,22 +726,22 @@ MUTANTS = (
     Mutant(
         "audit says that an item cannot be encoded",
         "tools/audit/confirm.py",
-        'if reason and kind is None and config.mode == "mirror":',
+        'if item.fault and kind is None and config.mode == "mirror":',
         "if False:",
         AUDIT,
     ),
     Mutant(
         "audit takes a number for ours only as DynamoDB writes it",
         "copy/names.py",
-        "or not _NUMBER.fullmatch(text)",
+        "or not _NUMBER.fullmatch(digits)",
         "",
         NAMES,
     ),
     Mutant(
         "audit takes no number for ours that DynamoDB would refuse",
         "copy/names.py",
-        "return digits <= _DIGITS_MAX and",
-        "return",
+        "len(significant) <= _DIGITS_MAX and _EXPONENT_MIN",
+        "_EXPONENT_MIN",
         NAMES,
     ),
     Mutant(
@@ -751,8 +754,8 @@ MUTANTS = (
     Mutant(
         "audit counts a key of another type as foreign",
         "tools/audit/orphans.py",
-        "held not in (_STRING, _GONE)",
-        "held is None",
+        "kind not in (STRING, _GONE)",
+        "kind is None",
         AUDIT,
     ),
     Mutant(
@@ -765,8 +768,8 @@ MUTANTS = (
     Mutant(
         "audit scans every node's names",
         "copy/reader.py",
-        "for _, slots in groupby(held, key=lambda each: each[0])]",
-        "for _, slots in groupby(held, key=lambda each: each[0])][:1]",
+        "for _, slots in groupby(owners, key=lambda owner: owner[0])]",
+        "for _, slots in groupby(owners, key=lambda owner: owner[0])][:1]",
         AUDIT,
     ),
     Mutant(
@@ -779,37 +782,37 @@ MUTANTS = (
     Mutant(
         "audit ends well only where every finding was repaired",
         "tools/audit/report.py",
-        "return self.tally.findings == self.tally.repaired",
+        "return total.findings == total.repaired",
         "return True",
         AUDIT,
     ),
     Mutant(
         "audit shows contents only where that is asked for",
         "tools/audit/report.py",
-        "        if show:\n            lines +=",
+        "        if show_values:\n            lines +=",
         "        if True:\n            lines +=",
         AUDIT,
     ),
     Mutant(
         "retire removes no name that is in use",
-        "tools/audit/retire.py",
-        "if key is None]\n    keys",
-        "]\n    keys",
-        AUDIT,
+        "tools/retire/command.py",
+        "    if old.is_present:\n",
+        "    if False:\n",
+        RETIRE,
     ),
     Mutant(
         "retire removes only what has a new name",
-        "tools/audit/retire.py",
-        "if successor in there]",
-        "]",
-        AUDIT,
+        "tools/retire/command.py",
+        '"removed" if old.has_successor else "kept"',
+        '"removed"',
+        RETIRE,
     ),
     Mutant(
         "retire removes strings alone",
-        "tools/audit/retire.py",
-        "if held == _STRING]\n    in_use",
-        "]\n    in_use",
-        AUDIT,
+        "tools/retire/command.py",
+        "    if not old.is_string:\n",
+        "    if False:\n",
+        RETIRE,
     ),
     Mutant(
         "audit takes nothing for the same that seemed to differ and was not looked at again",
@@ -822,56 +825,56 @@ MUTANTS = (
     Mutant(
         "a place moves only past what has settled",
         "tools/cursors.py",
-        "while steps and not steps[0].waits_for:",
-        "while steps:",
+        "while pages and not pages[0].waits_for:",
+        "while pages:",
         TRAIL,
     ),
     Mutant(
         "what an earlier slice has filled and left counts at the end",
         "tools/backfill/command.py",
-        '"tally": tally.document()}\n        await',
-        '"tally": {}}\n        await',
+        '"tally": tally.document()}\n            await',
+        '"tally": {}}\n            await',
         SLICES,
     ),
     Mutant(
         "an audit in slices keeps the parts that it has drawn",
         "tools/audit/command.py",
-        "how = held or {",
+        "how = document or {",
         "how = {",
         SLICES,
     ),
     Mutant(
         "an audit's slice ends with what it holds settled",
-        "tools/audit/command.py",
-        "        step.waits_for += 1\n",
+        "tools/audit/checks.py",
+        "        page.waits_for += 1\n",
         "",
         SLICES,
     ),
     Mutant(
         "a cursor of another server is not gone on from",
-        "tools/audit/scan.py",
-        'is_resumed = all(servers) and held.get("servers") == servers',
+        "tools/key_scan.py",
+        'is_resumed = all(servers) and document.get("servers") == servers',
         "is_resumed = True",
         SLICES,
     ),
     Mutant(
-        "documents of another mark are passed over",
+        "documents of another run's id are ignored",
         "tools/state.py",
-        'if each.get("mark") == mark}',
-        "}",
+        '            if document.get("run_id") == run_id\n',
+        "",
         SLICES,
     ),
     Mutant(
         "what a redrive's earlier slice has left counts at the end",
         "tools/redrive/command.py",
-        '    said.resume(held.get("tally", {}), held.get("named", ()))\n',
+        '    report.resume(document.get("tally", {}), document.get("named", ()))\n',
         "",
         SLICES,
     ),
     Mutant(
         "a dry redrive goes on after the last name",
         "tools/redrive/command.py",
-        'held.get("place", 0), held.get("after", "")',
+        'document.get("place", 0), document.get("after", "")',
         '0, ""',
         SLICES,
     ),

@@ -20,20 +20,6 @@ from tests.support.project.package import (
     parse,
 )
 
-# Imports that break a rule of this file today. This must be empty: take out what you repair.
-STILL_WRONG = {
-    ("asyncsync.tools.check.aws", "aioboto3"),
-    ("asyncsync.tools.check.aws", "botocore"),
-    ("tests.copy.test_own_mirror", "tests.tools.test_redrive"),
-    ("tests.edges.test_cluster", "tests.edges.test_order"),
-    ("tests.edges.test_cluster_rules", "tests.edges.test_store"),
-    ("tests.tools.test_operations", "tests.tools.test_export"),
-    ("tests.tools.test_operations", "tests.tools.test_preconditions"),
-    ("tests.tools.test_operations", "tests.tools.test_redrive"),
-    ("tests.tools.test_operations", "tests.tools.test_slices"),
-    ("tests.tools.test_slices", "tests.tools.test_redrive"),
-}
-
 CORE_MAY_IMPORT = {
     "__future__",
     "base64",
@@ -70,10 +56,6 @@ def command_of(name: str) -> str | None:
     return rest[0] if rest[0] == "get" or (PACKAGE / "tools" / rest[0]).is_dir() else None
 
 
-def newly_wrong(wrong: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    return wrong - STILL_WRONG
-
-
 def test_a_module_imports_its_own_floor_and_those_below_it() -> None:
     upward = {
         (name, other)
@@ -82,7 +64,7 @@ def test_a_module_imports_its_own_floor_and_those_below_it() -> None:
         if floor_of(other) > floor_of(name)
     }
 
-    assert not newly_wrong(upward)
+    assert not upward
 
 
 def test_no_command_imports_another() -> None:
@@ -93,14 +75,11 @@ def test_no_command_imports_another() -> None:
         if name.startswith("asyncsync.tools") and command_of(other) not in (None, command_of(name))
     }
 
-    assert not newly_wrong(between)
+    assert not between
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    imports = {
-        name: {other for other in imported if (name, other) not in STILL_WRONG}
-        for name, imported in OWN_IMPORTS.items()
-    }
+    imports = dict(OWN_IMPORTS)
     # Take out what imports nothing that is left, again and again: a cycle is what remains.
     while leaves := [name for name, imported in imports.items() if not imported & imports.keys()]:
         for name in leaves:
@@ -154,9 +133,7 @@ def test_clients_stay_where_they_belong(path: Path) -> None:
     packages = {other.split(".")[0] for other in IMPORTS[name]}
 
     assert floor_of(name) > 1 or not packages & OTHER_CLIENTS
-    assert not newly_wrong(
-        {(name, client) for client in packages & AWS_CLIENTS if ".aws." not in name}
-    )
+    assert not {(name, client) for client in packages & AWS_CLIENTS if ".aws." not in name}
     assert "boto3" not in packages, "its TypeDeserializer raises on legal numbers"
 
 
@@ -168,4 +145,4 @@ def test_no_test_imports_a_test() -> None:
         if other.startswith("tests.") and other.split(".")[-1].startswith(("test_", "conftest"))
     }
 
-    assert not newly_wrong(between)
+    assert not between

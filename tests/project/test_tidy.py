@@ -16,7 +16,7 @@ CODE = ("asyncsync", "benchmarks", "scripts", "tests")
 
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-HOT_LINES_MAX = 3_720  # grows only on purpose: what Lambda runs is read in an hour
+HOT_LINES_MAX = 3_670  # grows only on purpose: what Lambda runs is read in an hour
 
 FOLDER_MODULES_MAX = 20
 LARGER_FOLDERS = {"asyncsync", "asyncsync/lab/simulation"}  # what Lambda runs, and the simulator
@@ -30,56 +30,14 @@ NOT_NAMES = re.compile(
     r"|each|few|it|some|that|them|these|this|those|what|who|whose)_?"
 )
 
-# Class names defined twice, and participles and pronouns that still name something. Both must
-# be empty: take out what you rename.
-DEFINED_TWICE = {
-    *("Change", "Connection", "Discarded", "Function", "Held", "OutOfTime", "Progress", "Reader"),
-    *("Shard", "Stream", "Table", "Tally", "Throttled"),
-}
+# Participles and pronouns that still name something. This must be empty: take out what you rename.
 BADLY_NAMED = {
-    "aws/budget.py": "_settle",
-    "cli/argument_types.py": "some",
-    "cli/operations.py": "said what",
-    "cluster.py": "_named asked",
-    "connection.py": "_told left settle",
-    "copy/entries.py": "found",
-    "copy/equality.py": "held",
-    "copy/reader.py": "each named",
-    "copy/repair.py": "_seen found named wanted",
-    "encode.py": "made named",
-    "keys.py": "settle",
-    "lab/demo/command.py": "each found",
+    "cluster.py": "asked",
+    "encode.py": "named",
     "lab/demo/output.py": "left",
-    "lab/demo/stage.py": "found",
-    "lab/demo/usual_handler.py": "settled",
-    "lab/proxy.py": "_left",
-    "lab/simulation/aws.py": "_held held",
-    "lab/simulation/model_server.py": "held",
-    "lab/simulation/network.py": "_heard",
     "lab/simulation/oracle.py": "_shown shown",
-    "lab/simulation/tool_runs.py": "said what",
-    "lab/simulation/world.py": "_shown",
-    "plan.py": "taken",
-    "report.py": "_what",
-    "shapes.py": "found",
-    "store.py": "_left _settle settle",
-    "tools/audit/command.py": "_settle found kept",
-    "tools/audit/confirm.py": "_made found made named seen settle",
-    "tools/audit/orphans.py": "found",
-    "tools/audit/report.py": "_shown few found held named settled",
-    "tools/audit/retire.py": "_few found",
-    "tools/audit/scan.py": "_some held kept",
-    "tools/backfill/command.py": "held",
-    "tools/backfill/filler.py": "_named asked found made standing what",
-    "tools/check/command.py": "found",
-    "tools/check/redis.py": "left",
-    "tools/cursors.py": "held settle",
-    "tools/get.py": "held",
-    "tools/redrive/command.py": "few found kept left named said",
-    "tools/redrive/discarded.py": "found",
-    "tools/state.py": "held kept",
-    "transport.py": "left",
-    "transport_asyncio.py": "left",
+    "lab/simulation/tool_runs.py": "what",
+    "report.py": "_some",
 }
 
 # The project names no registry, no mirror and no folder of one machine. The patterns do not match
@@ -151,7 +109,7 @@ def test_a_public_class_name_is_defined_once() -> None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
 
-    assert {name for name, count in names.items() if count > 1} <= DEFINED_TWICE
+    assert not {name for name, count in names.items() if count > 1}
 
 
 def test_no_module_function_or_argument_is_named_by_a_participle_or_a_pronoun() -> None:

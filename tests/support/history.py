@@ -20,11 +20,12 @@ import anyio.lowlevel
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import json_attributes
+from asyncsync.aws.items import json_attributes
 from asyncsync.config import Server
 from asyncsync.connection import TimeLeft, Transport
+from asyncsync.fence import read_fence
 from asyncsync.lab.compare import Findings, compare, from_json, plain_item
-from asyncsync.lab.demo.changes import Change, make_changes
+from asyncsync.lab.demo.changes import ItemChange, make_changes
 from asyncsync.mapping.answers import Answer
 from asyncsync.mapping.event_source_mapping import (
     Batch,
@@ -36,8 +37,6 @@ from asyncsync.mapping.event_source_mapping import (
 )
 from asyncsync.mirror import LambdaContext
 from asyncsync.report import Response
-from asyncsync.store import RedisStore
-from asyncsync.tools.get import read_fence
 from asyncsync.tools.run.poller import Consumer, function_of, wall_ms
 from asyncsync.transport_asyncio import Connect, Streams
 from tests.support.events import FIRST, TABLE, arn, record
@@ -114,7 +113,7 @@ def version_of(value: bytes) -> int:
     return int(json.loads(value)["Version"])
 
 
-def _item(change: Change) -> Any:
+def _item(change: ItemChange) -> Any:
     return None if change.item is None else plain_item(json_attributes(change.item))
 
 
@@ -134,12 +133,12 @@ class Deployed(Mirror):
 
     def heard(self, sent: Callable[[], None]) -> None:
         """Say when a request has been handed to a socket."""
-        assert isinstance(self._own_store, RedisStore)
-        link = self._own_store._link
-        reach, loop = link._reach, asyncio.get_running_loop()
+        client = self._socket_store
+        assert client is not None
+        open_transport, loop = client._open_transport, asyncio.get_running_loop()
 
         async def opened(server: Server, left: TimeLeft) -> Transport:
-            transport = await reach(server, left)
+            transport = await open_transport(server, left)
             write = transport.write
 
             async def written(data: bytes) -> None:
@@ -149,7 +148,7 @@ class Deployed(Mirror):
             transport.write = written  # type: ignore[method-assign] # as tools/run/meter.py does
             return transport
 
-        link._reach = opened
+        client._open_transport = opened
 
 
 # Both ways a mirror can be called, for a suite that runs each test over both transports.

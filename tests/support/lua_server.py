@@ -1,8 +1,8 @@
-"""The simulator's server with real Lua in it: seeds run the shipped scripts' own text.
+"""The simulator's server with real Lua: seeds run the text of the shipped scripts.
 
-The model knows the scripts by what they promise, so it is blind to a bug in their text. Here
-Lua 5.1 runs them, and what they call is the model's plain commands. As a program it runs seeds
-one after another, as `make bugs` asks, and ends at the first violation with 1.
+The model server implements what the scripts promise, so it does not see a bug in their text.
+Here Lua 5.1 runs them, over the model's plain commands. As a program, which `make bugs` runs,
+it runs seeds one after another and exits with 1 at the first violation.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import hiredis
 from lupa import lua51
 
 from asyncsync.copy import fill, repair
-from asyncsync.lab.simulation.model_server import ModelServer, Refused
+from asyncsync.lab.simulation.model_server import ErrorReply, ModelServer
 from asyncsync.lab.simulation.world import run
 from asyncsync.store import SCRIPT, digest_of
 
-SCRIPTS = {digest_of(each): each for each in (SCRIPT, fill.SCRIPT, repair.SCRIPT)}
+SCRIPTS = {digest_of(script): script for script in (SCRIPT, fill.SCRIPT, repair.SCRIPT)}
 
 
 class LuaServer(ModelServer):
-    """A model server that runs what it is sent."""
+    """A model server that runs the scripts it is sent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class LuaServer(ModelServer):
         }
 
     def run_script(self, digest: bytes, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
-        """Run a script's text."""
+        """Run the text of a script."""
         table = self._lua.table_from
         replies = list(self._functions[digest](table(list(keys)), table(list(argv))).values())
         parts = [
-            b"$%d\r\n%b\r\n" % (len(each), each) if isinstance(each, bytes) else b":%d\r\n" % each
-            for each in replies
+            b"$%d\r\n%b\r\n" % (len(part), part) if isinstance(part, bytes) else b":%d\r\n" % part
+            for part in replies
         ]
         return b"*%d\r\n%b" % (len(parts), b"".join(parts))
 
@@ -53,22 +53,22 @@ class LuaServer(ModelServer):
     def _pcall(self, *command: bytes) -> Any:
         try:
             return self._call(*command)
-        except Refused as exc:
+        except ErrorReply as exc:
             return self._lua.table_from({b"err": str(exc).encode()})
 
     def _to_lua(self, reply: Any) -> Any:
-        """Give a reply as Lua sees it: nothing is false, a list a table."""
+        """Convert a reply as Redis does for Lua: nil to false, an array to a table."""
         if isinstance(reply, list):
-            return self._lua.table_from([self._to_lua(each) for each in reply])
+            return self._lua.table_from([self._to_lua(part) for part in reply])
         return False if reply is None else reply
 
 
 def main() -> int:
-    """Run as many seeds as the first argument says; 1 where one breaks a promise."""
+    """Run as many seeds as the first argument; return 1 where one breaks a promise."""
     for seed in range(int(sys.argv[1])):
-        ended = run(seed, make_server=LuaServer)
-        if ended.violation:
-            print(f"VIOLATION  seed {seed}: {ended.violation}")
+        result = run(seed, make_server=LuaServer)
+        if result.violation:
+            print(f"VIOLATION  seed {seed}: {result.violation}")
             return 1
     print("PASS")
     return 0

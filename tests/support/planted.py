@@ -1,7 +1,8 @@
-"""Plants foreign keys under a copy's prefix: every type of Redis, names almost like a copy's."""
+"""What tests plant in a server: foreign keys of every type, and differences of a copy."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import cycle
 from typing import Any
@@ -56,3 +57,32 @@ def plant_foreign(client: redis.Redis, first_free: int) -> Foreign:
 def look(client: redis.Redis, names: list[str] | Foreign) -> Foreign:
     """Return the type and the content of these keys now."""
     return {name: (client.type(name), client.dump(name)) for name in names}
+
+
+# --- differences of a copy --------------------------------------------------------------------
+
+ITEMS = 240
+
+
+def plant_differences(client: redis.Redis, table: str) -> dict[str, str]:
+    """Write a copy of items 1 to ITEMS with differences of every kind; return them by key."""
+    for number in range(1, ITEMS + 1):
+        client.set(f"{table}:{number}", json.dumps({"Number": number, "Name": f"item {number}"}))
+    planted: dict[str, str] = {}
+    for number in range(7, ITEMS, 29):
+        client.delete(f"{table}:{number}")
+        client.set(f"{table}:{number + 1}", '{"Name":"another"}')
+        client.set(f"{table}:{number + 5_000}", "{}")
+        planted |= {
+            f"{table}:{number}": "missing",
+            f"{table}:{number + 1}": "stale",
+            f"{table}:{number + 5_000}": "orphan",
+        }
+    client.rpush(f"{table}:9000", "not ours")
+    return planted
+
+
+def result(lines: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return an audit's findings by key, and its summary, from its lines of JSON."""
+    *findings, summary = (json.loads(line) for line in lines)
+    return {finding["key"]: finding["finding"] for finding in findings}, summary

@@ -8,7 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from asyncsync.aws.clients import AwsClients, open_clients, scan
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.items import scan
 from asyncsync.lab.compare import from_json, plain_item
 
 Item = dict[str, dict[str, Any]]

@@ -1,13 +1,11 @@
-"""Audit: every planted difference and no other, beside a table that changes, and its repair."""
+"""Audit finds and repairs every planted difference and no other, while the table changes."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
@@ -16,146 +14,35 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import AwsClients, json_attributes
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import scan_page
-from asyncsync.copy.reader import PAUSES_S, Copy
-from asyncsync.errors import StoreRefused
+from asyncsync.copy.reader import PAUSES_S, CopyReader
+from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.lab.compare import from_json, plain_item
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import ServerProcess, free_port
+from asyncsync.tools import table_scan
 from asyncsync.tools.audit import command as audit_module
-from asyncsync.tools.audit.command import AuditOptions, audit_with, draw_parts
+from asyncsync.tools.audit.command import draw_parts
 from asyncsync.tools.audit.report import AuditReport
-from asyncsync.tools.audit.retire import RetireOptions, retire_with
-from asyncsync.tools.errors import CommandFailed, CommandRefused
 from tests.support.cluster import Cluster
-from tests.support.events import FIRST, arn, event, record
+from tests.support.events import event
+from tests.support.mirrored_table import MirroredTable, filled, mirrored_tables
 from tests.support.planted import TYPES, look, plant_foreign
-from tests.support.tables import Item, load, make_table, numbered, until
+from tests.support.tables import Item, load, numbered, until
 
 
 @pytest.fixture
-def client(fake_server: ServerProcess) -> Iterator[redis.Redis]:
-    with redis.Redis(host=fake_server.host, port=fake_server.port) as opened:
-        opened.flushall()
-        yield opened
-
-
-class World:
-    """A table, its stream as a queue, and the mirror at the queue's end."""
-
-    def __init__(
-        self, clients: AwsClients, endpoint: str, table: str, mirror: Mirror, **keys: str
-    ) -> None:
-        self.clients, self.endpoint, self.table, self.mirror = clients, endpoint, table, mirror
-        self.keys = keys or {"Number": "N"}
-        self.said: list[str] = []
-        self.progress: list[str] = []
-        self.queue: deque[tuple[Any, Any]] = deque()  # the key, its record
-        self.held: deque[Any] = deque()
-        self.hold: Any = None  # the key whose records wait
-        self.sent = self.handled = 0
-        self.turn = anyio.Lock()  # the mirror's: one call at a time
-
-    async def change(self, item: Item, *, removed: bool = False) -> None:
-        """Write to the table; the record waits in the stream."""
-        key: Any = {name: item[name] for name in self.keys}
-        if removed:
-            await self.clients.items.delete_item(TableName=self.table, Key=key)
-        else:
-            await self.clients.items.put_item(TableName=self.table, Item=item)
-        self.sent += 1
-        made = record(
-            0,
-            FIRST + self.sent,
-            image=json_attributes(item),
-            removed=removed,
-            stream_arn=arn(table=self.table),
-            Keys=json_attributes(key),
-        )
-        self.queue.append((key, made))
-
-    async def deliver(self, *, keep: int = 0) -> None:
-        """Let the mirror take what the stream holds, but for the newest."""
-        async with self.turn:
-            batch: list[Any] = []
-            while len(self.queue) > keep:
-                key, made = self.queue.popleft()
-                (self.held if key == self.hold else batch).append(made)
-            await self._handle(batch)
-
-    async def release(self) -> None:
-        """Deliver what was held."""
-        async with self.turn:
-            self.hold = None
-            await self._handle([*self.held])
-            self.held.clear()
-
-    async def _handle(self, batch: list[Any]) -> None:
-        if batch:
-            answer = await self.mirror.handle(event(batch), None)
-            assert answer == {"batchItemFailures": []}
-        self.handled += len(batch)
-
-    async def audit(self, **options: Any) -> bool:
-        self.said.clear()
-        given = {"settle_s": 0.01, **options}
-        wanted = AuditOptions(table=self.table, endpoint_url=self.endpoint, **given)
-        return await audit_with(self.clients, wanted, self.mirror, self._say)
-
-    def _say(self, line: str) -> None:
-        if re.match(r" *[0-9.]+ s  ", line):
-            self.progress.append(line)  # how many there are is the machine's to say
-        else:
-            self.said.append(line)
-
-    async def found(self, **options: Any) -> dict[str, str]:
-        """Audit; return the findings by key."""
-        is_good = await self.audit(as_json=True, **options)
-        *findings, self.summary = (json.loads(line) for line in self.said)
-        assert is_good == all(each.get("repaired") for each in findings)
-        return {each["key"]: each["finding"] for each in findings}
+def client(fake_client: redis.Redis) -> redis.Redis:
+    return fake_client
 
 
 @pytest.fixture
 async def make(
-    clients: AwsClients,
-    endpoint: str,
-    fake_server: ServerProcess,
-    client: redis.Redis,
+    clients: AwsClients, endpoint: str, fake_server: ServerProcess, client: redis.Redis
 ) -> AsyncIterator[Callable[..., Any]]:
-    made: list[World] = []
-
-    async def world(
-        table: str = "Players", keys: dict[str, str] | None = None, **settings: Any
-    ) -> World:
-        await make_table(clients, table, **(keys or {}))
-        rules = {
-            name: settings.pop(name) for name in ("key_function", "transform") if name in settings
-        }
-        mirror = Mirror(
-            Config(**({"redis_url": fake_server.url} | settings)),
-            key=rules.get("key_function"),
-            transform=rules.get("transform"),
-            emit=lambda _: None,
-        )
-        made.append(World(clients, endpoint, table, mirror, **(keys or {})))
-        return made[-1]
-
-    yield world
-    for each in made:
-        each.mirror.close()
-        await clients.items.delete_table(TableName=each.table)
-    await asyncio.sleep(0)  # lets the sockets go
-
-
-async def filled(make: Callable[..., Any], count: int = 60, **settings: Any) -> World:
-    """A table whose changes are all in the copy."""
-    world: World = await make(**settings)
-    for item in numbered(count):
-        await world.change(item)
-    await world.deliver()
-    return world
+    async with mirrored_tables(clients, endpoint, fake_server.url) as make_one:
+        yield make_one
 
 
 def plant(client: redis.Redis, prefix: str = "Players:") -> dict[str, str]:
@@ -187,14 +74,13 @@ async def test_a_copy_that_is_exact_has_no_finding(make: Callable[..., Any]) -> 
         "60 of 60 keys are the same in table and copy",
         "  0 missing, 0 stale, 0 orphans",
         "  60 names of the copy; 0 foreign, left alone",
-        "  0 differed when first looked at, 0 of them not any more when looked at again",
+        "  0 differed at first; 0 matched when checked again",
     ]
 
 
 async def test_progress_is_told_with_rate_and_what_is_left(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asyncsync.tools.audit.report.PROGRESS_INTERVAL_S", 0.0)
     world = await filled(make)
 
     assert await world.audit()
@@ -249,13 +135,13 @@ async def test_contents_are_shown_only_where_that_is_asked_for(
         await world.audit(as_json=as_json)
         assert "item 2" not in "\n".join(world.said)
         assert "secret" not in "\n".join(world.said)
-    await world.audit(show=True)
+    await world.audit(show_values=True)
     text = "\n".join(world.said)
     assert '  table  {"Name":"item 2","Number":2}\n  copy   secret' in text.replace(
         '{"Number":2,"Name":"item 2"}', '{"Name":"item 2","Number":2}'
     )
     assert "\n  copy   none" in text
-    await world.audit(show=True, as_json=True)
+    await world.audit(show_values=True, as_json=True)
     assert {json.loads(line).get("copy") for line in world.said[:2]} == {"secret", None}
 
 
@@ -270,16 +156,16 @@ async def test_what_is_planted_while_it_runs_is_found(
         planted.update(planted or plant(client))
         return answer
 
-    monkeypatch.setattr(audit_module, "scan_page", page)
+    monkeypatch.setattr(table_scan, "scan_page", page)
 
     assert await world.found() == planted
     assert len(planted) == 6
 
 
 class Busy:
-    """A writer, and a mirror some records behind, for as long as an audit runs."""
+    """A writer and a mirror some records behind it, as long as an audit runs."""
 
-    def __init__(self, world: World, writes: int, items: int) -> None:
+    def __init__(self, world: MirroredTable, writes: int, items: int) -> None:
         self.world = world
         # An older DynamoDB Local takes no empty text.
         self.changes = [
@@ -301,7 +187,7 @@ class Busy:
             await anyio.sleep(0.005)
 
     async def caught_up(self) -> None:
-        """Wait as long as the pipeline takes for all that is in it now."""
+        """Wait until the mirror has handled every record that is in the stream now."""
         await self.world.release()
         sent = self.world.sent
         await until(lambda: self.world.handled >= sent or self.done == len(self.changes))
@@ -312,20 +198,20 @@ class Busy:
 async def test_a_busy_table_that_is_well_has_no_finding(
     make: Callable[..., Any], client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world: World = await make()
+    world: MirroredTable = await make()
     items = 60
     busy = Busy(world, 720, items)
     monkeypatch.setattr(audit_module, "wait_s", lambda _: busy.caught_up)
     began: list[int] = []
 
     async def slow(*arguments: Any) -> Any:
-        """Eight pages: each is read, and only compared once 70 more writes have landed."""
+        """Read a page, and return it only after 70 more writes; there are eight pages."""
         began.append(busy.done)
         answer = await scan_page(*arguments)
         await until(lambda: busy.done >= min(began[0] + 70 * len(began), len(busy.changes)), 120)
         return answer
 
-    monkeypatch.setattr(audit_module, "scan_page", slow)
+    monkeypatch.setattr(table_scan, "scan_page", slow)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(busy.write)
         await until(lambda: busy.done >= items)
@@ -347,7 +233,7 @@ async def test_a_busy_table_that_is_well_has_no_finding(
 async def test_a_change_whose_record_never_comes_is_found_on_a_busy_table(
     make: Callable[..., Any], client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world: World = await make()
+    world: MirroredTable = await make()
     busy = Busy(world, 300, 40)
     monkeypatch.setattr(audit_module, "wait_s", lambda _: busy.caught_up)
     async with anyio.create_task_group() as tasks:
@@ -364,7 +250,7 @@ async def test_a_change_whose_record_never_comes_is_found_on_a_busy_table(
 async def test_a_value_that_came_back_under_a_newer_fence_is_no_finding(
     make: Callable[..., Any], client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the value of the first look, but the stream has been at work on the key."""
+    """The value is the first check's, but the stream has changed the key in between."""
     world = await filled(make, 1)
     one, other, third = (numbered(1, Version={"N": str(n)})[0] for n in (1, 2, 3))
     await world.change(one)
@@ -425,7 +311,7 @@ async def test_foreign_keys_of_every_type_survive_a_repair(
 async def test_an_item_that_cannot_be_encoded_is_missing_with_its_reason_and_left(
     make: Callable[..., Any], client: redis.Redis
 ) -> None:
-    world: World = await make(transform=lambda item: {"Name": item["Name"]})
+    world: MirroredTable = await make(transform=lambda item: {"Name": item["Name"]})
     await world.change({"Number": {"N": "1"}})
     await world.change({"Number": {"N": "2"}, "Name": {"S": "ada"}})
     await world.mirror.handle(event([made for _, made in world.queue]), None)
@@ -444,7 +330,7 @@ async def test_an_item_that_cannot_be_encoded_is_missing_with_its_reason_and_lef
 async def test_values_of_another_format_are_stale_and_repaired(
     make: Callable[..., Any], client: redis.Redis
 ) -> None:
-    """So a change of ASYNCSYNC_VALUE is an audit with --repair."""
+    """So audit --repair completes a change of ASYNCSYNC_VALUE."""
     world = await filled(make, 5)
     world.mirror.close()
     world.mirror = Mirror(
@@ -468,7 +354,7 @@ async def test_without_the_fence_it_audits_and_refuses_to_repair(
     planted = plant(client)
 
     assert await world.found() == planted
-    with pytest.raises(CommandRefused, match="ASYNCSYNC_FENCE=on"):
+    with pytest.raises(ConfigError, match="ASYNCSYNC_FENCE=on"):
         await world.audit(repair=True)
     assert client.exists("Players:61")
 
@@ -525,7 +411,7 @@ async def test_a_template_without_a_prefix_has_no_orphan_scan_unless_asked(
 async def test_composite_binary_and_hashed_names_are_told_apart(
     make: Callable[..., Any], client: redis.Redis
 ) -> None:
-    world: World = await make(keys={"Who": "S", "At": "B"})
+    world: MirroredTable = await make(keys={"Who": "S", "At": "B"})
     long = "%" * 2_000  # its name is longer than names may be
     items: list[Item] = [
         {"Who": {"S": who}, "At": {"B": at}, "Version": {"N": "1"}}
@@ -575,7 +461,7 @@ async def test_on_a_cluster_every_nodes_names_are_scanned(
 async def test_a_sample_says_a_share_and_its_bound(
     make: Callable[..., Any], client: redis.Redis
 ) -> None:
-    world: World = await make()
+    world: MirroredTable = await make()
     await load(world.clients, world.table, numbered(200))
     for number in range(1, 201):
         client.set(f"Players:{number}", json.dumps({"Number": number, "Name": f"item {number}"}))
@@ -645,9 +531,9 @@ async def test_while_redis_is_away_it_asks_again_for_a_minute(client: redis.Redi
         slept.append(seconds)
 
     mirror = Mirror(Config(redis_url=f"redis://127.0.0.1:{free_port()}"))
-    copy = Copy(mirror, sleep)
+    copy = CopyReader(mirror, sleep)
 
-    with pytest.raises(CommandFailed, match=r"Redis at 127.0.0.1:\d+: ConnectionRefusedError"):
+    with pytest.raises(StoreUnavailable, match=r"Redis at 127.0.0.1:\d+: ConnectionRefusedError"):
         await copy.types([b"a"])
     assert slept == [*PAUSES_S]
     assert 45 < sum(PAUSES_S) < 70
@@ -658,18 +544,12 @@ async def test_cut_short_it_takes_nothing_for_the_same_that_seemed_to_differ(
 ) -> None:
     world = await filled(make, 5)
     client.delete("Players:3", "Players:4")
-    counted: list[int] = []
-    count = AuditReport.count
-
-    def note(ledger: AuditReport, keys: int) -> None:
-        count(ledger, keys)
-        counted.append(keys)
-
-    monkeypatch.setattr(AuditReport, "count", note)
+    reports: list[AuditReport] = []
+    monkeypatch.setattr(AuditReport, "progress", lambda report: reports.append(report))
     monkeypatch.setattr(audit_module, "wait_s", lambda _: anyio.sleep_forever)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.audit)
-        await until(lambda: sum(counted) == 5)
+        await until(lambda: reports and reports[0].items.keys == 5)
         tasks.cancel_scope.cancel()
 
     assert world.said == [
@@ -677,8 +557,8 @@ async def test_cut_short_it_takes_nothing_for_the_same_that_seemed_to_differ(
         "3 of 3 keys are the same in table and copy",
         "  0 missing, 0 stale, 0 orphans",
         "  0 names of the copy; 0 foreign, left alone",
-        "  0 differed when first looked at, 0 of them not any more when looked at again",
-        "  2 seemed to differ and were not looked at again",
+        "  0 differed at first; 0 matched when checked again",
+        "  2 seemed to differ and were not checked again",
     ]
 
 
@@ -687,7 +567,7 @@ async def test_the_command_line_ends_with_1_where_there_is_a_finding(
 ) -> None:
     world = await filled(make, 5)
     program = [sys.executable, "-m", "asyncsync", "audit", "--table", world.table]
-    program += ["--endpoint-url", world.endpoint, "--settle", "0.01"]
+    program += ["--endpoint-url", world.endpoint, "--recheck-after", "0.01"]
     program += ["--redis-url", world.mirror.config.redis_url]
 
     ended = await anyio.run_process(program, check=False)
@@ -722,100 +602,3 @@ async def test_a_user_needs_four_commands_more_to_audit_than_to_mirror(
         with pytest.raises(StoreRefused, match=f"the command {without[1:].upper()}: NOPERM"):
             await world.audit()
     real_client.acl_deluser("auditor")
-
-
-# --- an old template's names ------------------------------------------------------------------
-
-
-async def retired(world: World, template: str, **options: Any) -> dict[str, int]:
-    said: list[str] = []
-    wanted = RetireOptions(table=world.table, template=template, as_json=True, **options)
-    is_done = await retire_with(world.clients, wanted, world.mirror, said.append)
-    counts: dict[str, int] = json.loads(said[-1])
-    assert is_done == (counts["kept"] == 0)
-    return counts
-
-
-async def test_old_names_are_removed_once_their_items_have_new_ones(
-    make: Callable[..., Any], client: redis.Redis
-) -> None:
-    world = await filled(make, 20, key="v2:{@table}:{@key}")
-    for number in range(1, 23):  # of these, 21 and 22 have no new name
-        client.set(f"Players:{number}", "old")
-    client.set("Players:lock", "not ours")
-    client.set("Players:07", "not ours")
-    client.rpush("Players:7000", "not ours")
-    client.rpush("v2:Players:7000", "not ours")
-
-    assert await retired(world, "{@table}:{@key}") == {
-        "removed": 20,
-        "kept": 2,
-        "present": 0,
-        "foreign": 3,
-    }
-    assert set(client.scan_iter(match="Players:*")) == {
-        *(b"Players:21", b"Players:22", b"Players:lock", b"Players:07", b"Players:7000")
-    }
-    assert len([*client.scan_iter(match="v2:Players:*")]) == 21
-    assert await world.found() == {}
-    client.delete("Players:21", "Players:22")
-    assert (await retired(world, "{@table}:{@key}"))["removed"] == 0
-
-
-async def test_a_name_that_is_in_use_is_never_taken_for_an_old_one(
-    make: Callable[..., Any], client: redis.Redis
-) -> None:
-    """Both templates read x:y, and each reads another item out of it."""
-    world: World = await make(keys={"A": "S", "B": "S"}, key="{@table}:{B}:{A}")
-    for one, other in (("x", "y"), ("y", "x")):
-        await world.change({"A": {"S": one}, "B": {"S": other}})
-    await world.deliver()
-    before = {name: client.get(name) for name in client.scan_iter()}
-
-    counts = await retired(world, "{@table}:{A}:{B}")
-
-    assert counts == {"removed": 0, "kept": 0, "present": 2, "foreign": 0}
-    assert {name: client.get(name) for name in client.scan_iter()} == before
-
-
-async def test_old_names_that_end_in_a_hash_are_matched_through_their_values(
-    make: Callable[..., Any], client: redis.Redis
-) -> None:
-    world: World = await make(keys={"Who": "S"}, key="v2:{Who}")
-    item: Item = {"Who": {"S": "%" * 2_000}}
-    await world.change(item)
-    await world.deliver()
-    old = Mirror(Config(redis_url=world.mirror.config.redis_url), emit=lambda _: None)
-    await old.handle(event([made for _, made in [_record(world, item)]]), None)
-    old.close()
-    assert len([*client.scan_iter(match="Players:*")]) == 1
-
-    assert (await retired(world, "{@table}:{@key}"))["removed"] == 1
-    assert [*client.scan_iter(match="Players:*")] == []
-
-
-def _record(world: World, item: Item) -> tuple[Any, Any]:
-    made = record(
-        0,
-        FIRST,
-        image=json_attributes(item),
-        stream_arn=arn(table=world.table),
-        Keys=json_attributes(item),
-    )
-    return item, made
-
-
-async def test_a_template_that_could_name_a_strangers_key_is_refused(
-    make: Callable[..., Any], client: redis.Redis
-) -> None:
-    world = await filled(make, 3)
-    client.set("2", "whose?")
-
-    with pytest.raises(CommandRefused, match="give --orphans"):
-        await retired(world, "{Number}")
-    with pytest.raises(CommandRefused, match="the template in use"):
-        await retired(world, "{@table}:{@key}")
-    with pytest.raises(ConfigError, match="must use exactly these"):
-        await retired(world, "{@table}:{Name}")
-    assert client.get("2") == b"whose?"
-    assert (await retired(world, "{Number}", orphans=True))["removed"] == 1

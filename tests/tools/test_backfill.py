@@ -1,4 +1,4 @@
-"""asyncsync backfill on moto's server: beside a stream that goes on, and cut short."""
+"""asyncsync backfill: complete, next to a live stream, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -22,23 +22,32 @@ import redis
 import redis.asyncio
 from aiohttp import ClientSession, web
 
-from asyncsync import Config, Mirror
-from asyncsync.aws.clients import AwsClients, Table, describe_table, stream_of
-from asyncsync.aws.items import Answer, scan_page
-from asyncsync.copy.entries import NO_VERSION, version_in
+from asyncsync import Config, ConfigError, Mirror
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.items import ItemPage, scan_page
+from asyncsync.aws.tables import Table, describe_table, stream_of
+from asyncsync.copy.entries import version_in
+from asyncsync.fence import NO_VERSION
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.mapping.event_source_mapping import EventSourceMapping, MappingSettings
+from asyncsync.tools import table_scan
 from asyncsync.tools.audit.command import AuditOptions, audit
-from asyncsync.tools.backfill import command as command_module
 from asyncsync.tools.backfill.command import SEGMENT_BYTES, BackfillOptions, _segments, backfill
-from asyncsync.tools.backfill.filler import LASTING_ASKED_MAX, Filler, Tally, TooLate, _lasts
+from asyncsync.tools.backfill.filler import (
+    PERMANENT_TRIES,
+    Filler,
+    FillTally,
+    TooLate,
+    _is_permanent,
+)
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.mirrors import make_mirror
 from asyncsync.tools.run.poller import Consumer, Poller, function_of
 from asyncsync.tools.state import FORMAT
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, event, item, record
+from tests.support.output import RecordedOutput
 from tests.support.tables import (
     begin_stream,
     differences,
@@ -58,14 +67,18 @@ class Runs:
     """Backfills of one table."""
 
     def __init__(self, table: str, endpoint: str, mirror: Mirror) -> None:
-        self.said: list[str] = []
+        self.output = RecordedOutput()
         self._table, self._endpoint, self._mirror = table, endpoint, mirror
 
     async def __call__(self, **options: Any) -> bool:
-        given = {"endpoint_url": self._endpoint, "assume_following": True, **options}
-        return await backfill(
-            BackfillOptions(table=self._table, **given), self._mirror, {}, self.said.append
-        )
+        given = {"endpoint_url": self._endpoint, "skip_mapping_check": True, **options}
+        wanted = BackfillOptions(table=self._table, **given)
+        async with open_clients(wanted.endpoint_url, {}) as clients:
+            return await backfill(clients, wanted, self._mirror, self.output)
+
+    @property
+    def said(self) -> list[str]:
+        return self.output.lines
 
     async def counts(self, **options: Any) -> dict[str, Any]:
         await self(as_json=True, **options)
@@ -83,7 +96,7 @@ def copy_of(client: redis.Redis) -> dict[str, bytes]:
 
 def command(table: str, endpoint: str, *arguments: str) -> list[str]:
     fixed = ["-m", "asyncsync", "backfill", "--table", table, "--endpoint-url", endpoint]
-    return [sys.executable, *fixed, "--assume-following", *arguments]
+    return [sys.executable, *fixed, "--skip-mapping-check", *arguments]
 
 
 # --- the command ------------------------------------------------------------------------------
@@ -215,13 +228,13 @@ async def test_a_clusters_copy_is_filled_and_repaired(
 
 @dataclass
 class Watching:
-    """What a reader saw: each key's value and fence at one moment, where either was new."""
+    """Every new pair of value and fence that a reader saw, by key."""
 
     last: dict[str, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
     seen: list[tuple[str, bytes | None, bytes | None]] = field(default_factory=list)
 
     async def run(self, client: redis.asyncio.Redis, names: list[str]) -> None:
-        """Look until cancelled; value and fence of a key are read as one."""
+        """Read until cancelled; one command reads a key's value and fence."""
         while True:
             for name in names:
                 both: Any = await client.mget(name, f"{{{name}}}!f")
@@ -232,7 +245,7 @@ class Watching:
             await anyio.lowlevel.checkpoint()
 
     def backward_steps(self) -> list[tuple[str, bytes, bytes]]:
-        """Fences that were followed by a lower one; nonces are no part of the order."""
+        """Return fences that were followed by a lower one; the order ignores nonces."""
         highest: dict[str, bytes] = {}
         steps = []
         for name, _, fence in self.seen:
@@ -245,7 +258,7 @@ class Watching:
     def older_than_its_fence(
         self, versions: Mapping[tuple[str, int], int]
     ) -> list[tuple[str, bytes]]:
-        """Values whose item version is below that of the record their fence names."""
+        """Return values that are older than the record their fence names."""
         older = []
         for name, value, fence in self.seen:
             held = version_in(fence)
@@ -331,7 +344,7 @@ class World:
             iterator = page["NextShardIterator"]
 
     async def versions_by_record(self) -> dict[tuple[str, int], int]:
-        """The item's version after each record, removals counted."""
+        """Return the item's version after each record; a removal counts as a version."""
         counted: Counter[str] = Counter()
         found = {}
         for each in await self.records():
@@ -359,7 +372,7 @@ async def test_whatever_changes_meanwhile_wins_and_nothing_comes_back(
     real_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A writer before, during and after; in step: a change for every second of 200 pages."""
+    """A writer changes the table before, during and after: one change for every two pages."""
     world = World(clients, table, real_server, 200)
     await world.begin()
     runs = Runs(table, endpoint, world.mirror)
@@ -374,14 +387,14 @@ async def test_whatever_changes_meanwhile_wins_and_nothing_comes_back(
             before, pages = world.written, 0
             world.may_write = lambda: world.written - before <= pages / 2 + 20
 
-            async def in_step(*arguments: Any) -> Answer:
+            async def in_step(*arguments: Any) -> ItemPage:
                 nonlocal pages
                 pages += 1
                 due = before + pages / 2
                 await until(lambda: world.written >= due)
                 return await scan_page(*arguments)
 
-            monkeypatch.setattr(command_module, "scan_page", in_step)
+            monkeypatch.setattr(table_scan, "scan_page", in_step)
             counts = await runs.counts(segments=200)
             during = world.written - before
             world.may_write = lambda: True
@@ -441,7 +454,7 @@ async def test_killed_and_started_again_it_goes_on_where_it_was(
     arguments = ("--redis-url", real_server.url, "--state", str(state), "--segments", "1")
     again = command(table, endpoint, *arguments, "--page-items", "10", "--json")
 
-    process = await anyio.open_process([*again, "--rcu", "20"])
+    process = await anyio.open_process([*again, "--max-rcu", "20"])
     async with process:
         await until(lambda: real_client.dbsize() >= 100)
         process.send_signal(signal.SIGKILL)
@@ -468,7 +481,7 @@ async def test_ctrl_c_says_how_to_go_on(
     await load(clients, table, numbered(200))
     state = str(tmp_path / "state.json")
     arguments = ("--redis-url", real_server.url, "--state", state, "--segments", "1")
-    slow = command(table, endpoint, *arguments, "--page-items", "5", "--rcu", "5")
+    slow = command(table, endpoint, *arguments, "--page-items", "5", "--max-rcu", "5")
 
     process = await anyio.open_process(slow)
     async with process:
@@ -481,7 +494,7 @@ async def test_ctrl_c_says_how_to_go_on(
 
     assert (process.returncode, errors) == (1, "asyncsync: interrupted\n")
     assert "cut short: " in said
-    assert f"goes on with the same arguments, --state {state} included" in said
+    assert f"resume with the same arguments and --state {state}" in said
 
 
 async def test_a_state_of_another_run_is_refused(
@@ -518,7 +531,7 @@ async def test_a_state_can_be_kept_in_s3(
     async with clients.open("s3") as s3:
         await s3.create_bucket(Bucket="states")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(runs, state=place, segments=2, page_items=5, rcu=10))
+            tasks.start_soon(partial(runs, state=place, segments=2, page_items=5, max_rcu=10))
             await until(lambda: real_client.dbsize() >= 30)
             tasks.cancel_scope.cancel()
         listed = await s3.list_objects_v2(Bucket="states")
@@ -553,13 +566,15 @@ async def test_while_redis_is_away_it_waits_and_then_goes_on(
         ended: list[bool] = []
 
         async def run() -> None:
-            ended.append(await runs(segments=4, page_items=10, rcu=60))
+            ended.append(await runs(segments=4, page_items=10, max_rcu=60))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             await until(lambda: real_client.dbsize() >= 40)
             proxy.cut()
-            await until(lambda: any("paused: Connection" in line for line in runs.said))
+            await until(
+                lambda: any("paused: Connection" in line for line in runs.output.progress_lines)
+            )
             held = real_client.dbsize()
             proxy.heal()
 
@@ -570,7 +585,10 @@ async def test_while_redis_is_away_it_waits_and_then_goes_on(
 
 @asynccontextmanager
 async def throttling(endpoint: str) -> AsyncIterator[tuple[str, list[bool]]]:
-    """A DynamoDB that puts off every third read, and four in a row; gives its URL, and which."""
+    """Run a DynamoDB that throttles every third read, and four in a row.
+
+    Yields its URL, and whether it throttled each read.
+    """
     put_off: list[bool] = []
     async with ClientSession() as session:
 
@@ -614,7 +632,7 @@ async def test_a_table_that_throttles_is_read_all_the_same(
     real_client: redis.Redis,
     no_sdk_backoff: None,
 ) -> None:
-    """By scans and by the reads of repairs: twenty items' fences say that they are removed."""
+    """Both scans and repairs read it: the fences of twenty items say that they were removed."""
     await make_table(clients, table)
     await load(clients, table, numbered(200))
     mirror = mirror_of(real_server.url)
@@ -629,8 +647,9 @@ async def test_a_table_that_throttles_is_read_all_the_same(
         assert ", throttled " in runs.said[-1]  # beyond what the SDK repeats by itself
 
         real_client.delete(*[f"{table}:{at}" for at in range(101, 121)])
-        options = AuditOptions(table=table, endpoint_url=url, settle_s=0.01, repair=True)
-        assert await audit(options, mirror, {}, runs.said.append)
+        options = AuditOptions(table=table, endpoint_url=url, recheck_after_s=0.01, repair=True)
+        async with open_clients(url, {}) as throttled:
+            assert await audit(throttled, options, mirror, runs.output)
 
     assert sum(put_off) >= len(put_off) / 3
     assert runs.said[-1] == "  20 repaired, 0 left"
@@ -657,7 +676,7 @@ def test_segments_are_as_many_as_the_table_is_large(size_bytes: int, segments: i
 
 
 class Hands:
-    """A filler whose sleeps are noted, and the table that its repairs read."""
+    """A filler that records its sleeps, and the table that its repairs read."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self.wall_s = 1_000_000.0
@@ -665,7 +684,7 @@ class Hands:
         self.mirror = Mirror(
             Config(redis_url=url, **options), wall_clock=lambda: self.wall_s, emit=lambda _: None
         )
-        self.tally = Tally()
+        self.tally = FillTally()
         self.during: Any = lambda _times: None
         self.filler = Filler(self.mirror, "Players", self.read, self.tally, self.sleep)
 
@@ -741,7 +760,7 @@ async def test_what_the_server_refuses_every_time_is_left_and_named(
 
     assert (hands.tally.read, hands.tally.left, hands.tally.is_whole) == (2, 2, False)
     assert hands.tally.named == [f"Players:{at}: ERR: refused by the server" for at in (1, 2)]
-    assert len(hands.slept) == LASTING_ASKED_MAX - 1
+    assert len(hands.slept) == PERMANENT_TRIES - 1
     hands.filler.close()
     await anyio.lowlevel.checkpoint()
 
@@ -765,19 +784,33 @@ async def test_a_deleted_items_fence_is_repaired_from_the_table(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error", "said"),
     [
-        ({"fence": "off"}, "need ASYNCSYNC_FENCE=on"),
-        ({"mode": "refresh"}, "nothing is to be filled with ASYNCSYNC_MODE=refresh"),
-        ({"mode": "invalidate"}, "nothing is to be filled with ASYNCSYNC_MODE=invalidate"),
+        ({"fence": "off"}, ConfigError, "need ASYNCSYNC_FENCE=on"),
+        (
+            {"mode": "refresh"},
+            CommandRefused,
+            "cannot fill with ASYNCSYNC_MODE=refresh",
+        ),
+        (
+            {"mode": "invalidate"},
+            CommandRefused,
+            "cannot fill with ASYNCSYNC_MODE=invalidate",
+        ),
     ],
 )
-async def test_settings_that_allow_no_fill_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(CommandRefused, match=said):
-        await backfill(BackfillOptions(table="T"), mirror_of("redis://a", **options), {}, print)
+async def test_settings_that_allow_no_fill_are_refused(
+    options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    mirror = mirror_of("redis://a", **options)
+    async with open_clients("http://127.0.0.1:1", {}) as clients:
+        with pytest.raises(error, match=said):
+            await backfill(clients, BackfillOptions(table="T"), mirror, RecordedOutput())
 
 
 async def test_a_server_of_a_cluster_that_the_settings_do_not_know_ends_it() -> None:
     with pytest.raises(CommandFailed, match="ASYNCSYNC_REDIS_CLUSTER"):
-        _lasts("MOVED", "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true", 1)
-    assert not _lasts("OOM", "refused by the server", 100)
+        _is_permanent(
+            "MOVED", "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true", 1
+        )
+    assert not _is_permanent("OOM", "refused by the server", 100)

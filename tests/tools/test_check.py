@@ -1,8 +1,9 @@
-"""asyncsync check: everything right says ok; each thing that is wrong is named with its remedy."""
+"""asyncsync check: ok where everything is right; a fix, with its remedy, for each mistake."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,11 +16,11 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import Table
+from asyncsync.aws.tables import Table
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
-from asyncsync.tools.check.redis import scratch
+from asyncsync.tools.check.redis import scratch_key
 from tests.support.cluster import Cluster
 from tests.support.events import arn
 from tests.support.servers import FOUND
@@ -44,21 +45,21 @@ COMMANDS = ["EVALSHA", "EVAL", "MGET", "SET", "DEL", "write", "removal"]
 
 
 def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, str]]:
-    """The exit code, and of each line its subject and its state with what it says."""
+    """Run check; return its exit code, and state and message by subject."""
     code = main(["check", *arguments])
     captured = capsys.readouterr()
     assert captured.err == ""
-    lines = [
+    verdicts = [
         (line[6:18].strip(), line[:6].strip(), line[19:]) for line in captured.out.splitlines()
     ]
-    return code, {subject: f"{state} {says}" for subject, state, says in lines}
+    return code, {subject: f"{state} {message}" for subject, state, message in verdicts}
 
 
 # --- the server -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["mirror", "refresh", "invalidate"])
-def test_a_server_that_is_right_is_ok_and_holds_nothing_afterwards(
+def test_a_right_server_is_ok_and_empty_afterwards(
     real_server: ServerProcess,
     real_client: redis.Redis,
     capsys: pytest.CaptureFixture[str],
@@ -66,30 +67,30 @@ def test_a_server_that_is_right_is_ok_and_holds_nothing_afterwards(
     mode: str,
 ) -> None:
     monkeypatch.setenv("ASYNCSYNC_MODE", mode)
-    code, said = checked(capsys, "--redis-url", real_server.url)
+    code, lines = checked(capsys, "--redis-url", real_server.url)
 
     assert code == 0
-    assert list(said) == ["redis", "TLS", "cluster", "eviction", *COMMANDS]
-    assert {line.split()[0] for subject, line in said.items() if subject != "TLS"} == {"ok"}
-    assert said["TLS"].startswith("note off")
+    assert list(lines) == ["redis", "TLS", "cluster", "eviction", *COMMANDS]
+    assert {line.split()[0] for subject, line in lines.items() if subject != "TLS"} == {"ok"}
+    assert lines["TLS"].startswith("note off")
     assert real_client.keys("*") == []
 
 
-def test_without_the_fence_two_commands_are_all(
+def test_without_the_fence_only_two_commands_are_tried(
     real_server: ServerProcess,
     real_client: redis.Redis,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ASYNCSYNC_FENCE", "off")
-    code, said = checked(capsys, "--redis-url", real_server.url)
+    code, lines = checked(capsys, "--redis-url", real_server.url)
 
     assert code == 0
-    assert list(said)[4:] == ["SET", "DEL"]
+    assert list(lines)[4:] == ["SET", "DEL"]
 
 
 @pytest.mark.parametrize("command", ["evalsha", "eval", "mget", "set", "del"])
-def test_a_command_that_the_user_may_not_run_is_named(
+def test_a_forbidden_command_is_named(
     real_server: ServerProcess,
     real_client: redis.Redis,
     capsys: pytest.CaptureFixture[str],
@@ -103,16 +104,16 @@ def test_a_command_that_the_user_may_not_run_is_named(
     monkeypatch.setenv("ASYNCSYNC_KEY", "Players:{@key}")
     url = f"redis://copy:hush@{real_server.host}:{real_server.port}"
 
-    code, said = checked(capsys, "--redis-url", url)
+    code, lines = checked(capsys, "--redis-url", url)
 
     assert code == 1
-    assert {each for each, line in said.items() if line.startswith("fix")} == {command.upper()}
-    assert "NOPERM" in said[command.upper()]
-    assert "hush" not in "".join(said.values())
-    assert "write" not in said
+    assert {each for each, line in lines.items() if line.startswith("fix")} == {command.upper()}
+    assert "NOPERM" in lines[command.upper()]
+    assert "hush" not in "".join(lines.values())
+    assert "write" not in lines
 
 
-def test_keys_that_the_user_may_not_write_are_found_by_the_template(
+def test_forbidden_keys_are_found_by_the_template(
     real_server: ServerProcess,
     real_client: redis.Redis,
     capsys: pytest.CaptureFixture[str],
@@ -122,60 +123,60 @@ def test_keys_that_the_user_may_not_write_are_found_by_the_template(
     url = f"redis://copy:any@{real_server.host}:{real_server.port}"
 
     monkeypatch.setenv("ASYNCSYNC_KEY", "Games:{@key}")
-    code, said = checked(capsys, "--redis-url", url)
-    assert (code, said["SET"].split()[0]) == (1, "fix")
+    code, lines = checked(capsys, "--redis-url", url)
+    assert (code, lines["SET"].split()[0]) == (1, "fix")
     monkeypatch.setenv("ASYNCSYNC_KEY", "Players:{Number}")
     assert checked(capsys, "--redis-url", url)[0] == 0
 
 
 @pytest.mark.skipif(not FOUND, reason="needs a real server")
-def test_a_wrong_password_a_wrong_authority_and_nobody_there_are_one_line_each(
+def test_a_wrong_password_authority_or_port_is_one_line(
     authority: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls_port = free_port()
     options = [*tls_options(authority, tls_port), "--requirepass", "hush-hush"]
     with redis_process(FOUND[0], *options) as server:
-        code, said = checked(capsys, "--redis-url", f"redis://:hush-no@127.0.0.1:{server.port}")
-        assert (code, list(said)) == (1, ["redis"])
-        assert "WRONGPASS" in said["redis"]
-        assert "hush" not in said["redis"]
+        code, lines = checked(capsys, "--redis-url", f"redis://:hush-no@127.0.0.1:{server.port}")
+        assert (code, list(lines)) == (1, ["redis"])
+        assert "WRONGPASS" in lines["redis"]
+        assert "hush" not in lines["redis"]
 
         url = f"rediss://:hush-hush@localhost:{tls_port}"
-        code, said = checked(capsys, "--redis-url", url)
+        code, lines = checked(capsys, "--redis-url", url)
         assert code == 1
-        assert "certificate verify failed" in said["redis"]
+        assert "certificate verify failed" in lines["redis"]
         monkeypatch.setenv("ASYNCSYNC_REDIS_CA_FILE", str(authority / "ca.crt"))
-        code, said = checked(capsys, "--redis-url", url)
-        assert (code, said["TLS"]) == (0, "ok on, the certificate is trusted")
+        code, lines = checked(capsys, "--redis-url", url)
+        assert (code, lines["TLS"]) == (0, "ok on, the certificate is trusted")
         monkeypatch.delenv("ASYNCSYNC_REDIS_CA_FILE")
-    code, said = checked(capsys, "--redis-url", f"redis://127.0.0.1:{server.port}")
+    code, lines = checked(capsys, "--redis-url", f"redis://127.0.0.1:{server.port}")
     assert code == 1
-    assert "cannot be reached" in said["redis"]
+    assert "cannot be reached" in lines["redis"]
 
 
 def test_a_cluster_and_its_setting_must_agree(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"redis://127.0.0.1:{cluster.nodes[0].port}"
-    code, said = checked(capsys, "--redis-url", url)
-    assert (code, said["cluster"]) == (1, "fix set ASYNCSYNC_REDIS_CLUSTER=true")
-    assert "SET" not in said
+    code, lines = checked(capsys, "--redis-url", url)
+    assert (code, lines["cluster"]) == (1, "fix set ASYNCSYNC_REDIS_CLUSTER=true")
+    assert "SET" not in lines
 
     monkeypatch.setenv("ASYNCSYNC_REDIS_CLUSTER", "true")
-    code, said = checked(capsys, "--redis-url", url)
+    code, lines = checked(capsys, "--redis-url", url)
     assert code == 0
-    assert said["cluster"] == "ok yes, as set"
-    assert said["ASKING"] == "ok permitted"
-    assert said["write"] == "ok applied"
+    assert lines["cluster"] == "ok yes, as set"
+    assert lines["ASKING"] == "ok permitted"
+    assert lines["write"] == "ok applied"
 
 
-def test_a_single_server_that_is_set_to_be_a_cluster_is_told(
+def test_a_single_server_set_as_a_cluster_is_a_fix(
     real_server: ServerProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASYNCSYNC_REDIS_CLUSTER", "true")
-    code, said = checked(capsys, "--redis-url", real_server.url)
+    code, lines = checked(capsys, "--redis-url", real_server.url)
 
-    assert (code, said["cluster"]) == (1, "fix set ASYNCSYNC_REDIS_CLUSTER=false")
+    assert (code, lines["cluster"]) == (1, "fix set ASYNCSYNC_REDIS_CLUSTER=false")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_single_server_that_is_set_to_be_a_cluster_is_told(
         ("allkeys-lru", "invalidate", "ok"),
     ],
 )
-def test_a_policy_that_evicts_is_told(
+def test_a_policy_that_evicts_is_reported(
     real_server: ServerProcess,
     real_client: redis.Redis,
     capsys: pytest.CaptureFixture[str],
@@ -199,11 +200,11 @@ def test_a_policy_that_evicts_is_told(
     monkeypatch.setenv("ASYNCSYNC_MODE", mode)
     real_client.config_set("maxmemory-policy", policy)
     try:
-        code, said = checked(capsys, "--redis-url", real_server.url)
+        code, lines = checked(capsys, "--redis-url", real_server.url)
     finally:
         real_client.config_set("maxmemory-policy", "noeviction")
 
-    assert said["eviction"].split()[0] == state
+    assert lines["eviction"].split()[0] == state
     assert code == (state == "fix")
 
 
@@ -215,12 +216,12 @@ def test_a_policy_that_evicts_is_told(
         ("p:{@key}", (), b"p:asyncsync-check-n"),
     ],
 )
-def test_a_scratch_key_is_named_as_the_copys_keys_are(
+def test_a_scratch_key_is_named_like_an_items_key(
     key: str, keys: tuple[str, ...], name: bytes
 ) -> None:
-    made = scratch(Config(redis_url="redis://unused", key=key), "T", keys, "n")
+    key_of_item = scratch_key(Config(redis_url="redis://unused", key=key), "T", keys, "n")
 
-    assert (made.name, made.fence) == (name, b"{" + name + b"}!f")
+    assert (key_of_item.name, key_of_item.fence) == (name, b"{" + name + b"}!f")
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ def dynamodb(moto: str) -> str:
         ("Players", "{Id}", {"key": "the key of table 'Players' is ['Number']"}),
     ],
 )
-def test_a_table_is_looked_at(
+def test_a_tables_mistakes_are_named(
     dynamodb: str,
     fake_server: ServerProcess,
     capsys: pytest.CaptureFixture[str],
@@ -286,11 +287,11 @@ def test_a_table_is_looked_at(
 ) -> None:
     monkeypatch.setenv("ASYNCSYNC_KEY", key)
     arguments = ["--table", table, "--endpoint-url", dynamodb]
-    code, said = checked(capsys, *arguments, "--redis-url", fake_server.url)
+    code, lines = checked(capsys, *arguments, "--redis-url", fake_server.url)
 
-    found = {subject: line for subject, line in said.items() if line.startswith("fix")}
-    assert found.keys() == wrong.keys()
-    assert all(wrong[subject] in line for subject, line in found.items())
+    fixes = {subject: line for subject, line in lines.items() if line.startswith("fix")}
+    assert fixes.keys() == wrong.keys()
+    assert all(wrong[subject] in line for subject, line in fixes.items())
     assert code == bool(wrong)
 
 
@@ -302,39 +303,39 @@ def test_the_templates_mapping_is_right_in_everything(translated: Any) -> None:
 
     mapping = dict(Resolver(translated, {}, known=True).resources()["MirrorChanges"]["Properties"])
     mapping["State"] = "Enabled"
-    mapping["DestinationConfig"] = GOOD["DestinationConfig"]  # its bucket's ARN is AWS's to make
+    mapping["DestinationConfig"] = GOOD["DestinationConfig"]  # AWS makes the bucket's ARN
 
     assert {verdict.state for verdict in check_mapping(mapping, CONFIG)} == {"ok"}
 
 
 @pytest.mark.parametrize(
-    ("change", "subject", "says"),
+    ("change", "subject", "message"),
     [
         ({"FunctionResponseTypes": []}, "answers", "set ReportBatchItemFailures"),
-        ({"MaximumRetryAttempts": -1}, "attempts", "without end"),
+        ({"MaximumRetryAttempts": -1}, "attempts", "unlimited"),
         ({"MaximumRecordAgeInSeconds": -1}, "record age", "not under 86400 s"),
         ({"MaximumRecordAgeInSeconds": 86_400}, "record age", "not under 86400 s"),
-        ({"DestinationConfig": {}}, "given up", "goes to nowhere"),
+        ({"DestinationConfig": {}}, "on failure", "go to nowhere"),
         (
             {"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:a:b:c"}}},
-            "given up",
+            "on failure",
             "keeps no records",
         ),
         ({"BisectBatchOnFunctionError": False}, "bisect", "set BisectBatchOnFunctionError"),
         ({"State": "Disabled"}, "mapping", "is Disabled"),
     ],
 )
-def test_a_mapping_that_loses_records_is_told_how(
-    change: dict[str, Any], subject: str, says: str
+def test_a_mapping_that_loses_records_is_a_fix(
+    change: dict[str, Any], subject: str, message: str
 ) -> None:
     verdicts = check_mapping({**GOOD, **change}, CONFIG)
 
     (wrong,) = [each for each in verdicts if each.state == "fix"]
     assert wrong.subject == subject
-    assert says in wrong.says
+    assert message in wrong.message
 
 
-def test_a_function_that_raises_needs_no_answers_read() -> None:
+def test_a_function_that_raises_needs_no_answers() -> None:
     config = Config(redis_url="redis://unused", on_failure="raise")
     verdicts = check_mapping({**GOOD, "FunctionResponseTypes": []}, config)
 
@@ -348,7 +349,7 @@ def test_a_record_age_of_a_second_under_a_day_will_do() -> None:
 
 
 class Lambda:
-    """What a stub of Lambda's API answers: one function, and mappings."""
+    """A stub of Lambda's API: one function, and mappings."""
 
     def __init__(self) -> None:
         self.settings: dict[str, str] = {"ASYNCSYNC_REDIS_URL": "rediss://cache.example.com"}
@@ -361,13 +362,13 @@ class Lambda:
         if parts.path.rstrip("/") == "/2015-03-31/event-source-mappings":
             query = parse_qs(parts.query)
             (name,), (stream,) = query.get("FunctionName", [""]), query.get("EventSourceArn", [""])
-            found = [
-                each
-                for each in self.mappings
-                if (name and each["FunctionArn"].endswith(f":function:{name}"))
-                or each["EventSourceArn"] == stream
+            mappings = [
+                mapping
+                for mapping in self.mappings
+                if (name and mapping["FunctionArn"].endswith(f":function:{name}"))
+                or mapping["EventSourceArn"] == stream
             ]
-            return 200, {"EventSourceMappings": found}
+            return 200, {"EventSourceMappings": mappings}
         return 404, {"Message": f"no function at {parts.path}"}
 
 
@@ -387,7 +388,7 @@ def aws_lambda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambda]:
             self.wfile.write(body)
 
         def log_message(self, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     server.daemon_threads = True
@@ -407,19 +408,31 @@ def aws_lambda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambda]:
     thread.join()
 
 
-def test_a_function_is_looked_at_without_a_way_to_its_cache(
+def test_a_function_is_checked_without_reaching_its_cache(
     aws_lambda: Lambda, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = checked(capsys, "--function", "mirror")
+    code, lines = checked(capsys, "--function", "mirror")
 
     assert code == 0
-    assert said["settings"] == "ok mirror starts with them"
-    assert said["readers"] == "ok no second mapping on the stream"
-    assert said["redis"].startswith("note not looked at")
-    assert "SET" not in said
+    assert lines["settings"] == "ok mirror can start with them"
+    assert lines["readers"] == "ok no second mapping on the stream"
+    assert lines["redis"].startswith("note not checked")
+    assert "SET" not in lines
 
 
-def test_the_functions_settings_hold_for_its_server_and_its_table(
+def test_an_endpoint_is_asked_for_the_function_too(
+    aws_lambda: Lambda, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = os.environ["AWS_ENDPOINT_URL_LAMBDA"]
+    for name in ("AWS_ENDPOINT_URL_LAMBDA", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+
+    code, lines = checked(capsys, "--function", "mirror", "--endpoint-url", url)
+
+    assert (code, lines["function"]) == (0, "ok mirror exists")
+
+
+def test_the_functions_settings_apply_to_its_server_and_table(
     aws_lambda: Lambda,
     dynamodb: str,
     real_server: ServerProcess,
@@ -427,20 +440,23 @@ def test_the_functions_settings_hold_for_its_server_and_its_table(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("ASYNCSYNC_MODE", "mirror")  # of this shell; the function has its own
+    monkeypatch.setenv(
+        "ASYNCSYNC_MODE", "mirror"
+    )  # this shell's setting; the function has another
     aws_lambda.settings["ASYNCSYNC_KEY"] = "Players:{Number}"
     aws_lambda.settings["ASYNCSYNC_MODE"] = "invalidate"
     stream = boto3.client("dynamodb", endpoint_url=dynamodb).describe_table(TableName="Keys")
     aws_lambda.mappings[0]["EventSourceArn"] = stream["Table"]["LatestStreamArn"]
     set_user(real_client, "copy", ["on", "~Players:*", "~{Players:*}!f", "+@all"])
     url = f"redis://copy:any@{real_server.host}:{real_server.port}"
-    arguments = ["--table", "Keys", "--endpoint-url", dynamodb, "--redis-url", url]
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb)
+    arguments = ["--table", "Keys", "--redis-url", url]
 
-    code, said = checked(capsys, "--function", "mirror", *arguments)
+    code, lines = checked(capsys, "--function", "mirror", *arguments)
 
     assert code == 0
-    assert said["view type"] == "ok KEYS_ONLY"
-    assert said["write"] == "ok applied"
+    assert lines["view type"] == "ok KEYS_ONLY"
+    assert lines["write"] == "ok applied"
 
 
 def other(function: str) -> dict[str, Any]:
@@ -455,28 +471,28 @@ def test_another_reader_of_the_stream_is_named(
     aws_lambda: Lambda, capsys: pytest.CaptureFixture[str], others: list[str], state: str
 ) -> None:
     aws_lambda.mappings += [other(each) for each in others]
-    code, said = checked(capsys, "--function", "mirror")
+    code, lines = checked(capsys, "--function", "mirror")
 
-    assert said["readers"].startswith(f"{state} also mapped to {', '.join(others)}")
+    assert lines["readers"].startswith(f"{state} also mapped to {', '.join(others)}")
     assert code == (state == "fix")
 
 
-def test_wrong_settings_no_mapping_and_no_function_are_told(
+def test_wrong_settings_no_mapping_and_no_function_are_fixes(
     aws_lambda: Lambda, capsys: pytest.CaptureFixture[str]
 ) -> None:
     aws_lambda.settings["ASYNCSYNC_MODE"] = "miror"
-    code, said = checked(capsys, "--function", "mirror")
+    code, lines = checked(capsys, "--function", "mirror")
     assert code == 1
-    assert "did you mean mirror?" in said["settings"]
+    assert "did you mean mirror?" in lines["settings"]
 
     aws_lambda.settings["ASYNCSYNC_MODE"] = "mirror"
     aws_lambda.mappings.clear()
-    code, said = checked(capsys, "--function", "mirror")
-    assert (code, said["mapping"]) == (1, "fix mirror has no mappings on a stream, not 1")
+    code, lines = checked(capsys, "--function", "mirror")
+    assert (code, lines["mapping"]) == (1, "fix mirror has no mappings on a stream, not 1")
 
-    code, said = checked(capsys, "--function", "absent")
+    code, lines = checked(capsys, "--function", "absent")
     assert code == 1
-    assert "ResourceNotFoundException" in said["function"]
+    assert "ResourceNotFoundException" in lines["function"]
 
 
 def test_nothing_to_look_at_is_wrong_arguments(

@@ -1,4 +1,4 @@
-"""The command line's manners: what it offers, its exit codes, its errors of one line."""
+"""The command line: what it offers, its exit codes, its one-line errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from asyncsync.cli import main as cli
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess
 
-COMMANDS = {"demo", "tail", "check", "get", "backfill", "audit", "redrive"}
+COMMANDS = {"demo", "check", "run", "get", "backfill", "audit", "redrive", "retire", "simulate"}
 
 
 def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run where argparse may end the program itself."""
+    """Run a command that argparse may end; return its exit code, stdout and stderr."""
     try:
         code = main(list(arguments))
     except SystemExit as exc:
@@ -31,13 +31,13 @@ def test_the_version_comes_from_its_one_place(capsys: pytest.CaptureFixture[str]
     assert ended(capsys, "--version") == (0, f"asyncsync {__version__}\n", "")
 
 
-def test_help_offers_the_commands_that_exist_and_no_other(
+def test_help_lists_every_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code, said, _ = ended(capsys, "--help")
+    code, out, _ = ended(capsys, "--help")
 
     assert code == 0
-    listed = said.split("commands:")[1].split()
+    listed = out.split("commands:")[1].split()
     assert {word for word in listed if word in COMMANDS} == COMMANDS
     for command in COMMANDS:
         assert ended(capsys, command, "--help")[0] == 0
@@ -49,26 +49,29 @@ def test_help_offers_the_commands_that_exist_and_no_other(
         [],
         ["backfill"],
         ["get"],
-        ["tail"],
+        ["run"],
         ["demo", "--items", "0"],
         ["demo", "--changes", "many"],
-        ["tail", "--table", "T", "--idle", "0"],
-        ["backfill", "--table", "T", "--rcu", "0"],
-        ["backfill", "--table", "T", "--segments", "9", "--only", "7-3"],
-        ["backfill", "--table", "T", "--segments", "9", "--only", "-1"],
-        ["backfill", "--table", "T", "--segments", "9", "--only", "all"],
+        ["run", "--table", "T", "--exit-when-idle", "0"],
+        ["backfill", "--table", "T", "--max-rcu", "0"],
+        ["backfill", "--table", "T", "--segments", "9", "--only-segments", "7-3"],
+        ["backfill", "--table", "T", "--segments", "9", "--only-segments", "-1"],
+        ["backfill", "--table", "T", "--segments", "9", "--only-segments", "all"],
         ["redrive", "--table", "T"],
         ["audit"],
         ["audit", "--table", "T", "--sample", "0"],
         ["redrive", "objects/"],
+        ["retire", "--table", "T"],
+        ["backfill", "--table", "T", "--seg", "4"],  # no abbreviation
+        ["audit", "--tab", "T"],
     ],
 )
 def test_wrong_arguments_are_exit_2(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    code, said, errors = ended(capsys, *arguments)
+    code, out, errors = ended(capsys, *arguments)
 
-    assert (code, said) == (2, "")
+    assert (code, out) == (2, "")
     assert "error: " in errors
 
 
@@ -77,9 +80,9 @@ def test_a_wrong_setting_is_exit_2_and_one_line_that_names_it(
 ) -> None:
     monkeypatch.setenv("ASYNCSYNC_REDIS_ULR", "redis://localhost")
 
-    code, said, errors = ended(capsys, "get", "a")
+    code, out, errors = ended(capsys, "get", "a")
 
-    assert (code, said) == (2, "")
+    assert (code, out) == (2, "")
     assert errors == (
         "asyncsync: ASYNCSYNC_REDIS_ULR is no setting; did you mean ASYNCSYNC_REDIS_URL?\n"
     )
@@ -96,7 +99,7 @@ def test_an_absent_setting_is_exit_2(
     assert errors.startswith("asyncsync: ASYNCSYNC_REDIS_URL is not set")
 
 
-# A process that cannot find any module of the extras.
+# A process without any module of the extras.
 WITHOUT_EXTRAS = """
 import importlib.util, sys
 
@@ -127,7 +130,7 @@ def without_extras(*given: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("arguments", "needs"),
     [
-        (["tail", "--table", "T"], "asyncsync tail needs: pip install 'asyncsync[tools]'"),
+        (["run", "--table", "T"], "asyncsync run needs: pip install 'asyncsync[tools]'"),
         (["check", "--table", "T"], "asyncsync check needs: pip install 'asyncsync[tools]'"),
         (["backfill", "--table", "T"], "asyncsync backfill needs: pip install 'asyncsync[tools]'"),
         (["demo"], "asyncsync demo needs: pip install 'asyncsync[demo]'"),
@@ -157,10 +160,10 @@ def test_python_m_and_the_script_are_the_same_command_line() -> None:
     assert module.stdout == script.stdout == f"asyncsync {__version__}\n".encode()
 
 
-def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(
+def test_a_closed_pipe_ends_the_command_without_a_traceback(
     fake_server: ServerProcess,
 ) -> None:
-    """As in: asyncsync get KEY | head -0."""
+    """Run what `asyncsync get KEY | head -0` runs."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""The share that is right, and its bound, against scipy."""
+"""The share of right keys and its bound, compared with scipy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_rate_of_misses_is_scipys_to_nine_digits(keys: int) -> None:
 
 
 def test_no_difference_has_a_bound_that_can_be_written_down() -> None:
-    """1 - 0.05 ** (1 / n): some 3 in n."""
+    """The rate is 1 - 0.05 ** (1 / n): about 3 in n."""
     for keys in SIZES:
         assert lower_bound(keys, keys) == pytest.approx(0.05 ** (1 / keys))
 
@@ -67,7 +67,7 @@ def test_a_bound_is_written_to_a_digit_more_than_its_nines_and_cut() -> None:
 
 
 def test_it_holds_as_often_as_it_says() -> None:
-    """Of samples of a whole that is right to 99 %, one in twenty may have a bound above that."""
+    """If 99 % of the keys are right, at most one sample in twenty has a bound above that."""
     chance = Random(7)
     above, rounds = 0, 2_000
     bounds = [lower_bound(same, 300) for same in range(301)]

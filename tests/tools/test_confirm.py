@@ -1,4 +1,4 @@
-"""What counts as a difference, and which of them outlive the pipeline."""
+"""What is a difference, and which differences are findings."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from asyncsync import Config
-from asyncsync.copy.repair import Snapshot
+from asyncsync.copy.reader import Snapshot
 from asyncsync.model import Entry, Key, SequenceNumber
 from asyncsync.tools.audit.confirm import (
+    CHECKS_MAX,
     CLOCKS_MS,
-    LOOKS_MAX,
     Confirmed,
     Difference,
     Kind,
+    confirm,
     difference_of,
-    settle,
 )
 
 NOW_MS = 1_767_225_600_000
@@ -39,7 +39,7 @@ def kind(
     return difference_of(
         exists=exists,
         entry=entry(value, expires_at_ms),
-        seen=Snapshot(held, None),
+        snapshot=Snapshot(held, None),
         config=Config(redis_url="redis://unused", **settings),
         now_ms=NOW_MS,
     )
@@ -95,7 +95,7 @@ def difference(number: int, fence: bytes, kind: Kind = "stale") -> Difference:
 
 
 class Script:
-    """What each look finds, and what was asked of it."""
+    """The result of each check, and a record of the calls."""
 
     def __init__(self, *looks: Sequence[Difference]) -> None:
         self._looks = iter(looks)
@@ -109,7 +109,7 @@ class Script:
         self.asked.append("waits")
 
     async def settle(self, *numbers: int, kinds: Sequence[Kind] = ("stale",)) -> Confirmed:
-        return await settle([key(each) for each in numbers], kinds, self.look, self.wait)
+        return await confirm([key(each) for each in numbers], kinds, self.look, self.wait)
 
 
 async def test_what_differs_and_has_not_changed_is_a_finding() -> None:
@@ -146,7 +146,7 @@ async def test_what_changes_at_every_look_is_not_judged() -> None:
     script = Script(*([difference(1, b"%d" % at)] for at in range(100)))
 
     assert await script.settle(1) == Confirmed(1, [], 0, 1)
-    assert script.asked.count([key(1)]) == LOOKS_MAX
+    assert script.asked.count([key(1)]) == CHECKS_MAX
 
 
 async def test_what_is_not_asked_for_is_no_difference() -> None:

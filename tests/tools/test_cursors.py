@@ -1,4 +1,4 @@
-"""How far a command is whose steps settle in any order: never past one that has not."""
+"""Cursors of work that completes out of order: never past a page that is not complete."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncsync.tools.counts import add, counts
-from asyncsync.tools.cursors import Cursors, Page
+from asyncsync.tools.cursors import Cursors, Page, add, counts
 
 
 @dataclass(slots=True)
@@ -31,25 +30,25 @@ def test_counts_are_integers_by_name_and_are_added_up() -> None:
 
 
 def test_parts_are_begun_in_order_and_an_open_one_first() -> None:
-    trail = Cursors(3, Count(), {"next": 2, "open": [[0, "a"]], "tally": {"steps": 4}})
+    cursors = Cursors(3, Count(), {"next": 2, "open": [[0, "a"]], "tally": {"steps": 4}})
 
-    assert list(trail.todo()) == [(0, "a"), (2, None)]
-    assert trail.tally.steps == 4
-    assert not trail.is_done
+    assert list(cursors.todo()) == [(0, "a"), (2, None)]
+    assert cursors.tally.steps == 4
+    assert not cursors.is_done
 
 
-def test_a_place_moves_only_past_what_has_settled() -> None:
-    trail = Cursors(1, Count())
-    list(trail.todo())
-    first, second = (trail.step(0, place, Count(1)) for place in ("a", None))
+def test_a_cursor_moves_only_past_complete_pages() -> None:
+    cursors = Cursors(1, Count())
+    list(cursors.todo())
+    first, second = (cursors.add_page(0, cursor, Count(1)) for cursor in ("a", None))
     first.waits_for += 1
 
-    trail.settle(second)
-    trail.settle(first)
-    assert trail.document() == {"next": 1, "open": [[0, None]], "tally": counts(Count())}
-    trail.settle(first)
-    assert trail.document() == {"next": 1, "open": [], "tally": counts(Count(2))}
-    assert trail.is_done
+    cursors.complete(second)
+    cursors.complete(first)
+    assert cursors.document() == {"next": 1, "open": [[0, None]], "tally": counts(Count())}
+    cursors.complete(first)
+    assert cursors.document() == {"next": 1, "open": [], "tally": counts(Count(2))}
+    assert cursors.is_done
 
 
 @given(
@@ -57,50 +56,50 @@ def test_a_place_moves_only_past_what_has_settled() -> None:
     st.integers(0, 2**32),
     st.integers(1, 12),
 )
-def test_cut_anywhere_and_gone_on_with_every_step_counts_once(
+def test_cut_anywhere_and_resumed_every_page_counts_once(
     parts: list[int], seed: int, cut_after: int
 ) -> None:
-    """Each step weighs a power of two: what is left out or counted twice would be seen."""
+    """Each page weighs a power of two, so that one left out or counted twice shows."""
     chance = Random(seed)
     weights = {
         (part, step): 2 ** (part * 5 + step) for part, n in enumerate(parts) for step in range(n)
     }
-    trail = Cursors(len(parts), Count())
-    while not trail.is_done:
-        _walk(trail, parts, weights, chance, cut_after)
-        held = json.loads(json.dumps(trail.document()))
-        # Whatever a cut leaves: places and counts are of one moment.
-        done = {(p, s) for p in range(held["next"]) for s in range(_done(held, p, parts))}
-        assert trail.tally.weight == sum(weights[each] for each in done)
-        trail = Cursors(len(parts), Count(), held)
+    cursors = Cursors(len(parts), Count())
+    while not cursors.is_done:
+        _walk(cursors, parts, weights, chance, cut_after)
+        document = json.loads(json.dumps(cursors.document()))
+        # Wherever it was cut, cursors and counts describe one moment.
+        done = {(p, s) for p in range(document["next"]) for s in range(_done(document, p, parts))}
+        assert cursors.tally.weight == sum(weights[each] for each in done)
+        cursors = Cursors(len(parts), Count(), document)
 
-    assert trail.tally == Count(len(weights), sum(weights.values()))
+    assert cursors.tally == Count(len(weights), sum(weights.values()))
 
 
-def _done(held: Any, part: int, parts: list[int]) -> int:
-    """How many steps of a begun part are behind its place."""
-    opened = dict(held["open"])
+def _done(document: Any, part: int, parts: list[int]) -> int:
+    """How many pages of a begun part are behind its cursor."""
+    opened = dict(document["open"])
     return parts[part] if part not in opened else (opened[part] or 0)
 
 
 def _walk(
-    trail: Cursors[Count],
+    cursors: Cursors[Count],
     parts: list[int],
     weights: dict[tuple[int, int], int],
     chance: Random,
     cut_after: int,
 ) -> None:
-    """Read up to so many steps, settle them in any order, and leave some of them unsettled."""
+    """Read at most `cut_after` pages and complete some of them, in any order."""
     read: list[Page[Count]] = []
-    for part, place in trail.todo():
-        for step in range(place or 0, parts[part]):
+    for part, cursor in cursors.todo():
+        for step in range(cursor or 0, parts[part]):
             after = step + 1 if step + 1 < parts[part] else None
-            read.append(trail.step(part, after, Count(1, weights[part, step])))
+            read.append(cursors.add_page(part, after, Count(1, weights[part, step])))
             if len(read) == cut_after:
                 break
         if len(read) == cut_after:
             break
-    kept = chance.sample(read, chance.randint(1, len(read))) if read else []
-    # The first of all always settles, or a slice could come to nothing.
-    for each in {id(each): each for each in [*kept, *read[:1]]}.values():
-        trail.settle(each)
+    chosen = chance.sample(read, chance.randint(1, len(read))) if read else []
+    # The first page is always completed, or a slice could get nowhere.
+    for page in {id(page): page for page in [*chosen, *read[:1]]}.values():
+        cursors.complete(page)

@@ -1,13 +1,11 @@
-"""A backfill from an export in S3: AWS's layout, streamed, a broken part named."""
+"""Backfill reads an export in AWS's layout and names a broken part."""
 
 from __future__ import annotations
 
 import gzip
 import sys
-from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from hashlib import md5
 from typing import Any
 
 import anyio
@@ -16,100 +14,41 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, AwsFailed, open_clients
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.backfill.filler import TooLate
-from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.mirrors import make_mirror
+from tests.support.exports import BUCKET, FOLDER, Exported, part_of, parts
+from tests.support.output import RecordedOutput
 from tests.support.tables import make_table, only_moto
-
-BUCKET = "exports"
-FOLDER = "daily/AWSDynamoDB/01234567890123-abcdef01"
-
-
-def part_of(numbers: range) -> bytes:
-    """One data file: gzip, an item a line."""
-    lines = [
-        orjson.dumps({"Item": {"Number": {"N": str(number)}, "B": {"B": "/w=="}}}) + b"\n"
-        for number in numbers
-    ]
-    return gzip.compress(b"".join(lines))
-
-
-class Exported:
-    """An export of one table, its parts as they are put."""
-
-    def __init__(
-        self, clients: AwsClients, table: str, parts: list[bytes], **summary: Any
-    ) -> None:
-        self.clients = clients
-        self.parts = parts
-        self.files = [
-            {
-                "itemCount": 100,
-                "md5Checksum": b64encode(md5(held).digest()).decode(),
-                "etag": md5(held).hexdigest() + "-1",
-                "dataFileS3Key": f"{FOLDER}/data/part{at}.json.gz",
-            }
-            for at, held in enumerate(parts)
-        ]
-        self.summary = {
-            "version": "2020-06-30",
-            "exportArn": f"arn:aws:dynamodb:us-east-1:1:table/{table}/export/01234567890123-abc",
-            "tableArn": f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}",
-            "exportTime": (datetime.now(UTC) - timedelta(hours=1)).isoformat()[:23] + "Z",
-            "s3Bucket": BUCKET,
-            "manifestFilesS3Key": f"{FOLDER}/manifest-files.json",
-            "itemCount": 100 * len(parts),
-            "outputFormat": "DYNAMODB_JSON",
-            "exportType": "FULL_EXPORT",
-            **summary,
-        }
-
-    async def put(self, bucket: str = BUCKET, above: str = "") -> str:
-        """Put it into S3, in a bucket that is made where it is not there; gives its address."""
-        files = [
-            {**each, "dataFileS3Key": f"{above}{each['dataFileS3Key']}"} for each in self.files
-        ]
-        objects = {
-            f"{FOLDER}/manifest-summary.json": orjson.dumps(self.summary),
-            f"{FOLDER}/manifest-files.json": b"\n".join(orjson.dumps(each) for each in files),
-        }
-        objects |= {
-            str(each["dataFileS3Key"]): held
-            for each, held in zip(self.files, self.parts, strict=True)
-        }
-        async with self.clients.open("s3") as s3:
-            await s3.create_bucket(Bucket=bucket)
-            for key, held in objects.items():
-                await s3.put_object(Bucket=bucket, Key=f"{above}{key}", Body=held)
-        return f"s3://{bucket}/{above}{FOLDER}/"
 
 
 class Runs:
     """Backfills of one table from its export."""
 
     def __init__(self, table: str, endpoint: str, server: ServerProcess) -> None:
-        self.said: list[str] = []
+        self._output = RecordedOutput()
         self._options: dict[str, Any] = {
             "table": table,
             "endpoint_url": endpoint,
-            "assume_following": True,
+            "skip_mapping_check": True,
         }
         self._mirror = make_mirror(Config(redis_url=server.url, metrics="off"), {})
 
     async def __call__(self, **options: Any) -> bool:
         given = BackfillOptions(**self._options, **options)
-        return await backfill(given, self._mirror, {}, self.said.append)
+        async with open_clients(given.endpoint_url, {}) as clients:
+            return await backfill(clients, given, self._mirror, self._output)
+
+    @property
+    def said(self) -> list[str]:
+        return self._output.lines
 
     @property
     def last(self) -> str:
         return "\n".join(self.said)
-
-
-def parts(count: int = 3) -> list[bytes]:
-    return [part_of(range(at * 100, at * 100 + 100)) for at in range(count)]
 
 
 @only_moto
@@ -185,7 +124,7 @@ async def test_a_broken_part_is_named_the_rest_is_done_and_then_it_alone(
         client.flushall()
         assert not await runs(**options)
         assert f"left: {FOLDER}/data/part1.json.gz: {said}" in runs.last
-        assert "goes on with the same arguments, --state " in runs.last
+        assert "resume with the same arguments and --state " in runs.last
         assert {client.exists(f"{table}:{number}") for number in [*range(100), 200, 299]} == {1}
 
         export.parts[1] = whole
@@ -210,7 +149,7 @@ async def test_the_command_line_ends_with_1_where_a_part_is_broken(
     program += ["--endpoint-url", endpoint, "--redis-url", fake_server.url]
 
     ended = await anyio.run_process(
-        [*program, "--assume-following", "--from-export", url], check=False
+        [*program, "--skip-mapping-check", "--from-export", url], check=False
     )
 
     said = orjson.loads(ended.stdout)
@@ -229,7 +168,7 @@ async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
     async with clients.open("s3") as s3:
         await s3.delete_object(Bucket=BUCKET, Key=str(export.files[2]["dataFileS3Key"]))
 
-    with pytest.raises(CommandFailed, match=r"S3 refused reading s3://exports/\S+part2.json.gz"):
+    with pytest.raises(AwsFailed, match=r"S3 refused reading s3://exports/\S+part2.json.gz"):
         await Runs("Gone", endpoint, fake_server)(from_export=url)
 
 
@@ -265,5 +204,5 @@ async def test_an_export_that_is_older_than_a_fill_may_be_is_not_filled(
     made_at = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
     url = await Exported(clients, "Old", parts(1), exportTime=made_at).put()
 
-    with pytest.raises(TooLate, match="too old to be filled"):
+    with pytest.raises(TooLate, match="too old to fill"):
         await Runs("Old", endpoint, fake_server)(from_export=url)

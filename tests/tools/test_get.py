@@ -11,9 +11,9 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.cli.main import main
-from asyncsync.copy.entries import NO_VERSION
+from asyncsync.fence import NO_VERSION, read_fence
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from asyncsync.tools.get import read_fence
+from tests.support.cluster import Cluster
 from tests.support.events import FIRST, event, item, record
 from tests.support.servers import FOUND
 
@@ -29,15 +29,15 @@ def got(capsys: pytest.CaptureFixture[str], url: str, *arguments: str) -> tuple[
     return code, capsys.readouterr().out
 
 
-def test_value_expiry_and_fence_are_written_for_people(
+def test_value_expiry_and_fence_are_shown(
     any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(any_server.url, [record(7, FIRST)])
 
-    code, said = got(capsys, any_server.url, "Players:7")
+    code, out = got(capsys, any_server.url, "Players:7")
 
     assert code == 0
-    assert said.splitlines() == [
+    assert out.splitlines() == [
         "Players:7",
         '  value    {"Number":7,"Name":"player 7"}',
         "           30 bytes, expires never",
@@ -48,17 +48,17 @@ def test_value_expiry_and_fence_are_written_for_people(
     ]
 
 
-def test_json_keeps_the_values_own_digits_and_says_when_it_expires(
+def test_json_keeps_the_values_digits_and_shows_the_expiry(
     any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digits = "1" + "0" * 100
     image = item(7, Points={"N": digits})
     write(any_server.url, [record(7, FIRST, image=image)], ttl_s=3_600)
 
-    code, said = got(capsys, any_server.url, "Players:7", "--json")
+    code, out = got(capsys, any_server.url, "Players:7", "--json")
 
     assert code == 0
-    shown = json.loads(said)
+    shown = json.loads(out)
     assert f'"Points":{digits}' in shown["value"]
     assert 3_590_000 < shown["expires_in_ms"] <= 3_600_000
     assert 89_990_000 < shown["fence_expires_in_ms"] <= 90_000_000
@@ -71,14 +71,14 @@ def test_a_removed_item_shows_its_fence_and_nothing_at_all_is_exit_1(
 ) -> None:
     write(any_server.url, [record(7, FIRST, removed=True)])
 
-    code, said = got(capsys, any_server.url, "Players:7")
+    code, out = got(capsys, any_server.url, "Players:7")
     assert code == 0
-    assert "value    none" in said
-    assert f"sequence number {FIRST}" in said
+    assert "value    none" in out
+    assert f"sequence number {FIRST}" in out
 
-    code, said = got(capsys, any_server.url, "Players:8")
+    code, out = got(capsys, any_server.url, "Players:8")
     assert code == 1
-    assert said.splitlines() == ["Players:8", "  value    none", "  fence    none"]
+    assert out.splitlines() == ["Players:8", "  value    none", "  fence    none"]
 
 
 def test_a_fence_of_a_repair_before_any_record_says_so(
@@ -86,27 +86,63 @@ def test_a_fence_of_a_repair_before_any_record_says_so(
 ) -> None:
     any_client.set("{a}!f", NO_VERSION + b"2" + b"0" * 12)
 
-    said = got(capsys, any_server.url, "a")[1]
+    out = got(capsys, any_server.url, "a")[1]
 
-    assert "without a version: no record of its key was known" in said
-    assert "rank 2: a repair or a reader's fill" in said
+    assert "without a version: no record of its key was known" in out
+    assert "rank 2: a repair or a reader's fill" in out
 
 
-def test_a_key_that_is_no_text_or_no_fence_of_ours_is_shown_as_it_is(
+def test_a_readers_claim_is_named(
+    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    any_client.set("{a}!f", b"0123456789012")
+
+    out = got(capsys, any_server.url, "a")[1]
+
+    assert out.splitlines()[-1].strip() == "without a version: a reader's claim"
+
+
+def test_on_a_cluster_the_keys_own_node_is_asked(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"redis://127.0.0.1:{cluster.nodes[0].port}"
+    monkeypatch.setenv("ASYNCSYNC_REDIS_CLUSTER", "true")
+    write(url, [record(number, FIRST) for number in range(20)], redis_cluster=True)
+
+    for number in range(20):  # on every primary
+        code, out = got(capsys, url, f"Players:{number}")
+        assert code == 0
+        assert f'value    {{"Number":{number},"Name":"player {number}"}}' in out
+        assert f"sequence number {FIRST}" in out
+
+
+def test_on_a_cluster_without_the_setting_the_error_names_it(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes, errors = set(), ""
+    for node in cluster.nodes:
+        codes.add(main(["get", "a", "--redis-url", f"redis://127.0.0.1:{node.port}"]))
+        errors += capsys.readouterr().err
+
+    assert 1 in codes
+    assert "MOVED: the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true" in errors
+
+
+def test_a_binary_value_and_an_unknown_fence_are_shown_as_they_are(
     any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     any_client.set("other", b"\xff\x00binary")
     any_client.set("{other}!f", "something else")
 
-    code, said = got(capsys, any_server.url, "other")
+    code, out = got(capsys, any_server.url, "other")
 
     assert code == 0
-    assert "\\xff" in said
-    assert "not of a format that is known here: something else" in said
+    assert "\\xff" in out
+    assert "in an unknown format: something else" in out
     assert got(capsys, any_server.url, "{other}!f")[1].endswith("fence    none\n")
 
 
-def test_what_redis_refuses_is_one_line_and_never_the_password(
+def test_an_error_of_redis_is_one_line_without_the_password(
     any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     any_client.rpush("list", "a")
@@ -115,12 +151,13 @@ def test_what_redis_refuses_is_one_line_and_never_the_password(
 
     errors = capsys.readouterr().err
     assert errors.startswith("asyncsync: Redis at 127.0.0.1:")
-    assert "WRONGTYPE" in errors
+    # fakeredis puts ERR before each error's own word.
+    assert ("ERR: " if any_server.process is None else "WRONGTYPE: ") in errors
     assert errors.count("\n") == 1
 
 
 @pytest.mark.skipif(not FOUND, reason="needs a real server")
-def test_the_environment_says_where_redis_is_and_with_which_password(
+def test_url_and_password_come_from_the_environment(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with redis_process(FOUND[0], "--requirepass", "hush-hush") as server:
@@ -142,16 +179,18 @@ def test_a_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("content", "sequence_number", "rank", "nonce"),
     [
-        (b"1" + b"1767225600000" + b"03" + b"111" + b"1", "111", "1", ""),
-        (b"1" + b"1767225600000" + b"22" + b"9" * 22 + b"0", "9" * 22, "0", ""),
-        (b"1" + b"1767225600000" + b"03" + b"111" + b"2" + b"4f1c", "111", "2", "4f1c"),
+        (b"1" + b"1767225600000" + b"03" + b"111" + b"1", 111, b"1", b""),
+        (b"1" + b"1767225600000" + b"22" + b"9" * 22 + b"0", int("9" * 22), b"0", b""),
+        (b"1" + b"1767225600000" + b"03" + b"111" + b"2" + b"4217", 111, b"2", b"4217"),
     ],
 )
-def test_a_fence_is_decoded(content: bytes, sequence_number: str, rank: str, nonce: str) -> None:
+def test_a_fence_is_decoded(
+    content: bytes, sequence_number: int, rank: bytes, nonce: bytes
+) -> None:
     fence = read_fence(content)
 
     assert fence is not None
-    assert fence.stream_label == "2026-01-01T00:00:00.000Z"
+    assert fence.label_ms == 1_767_225_600_000
     assert (fence.sequence_number, fence.rank, fence.nonce) == (sequence_number, rank, nonce)
 
 
@@ -159,5 +198,5 @@ def test_a_fence_is_decoded(content: bytes, sequence_number: str, rank: str, non
     "content",
     [b"", b"2176722560000003111", b"1" * 16, b"1176722560000022" + b"9" * 5, b"nonce only"],
 )
-def test_what_is_no_fence_is_not_decoded(content: bytes) -> None:
+def test_other_content_is_not_decoded(content: bytes) -> None:
     assert read_fence(content) is None

@@ -1,10 +1,11 @@
-"""The operations function: slices before a deadline, its rights, and the machine that runs it."""
+"""The operations function: its slices, its rights, and the state machine that runs it."""
 
 from __future__ import annotations
 
 import asyncio
 import fnmatch
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,43 +16,44 @@ import pytest
 import redis
 
 from asyncsync import Config, ConfigError, Mirror
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.aws.items import scan_page
 from asyncsync.cli import operations
 from asyncsync.cli.operations import (
     EVENT_BYTES_MAX,
-    SAID_BYTES_MAX,
-    SAID_LINE_BYTES_MAX,
-    SAID_LINES_MAX,
-    Said,
+    LINE_BYTES_MAX,
+    LINES_BYTES_MAX,
+    LINES_MAX,
+    SliceOutput,
     lambda_handler,
 )
 from asyncsync.copy import reader as copy_module
 from asyncsync.errors import StoreRefused
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, dynamodb_process, redis_process
-from asyncsync.tools.audit import command as audit_module
-from asyncsync.tools.audit.command import AuditOptions, audit_with
-from asyncsync.tools.audit.retire import RetireOptions, retire_with
+from asyncsync.tools import table_scan
+from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
+from asyncsync.tools.output import Output
+from asyncsync.tools.retire.command import RetireOptions, retire
 from tests.support.events import FIRST, arn, record
+from tests.support.exports import Exported, parts
+from tests.support.functions import function
+from tests.support.on_failure import at_version, discarded
+from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.servers import FOUND
 from tests.support.tables import begin_stream, load, make_table, numbered
 from tests.support.template.cache_users import access, set_user
 from tests.support.template.cloudformation import PSEUDO, Resolver
 from tests.support.template.state_machine import Failed, Walk
-from tests.tools.test_export import Exported, parts
-from tests.tools.test_preconditions import function
-from tests.tools.test_redrive import at_version, discarded
-from tests.tools.test_slices import ITEMS, plant, result
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
 
 
 class Deadline:
-    """Lambda's context, whose time goes by with every look at it."""
+    """Lambda's context; its time is up after a number of looks at it."""
 
     aws_request_id = "8f2a"
 
@@ -65,14 +67,14 @@ class Deadline:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """Moto's alone, which has S3, too."""
+    """Moto's server, which also has S3."""
     with dynamodb_process() as url:
         yield url
 
 
 @pytest.fixture(scope="module", params=FOUND[:1])
 def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """One server is enough: the commands themselves are tested on each."""
+    """One server is enough: other tests run the commands on every server."""
     with redis_process(request.param) as server:
         yield server
 
@@ -92,7 +94,7 @@ async def bucket(clients: AwsClients) -> AsyncIterator[Any]:
 def settings(
     table: str, real_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.MonkeyPatch:
-    """The function's environment, as the template has it."""
+    """The function's environment, as the template sets it."""
     for name, value in {
         operations.TABLE: table,
         operations.PLACE: f"s3://{BUCKET}/aws/lambda/",
@@ -107,15 +109,15 @@ def settings(
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     async def few(*arguments: Any) -> Any:
-        dynamo, name, segment, segments, after = arguments
-        return await scan_page(dynamo, name, segment, segments, after, 5)
+        clients, name, segment, segments, after, _ = arguments
+        return await scan_page(clients, name, segment, segments, after, 5)
 
-    monkeypatch.setattr(audit_module, "scan_page", few)
+    monkeypatch.setattr(table_scan, "scan_page", few)
     monkeypatch.setattr(copy_module, "SCAN_COUNT", 20)
 
 
 async def invoked(event: Any, context: Any = None) -> dict[str, Any]:
-    """The function in a thread of its own: it brings its own event loop. JSON in, JSON out."""
+    """Run the function in a thread, because it starts an event loop; JSON in, JSON out."""
     given = json.loads(json.dumps(event))
     answer = await asyncio.to_thread(lambda_handler, given, context)
     made: dict[str, Any] = json.loads(json.dumps(answer))
@@ -123,7 +125,7 @@ async def invoked(event: Any, context: Any = None) -> dict[str, Any]:
 
 
 async def until_done(event: Any, looks: int) -> list[dict[str, Any]]:
-    """Invoke it with its own answers until it is done."""
+    """Invoke it with its own answers until it is done; return the answers."""
     answers = [await invoked(event, Deadline(looks))]
     while not answers[-1]["done"]:
         answers.append(await invoked(answers[-1]["next"], Deadline(looks)))
@@ -144,7 +146,7 @@ async def test_a_backfill_in_slices_fills_what_one_invocation_fills(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    args = ["backfill", "--endpoint-url", endpoint, "--assume-following", "--segments", "4"]
+    args = ["backfill", "--endpoint-url", endpoint, "--skip-mapping-check", "--segments", "4"]
     args += ["--page-items", "5", "--json"]
 
     (once,) = await until_done({"args": args}, 10**6)
@@ -171,8 +173,8 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
-    args = ["audit", "--endpoint-url", endpoint, "--settle", "0.001", "--json"]
+    planted = plant_differences(real_client, table)
+    args = ["audit", "--endpoint-url", endpoint, "--recheck-after", "0.001", "--json"]
 
     (once,) = await until_done({"args": args}, 10**6)
     answers = await until_done({"args": args}, 10)
@@ -190,7 +192,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
     assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
 
 
-async def test_what_the_environment_knows_arguments_may_leave_out(
+async def test_the_environment_supplies_arguments(
     clients: AwsClients,
     endpoint: str,
     table: str,
@@ -208,7 +210,7 @@ async def test_what_the_environment_knows_arguments_may_leave_out(
 
     assert (answer["done"], answer["exit_code"]) == (True, 0)
     assert answer["said"] == [
-        "1 of 1 objects redriven and moved to redriven/: 1 keys repaired, 0 already past it; "
+        "1 of 1 objects redriven and moved to redriven/: 1 keys repaired, 0 were already newer; "
         "0 objects left"
     ]
     assert real_client.exists(f"{table}:2")
@@ -216,7 +218,7 @@ async def test_what_the_environment_knows_arguments_may_leave_out(
     assert [each["Key"] for each in listed["Contents"]] == ["redriven/aws/lambda/a"]
 
 
-async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lost(
+async def test_work_past_the_deadline_is_abandoned_and_done_again(
     clients: AwsClients,
     endpoint: str,
     table: str,
@@ -225,67 +227,70 @@ async def test_what_waits_past_the_deadline_is_dropped_in_time_and_nothing_is_lo
     real_server: ServerProcess,
     real_client: redis.Redis,
 ) -> None:
-    """Redis is away: a page would wait for it as long as it may be filled, a day."""
+    """Redis is down: a page would wait for it for a day."""
     await make_table(clients, table)
     await load(clients, table, numbered(20))
-    args = ["backfill", "--endpoint-url", endpoint, "--assume-following"]
+    args = ["backfill", "--endpoint-url", endpoint, "--skip-mapping-check"]
     async with proxy_to(real_server.host, real_server.port) as proxy:
         settings.setenv("ASYNCSYNC_REDIS_URL", f"redis://127.0.0.1:{proxy.port}")
         proxy.cut()
         with settings.context() as patched:
-            patched.setattr(operations, "ANSWER_S", 898.0)  # of the 900 s that there are
+            patched.setattr(operations, "ANSWER_S", 898.0)  # of 900 s
             cut = await invoked({"args": args}, Deadline(10**6))
         proxy.heal()
         (done,) = await until_done(cut["next"], 10**6)
 
     assert (cut["done"], cut["exit_code"]) == (False, 1)
-    assert cut["said"][-1] == "time is up in the middle of something, which is done again"
+    assert cut["said"][-1] == "time is up: the work under way is done again"
     assert done["exit_code"] == 0
     assert real_client.dbsize() == 20
 
 
-def test_its_name_is_what_it_is_called_by() -> None:
+def test_the_entry_point_is_the_functions_name() -> None:
     assert f"{lambda_handler.__module__}.{lambda_handler.__name__}" == operations.ENTRY_POINT
 
 
-# --- what it refuses --------------------------------------------------------------------------
+# --- refusals --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("event", "said"),
+    ("event", "message"),
     [
-        ({"args": ["demo"]}, "demo is not for here: backfill, audit, redrive are"),
-        ({"args": ["tail", "--table", "T"]}, "tail is not for here"),
-        ({"args": ["simulate"]}, "simulate is not for here"),
-        ({"args": []}, "nothing is not for here"),
-        ({"args": ["--version"]}, "--version is not for here"),
-        ({}, "an event is "),
-        (["audit"], "an event is "),
-        ({"args": ["audit"], "arg": []}, "an event is "),
-        ({"args": "audit"}, "args are a list"),
-        ({"args": ["audit", "--sample", 100]}, "args are a list of texts, numbers too"),
-        ({"args": ["audit"], "also": "--repair"}, "args are a list"),
+        ({"args": ["demo"]}, "demo cannot run here: give backfill, audit, redrive, retire"),
+        ({"args": ["run", "--table", "T"]}, "run cannot run here"),
+        ({"args": ["simulate"]}, "simulate cannot run here"),
+        ({"args": []}, "nothing cannot run here"),
+        ({"args": ["--version"]}, "--version cannot run here"),
+        ({}, "an event must be "),
+        (["audit"], "an event must be "),
+        ({"args": ["audit"], "arg": []}, "an event must be "),
+        ({"args": "audit"}, "args must be a list"),
+        (
+            {"args": ["audit", "--sample", 100]},
+            "args must be a list of strings: quote its numbers",
+        ),
+        ({"args": ["audit"], "also": "--repair"}, "args must be a list"),
         ({"args": ["audit", "--sample", "0"]}, "argument --sample: must be 1 or more"),
         ({"args": ["audit", "--sampel", "1"]}, "unrecognized arguments: --sampel 1"),
-        ({"args": ["audit", "--state", "a.json"]}, "--state is s3://bucket/prefix here"),
-        ({"args": ["audit", "--retire", "{A}", "--show"]}, "--retire removes old names"),
-        ({"args": ["backfill"]}, "give --assume-following"),
-        ({"args": ["audit", "x" * EVENT_BYTES_MAX]}, "more than 16,384 bytes"),
+        ({"args": ["audit", "--state", "a.json"]}, "--state must be s3://bucket/prefix here"),
+        ({"args": ["retire", "{A}", "--repair"]}, "unrecognized arguments: --repair"),
+        ({"args": ["backfill"]}, "give --skip-mapping-check"),
+        ({"args": ["audit", "x" * EVENT_BYTES_MAX]}, "at most 16,384 bytes"),
         ({"args": ["audit", "\ud800"]}, "unrecognized arguments"),
     ],
 )
-def test_what_makes_no_sense_here_is_an_answer_with_exit_code_2(
-    event: Any, said: str, settings: pytest.MonkeyPatch
+def test_wrong_arguments_are_an_answer_with_exit_code_2(
+    event: Any, message: str, settings: pytest.MonkeyPatch
 ) -> None:
     answer = lambda_handler(event, Deadline(10**6))
 
     assert (answer["done"], answer["exit_code"]) == (True, 2)
-    assert said in answer["said"][0]
+    assert message in answer["said"][0]
     assert answer["next"] == event
     json.dumps(answer).encode()
 
 
-def test_settings_that_are_wrong_are_an_answer_too(settings: pytest.MonkeyPatch) -> None:
+def test_wrong_settings_are_an_answer(settings: pytest.MonkeyPatch) -> None:
     settings.setenv("ASYNCSYNC_MODE", "sideways")
     assert "ASYNCSYNC_MODE" in lambda_handler({"args": ["audit"]})["said"][0]
     settings.delenv(operations.STATE)
@@ -297,11 +302,11 @@ def test_settings_that_are_wrong_are_an_answer_too(settings: pytest.MonkeyPatch)
     assert "required: PLACE" in said[0]
 
 
-async def test_what_is_worth_another_try_is_raised(
+async def test_an_error_that_a_retry_may_fix_is_raised(
     clients: AwsClients, endpoint: str, table: str, bucket: Any, settings: pytest.MonkeyPatch
 ) -> None:
     args = ["audit", "--endpoint-url", endpoint]
-    with pytest.raises(CommandFailed, match="describing table"):  # it is not there
+    with pytest.raises(AwsFailed, match="describing table"):  # it is not there
         await invoked({"args": args})
     await make_table(clients, table)
     settings.setenv("ASYNCSYNC_REDIS_PASSWORD", "wrong")
@@ -311,43 +316,42 @@ async def test_what_is_worth_another_try_is_raised(
     assert not issubclass(ConfigError, StoreRefused)
 
 
-# --- what it says -----------------------------------------------------------------------------
+# --- the answer ------------------------------------------------------------------------------
 
 
-def test_an_answer_is_bounded_and_keeps_the_first_and_the_last_of_what_was_said() -> None:
-    said = Said()
-    for number in range(10 * SAID_LINES_MAX):
-        said(f"stale    Players:{number}")
-    lines = said.lines()
+def test_an_answer_is_bounded_and_keeps_the_first_and_the_last_lines() -> None:
+    output = SliceOutput()
+    for number in range(10 * LINES_MAX):
+        output.line(f"stale    Players:{number}")
+    lines = output.lines()
 
-    assert len(lines) == SAID_LINES_MAX + 1
+    assert len(lines) == LINES_MAX + 1
     assert (lines[0], lines[-2]) == ("stale    Players:0", "stale    Players:1999")
-    assert lines[-1] == f"({9 * SAID_LINES_MAX:,} lines of the middle are left out)"
+    assert lines[-1] == f"({9 * LINES_MAX:,} lines of the middle are left out)"
 
     for line in ("x" * 10**6, '"\\\n' * 10**5, "zoë\U0001f600" * 10**5):
-        said = Said()
+        output = SliceOutput()
         for _ in range(100):
-            said(line)
-        assert len(json.dumps(said.lines())) < SAID_BYTES_MAX + 1_000
-        assert len(said.lines()[0].encode()) <= SAID_LINE_BYTES_MAX
+            output.line(line)
+        assert len(json.dumps(output.lines())) < LINES_BYTES_MAX + 1_000
+        assert len(output.lines()[0].encode()) <= LINE_BYTES_MAX
     # Half of what Step Functions takes, which is less than Lambda does.
-    assert SAID_BYTES_MAX + 1_000 + EVENT_BYTES_MAX + 1_000 < 128 * 1_024
+    assert LINES_BYTES_MAX + 1_000 + EVENT_BYTES_MAX + 1_000 < 128 * 1_024
 
 
-def test_of_how_far_it_is_an_answer_has_the_latest_and_the_log_one_now_and_then(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_of_progress_the_answer_has_the_latest_and_the_log_a_line_each_half_minute(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     now_s = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now_s)
-    said = Said()
-    said("table   Players")
+    output = SliceOutput(lambda: now_s)
+    output.line("table   Players")
     for _ in range(100):
         now_s += 1.0
-        said(f"{now_s:7.1f} s  {now_s:.0f} keys, 1/s, 0 findings")
+        output.progress(f"{now_s:.0f} keys, 1/s, 0 findings")
         if now_s == 50:
-            said("stale    Players:7")
+            output.line("stale    Players:7")
 
-    assert said.lines() == [
+    assert output.lines() == [
         "table   Players",
         "   50.0 s  50 keys, 1/s, 0 findings",
         "stale    Players:7",
@@ -371,25 +375,24 @@ async def test_neither_arguments_nor_findings_are_logged(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    plant(real_client, table)
+    plant_differences(real_client, table)
     real_client.acl_setuser(
         "who", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"]
     )
     url = f"redis://who:secret@127.0.0.1:{real_server.port}"
-    args = ["audit", "--endpoint-url", endpoint, "--settle", "0.001", "--show"]
-    monkeyed = [*args, "--redis-url", url]
+    args = ["audit", "--endpoint-url", endpoint, "--recheck-after", "0.001", "--show-values"]
+    args += ["--redis-url", url]
     settings.setattr(operations, "LOG_INTERVAL_S", 0.0)
-    settings.setattr("asyncsync.tools.audit.report.PROGRESS_INTERVAL_S", 0.0)
 
-    answer = await invoked({"args": monkeyed}, Deadline(10**6))
+    answer = await invoked({"args": args}, Deadline(10**6))
 
     real_client.acl_deluser("who")
-    assert any("another" in line for line in answer["said"])  # shown, as was asked for
+    assert any("another" in line for line in answer["said"])  # --show-values was given
     out, err = capsys.readouterr()
     events = [json.loads(line)["event"] for line in out.splitlines()]
     assert (events[0], events[-1]) == ("slice_began", "slice_ended")
     assert "progress" in events
-    for word in ("secret", "another", f"{table}:", "--show"):
+    for word in ("secret", "another", f"{table}:", "--show-values"):
         assert word not in out + err
 
 
@@ -399,7 +402,7 @@ ALIASES = {"s3:ListObjectsV2": "s3:ListBucket"}
 
 
 class Calls:
-    """Every call to AWS as IAM sees it: the action, and on what."""
+    """Every call to AWS as IAM sees it: action and resource."""
 
     def __init__(self) -> None:
         self.made: set[tuple[str, str]] = set()
@@ -423,7 +426,7 @@ class Calls:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """What botocore's own events say of every client that the tools open."""
+    """Every call of every client that the tools open, from botocore's events."""
     noted = Calls()
     session = aioboto3.Session
 
@@ -437,7 +440,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def statements(translated: Any, **given: str) -> list[tuple[str, str]]:
-    """Action and resource of each thing that the role allows, the network's and logs' left out."""
+    """Action and resource of what the role allows, without network and logs."""
     role = Resolver(translated, given, known=True).resources()["OperationsRole"]
     (policy,) = role["Properties"]["Policies"]
     allowed = []
@@ -491,7 +494,7 @@ def _named(resource: str, names: dict[str, str]) -> str:
 
 
 def _pattern(resource: str) -> str:
-    """A resource of the policy, for fnmatch: of a table's ARN the account's part is any."""
+    """Return a policy's resource for fnmatch; in a table's ARN any account matches."""
     return resource.replace(f"us-east-1:{PSEUDO['AWS::AccountId']}", "*").replace("[", "[[]")
 
 
@@ -503,7 +506,7 @@ async def _everything(
     settings: pytest.MonkeyPatch,
     client: redis.Redis,
 ) -> None:
-    """Each command, each way in, each kind of end."""
+    """Run each command, from each source, to each kind of end."""
     await make_table(clients, table)
     await begin_stream(clients, table)
     await load(clients, table, numbered(40))
@@ -522,14 +525,18 @@ async def _everything(
     del export.summary["manifestFilesS3Key"]
     url = await export.put(BUCKET, "exports/")
     client.flushall()
-    args = ["backfill", *at, "--assume-following", "--from-export", url]
+    args = ["backfill", *at, "--skip-mapping-check", "--from-export", url]
     assert (await until_done({"args": args}, 3))[-1]["exit_code"] == 0
 
     client.delete(f"{table}:3")
     client.set(f"{table}:999", "an orphan")
-    settled = ["--settle", "0.001"]
-    for more in (["--sample", "10"], ["--repair"], ["--retire", "old:{Number}", "--orphans"]):
-        assert (await until_done({"args": ["audit", *at, *settled, *more]}, 3))[-1]["done"]
+    soon = ["--recheck-after", "0.001"]
+    for args in (
+        ["audit", *soon, "--sample", "10"],
+        ["audit", *soon, "--repair"],
+        ["retire", "old:{Number}"],
+    ):
+        assert (await until_done({"args": [*args, *at]}, 3))[-1]["done"]
     for name, number in (("a", 1), ("b", 2)):
         made = record(number, FIRST, stream_arn=arn(table=table))
         key = f"aws/lambda/{name}"
@@ -537,7 +544,7 @@ async def _everything(
     assert (await until_done({"args": ["redrive", *at]}, 1))[-1]["exit_code"] == 0
 
 
-# --- what it asks of the cache -----------------------------------------------------------------
+# --- commands to the cache ----------------------------------------------------------------------
 
 COMMANDS = "evalsha eval exists mget get set del type scan info"
 
@@ -545,24 +552,25 @@ COMMANDS = "evalsha eval exists mget get set del type scan info"
 async def _on_the_cache(
     clients: AwsClients, endpoint: str, table: str, state: str, url: str, client: redis.Redis
 ) -> bool:
-    """Fill, repair in slices, retire; whether all went well."""
+    """Fill, repair in slices and retire; return whether all went well."""
     client.flushall()
     client.script_flush()
     for name in ("Players:v0:1", "Players:1", "Players:999"):
         client.set(name, "{}")
-    client.set("{Players:2}!f", at_version(FIRST) + b"1")  # removed, and there again
+    client.set("{Players:2}!f", at_version(FIRST) + b"1")  # removed, then created again
     client.hset("Players:7000", "not", "ours")
-    client.set("Players:" + "!" + "0" * 64, '{"Number":998}')  # a hash of nobody's
+    client.set("Players:" + "!" + "0" * 64, '{"Number":998}')  # a hashed name of no item
     mirror = Mirror(Config(redis_url=url, key="Players:{Number}"), emit=lambda _: None)
-    filled = BackfillOptions(table=table, endpoint_url=endpoint, assume_following=True)
+    filled = BackfillOptions(table=table, endpoint_url=endpoint, skip_mapping_check=True)
     audited = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, repair=True, state=state
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, repair=True, state=state
     )
     retired = RetireOptions(table=table, endpoint_url=endpoint, template="Players:v0:{Number}")
+    output = Output(sys.stdout, sys.stderr)
     return (
-        await backfill(filled, mirror, {}, print)
-        and await audit_with(clients, audited, mirror, print)
-        and await retire_with(clients, retired, mirror, print)
+        await backfill(clients, filled, mirror, output)
+        and await audit(clients, audited, mirror, output)
+        and await retire(clients, retired, mirror, output)
         and client.exists("Players:1", "Players:2", "Players:3") == 3
         and not client.exists("Players:999", "Players:v0:1")
     )
@@ -599,7 +607,7 @@ async def test_the_caches_user_may_do_what_the_commands_send_and_nothing_less_wi
 
 
 class Lambda:
-    """The function in place of Lambda, and what else the machine asks."""
+    """The function, called directly, and the other resources of the state machine."""
 
     def __init__(self, endpoint: str, looks: int) -> None:
         self.endpoint = endpoint
@@ -650,13 +658,13 @@ async def test_the_machine_runs_every_segment_until_none_has_work_left(
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
     function = Lambda(endpoint, looks=4)
-    function.fails = 3  # and is tried again
+    function.fails = 3  # then works
     walk = Walk(function.resources())
     args = ["backfill", "--endpoint-url", endpoint, "--page-items", "10"]
 
     await asyncio.to_thread(walk.run, definition, {"args": args, "segments": 6})
 
-    also = ["--assume-following", "--segments", "6", "--only"]
+    also = ["--skip-mapping-check", "--segments", "6", "--only-segments"]
     events = [{"args": args, "also": [*also, str(number)]} for number in range(6)]
     assert [
         each for at, each in enumerate(function.events) if each not in function.events[:at]
@@ -697,7 +705,7 @@ async def test_started_again_the_machine_goes_on_with_the_segment_that_was_under
     function.fails, function.events = 0, []
     await asyncio.to_thread(Walk(function.resources()).run, definition, given)
     assert real_client.dbsize() == 60
-    assert len(function.events) <= 4  # of six slices two were done
+    assert len(function.events) <= 4  # two of six slices were done before
 
 
 async def test_the_machine_says_what_is_left_what_is_wrong_and_what_does_not_follow(
@@ -751,7 +759,7 @@ def test_the_machine_is_a_distributed_map_whose_concurrency_is_capped(definition
     assert inner["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
     assert states["Backfill"]["MaxConcurrency"] == 8
     assert inner["States"]["Slice"]["TimeoutSeconds"] > 900
-    for machine in (definition, inner):  # every state can be come to, and leads to one
+    for machine in (definition, inner):  # every state can be reached, and leads to another
         led_to = {machine["StartAt"]}
         for state in machine["States"].values():
             led_to |= {state[name] for name in ("Next", "Default") if name in state}
@@ -762,6 +770,6 @@ def test_the_machine_is_a_distributed_map_whose_concurrency_is_capped(definition
 
 @pytest.fixture(autouse=True)
 def no_state_is_left() -> Iterator[None]:
-    """Sockets of a loop that has ended are let go."""
+    """Close the sockets of event loops that have ended."""
     yield
     anyio.run(anyio.sleep, 0)

@@ -1,12 +1,8 @@
-"""Nothing is filled unless a mapping follows the stream since before the first read."""
+"""Backfill begins only if a mapping has followed the stream since before the first read."""
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,14 +10,17 @@ import anyio
 import pytest
 import redis
 
-from asyncsync.aws.clients import AwsClients, describe_table, stream_of
+from asyncsync import ConfigError
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.preconditions import (
     BEHIND_MS_MAX,
     require_caught_up_mapping,
-    why_not_followed,
+    why_not_caught_up,
 )
 from asyncsync.tools.errors import CommandRefused
+from tests.support.functions import function
 from tests.support.tables import begin_stream, load, make_table, numbered, only_moto
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -44,52 +43,41 @@ def mapping(**given: Any) -> dict[str, Any]:
     [
         ({}, 0, ""),
         ({}, BEHIND_MS_MAX, ""),
-        ({}, BEHIND_MS_MAX + 1_000, "mapping u-1 has not caught up: it is 61 s behind"),
-        ({"State": "Disabled"}, 0, "mapping u-1 is Disabled, not Enabled"),
-        ({"State": "Creating"}, 0, "mapping u-1 is Creating, not Enabled"),
-        ({"StartingPosition": "LATEST"}, 0, "mapping u-1 began at LATEST, not at TRIM_HORIZON"),
+        (
+            {},
+            BEHIND_MS_MAX + 1_000,
+            "mapping u-1 is 61 s behind the stream. Wait until it has caught up",
+        ),
+        ({"State": "Disabled"}, 0, "mapping u-1 is Disabled. Enable it"),
+        ({"State": "Creating"}, 0, "mapping u-1 is Creating. Enable it"),
+        (
+            {"StartingPosition": "LATEST"},
+            0,
+            "mapping u-1 began at LATEST. Create one that begins at TRIM_HORIZON",
+        ),
     ],
 )
 def test_a_mapping_follows_when_it_is_whole_enabled_and_caught_up(
     given: dict[str, Any], age_ms: float, why: str
 ) -> None:
-    assert why_not_followed([mapping(**given)], {ARN: age_ms}, None) == why
+    assert why_not_caught_up([mapping(**given)], {ARN: age_ms}, None) == why
 
 
 def test_one_that_follows_is_enough_and_none_is_not() -> None:
-    assert why_not_followed([mapping(State="Disabled"), mapping()], {ARN: 0.0}, None) == ""
-    assert "no event source mapping" in why_not_followed([], {}, None)
+    assert why_not_caught_up([mapping(State="Disabled"), mapping()], {ARN: 0.0}, None) == ""
+    assert "no event source mapping" in why_not_caught_up([], {}, None)
 
 
 def test_before_an_export_it_must_have_been_as_it_is() -> None:
     an_hour_ago, three_hours_ago = NOW - timedelta(hours=1), NOW - timedelta(hours=3)
 
-    assert why_not_followed([mapping()], {ARN: 0.0}, an_hour_ago) == ""
-    assert why_not_followed([mapping()], {ARN: 0.0}, three_hours_ago) == (
-        "mapping u-1 was made or changed at 2026-01-01T22:00:00Z, after the export"
+    assert why_not_caught_up([mapping()], {ARN: 0.0}, an_hour_ago) == ""
+    assert why_not_caught_up([mapping()], {ARN: 0.0}, three_hours_ago) == (
+        "mapping u-1 was changed at 2026-01-01T22:00:00Z, after the export. Take a new export"
     )
 
 
 # --- as AWS's own calls have it ---------------------------------------------------------------
-
-
-@asynccontextmanager
-async def function(clients: AwsClients, name: str = "mirror") -> AsyncIterator[Any]:
-    """A function that nothing invokes; gives Lambda's client."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as written:
-        written.writestr("app.py", "def handler(event, context): pass\n")
-    trust = '{"Version": "2012-10-17", "Statement": []}'
-    async with clients.open("iam") as iam, clients.open("lambda") as functions:
-        role = await iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
-        await functions.create_function(
-            FunctionName=name,
-            Runtime="python3.13",
-            Role=role["Role"]["Arn"],
-            Handler="app.handler",
-            Code={"ZipFile": archive.getvalue()},
-        )
-        yield functions
 
 
 @only_moto
@@ -98,7 +86,7 @@ async def test_lambda_and_cloudwatch_are_asked(clients: AwsClients) -> None:
     await begin_stream(clients, "Followed")
     table = await describe_table(clients, "Followed")
     now = datetime.now(UTC)
-    with pytest.raises(CommandRefused, match="no event source mapping reads the table's stream"):
+    with pytest.raises(CommandRefused, match="no event source mapping reads this table's stream"):
         await require_caught_up_mapping(clients, table, now)
 
     async with function(clients) as functions, clients.open("cloudwatch") as metrics:
@@ -121,7 +109,10 @@ async def test_lambda_and_cloudwatch_are_asked(clients: AwsClients) -> None:
                     }
                 ],
             )
-        with pytest.raises(CommandRefused, match="not caught up: it is 120 s behind; mend that"):
+        with pytest.raises(
+            CommandRefused,
+            match=r"120 s behind the stream[.] Wait until it has caught up, or",
+        ):
             await require_caught_up_mapping(clients, table, now)
 
 
@@ -140,7 +131,7 @@ async def test_the_command_fills_nothing_until_a_mapping_follows(
 
         ended = await anyio.run_process(program, check=False)
         assert (ended.returncode, ended.stdout, client.dbsize()) == (2, b"", 0)
-        assert ended.stderr.startswith(b"asyncsync: nothing may be filled yet: no event source")
+        assert ended.stderr.startswith(b"asyncsync: cannot backfill yet: no event source")
         assert ended.stderr.count(b"\n") == 1
 
         async with function(clients, "waits") as functions:
@@ -155,5 +146,5 @@ async def test_a_table_without_a_stream_is_refused(clients: AwsClients) -> None:
     await make_table(clients, "Streamless")
     table = await describe_table(clients, "Streamless")
 
-    with pytest.raises(CommandRefused, match="Streamless has no stream"):
+    with pytest.raises(ConfigError, match="Streamless has no stream"):
         await require_caught_up_mapping(clients, table, NOW)

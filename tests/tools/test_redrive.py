@@ -1,11 +1,11 @@
-"""Redrive: discarded batches brought up to date from the table, their images never replayed."""
+"""Redrive brings the keys of discarded batches up to date and never replays an image."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +15,26 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.copy.entries import version_in
 from asyncsync.copy.repair import Target
-from asyncsync.encode import version
+from asyncsync.fence import version
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.mapping.event_source_mapping import Batch, shard_record
 from asyncsync.mapping.on_failure import on_failure
 from asyncsync.model import SequenceNumber
 from asyncsync.tools.errors import CommandFailed, CommandRefused
-from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive_with
-from asyncsync.tools.redrive.discarded import Discarded, fitting, highest, read_discarded
+from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
+from asyncsync.tools.redrive.discarded import Discarded, highest, matching, read_discarded
 from asyncsync.tools.redrive.objects import Bucket
 from tests.support.events import FIRST, LABEL, arn, event, item, record
+from tests.support.on_failure import LABEL_MS, at_version, discarded
+from tests.support.output import RecordedOutput
 from tests.support.tables import only_moto
-
-LABEL_MS = 1_767_225_600_000  # of the builders' stream
 
 
 def key(number: int) -> Any:
     return (("Number", "N", str(number)),)
-
-
-def at_version(sequence_number: int) -> bytes:
-    return version(LABEL_MS, SequenceNumber(sequence_number))
-
-
-def discarded(records: Sequence[Any], *, as_object: bool = False, table: str = "Players") -> bytes:
-    """An on-failure object in AWS's shape, its payload an escaped string or an object."""
-    made: dict[str, Any] = {
-        "requestContext": {
-            "requestId": "316aa6d0-8154-xmpl-85d7-4a178a6f27d1",
-            "functionArn": "arn:aws:lambda:us-east-1:111122223333:function:mirror",
-            "condition": "RetryAttemptsExhausted",
-            "approximateInvokeCount": 4,
-        },
-        "responseContext": {
-            "statusCode": 200,
-            "executedVersion": "$LATEST",
-            "functionError": None,
-        },
-        "version": "1.0",
-        "timestamp": "2026-01-02T00:13:49.717Z",
-        "DDBStreamBatchInfo": {
-            "shardId": "shardId-00000001573689847184-864758bb",
-            "startSequenceNumber": "1",
-            "endSequenceNumber": "2",
-            "approximateArrivalOfFirstRecord": "2026-01-02T00:13:19Z",
-            "approximateArrivalOfLastRecord": "2026-01-02T00:13:19Z",
-            "batchSize": len(records),
-            "streamArn": arn(table=table),
-        },
-    }
-    body = event(records)
-    made["payload"] = json.loads(body) if as_object else body.decode()
-    return orjson.dumps(made)
 
 
 # --- what an object says ----------------------------------------------------------------------
@@ -119,8 +84,8 @@ def test_records_without_a_key_or_a_sequence_number_are_faults_and_the_rest_is_t
 
     assert [each.key for each in found.targets] == [key(1)]
     assert found.faults == [
-        f"record {FIRST + 1}: Keys has 0 attributes, a primary key has one or two",
-        "a SequenceNumber is not made of digits",
+        f"record {FIRST + 1}: Keys is not a map of one or two key attributes of type S, N or B",
+        "a record has no SequenceNumber of 1 to 40 digits",
     ]
 
 
@@ -160,14 +125,14 @@ def test_a_key_that_is_not_the_tables_is_a_fault() -> None:
     for other in ((("Name", "S", "ada"),), (("Number", "S", "1"),), (*key(1), ("Z", "S", "a"))):
         found = Discarded("Players", [Target(key(1)), Target(other)])
 
-        assert fitting(found, {"Number": "N"}) == Discarded(
+        assert matching(found, {"Number": "N"}) == Discarded(
             "Players",
             [Target(key(1))],
-            ["its keys are not made of Number (N), as the table's now are"],
+            ["its keys do not match the table's key, which is Number (N)"],
         )
-    assert fitting(Discarded("", [Target(key(1))]), {"Number": "N"}).faults == ()
+    assert matching(Discarded("", [Target(key(1))]), {"Number": "N"}).faults == ()
     two = {"B": "S", "A": "N"}  # the hash key first, as the table has them
-    assert fitting(Discarded("", [Target((("A", "N", "1"), ("B", "S", "b")))]), two).faults == ()
+    assert matching(Discarded("", [Target((("A", "N", "1"), ("B", "S", "b")))]), two).faults == ()
 
 
 def test_of_many_objects_the_highest_record_of_a_key_is_taken_a_new_streams_above_all() -> None:
@@ -182,7 +147,7 @@ def test_of_many_objects_the_highest_record_of_a_key_is_taken_a_new_streams_abov
 
 
 class Bench:
-    """A table of its own, its mirror on one server, and a folder of discarded batches."""
+    """A table, its mirror on one server, and a folder of discarded batches."""
 
     def __init__(
         self, clients: AwsClients, endpoint: str, table: str, folder: Path, **mirror: Any
@@ -220,7 +185,7 @@ class Bench:
         return path
 
     async def redrive(self, *places: str, **options: Any) -> bool:
-        self.said.clear()
+        output = RecordedOutput()
         mirror = self.mirror()
         wanted = RedriveOptions(
             table=self.table,
@@ -229,8 +194,9 @@ class Bench:
             **options,
         )
         try:
-            return await redrive_with(self.clients, wanted, mirror, self.said.append)
+            return await redrive(self.clients, wanted, mirror, output)
         finally:
+            self.said = output.lines
             mirror.close()
             await asyncio.sleep(0)  # lets the sockets go
 
@@ -249,10 +215,8 @@ def server(fake_server: ServerProcess) -> ServerProcess:
 
 
 @pytest.fixture
-def client(server: ServerProcess) -> Iterator[redis.Redis]:
-    with redis.Redis(host=server.host, port=server.port) as opened:
-        opened.flushall()
-        yield opened
+def client(fake_client: redis.Redis) -> redis.Redis:
+    return fake_client
 
 
 @pytest.fixture
@@ -314,7 +278,7 @@ async def test_keys_get_what_the_table_holds_now_and_their_fences_the_records_ve
     assert held(client, f"{bench.table}:3") == (None, at_version(FIRST + 7), b"2")
     assert bench.files() == ["redriven/a", "redriven/b/c"]
     assert bench.said[-1] == (
-        "2 of 2 objects redriven and moved to redriven/: 3 keys repaired, 0 already past it; "
+        "2 of 2 objects redriven and moved to redriven/: 3 keys repaired, 0 were already newer; "
         "0 objects left"
     )
 
@@ -322,7 +286,7 @@ async def test_keys_get_what_the_table_holds_now_and_their_fences_the_records_ve
 async def test_an_image_is_never_replayed_over_a_key_that_is_past_it(
     bench: Bench, client: redis.Redis
 ) -> None:
-    """The table is what the newer record says; a copy that is past is not even read for."""
+    """The table holds what the newer record says; nothing is read for a copy that is past it."""
     await bench.handle(bench.record(1, FIRST + 9, image=item(1, Version={"N": "9"})))
     before = client.mget(f"{bench.table}:1", f"{{{bench.table}:1}}!f")
     bench.discard("old", bench.record(1, FIRST, image=item(1, Version={"N": "1"})))
@@ -332,7 +296,7 @@ async def test_an_image_is_never_replayed_over_a_key_that_is_past_it(
 
     assert client.mget(f"{bench.table}:1", f"{{{bench.table}:1}}!f") == before
     assert bench.files() == ["redriven/old", "redriven/same"]
-    assert "0 keys repaired, 1 already past it" in bench.said[-1]
+    assert "0 keys repaired, 1 were already newer" in bench.said[-1]
 
 
 async def test_a_record_that_arrives_late_after_it_moves_nothing_back(
@@ -465,7 +429,7 @@ async def test_what_cannot_be_read_stays_and_another_tables_is_not_looked_at(
     broken, keys = (f"left    {bench.folder / name}" for name in ("broken", "keys"))
     assert bench.said[:2] == [
         f"{broken}: it is not an on-failure object of a DynamoDB stream",
-        f"{keys}: its keys are not made of Number (N), as the table's now are",
+        f"{keys}: its keys do not match the table's key, which is Number (N)",
     ]
     assert bench.said[-1].endswith("2 objects left; 1 of other tables")
     assert bench.files() == ["broken", "keys", "other"]
@@ -476,7 +440,7 @@ async def test_where_redis_is_away_nothing_is_moved(make: Callable[..., Any]) ->
     bench: Bench = await make(redis_url=f"redis://127.0.0.1:{free_port()}")
     bench.discard("a", bench.record(1, FIRST))
 
-    with pytest.raises(CommandFailed, match=r"not confirm one of 1 keys \(ConnectionRefused"):
+    with pytest.raises(CommandFailed, match=r"confirmed none of 1 keys \(ConnectionRefused"):
         await bench.redrive()
 
     assert bench.files() == ["a"]
@@ -499,7 +463,7 @@ async def test_a_key_that_is_not_confirmed_leaves_its_object_alone(
 
 async def test_a_place_that_is_not_there_is_refused(bench: Bench) -> None:
     for place in (str(bench.folder / "none"), "s3://", "s3://bucket/redriven/aws/lambda"):
-        with pytest.raises(CommandRefused, match=r"neither a file|is not s3://bucket/prefix"):
+        with pytest.raises(CommandRefused, match=r"is not a file|is not s3://bucket/prefix"):
             await bench.redrive(place)
         assert bench.said == []
 
@@ -573,7 +537,7 @@ async def test_every_page_of_a_listing_is_read(bucket: tuple[Any, str]) -> None:
 
 @only_moto
 async def test_a_bucket_that_is_not_there_is_said_in_one_line(bench: Bench) -> None:
-    with pytest.raises(CommandFailed, match="S3 refused listing s3://none/a: NoSuchBucket"):
+    with pytest.raises(AwsFailed, match="S3 refused listing s3://none/a: NoSuchBucket"):
         await bench.redrive("s3://none/a")
 
 

@@ -1,4 +1,4 @@
-"""asyncsync tail and what it reads DynamoDB with, on moto's server in a process of its own."""
+"""asyncsync run, its poller, and how it reads DynamoDB, on a server."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ import anyio
 import pytest
 import redis
 
-from asyncsync import Config
-from asyncsync.aws.clients import (
-    AwsClients,
-    IteratorGone,
+from asyncsync import Config, ConfigError
+from asyncsync.aws.clients import AwsClients, AwsFailed, IteratorGone
+from asyncsync.aws.items import get_item, scan
+from asyncsync.aws.streams import (
     RecordPage,
     Shard,
-    describe_table,
-    get_item,
     lambda_record,
     read_page,
-    scan,
     shard_iterator,
     shards,
-    stream_of,
 )
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.mapping.answers import Answer, FunctionError, Returned
@@ -38,11 +35,11 @@ from asyncsync.mapping.event_source_mapping import (
     EventSourceMapping,
     MappingSettings,
 )
-from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.run import poller as poll
-from asyncsync.tools.run.command import TailOptions, tail
+from asyncsync.tools.run.command import RunOptions, run
 from asyncsync.tools.run.poller import Consumer, Poller
 from tests.support.events import FIRST, arn, record
+from tests.support.output import RecordedOutput
 
 
 async def make_table(
@@ -69,7 +66,7 @@ async def put(clients: AwsClients, table: str, number: int, **attributes: Any) -
 # --- the command ------------------------------------------------------------------------------
 
 
-async def test_a_table_is_mirrored_and_progress_is_told(
+async def test_a_table_is_mirrored_and_progress_is_shown(
     clients: AwsClients,
     endpoint: str,
     any_server: ServerProcess,
@@ -82,12 +79,12 @@ async def test_a_table_is_mirrored_and_progress_is_told(
         await put(clients, table, number, Odd={"B": b"\xff"})
     await put(clients, table, 1, Odd={"S": "newer"})
     await clients.items.delete_item(TableName=table, Key={"Number": {"N": "2"}})
-    any_client.script_flush()  # so that one round trip more brings the script
-    said: list[str] = []
+    any_client.script_flush()  # so that one more round trip sends the script
+    output = RecordedOutput()
 
     monkeypatch.setattr("asyncsync.tools.run.command.PROGRESS_INTERVAL_S", 0.05)
-    options = TailOptions(table=table, endpoint_url=endpoint, idle_s=1.5)
-    await tail(options, Config(redis_url=any_server.url), {}, said.append)
+    options = RunOptions(table=table, endpoint_url=endpoint, exit_when_idle_s=1.5)
+    await run(options, Config(redis_url=any_server.url), {}, output)
 
     held: Any = any_client.mget(*(f"{table}:{number}" for number in (1, 2, 3)))
     assert [each and json.loads(each) for each in held] == [
@@ -95,43 +92,45 @@ async def test_a_table_is_mirrored_and_progress_is_told(
         None,
         {"Number": 3, "Odd": "/w=="},
     ]
-    assert re.match(rf"stream  arn:aws:dynamodb:[\w-]+:[0-9]+:table/{table}/", said[0])
-    assert said[1] == f"redis   127.0.0.1:{any_server.port}, keys {{@table}}:{{@key}}"
-    assert "5 records in 1 batches, 2 round trips, 2 superseded, caught up" in said[-1]
+    assert re.match(rf"stream  arn:aws:dynamodb:[\w-]+:[0-9]+:table/{table}/", output.lines[0])
+    assert output.lines[1] == f"redis   127.0.0.1:{any_server.port}, keys {{@table}}:{{@key}}"
+    assert "5 records in 1 batches, 2 round trips, 2 superseded, caught up" in output.lines[-1]
+    assert any("5 records in 1 batches" in line for line in output.progress_lines)
 
 
-async def test_a_redis_that_is_down_is_told_with_what_was_reported(
+async def test_a_redis_that_is_down_is_noted_with_what_was_reported(
     clients: AwsClients, endpoint: str
 ) -> None:
     await make_table(clients, "Down")
     await put(clients, "Down", 1)
-    told = anyio.Event()
-    said: list[str] = []
+    refused = anyio.Event()
 
-    def say(line: str) -> None:
-        said.append(line)
-        if "ConnectionRefusedError" in line:
-            told.set()
+    class Listening(RecordedOutput):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if "ConnectionRefusedError" in text:
+                refused.set()
 
+    output = Listening()
     async with anyio.create_task_group() as tasks:
-        options = TailOptions(table="Down", endpoint_url=endpoint)
+        options = RunOptions(table="Down", endpoint_url=endpoint)
         config = Config(redis_url=f"redis://127.0.0.1:{free_port()}")
-        tasks.start_soon(tail, options, config, {}, say)
+        tasks.start_soon(run, options, config, {}, output)
         with anyio.fail_after(10):
-            await told.wait()
+            await refused.wait()
         tasks.cancel_scope.cancel()
 
-    assert any(re.search("batch of 1 reported [0-9]{21}", line) for line in said)
+    assert any(re.search("batch of 1 reported [0-9]{21}", line) for line in output.notes)
 
 
-async def test_what_no_retry_can_mend_ends_it_with_one_line(
+async def test_an_error_that_no_retry_fixes_ends_it_with_one_line(
     clients: AwsClients, endpoint: str, real_server: ServerProcess
 ) -> None:
     table = f"KeysOnly-{real_server.name}"
     await make_table(clients, table, "KEYS_ONLY")
     await put(clients, table, 1)
 
-    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
+    command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
     ended = await anyio.run_process(
         [sys.executable, *command, "--redis-url", real_server.url], check=False
     )
@@ -146,20 +145,20 @@ async def test_a_table_without_a_stream_or_no_table_is_refused(
 ) -> None:
     await make_table(clients, "Streamless", None)
     config = Config(redis_url="redis://127.0.0.1:1")
+    streamless = RunOptions(table="Streamless", endpoint_url=endpoint)
+    nowhere = RunOptions(table="Nowhere", endpoint_url=endpoint)
 
-    with pytest.raises(CommandRefused, match="Streamless has no stream: enable one"):
-        await tail(
-            TailOptions(table="Streamless", endpoint_url=endpoint), config, {}, lambda _: None
-        )
-    with pytest.raises(CommandFailed, match="describing table Nowhere: ResourceNotFoundException"):
-        await tail(TailOptions(table="Nowhere", endpoint_url=endpoint), config, {}, lambda _: None)
+    with pytest.raises(ConfigError, match="Streamless has no stream: enable one"):
+        await run(streamless, config, {}, RecordedOutput())
+    with pytest.raises(AwsFailed, match="describing table Nowhere: ResourceNotFoundException"):
+        await run(nowhere, config, {}, RecordedOutput())
 
 
 async def test_an_endpoint_that_is_not_there_is_one_line(no_sdk_backoff: None) -> None:
-    options = TailOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
+    options = RunOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
 
-    with pytest.raises(CommandFailed, match="DynamoDB failed at describing table T: Could not"):
-        await tail(options, Config(redis_url="redis://127.0.0.1:1"), {}, lambda _: None)
+    with pytest.raises(AwsFailed, match="DynamoDB failed at describing table T: Could not"):
+        await run(options, Config(redis_url="redis://127.0.0.1:1"), {}, RecordedOutput())
 
 
 async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
@@ -168,25 +167,25 @@ async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
     table = f"CtrlC-{real_server.name}"
     await make_table(clients, table)
     await put(clients, table, 1)
-    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
+    command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
     process = await anyio.open_process([sys.executable, *command, "--redis-url", real_server.url])
     async with process:
         assert process.stdout is not None
         assert process.stderr is not None
-        last = ""
         with anyio.fail_after(20):
-            while "1 records in 1 batches" not in last:
-                last = (await process.stdout.receive()).decode()
+            while not real_client.exists(f"{table}:1"):  # noqa: ASYNC110
+                await anyio.sleep(0.05)
             process.send_signal(signal.SIGINT)
             last = "".join([each.decode() async for each in process.stdout])
             errors = "".join([each.decode() async for each in process.stderr])
 
     assert (process.returncode, errors) == (0, "")
+    assert "1 records in 1 batches" in last
     assert "caught up" in last
     assert real_client.get(f"{table}:1") == b'{"Number":1}'
 
 
-async def test_a_mirror_of_ones_own_is_used_as_it_is(
+async def test_the_users_mirror_is_used_as_it_is(
     clients: AwsClients,
     endpoint: str,
     real_server: ServerProcess,
@@ -201,8 +200,8 @@ async def test_a_mirror_of_ones_own_is_used_as_it_is(
         f"mirror = Mirror(Config(redis_url={real_server.url!r}, metrics='off'),\n"
         "                key=lambda keys: 'mine:' + keys['Number']['N'])\n"
     )
-    command = ["-m", "asyncsync", "tail", "--table", table, "--endpoint-url", endpoint]
-    command += ["--mirror", "mine:mirror", "--idle", "0.3"]
+    command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
+    command += ["--mirror", "mine:mirror", "--exit-when-idle", "0.3"]
 
     ended = await anyio.run_process([sys.executable, *command], cwd=tmp_path, check=False)
 
@@ -211,7 +210,7 @@ async def test_a_mirror_of_ones_own_is_used_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("nothing", "is not of the form module:name"),
         ("no_such_module:mirror", "cannot be loaded"),
@@ -219,17 +218,17 @@ async def test_a_mirror_of_ones_own_is_used_as_it_is(
         ("asyncsync:__version__", "is str, not an asyncsync.Mirror"),
     ],
 )
-def test_a_mirror_that_is_none_is_refused(
-    name: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_name_without_a_mirror_is_refused(
+    name: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
 
-    assert main(["tail", "--table", "T", "--mirror", name]) == 2
-    assert said in capsys.readouterr().err
-    assert main(["tail", "--table", "T", "--mirror", name, "--redis-url", "redis://a"]) == 2
+    assert main(["run", "--table", "T", "--mirror", name]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["run", "--table", "T", "--mirror", name, "--redis-url", "redis://a"]) == 2
 
 
-# --- what DynamoDB is read with ---------------------------------------------------------------
+# --- reading DynamoDB -------------------------------------------------------------------------
 
 
 def test_an_sdk_record_becomes_the_record_that_lambda_sends() -> None:
@@ -298,7 +297,7 @@ async def test_items_are_read_consistently_one_or_all(clients: AwsClients) -> No
 
 
 class Shards:
-    """A stream of three shards, one the child of another, in place of DynamoDB's: moto has one."""
+    """A stream of three shards, one the child of another; moto's streams have one shard."""
 
     def __init__(self) -> None:
         self.pages = {

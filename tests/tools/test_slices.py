@@ -21,24 +21,25 @@ from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import scan_page
 from asyncsync.copy import reader as copy_module
-from asyncsync.copy.reader import Copy
+from asyncsync.copy.reader import CopyReader
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import Call
+from asyncsync.tools import table_scan
 from asyncsync.tools.audit import command as audit_module
-from asyncsync.tools.audit.command import AuditOptions, audit_with
-from asyncsync.tools.audit.retire import RetireOptions, retire_with
+from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
-from asyncsync.tools.deadline import OutOfTime
+from asyncsync.tools.deadline import DeadlineReached
 from asyncsync.tools.errors import CommandFailed, CommandRefused
-from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive_with
-from asyncsync.tools.state import FORMAT, FileState, keep
+from asyncsync.tools.output import Output
+from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
+from asyncsync.tools.retire.command import RetireOptions, retire
+from asyncsync.tools.state import FORMAT, FileState, resume_or_begin
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, arn, record
+from tests.support.on_failure import discarded
+from tests.support.output import RecordedOutput
+from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.tables import load, make_table, numbered, only_moto, until
-from tests.tools.test_redrive import discarded
-
-ITEMS = 240
-
 
 pytestmark = only_moto  # how many items a segment has is of it
 
@@ -53,10 +54,10 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment's page has 5 items, an answer of SCAN some 20 names."""
 
     async def few(*arguments: Any) -> Any:
-        dynamo, name, segment, segments, after = arguments
-        return await scan_page(dynamo, name, segment, segments, after, 5)
+        clients, name, segment, segments, after, _ = arguments
+        return await scan_page(clients, name, segment, segments, after, 5)
 
-    monkeypatch.setattr(audit_module, "scan_page", few)
+    monkeypatch.setattr(table_scan, "scan_page", few)
     monkeypatch.setattr(copy_module, "SCAN_COUNT", 20)
 
 
@@ -71,17 +72,18 @@ class Ticks:
         return float(self._left)
 
 
-Slice = Callable[[Callable[[str], None], Ticks], Awaitable[bool]]
+Slice = Callable[[Output, Ticks], Awaitable[bool]]
 
 
 async def in_slices(one: Slice, looks: int) -> tuple[bool, list[list[str]]]:
     """Run slices of so many looks at the clock until one is done; what each has said."""
     said: list[list[str]] = []
     while len(said) < 200:
-        said.append([])
+        output = RecordedOutput()
+        said.append(output.lines)
         try:
-            return await one(said[-1].append, Ticks(looks)), said
-        except OutOfTime:
+            return await one(output, Ticks(looks)), said
+        except DeadlineReached:
             continue
     raise AssertionError("no slice got anywhere")
 
@@ -97,29 +99,6 @@ def documents_in(state: Path) -> Any:
 def mirror_of(url: str, **options: Any) -> Mirror:
     transform = options.pop("transform", None)
     return Mirror(Config(redis_url=url, **options), transform=transform, emit=lambda _: None)
-
-
-def plant(client: redis.Redis, table: str) -> dict[str, str]:
-    """A copy of items 1 to ITEMS but for differences of every kind, all over the table."""
-    for number in range(1, ITEMS + 1):
-        client.set(f"{table}:{number}", json.dumps({"Number": number, "Name": f"item {number}"}))
-    planted: dict[str, str] = {}
-    for number in range(7, ITEMS, 29):
-        client.delete(f"{table}:{number}")
-        client.set(f"{table}:{number + 1}", '{"Name":"another"}')
-        client.set(f"{table}:{number + 5_000}", "{}")
-        planted |= {
-            f"{table}:{number}": "missing",
-            f"{table}:{number + 1}": "stale",
-            f"{table}:{number + 5_000}": "orphan",
-        }
-    client.rpush(f"{table}:9000", "not ours")
-    return planted
-
-
-def result(lines: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
-    *findings, summary = (json.loads(line) for line in lines)
-    return {each["key"]: each["finding"] for each in findings}, summary
 
 
 # --- backfill ---------------------------------------------------------------------------------
@@ -150,11 +129,11 @@ async def test_a_backfill_in_slices_comes_to_what_one_run_comes_to(
             endpoint_url=endpoint,
             segments=4,
             page_items=5,
-            assume_following=True,
+            skip_mapping_check=True,
             as_json=True,
             **given,
         )
-        return partial(backfill, options, mirror, {})
+        return partial(backfill, clients, options, mirror)
 
     whole, (once,) = await in_slices(run(), 10**6)
     copied = {name: real_client.get(name) for name in real_client.scan_iter()}
@@ -188,13 +167,17 @@ async def test_segments_can_be_done_apart_and_make_the_whole(
     with redis.Redis(port=fake_server.port) as client:
         client.flushall()
         for only in (range(2), range(2, 3), range(3, 6)):
-            said: list[str] = []
+            output = RecordedOutput()
             options = BackfillOptions(
-                table=table, endpoint_url=endpoint, segments=6, only=only, assume_following=True
+                table=table,
+                endpoint_url=endpoint,
+                segments=6,
+                only_segments=only,
+                skip_mapping_check=True,
             )
-            assert await backfill(options, mirror, {}, said.append)
-            assert f"6 segments, {only[0]} to {only[-1]} here" in said[0]
-            read += int(said[-1].split("done: ")[1].split(" read")[0])
+            assert await backfill(clients, options, mirror, output)
+            assert f"6 segments, {only[0]} to {only[-1]} here" in output.lines[0]
+            read += int(output.lines[-1].split("done: ")[1].split(" read")[0])
         assert client.dbsize() == ITEMS
     assert read == ITEMS
 
@@ -203,11 +186,11 @@ async def test_segments_can_be_done_apart_and_make_the_whole(
             table=table,
             endpoint_url=endpoint,
             segments=segments,
-            only=range(3, 6),
-            assume_following=True,
+            only_segments=range(3, 6),
+            skip_mapping_check=True,
         )
         with pytest.raises(CommandRefused, match=why):
-            await backfill(options, mirror, {}, print)
+            await backfill(clients, options, mirror, RecordedOutput())
 
 
 # --- audit ------------------------------------------------------------------------------------
@@ -225,21 +208,21 @@ async def test_an_audit_in_slices_comes_to_what_one_run_comes_to(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
 
     def run(**given: Any) -> Slice:
         options = AuditOptions(
             table=table,
             endpoint_url=endpoint,
-            settle_s=0.001,
+            recheck_after_s=0.001,
             orphans=True,
             sample=sample,
             as_json=True,
             chance=Random(3),
             **given,
         )
-        return partial(audit_with, clients, options, mirror)
+        return partial(audit, clients, options, mirror)
 
     whole, (once,) = await in_slices(run(), 10**6)
     good, said = await in_slices(run(state=str(state)), 9 if sample is None else 5)
@@ -272,25 +255,25 @@ async def test_a_repair_in_slices_mends_what_one_run_mends(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
         table=table,
         endpoint_url=endpoint,
-        settle_s=0.001,
+        recheck_after_s=0.001,
         repair=True,
         as_json=True,
         state=str(state),
     )
 
-    good, said = await in_slices(partial(audit_with, clients, options, mirror), 9)
+    good, said = await in_slices(partial(audit, clients, options, mirror), 9)
 
     assert len(said) >= 5
     assert good
     summary = result(said[-1])[1]
     assert (summary["repaired"], summary["keys"]) == (len(planted), ITEMS)
-    again = AuditOptions(table=table, endpoint_url=endpoint, settle_s=0.001)
-    assert await audit_with(clients, again, mirror, said[-1].append)
+    again = AuditOptions(table=table, endpoint_url=endpoint, recheck_after_s=0.001)
+    assert await audit(clients, again, mirror, RecordedOutput())
 
 
 async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
@@ -305,12 +288,12 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
     """Ctrl-C comes while what differs waits for its second look: it is looked at anew."""
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
-    said: list[str] = []
+    output = RecordedOutput()
     compared = 0
     compare = audit_module.Auditor._compare
 
@@ -323,18 +306,18 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
     with monkeypatch.context() as patched:
         patched.setattr(audit_module, "wait_s", lambda _: anyio.sleep_forever)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(audit_with, clients, options, mirror, said.append)
+            tasks.start_soon(audit, clients, options, mirror, output)
             await until(lambda: compared >= 20)
             tasks.cancel_scope.cancel()
-    cut = json.loads(said[-1])
+    cut = output.documents[-1]
     assert (cut["cut_short"], cut["missing"]) == (True, 0)
     assert cut["not_looked_at_again"] > 0
     kept = documents_in(state)["progress"]["items"]["tally"]
     assert 0 < kept["keys"] < 100 <= cut["keys"] + cut["not_looked_at_again"]
 
-    said.clear()
-    assert not await audit_with(clients, options, mirror, said.append)
-    findings, summary = result(said)
+    output = RecordedOutput()
+    assert not await audit(clients, options, mirror, output)
+    findings, summary = result(output.lines)
     assert findings == planted
     assert (summary["keys"], summary["names"]) == (ITEMS, ITEMS)
 
@@ -349,11 +332,11 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     program = [sys.executable, "-m", "asyncsync", "audit", "--table", table, "--no-orphans"]
     program += ["--endpoint-url", endpoint, "--redis-url", real_server.url, "--state", str(state)]
 
-    process = await anyio.open_process([*program, "--settle", "3600"])
+    process = await anyio.open_process([*program, "--recheck-after", "3600"])
     async with process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -362,9 +345,9 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
         said = "".join([each.decode() async for each in process.stdout])
         errors = "".join([each.decode() async for each in process.stderr])
     assert (process.returncode, errors) == (1, "asyncsync: interrupted\n")
-    assert f"goes on with the same arguments, --state {state} included" in said
+    assert f"resume with the same arguments and --state {state}" in said
     seed = documents_in(state)["parts"]["seed"]
-    ended = await anyio.run_process([*program, "--settle", "0.01", "--json"], check=False)
+    ended = await anyio.run_process([*program, "--recheck-after", "0.01", "--json"], check=False)
 
     findings, summary = result(ended.stdout.decode().splitlines())
     assert findings == {key: how for key, how in planted.items() if how != "orphan"}
@@ -384,10 +367,10 @@ async def test_on_a_cluster_every_nodes_names_are_scanned_in_slices(
             opened.set(name, "{}")
     mirror = mirror_of(cluster.url, redis_cluster=True)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
 
-    _, said = await in_slices(partial(audit_with, clients, options, mirror), 3)
+    _, said = await in_slices(partial(audit, clients, options, mirror), 3)
 
     assert len(said) >= 5
     summary = result(said[-1])[1]
@@ -409,30 +392,30 @@ async def test_names_are_scanned_anew_where_the_server_is_another(
     """Its cursors are not those of before: names would be left out."""
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
-    run = partial(audit_with, clients, options, mirror)
+    run = partial(audit, clients, options, mirror)
 
     while True:
-        with pytest.raises(OutOfTime):
-            await run(print, Ticks(6))
+        with pytest.raises(DeadlineReached):
+            await run(RecordedOutput(), Ticks(6))
         documents = documents_in(state)
-        if documents["progress"]["names"]["trail"]["tally"]["names"] > 60:
+        if documents["progress"]["names"]["cursors"]["tally"]["keys"] > 60:
             break
     (server,) = documents["progress"]["names"]["servers"]
     assert server.split()[1] == real_client.info("server")["run_id"]
     documents["progress"]["names"] = {
         "servers": ["None 0123456789abcdef"],
-        "trail": {"next": 1, "open": [], "tally": {}},  # all done, and nothing found
+        "cursors": {"next": 1, "open": [], "tally": {}},  # all done, and nothing found
     }
     await anyio.Path(state).write_bytes(orjson.dumps(documents))
-    said: list[str] = []
-    assert not await run(said.append, Ticks(10**6))
+    output = RecordedOutput()
+    assert not await run(output, Ticks(10**6))
 
-    _, summary = result(said)
+    _, summary = result(output.lines)
     assert (summary["keys"], summary["names"]) == (ITEMS, ITEMS)
     assert summary["orphans"] == sum(kind == "orphan" for kind in planted.values())
 
@@ -450,23 +433,23 @@ async def test_names_of_a_server_that_does_not_say_who_it_is_are_scanned_in_one_
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     starts = iter(range(10**6))
 
-    async def servers(_: Copy, nodes: Any) -> list[str]:
+    async def servers(_: CopyReader, nodes: Any) -> list[str]:
         return [f"None {next(starts)}" if says == "another" else "" for _ in nodes]
 
     if says == "an error":
         monkeypatch.setattr(copy_module, "Call", _asking_for_what_is_not_there)
     else:
-        monkeypatch.setattr(Copy, "servers", servers)
+        monkeypatch.setattr(CopyReader, "servers", servers)
     mirror = mirror_of(real_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
-    run = partial(audit_with, clients, options, mirror)
+    run = partial(audit, clients, options, mirror)
 
-    with pytest.raises(CommandFailed, match="never to their end"):
+    with pytest.raises(CommandFailed, match="never came to its end"):
         await in_slices(run, 9)
     seen = documents_in(state)["progress"]["items"]["tally"]["keys"]
     assert seen == ITEMS  # what could be gone on with was
@@ -495,18 +478,18 @@ async def test_a_sample_of_other_parts_is_not_gone_on_with(
     await load(clients, table, numbered(ITEMS))
     mirror = mirror_of(fake_server.url)
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), sample=100
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), sample=100
     )
-    run = partial(audit_with, clients, options, mirror)
-    with pytest.raises(OutOfTime):
-        await run(print, Ticks(1))
+    run = partial(audit, clients, options, mirror)
+    with pytest.raises(DeadlineReached):
+        await run(RecordedOutput(), Ticks(1))
     draw = audit_module.draw_parts
     monkeypatch.setattr(
         audit_module, "draw_parts", lambda items, sample, _: draw(items, sample, Random(1))
     )
 
     with pytest.raises(CommandRefused, match="other parts are drawn"):
-        await run(print, Ticks(10**6))
+        await run(RecordedOutput(), Ticks(10**6))
     await asyncio.sleep(0)
 
 
@@ -520,14 +503,16 @@ async def test_what_was_found_before_is_said_again_to_people(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    plant(real_client, table)
+    plant_differences(real_client, table)
     mirror = mirror_of(real_server.url)
-    options = AuditOptions(table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state))
+    options = AuditOptions(
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state)
+    )
 
-    _, said = await in_slices(partial(audit_with, clients, options, mirror), 9)
+    _, said = await in_slices(partial(audit, clients, options, mirror), 9)
 
-    assert f"  goes on with the same arguments, --state {state} included" == said[0][-1]
-    assert said[1][0].startswith("goes on: ")
+    assert f"  resume with the same arguments and --state {state}" == said[0][-1]
+    assert said[1][0].startswith("resumed: ")
     first = [line for line in said[0] if line.startswith(("missing ", "stale "))]
     assert first
     assert said[1][1 : 1 + len(first)] == first
@@ -568,7 +553,7 @@ async def test_a_redrive_in_slices_comes_to_what_one_run_comes_to(
     with redis.Redis(port=fake_server.port) as client:
         client.flushall()
 
-    good, said = await in_slices(partial(redrive_with, clients, options, mirror), 1)
+    good, said = await in_slices(partial(redrive, clients, options, mirror), 1)
 
     assert len(said) == 90 // OBJECTS_MAX + 1
     assert not good  # one was left in the first slice
@@ -602,7 +587,7 @@ async def test_old_names_are_removed_in_slices(
         as_json=True,
     )
 
-    good, said = await in_slices(partial(retire_with, clients, options, mirror), 3)
+    good, said = await in_slices(partial(retire, clients, options, mirror), 3)
 
     assert len(said) >= 5
     assert not good
@@ -616,30 +601,30 @@ async def test_old_names_are_removed_in_slices(
 
 async def test_what_a_run_that_has_ended_left_is_passed_over(state: Path) -> None:
     """It saved once more after another of the same arguments had removed all."""
-    first = await keep(FileState(state), {}, {"command": "a"}, lambda: "one")
+    first = await resume_or_begin(FileState(state), {}, {"command": "a"}, lambda: "one")
     await first.save("segment-000000", {"ended": True})
     await first.remove()
     await first.save("segment-000001", {"ended": True})
 
     kept = FileState(state)
-    second = await keep(kept, await kept.load(), {"command": "a"}, lambda: "two")
+    second = await resume_or_begin(kept, await kept.load(), {"command": "a"}, lambda: "two")
 
     assert not second.is_resumed
     assert second.document("segment-000001") == {}
     await second.save("segment-000001", {"ended": False})
-    third = await keep(FileState(state), await kept.load(), {"command": "a"})
-    assert third.document("segment-000001") == {"ended": False, "mark": "two"}
+    third = await resume_or_begin(FileState(state), await kept.load(), {"command": "a"})
+    assert third.document("segment-000001") == {"ended": False, "run_id": "two"}
 
 
 async def test_two_runs_that_began_at_once_leave_nothing_out(state: Path) -> None:
-    one = await keep(FileState(state), {}, {"command": "a"}, lambda: "one")
-    two = await keep(FileState(state), {}, {"command": "a"}, lambda: "two")
+    one = await resume_or_begin(FileState(state), {}, {"command": "a"}, lambda: "one")
+    two = await resume_or_begin(FileState(state), {}, {"command": "a"}, lambda: "two")
     await two.save("segment-000001", {"ended": True})
     await one.save("segment-000000", {"ended": True})
 
     documents = await FileState(state).load()
-    assert documents["run"] == {"format": FORMAT, "command": "a", "mark": "one"}
-    kept = await keep(FileState(state), documents, {"command": "a"})
+    assert documents["run"] == {"format": FORMAT, "command": "a", "run_id": "one"}
+    kept = await resume_or_begin(FileState(state), documents, {"command": "a"})
     assert kept.document("segment-000000")["ended"]
     assert kept.document("segment-000001") == {}  # done again: safe, and twice the work
 
@@ -654,15 +639,15 @@ async def test_two_audits_of_one_state_at_once_come_to_the_same(
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
-    planted = plant(real_client, table)
+    planted = plant_differences(real_client, table)
     mirrors = [mirror_of(real_server.url) for _ in range(2)]
     options = AuditOptions(
-        table=table, endpoint_url=endpoint, settle_s=0.001, state=str(state), as_json=True
+        table=table, endpoint_url=endpoint, recheck_after_s=0.001, state=str(state), as_json=True
     )
     ended: list[list[str]] = []
 
     async def run(mirror: Mirror) -> None:
-        _, said = await in_slices(partial(audit_with, clients, options, mirror), 9)
+        _, said = await in_slices(partial(audit, clients, options, mirror), 9)
         ended.append(said[-1])
 
     async with anyio.create_task_group() as tasks:

@@ -1,6 +1,6 @@
 """The demo's changes to its table, all from one seed: hot items, removals, odd values.
 
-Every item carries a Version that counts its changes, removals included, so that a reader can
+The attribute Version of an item counts its changes, removals included, so that a reader can
 tell an older copy from a newer one.
 """
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
 
-SdkItem: TypeAlias = dict[str, dict[str, Any]]  # as the SDK takes it: B are bytes
+SdkItem: TypeAlias = dict[str, dict[str, Any]]  # as the SDK takes it: B is bytes
 
-# One item's share of the changes falls with its rank as 1 / rank ** this: a few are hot.
+# An item's share of the changes is proportional to 1 / rank ** this: a few items are hot.
 _HEAT = 0.7
 _REMOVED_SHARE = 0.15
 
-# Each legal in DynamoDB, and each breaks some handler: a number past 38 digits of precision
-# as text, digits a float loses, bytes that are no UTF-8, sets without an order, emptiness.
+# Each value is legal in DynamoDB and breaks some handler: a number with 101 digits, digits that
+# a float loses, bytes that are not UTF-8, sets without an order, an empty string.
 _ODD: tuple[Callable[[Random], dict[str, Any]], ...] = (
     lambda _: {"N": "1" + "0" * 100},  # 1E100 as DynamoDB writes it
     lambda _: {"N": "-0." + "0" * 129 + "1"},  # the smallest, 1E-130
@@ -38,33 +38,33 @@ _ODD: tuple[Callable[[Random], dict[str, Any]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One write to the table: an item's next version; item None removes it."""
+class ItemChange:
+    """One write to the table: an item's next version; an item of None removes it."""
 
     number: int
     version: int
     item: SdkItem | None
 
 
-def make_changes(items: int, count: int, seed: int) -> list[Change]:
-    """Make the changes of a run: each item is inserted once, then the hot ones change most."""
+def make_changes(items: int, count: int, seed: int) -> list[ItemChange]:
+    """Return the changes of a run: insert each item once, then change hot items most."""
     chance = Random(seed)
     numbers = chance.sample(range(1, items + 1), items)
     weights = [1 / rank**_HEAT for rank in range(1, items + 1)]
     order = numbers + chance.choices(numbers, weights, k=max(0, count - items))
     versions = dict.fromkeys(numbers, 0)
     present: set[int] = set()
-    made = []
+    changes = []
     for number in order[:count]:
         versions[number] += 1
-        removed = number in present and chance.random() < _REMOVED_SHARE
-        if removed:
+        is_removed = number in present and chance.random() < _REMOVED_SHARE
+        if is_removed:
             present.remove(number)
         else:
             present.add(number)
-        item = None if removed else _item(number, versions[number], chance)
-        made.append(Change(number, versions[number], item))
-    return made
+        item = None if is_removed else _item(number, versions[number], chance)
+        changes.append(ItemChange(number, versions[number], item))
+    return changes
 
 
 def _item(number: int, version: int, chance: Random) -> SdkItem:

@@ -1,7 +1,7 @@
-"""asyncsync demo: the mirror and the usual loop beside it, on one stream, with one Redis.
+"""asyncsync demo: the mirror and the usual handler beside it, on one stream and one Redis.
 
-Both get the same records through mappings of their own, lose Redis for the same seconds, and
-are delivered one old batch again. Nothing here decides who is right: a scan of the table does.
+Each gets the same records through its own mapping, loses Redis for the same seconds, and gets
+one old batch again. The demo does not judge: a scan of the table at the end does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 import anyio
 
-from asyncsync.aws.clients import aws_errors, scan
+from asyncsync.aws.clients import aws_errors
+from asyncsync.aws.items import scan
 from asyncsync.config import parse_url
 from asyncsync.lab.compare import (
     Findings,
@@ -22,119 +23,121 @@ from asyncsync.lab.compare import (
     from_json,
     plain_item,
 )
-from asyncsync.lab.demo.changes import Change, make_changes
-from asyncsync.lab.demo.environment import Reader, Servers, servers
+from asyncsync.lab.demo.changes import ItemChange, make_changes
+from asyncsync.lab.demo.environment import DemoReader, Servers, open_servers
 from asyncsync.lab.demo.output import Column, life_of, scoreboard, verdict
-from asyncsync.lab.demo.stage import DemoOptions, Say, Side, Stage, staged
+from asyncsync.lab.demo.stage import DemoOptions, Side, Stage, staged
 from asyncsync.tools.errors import first_error
+from asyncsync.tools.output import Output
 from asyncsync.version import __version__
 
-# Changes come at a steady pace that one slow core keeps up with: 3 000 in ten seconds.
+# A steady pace that one slow core keeps up with: 3,000 changes in ten seconds.
 CHANGES_PER_S = 300.0
 WRITE_CHANGES_MAX = 25  # DynamoDB's limit for one BatchWriteItem
 
 CUT_AT_SHARE = 0.45  # of the changes
-CUT_FELT_WITHIN_S = 20.0  # on a slow machine nothing may be delivered for seconds
+CUT_FELT_WITHIN_S = 20.0  # on a slow machine no batch may be delivered for seconds
 
-# A copy that is not right by then will not be: Redis is back, the stream is read.
+# A copy that is not right by then never will be: Redis is back and the stream is read.
 DRAINED_WITHIN_S = 20.0
 
-Hook = Callable[[Reader, str], Awaitable[None]]  # the reader of our copy, the table's name
+Hook = Callable[[DemoReader, str], Awaitable[None]]  # the reader of our copy, the table's name
 
 
 def demo(
     options: DemoOptions,
     env: Mapping[str, str],
-    say: Say,
+    output: Output,
     *,
     before_comparison: Hook | None = None,
 ) -> bool:
-    """Run the demo and return whether every item of the table equals Redis.
+    """Run the demo and return whether Redis equals the table in every item.
 
-    Raises ServerError or CommandFailed where it cannot run.
+    Raises ServerError, CommandFailed or AwsFailed where it cannot run.
     """
-    with servers(options.endpoint_url, options.redis_url) as found, first_error():
-        passed: list[bool] = []
+    with open_servers(options.endpoint_url, options.redis_url) as servers, first_error():
+        verdicts: list[bool] = []
         try:
-            anyio.run(_run, options, found, env, say, before_comparison, passed)
+            anyio.run(_run, options, servers, env, output, before_comparison, verdicts)
         except KeyboardInterrupt:
-            if not passed:
+            if not verdicts:
                 raise
-        return passed[0]
+        return verdicts[0]
 
 
 async def _run(
     options: DemoOptions,
-    found: Servers,
+    servers: Servers,
     env: Mapping[str, str],
-    say: Say,
+    output: Output,
     before_comparison: Hook | None,
-    passed: list[bool],
+    verdicts: list[bool],
 ) -> None:
     seed = SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
-    async with staged(options, found, env, say) as stage:
-        await _introduce(stage, found, seed)
+    async with staged(options, servers, env, output) as stage:
+        await _introduce(stage, servers, seed)
         await _play(stage, make_changes(options.items, options.changes, seed))
         await _replay(stage)
         if before_comparison is not None:
             await before_comparison(stage.ours.reader, stage.table)
         stage.is_over = True
-        ours, loop, sample = await _findings(stage)
+        ours, usual, sample = await _findings(stage)
         end_s = time.monotonic()
+        began_s = end_s - output.elapsed_s
         for line in (
-            *life_of(stage.journal, stage.ours.watched, stage.table, stage.began_s),
+            *life_of(stage.journal, stage.ours.watcher, stage.table, began_s),
             *scoreboard(
                 _column("asyncsync", stage.ours, ours, end_s),
-                _column("the loop", stage.loop, loop, end_s),
+                _column("usual handler", stage.usual, usual, end_s),
             ),
-            *verdict(ours, loop, sample, found.redis_url, options, seed),
+            *verdict(ours, usual, sample, servers.redis_url, options, seed),
         ):
-            say(line)
-        passed.append(not ours.all)
+            output.line(line)
+        verdicts.append(not ours.all)
         if options.keep:
-            say("all is left up until Ctrl-C")
+            output.line("everything stays up until Ctrl-C")
             await anyio.sleep_forever()
 
 
-async def _introduce(stage: Stage, found: Servers, seed: int) -> None:
-    options = stage.options
-    redis_name = found.redis_name or await stage.ours.reader.server_name()
-    stage.say(f"asyncsync {__version__} demo, seed {seed}")
-    stage.say(f"  table     {stage.table}, {options.changes:,} changes to {options.items:,} items")
-    stage.say(f"  DynamoDB  {found.dynamodb_name} at {found.endpoint_url}")
-    stage.say(f"  Redis     {redis_name} at {parse_url(found.redis_url).address}, behind a proxy")
-    stage.say("  the loop  one SET or DEL per record, answered before confirmed, no fence")
+async def _introduce(stage: Stage, servers: Servers, seed: int) -> None:
+    options, line = stage.options, stage.output.line
+    redis_name = servers.redis_name or await stage.ours.reader.server_name()
+    line(f"asyncsync {__version__} demo, seed {seed}")
+    line(f"  table     {stage.table}, {options.changes:,} changes to {options.items:,} items")
+    line(f"  DynamoDB  {servers.dynamodb_name} at {servers.endpoint_url}")
+    line(f"  Redis     {redis_name} at {parse_url(servers.redis_url).address}, behind a proxy")
+    line("  usual     one SET or DEL per record, answers before Redis confirms, no fence")
 
 
-async def _play(stage: Stage, changes: list[Change]) -> None:
-    """Write the changes at their pace; cut Redis off on the way; wait until all has left."""
+async def _play(stage: Stage, changes: list[ItemChange]) -> None:
+    """Write the changes at their pace, cut Redis off on the way, wait until both are done."""
     async with anyio.create_task_group() as tasks:
         due_s = time.monotonic()
         cut_at = int(CUT_AT_SHARE * len(changes))
         at = 0
         while at < len(changes):
-            taken = _take(changes, at)
-            if at <= cut_at < at + len(taken):
+            batch = _next_write(changes, at)
+            if at <= cut_at < at + len(batch):
                 tasks.start_soon(_cut, stage)
-            await _write(stage, taken)
-            at += len(taken)
-            due_s += len(taken) / CHANGES_PER_S
+            await _write(stage, batch)
+            at += len(batch)
+            due_s += len(batch) / CHANGES_PER_S
             await anyio.sleep(max(0, due_s - time.monotonic()))
         stage.show(f"all {len(changes):,} changes written")
-    await _drained(stage, len(changes))
+    await _drain(stage, len(changes))
 
 
-def _take(changes: list[Change], at: int) -> list[Change]:
-    """Take the next changes for one write: an item's second change waits for the first."""
-    taken: dict[int, Change] = {}
+def _next_write(changes: list[ItemChange], at: int) -> list[ItemChange]:
+    """Return the next changes for one write: an item's second change waits for the first."""
+    by_item: dict[int, ItemChange] = {}
     for change in changes[at : at + WRITE_CHANGES_MAX]:
-        if change.number in taken:
+        if change.number in by_item:
             break
-        taken[change.number] = change
-    return list(taken.values())
+        by_item[change.number] = change
+    return list(by_item.values())
 
 
-async def _write(stage: Stage, changes: list[Change]) -> None:
+async def _write(stage: Stage, changes: list[ItemChange]) -> None:
     for change in changes:
         stage.journal.begin(change)
     requests: dict[str, Any] = {
@@ -157,55 +160,58 @@ async def _write(stage: Stage, changes: list[Change]) -> None:
 async def _cut(stage: Stage) -> None:
     stage.show("CUT: the proxy breaks every connection to Redis and refuses new ones")
     began_s = time.monotonic()
-    failures, delivered = stage.progress.failures, stage.loop.delivered
-    stage.acknowledged_before_cut = len(stage.acknowledged)
+    failures, delivered = stage.progress.failures, stage.usual.delivered
+    stage.batches_before_cut = len(stage.batches)
     for side in stage.sides:
         side.proxy.cut()
     await anyio.sleep(stage.options.cut_s)
-    # One attempt of ours has to fail in it, or nobody sees what the cut is for.
-    await stage.until(lambda: stage.progress.failures > failures, CUT_FELT_WITHIN_S)
+    # The cut shows nothing unless one of our attempts fails in it.
+    await stage.wait_until(lambda: stage.progress.failures > failures, CUT_FELT_WITHIN_S)
     for side in stage.sides:
         side.proxy.heal()
     stage.healed_s = time.monotonic()
     stage.show(
         f"Redis is back after {stage.healed_s - began_s:.1f} s: "
-        f"{stage.progress.failures - failures} attempts of ours failed; the loop"
+        f"{stage.progress.failures - failures} attempts by asyncsync failed;"
     )
-    stage.show(f"  said yes to {stage.loop.delivered - delivered} records meanwhile")
+    acknowledged = stage.usual.delivered - delivered
+    stage.show(f"  meanwhile the usual handler acknowledged {acknowledged:,} records")
 
 
-async def _drained(stage: Stage, expected: int) -> None:
-    """Wait until so many records have left both and a reader has seen what became of them."""
-    await stage.until(
-        lambda: all(side.left >= expected and side.mapping.is_idle for side in stage.sides),
+async def _drain(stage: Stage, expected: int) -> None:
+    """Wait until both mappings have acknowledged so many records, and read the copies."""
+    await stage.wait_until(
+        lambda: all(
+            side.acknowledged >= expected and side.mapping.is_idle for side in stage.sides
+        ),
         DRAINED_WITHIN_S,
     )
-    await stage.loop_function.settled()
-    await stage.look()
+    await stage.usual_handler.drain()
+    await stage.read_copies()
 
 
 async def _replay(stage: Stage) -> None:
     """Deliver the last full batch acknowledged before the cut again, after all newer ones."""
-    if not stage.acknowledged:
+    if not stage.batches:
         return
-    before_cut = stage.acknowledged[: stage.acknowledged_before_cut] or stage.acknowledged
-    batch = max(reversed(before_cut), key=lambda each: len(each.records))
-    before = stage.progress.fenced, [side.watched.backward for side in stage.sides]
+    before_cut = stage.batches[: stage.batches_before_cut] or stage.batches
+    batch = max(reversed(before_cut), key=lambda batch: len(batch.records))
+    fenced = stage.progress.fenced
+    backward = [side.watcher.backward for side in stage.sides]
     stage.show(
         f"REPLAY: a batch of {len(batch.records)} records "
-        f"({len({record.key for record in batch.records})} keys), acknowledged long ago,"
+        f"({len({record.key for record in batch.records})} keys), acknowledged earlier,"
     )
     stage.show("  is delivered again to both, after everything newer")
     for consumer in stage.consumers:
         consumer.mapping.deliver_again(batch)
         consumer.wake()
-    await _drained(stage, len(stage.journal.written_s) + len(batch.records))
-    ours, loop = (
-        side.watched.backward - was for side, was in zip(stage.sides, before[1], strict=True)
+    await _drain(stage, len(stage.journal.written_s) + len(batch.records))
+    ours, usual = (
+        side.watcher.backward - before for side, before in zip(stage.sides, backward, strict=True)
     )
-    fenced = stage.progress.fenced - before[0]
-    stage.show(f"{fenced} fenced: {_moved(ours)}")
-    stage.show(f"  in the loop's copy: {_moved(loop)}")
+    stage.show(f"asyncsync: {stage.progress.fenced - fenced} fenced: {_moved(ours)}")
+    stage.show(f"usual handler: {_moved(usual)}")
 
 
 def _moved(backward: int) -> str:
@@ -213,18 +219,18 @@ def _moved(backward: int) -> str:
 
 
 async def _findings(stage: Stage) -> tuple[Findings, Findings, str]:
-    """Compare both copies with the table as a consistent scan has it; name a key to look at."""
+    """Compare both copies with a consistent scan of the table; also name a key to look at."""
     items: dict[int, Any] = {}
     async for item in scan(stage.clients, stage.table):
         items[int(item["Number"]["N"])] = plain_item(item)
     return (
-        await _compared(stage.ours, items, from_json),
-        await _compared(stage.loop, items, from_dynamodb_json),
+        await _compare(stage.ours, items, from_json),
+        await _compare(stage.usual, items, from_dynamodb_json),
         f"{stage.table}:{min(items, default=1)}",
     )
 
 
-async def _compared(
+async def _compare(
     side: Side, items: Mapping[int, Any], decode: Callable[[bytes], Any]
 ) -> Findings:
     values = await side.reader.read(side.names)
@@ -236,14 +242,14 @@ async def _compared(
     return compare(table, copy)
 
 
-def _column(name: str, side: Side, found: Findings, end_s: float) -> Column:
+def _column(name: str, side: Side, findings: Findings, end_s: float) -> Column:
     return Column(
         name=name,
         delivered=side.delivered,
         round_trips=side.proxy.turns,
-        found=found,
-        backward=side.watched.backward,
-        lag_p50_ms=side.watched.lag_ms(0.50, end_s),
-        lag_p99_ms=side.watched.lag_ms(0.99, end_s),
+        findings=findings,
+        backward=side.watcher.backward,
+        lag_p50_ms=side.watcher.lag_ms(0.50, end_s),
+        lag_p99_ms=side.watcher.lag_ms(0.99, end_s),
         commands=side.meter.commands,
     )

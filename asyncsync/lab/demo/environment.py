@@ -1,7 +1,7 @@
-"""What a demo stands on: a DynamoDB, a Redis, a table, and a way in that can be cut.
+"""The servers of a demo: a DynamoDB, a Redis, a table, and a connection that can be cut.
 
-Embedded where nothing is given. On servers of the user's own it touches only a table and keys
-of a random name, and takes both away again.
+The demo starts its own servers where it is given none. On the user's servers it touches only a
+table and keys with a random name, and removes both again.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from redis.exceptions import RedisError, ResponseError
 from asyncsync.aws.clients import AwsClients, aws_errors
 from asyncsync.config import Server
 from asyncsync.connection import tls_context
-from asyncsync.keys import settle
+from asyncsync.keys import redis_names
+from asyncsync.lab.demo.redis_client import client_arguments
 from asyncsync.lab.proxy import Proxy
 from asyncsync.lab.servers import binaries, dynamodb_process, fake_redis, redis_process
 from asyncsync.tools.errors import CommandFailed
-from asyncsync.tools.redis_client import client_arguments
 from asyncsync.transport_asyncio import Connect, Streams
 
-TABLE = "Players"  # the seed's
-READ_TIMEOUT_S = 10.0  # of the reader, which is past the proxy: longer means a dead server
+TABLE = "Players"
+READ_TIMEOUT_S = 10.0  # the reader goes past the proxy: a longer wait means a dead server
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where the demo's DynamoDB and Redis are, and how they are called."""
+    """The addresses and names of the demo's DynamoDB and Redis."""
 
     endpoint_url: str
     dynamodb_name: str
     redis_url: str
-    redis_name: str  # empty where the server can be asked
+    redis_name: str  # empty: ask the server
 
 
 @contextmanager
-def servers(endpoint_url: str | None, redis_url: str | None) -> Iterator[Servers]:
-    """Start what is not given.
+def open_servers(endpoint_url: str | None, redis_url: str | None) -> Iterator[Servers]:
+    """Start each server that is not given, until the block ends.
 
-    Raises ServerError where a server does not start.
+    Raises ServerError where one does not start.
     """
     with _dynamodb(endpoint_url) as dynamodb_url, _redis(redis_url) as (url, redis_name):
-        name = f"moto {version('moto')}" if endpoint_url is None else "yours"
+        name = f"moto {version('moto')}" if endpoint_url is None else "your server"
         yield Servers(dynamodb_url, name, url, redis_name)
 
 
@@ -67,43 +67,46 @@ def _redis(redis_url: str | None) -> Iterator[tuple[str, str]]:
     if redis_url is not None:
         yield redis_url, ""
         return
-    found = binaries()
-    with redis_process(found[0]) if found else fake_redis() as server:
-        yield server.url, "" if found else f"fakeredis {version('fakeredis')}"
+    installed = binaries()
+    with redis_process(installed[0]) if installed else fake_redis() as server:
+        yield server.url, "" if installed else f"fakeredis {version('fakeredis')}"
 
 
 def table_names(is_guest: bool) -> tuple[str, str]:
-    """Name the table and the loop's copy, randomly on servers that are not ours alone."""
+    """Return the names of the table and of the usual copy; random ones on the user's servers."""
     if not is_guest:
         return TABLE, TABLE
-    tail = secrets.token_hex(4)
-    return f"{TABLE}-{tail}", f"{TABLE}-loop-{tail}"
+    suffix = secrets.token_hex(4)
+    return f"{TABLE}-{suffix}", f"{TABLE}-usual-{suffix}"
 
 
 @asynccontextmanager
-async def temporary_table(dynamo: AwsClients, name: str, *, keep: bool) -> AsyncIterator[str]:
-    """Create the seed's table with a stream, give the stream's ARN, and delete it again."""
+async def temporary_table(clients: AwsClients, name: str, *, keep: bool) -> AsyncIterator[str]:
+    """Create a table with a stream, yield the stream's ARN, and delete the table again.
+
+    Raises AwsFailed.
+    """
     with aws_errors(f"creating table {name}"):
-        made = await dynamo.items.create_table(
+        answer = await clients.items.create_table(
             TableName=name,
             KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
             BillingMode="PAY_PER_REQUEST",
             StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
         )
-        await dynamo.items.get_waiter("table_exists").wait(
+        await clients.items.get_waiter("table_exists").wait(
             TableName=name, WaiterConfig={"Delay": 1}
         )
     try:
-        yield made["TableDescription"]["LatestStreamArn"]
+        yield answer["TableDescription"]["LatestStreamArn"]
     finally:
         if not keep:
             with aws_errors(f"deleting table {name}"):
-                await dynamo.items.delete_table(TableName=name)
+                await clients.items.delete_table(TableName=name)
 
 
-class Reader:
-    """A client of one database that is not ours: redis-py, past the proxy."""
+class DemoReader:
+    """A client of one database that shares no code with the mirror: redis-py, past the proxy."""
 
     def __init__(self, server: Server) -> None:
         self._address = server.address
@@ -112,7 +115,7 @@ class Reader:
         )
 
     async def read(self, names: list[str]) -> list[bytes | None]:
-        """Read many keys at one moment.
+        """Read many keys with one command.
 
         Raises CommandFailed, as every method does.
         """
@@ -121,20 +124,20 @@ class Reader:
         return [value if isinstance(value, bytes) else None for value in values]
 
     async def server_name(self) -> str:
-        """Name the server and its version, as far as it says."""
+        """Return the server's name and version, as far as it tells."""
         try:
             with self._errors():
-                said = await self._client.info("server")
+                info = await self._client.info("server")
         except CommandFailed as exc:
             if isinstance(exc.__cause__, ResponseError):
-                return "of unknown version"  # it answers, but not to INFO
+                return "of unknown version"  # it refuses INFO
             raise
-        if "valkey_version" in said:
-            return f"valkey {said['valkey_version']}"
-        return f"redis {said.get('redis_version', 'of unknown version')}"
+        if "valkey_version" in info:
+            return f"valkey {info['valkey_version']}"
+        return f"redis {info.get('redis_version', 'of unknown version')}"
 
     async def write(self, name: str, value: bytes) -> None:
-        """Overwrite a key behind everyone's back; for the test of the demo's own eyes."""
+        """Overwrite a key past the mirror: a test does this to see the demo fail."""
         with self._errors():
             await self._client.set(name, value)
 
@@ -142,10 +145,10 @@ class Reader:
         """Remove keys and the fences beside them."""
         with self._errors():
             for name in names:
-                await self._client.delete(*settle(name.encode()))
+                await self._client.delete(*redis_names(name.encode()))
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         await self._client.aclose()
 
     @contextmanager
@@ -153,12 +156,12 @@ class Reader:
         try:
             yield
         except (RedisError, OSError) as exc:
-            said = " ".join(str(exc).split())
-            raise CommandFailed(f"Redis at {self._address}: {said}") from exc
+            reason = " ".join(str(exc).split())
+            raise CommandFailed(f"Redis at {self._address}: {reason}") from exc
 
 
 def through(proxy: Proxy) -> Connect:
-    """Return how to reach a server by way of a proxy, TLS included."""
+    """Return a function that connects to a server through a proxy, with TLS if it wants that."""
 
     async def connect(server: Server) -> Streams:
         context = tls_context(server.ca_file) if server.tls else None

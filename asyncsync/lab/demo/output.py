@@ -1,4 +1,4 @@
-"""What the demo says in the end: one item's life, the two columns, the verdict; just lines."""
+"""The lines at the end of the demo: one item's life, the two columns, the verdict."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from textwrap import wrap
 
 from asyncsync.config import parse_url
 from asyncsync.lab.compare import Findings
-from asyncsync.lab.demo.changes import Change
+from asyncsync.lab.demo.changes import ItemChange
 from asyncsync.lab.demo.stage import DemoOptions
-from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 
 _LABEL_WIDTH = 44
 _COLUMN_WIDTH = 17
@@ -20,23 +20,23 @@ _NAMED_MAX = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One side's results."""
+    """The results of one handler."""
 
     name: str
     delivered: int
     round_trips: int
-    found: Findings
+    findings: Findings
     backward: int
     lag_p50_ms: int
     lag_p99_ms: int
     commands: int
 
 
-def scoreboard(ours: Column, loop: Column) -> Iterator[str]:
-    """Write both sides next to each other."""
+def scoreboard(ours: Column, usual: Column) -> Iterator[str]:
+    """Yield the results of both handlers, side by side."""
     yield ""
-    yield _row("", ours.name, loop.name)
-    for label, left, right in zip(_LABELS, _cells(ours), _cells(loop), strict=True):
+    yield _row("", ours.name, usual.name)
+    for label, left, right in zip(_LABELS, _cells(ours), _cells(usual), strict=True):
         yield _row(label, left, right)
     yield ""
 
@@ -52,23 +52,23 @@ _LABELS = (
 )
 
 
-def _cells(side: Column) -> Iterator[str]:
-    found = side.found
-    yield f"{side.delivered:,}"
-    yield f"{side.round_trips:,}"
-    yield f"{side.commands:,}"
-    yield f"{found.equal} of {found.equal + len(found.all)}"
-    yield f"{len(found.stale)} / {len(found.missing)} / {len(found.came_back)}"
-    yield f"{side.backward:,}"
-    yield f"{side.lag_p50_ms:,} / {side.lag_p99_ms:,}"
+def _cells(column: Column) -> Iterator[str]:
+    findings = column.findings
+    yield f"{column.delivered:,}"
+    yield f"{column.round_trips:,}"
+    yield f"{column.commands:,}"
+    yield f"{findings.equal} of {findings.equal + len(findings.all)}"
+    yield f"{len(findings.stale)} / {len(findings.missing)} / {len(findings.came_back)}"
+    yield f"{column.backward:,}"
+    yield f"{column.lag_p50_ms:,} / {column.lag_p99_ms:,}"
 
 
 def _row(label: str, left: str, right: str) -> str:
     return f"{label:<{_LABEL_WIDTH}}{left:>{_COLUMN_WIDTH}}{right:>{_COLUMN_WIDTH}}"
 
 
-def life_of(journal: Journal, watched: Watched, table: str, began_s: float) -> Iterator[str]:
-    """Tell one item's life: what was written when, and when a reader saw it."""
+def life_of(journal: Journal, watcher: CopyWatcher, table: str, began_s: float) -> Iterator[str]:
+    """Yield one item's life: when each version was written, and when a reader saw it."""
     number = _telling_item(journal)
     yield ""
     yield f"one item's life: {table}:{number}"
@@ -78,39 +78,40 @@ def life_of(journal: Journal, watched: Watched, table: str, began_s: float) -> I
         present = change.item is not None
         at = (number, change.version)
         written_s = journal.written_s[at] - began_s
-        if at in watched.shown:
+        if at in watcher.shown:
             became = "gone from" if change.item is None else "seen in"
-            then = f"{became} Redis after {max(0, watched.lags_s[at] * 1_000):.0f} ms"
+            then = f"{became} Redis after {max(0, watcher.lags_s[at] * 1_000):,.0f} ms"
         else:
             then = "superseded before a reader looked"
         yield f"  version {change.version:<3} {name}  written at {written_s:5.1f} s, {then}"
 
 
 def _telling_item(journal: Journal) -> int:
-    """Choose an item that was removed and inserted again, with few changes else."""
+    """Choose an item that was removed and inserted again, with few other changes."""
 
-    def telling(number: int) -> tuple[bool, bool, int]:
+    def rank(number: int) -> tuple[bool, bool, int]:
         changes = journal.changes[number]
         return (not _came_again(changes), len(changes) > _LIFE_CHANGES_MAX, -len(changes))
 
-    return min(journal.changes, key=telling)
+    return min(journal.changes, key=rank)
 
 
-def _came_again(changes: list[Change]) -> bool:
+def _came_again(changes: list[ItemChange]) -> bool:
     return any(change.item is None for change in changes[:-1])
 
 
 def verdict(
-    ours: Findings, loop: Findings, sample: str, redis_url: str, options: DemoOptions, seed: int
+    ours: Findings, usual: Findings, sample: str, redis_url: str, options: DemoOptions, seed: int
 ) -> Iterator[str]:
-    """Say PASS or FAIL, naming keys, and how to look for oneself."""
-    if not loop.all:
-        yield "the loop was right too in this run"
+    """Yield PASS, or FAIL with the keys that differ, and how to look at them yourself."""
+    if not usual.all:
+        yield "the usual handler was right too in this run"
     if ours.all:
-        named = ", ".join(ours.all[:_NAMED_MAX])
+        text = f"FAIL: {', '.join(ours.all[:_NAMED_MAX])}"
         more = len(ours.all) - _NAMED_MAX
-        said = f"FAIL: {named}" + (f" and {more} more" if more > 0 else "")
-        yield from wrap(said, 80, subsequent_indent="  ", break_on_hyphens=False)
+        if more > 0:
+            text += f" and {more} more"
+        yield from wrap(text, 80, subsequent_indent="  ", break_on_hyphens=False)
     else:
         yield f"PASS: all {ours.equal} items equal Redis, by consistent read"
     name = ours.all[0].split(" (")[0] if ours.all else sample

@@ -1,7 +1,7 @@
-"""The demo's stage: both sides with their mappings, a reader that polls both, progress.
+"""The demo's stage: both handlers with their mappings, a reader that polls both copies, progress.
 
-Everything that runs in the background runs here, from before the first change until the last
-comparison; what happens on it is the demo's.
+Whatever runs in the background runs here, from before the first change until the comparison.
+What happens on the stage is in command.py.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ import orjson
 
 from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.config import Config
-from asyncsync.lab.demo.environment import Reader, Servers, table_names, temporary_table, through
-from asyncsync.lab.demo.usual_handler import Loop
-from asyncsync.lab.demo.watcher import Journal, Watched
+from asyncsync.lab.demo.environment import (
+    DemoReader,
+    Servers,
+    table_names,
+    temporary_table,
+    through,
+)
+from asyncsync.lab.demo.usual_handler import UsualHandler
+from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 from asyncsync.lab.proxy import Proxy, proxy_to
 from asyncsync.mapping.answers import Answer, Returned
 from asyncsync.mapping.event_source_mapping import (
@@ -28,6 +34,7 @@ from asyncsync.mapping.event_source_mapping import (
     MappingSettings,
 )
 from asyncsync.mirror import Mirror
+from asyncsync.tools.output import Output
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.tools.run.poller import Consumer, Function, Poller, function_of
 from asyncsync.tools.run.progress import Progress, failure_line
@@ -35,19 +42,17 @@ from asyncsync.transport_asyncio import Connect
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:demo"
 INVOCATION_TIMEOUT_S = 30.0
-LOOK_INTERVAL_S = 0.05
+READ_INTERVAL_S = 0.05
 PROGRESS_INTERVAL_S = 2.0
 
-# Bisect as the template has it. The longest wait between attempts is ours: a cut of seconds
-# is to be seen being retried.
+# Bisect as in the template. The longest backoff is shorter than Lambda's, so that retries show
+# during a cut of a few seconds.
 SETTINGS = MappingSettings(bisect=True, report_failures=True, backoff_max_ms=1_000)
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What the command line says, and how long Redis is cut off."""
+    """Options of the command line, and how long Redis is cut off."""
 
     items: int = 300
     changes: int = 3_000
@@ -61,47 +66,74 @@ class DemoOptions:
 
 @dataclass(slots=True)
 class Side:
-    """One of the two: its mapping, its way to Redis, and what a reader sees of its copy."""
+    """One of the two handlers: its mapping, its connection, and what a reader sees of its copy."""
 
+    config: Config
     names: list[str]  # of its keys, by item
     connect: Connect
     proxy: Proxy
     meter: Meter
-    reader: Reader
-    watched: Watched
+    reader: DemoReader
+    watcher: CopyWatcher
     mapping: EventSourceMapping
-    delivered: int = 0  # records, in every attempt
-    left: int = 0  # records that were acknowledged
+    delivered: int = 0  # records, counted in every attempt
+    acknowledged: int = 0  # records
+
+    @classmethod
+    async def open(
+        cls,
+        stack: AsyncExitStack,
+        redis_url: str,
+        names: list[str],
+        watcher: CopyWatcher,
+        stream_arn: str,
+    ) -> Side:
+        """Open a side's proxy and reader, which `stack` closes."""
+        config = Config(redis_url=redis_url)
+        server = config.server
+        proxy = await stack.enter_async_context(
+            proxy_to(server.host, server.port, path=server.path)
+        )
+        reader = DemoReader(server)
+        stack.push_async_callback(reader.close)
+        meter = Meter()
+        connect = metered(through(proxy), meter)
+        mapping = EventSourceMapping(SETTINGS, function=FUNCTION, stream_arn=stream_arn)
+        return cls(config, names, connect, proxy, meter, reader, watcher, mapping)
+
+    def count(self, batch: Batch, decision: Decision) -> None:
+        """Count the records of an attempt."""
+        self.delivered += len(batch.records)
+        self.acknowledged += len(decision.acknowledged)
 
 
 @dataclass(slots=True)
 class Stage:
-    """Everything one run holds."""
+    """Everything that one demo uses."""
 
     options: DemoOptions
+    output: Output
     clients: AwsClients
     table: str
     journal: Journal
     ours: Side
-    loop: Side
-    loop_function: Loop
-    say: Say
-    began_s: float
+    usual: Side
+    usual_handler: UsualHandler
     progress: Progress = field(default_factory=Progress)  # of ours
     consumers: list[Consumer] = field(default_factory=list)
-    acknowledged: list[Batch] = field(default_factory=list)  # by ours, whole batches
-    acknowledged_before_cut: int = 0
+    batches: list[Batch] = field(default_factory=list)  # that ours acknowledged as a whole
+    batches_before_cut: int = 0
     healed_s: float | None = None  # when Redis came back, until the first write after it
     reasons: set[str] = field(default_factory=set)  # that were shown
-    is_over: bool = False  # nothing moves any more
-    moved: anyio.Event = field(default_factory=anyio.Event)  # a batch was answered
+    is_over: bool = False  # no change is under way any more
+    answered: anyio.Event = field(default_factory=anyio.Event)  # by either handler
 
     def show(self, text: str) -> None:
-        """Say a line with its time."""
-        self.say(f"{time.monotonic() - self.began_s:6.1f} s  {text}")
+        """Write a line with its time."""
+        self.output.line(self.output.timed(text))
 
     def show_reason(self) -> None:
-        """Say why the handler failed, once for each reason."""
+        """Write why our handler failed, once for each reason."""
         reason = self.progress.last_log
         if reason not in self.reasons:
             self.reasons.add(reason)
@@ -110,90 +142,75 @@ class Stage:
     @property
     def sides(self) -> tuple[Side, Side]:
         """Return both sides, ours first."""
-        return self.ours, self.loop
+        return self.ours, self.usual
 
-    async def until(self, is_so: Callable[[], bool], within_s: float) -> None:
-        """Wait until something is so, looking after every answer, but no longer than that."""
+    async def wait_until(self, condition: Callable[[], bool], within_s: float) -> None:
+        """Wait until a condition holds, checked after every answer, or until time is up."""
         with anyio.move_on_after(within_s):
-            while not is_so():
-                self.moved = anyio.Event()
-                await self.moved.wait()
+            while not condition():
+                self.answered = anyio.Event()
+                await self.answered.wait()
 
-    async def look(self) -> None:
+    async def read_copies(self) -> None:
         """Let the reader read both copies once."""
         for side in self.sides:
             values = await side.reader.read(side.names)
             now_s = time.monotonic()
             for number, value in enumerate(values, start=1):
-                side.watched.see(number, value, now_s)
+                side.watcher.see(number, value, now_s)
 
 
 @asynccontextmanager
 async def staged(
-    options: DemoOptions, found: Servers, env: Mapping[str, str], say: Say
+    options: DemoOptions, servers: Servers, env: Mapping[str, str], output: Output
 ) -> AsyncIterator[Stage]:
-    """Set the stage, keep it running, and take away what was put on servers of the user's.
+    """Set the stage and keep it running; at the end remove our keys and our table.
 
-    Raises CommandFailed.
+    Raises CommandFailed or AwsFailed.
     """
     is_guest = options.redis_url is not None or options.endpoint_url is not None
-    table, loop_table = table_names(is_guest)
-    config = Config(redis_url=found.redis_url)
-    # A database of its own; in a server of the user's only another name in the same one.
-    loop_config = config
-    if options.redis_url is None:
-        loop_config = Config(redis_url=f"{found.redis_url}/{config.server.database + 1}")
+    table, usual_table = table_names(is_guest)
+    usual_url = servers.redis_url
+    if options.redis_url is None:  # the server is ours: the usual copy gets its own database
+        usual_url = f"{servers.redis_url}/1"
     journal = Journal()
     async with AsyncExitStack() as stack:
-        clients = await stack.enter_async_context(open_clients(found.endpoint_url, env))
+        clients = await stack.enter_async_context(open_clients(servers.endpoint_url, env))
         stream_arn = await stack.enter_async_context(
             temporary_table(clients, table, keep=options.keep)
         )
-        watched = (Watched(journal, _version_of_ours), Watched(journal, _version_of_loop))
-        mappings = [
-            EventSourceMapping(SETTINGS, function=FUNCTION, stream_arn=stream_arn) for _ in watched
-        ]
-        ours = await _side(stack, config, watched[0], mappings[0], _names(table, options))
-        loop = await _side(
-            stack, loop_config, watched[1], mappings[1], _names(loop_table, options)
+        ours = await Side.open(
+            stack,
+            servers.redis_url,
+            _names(table, options),
+            CopyWatcher(journal, _version_of_ours),
+            stream_arn,
         )
-        function = Loop(loop.connect, loop_config.server, loop_table)
-        stage = Stage(
-            options, clients, table, journal, ours, loop, function, say, time.monotonic()
+        usual = await Side.open(
+            stack,
+            usual_url,
+            _names(usual_table, options),
+            CopyWatcher(journal, _version_of_usual),
+            stream_arn,
         )
+        handler = UsualHandler(usual.connect, usual.config.server, usual_table)
+        stage = Stage(options, output, clients, table, journal, ours, usual, handler)
         if options.redis_url is not None and not options.keep:
             stack.push_async_callback(_remove_keys, stage)
-        mirror = Mirror(config, connect=ours.connect, emit=stage.progress.take)
+        mirror = Mirror(ours.config, connect=ours.connect, emit=stage.progress.read_log)
         stack.callback(mirror.close)
-        stage.consumers = [
+        stage.consumers += [
             Consumer(ours.mapping, function_of(mirror, INVOCATION_TIMEOUT_S), _watch_ours(stage)),
-            Consumer(loop.mapping, _loop_function(function), _watch_loop(stage)),
+            Consumer(usual.mapping, _function_of_usual(handler), _watch_usual(stage)),
         ]
         poller = Poller(clients, stream_arn, stage.consumers)
         async with anyio.create_task_group() as tasks:
-            for task in (poller.run, function.run):
+            for task in (poller.run, handler.run):
                 tasks.start_soon(task)
-            for background in (_keep_looking, _show_progress):
+            for background in (_keep_reading, _show_progress):
                 tasks.start_soon(background, stage)
             yield stage
             tasks.cancel_scope.cancel()
-
-
-async def _side(
-    stack: AsyncExitStack,
-    config: Config,
-    watched: Watched,
-    mapping: EventSourceMapping,
-    names: list[str],
-) -> Side:
-    server = config.server
-    way_in = proxy_to(server.host, server.port, path=server.path)
-    proxy = await stack.enter_async_context(way_in)
-    reader = Reader(server)
-    stack.push_async_callback(reader.close)
-    meter = Meter()
-    connect = metered(through(proxy), meter)
-    return Side(names, connect, proxy, meter, reader, watched, mapping)
 
 
 def _names(table: str, options: DemoOptions) -> list[str]:
@@ -210,27 +227,27 @@ def _version_of_ours(value: bytes) -> int:
     return int(orjson.loads(value)["Version"])
 
 
-def _version_of_loop(value: bytes) -> int:
+def _version_of_usual(value: bytes) -> int:
     return int(orjson.loads(value)["Version"]["N"])
 
 
-def _loop_function(function: Loop) -> Function:
+def _function_of_usual(handler: UsualHandler) -> Function:
     async def invoke(batch: Batch) -> Answer:
-        return Returned(function.handle(batch.event))
+        return Returned(handler.handle(batch.event))
 
     return invoke
 
 
 def _watch_ours(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
     def watch(batch: Batch, answer: Answer, decision: Decision) -> None:
-        stage.moved.set()
-        _count(stage.ours, batch, decision)
+        stage.answered.set()
+        stage.ours.count(batch, decision)
         stage.progress.count(batch, decision)
         if decision.kind != "done":
             stage.show(failure_line(batch, answer, decision))
             stage.show_reason()
             return
-        stage.acknowledged.append(batch)
+        stage.batches.append(batch)
         if stage.healed_s is not None:
             after_s = time.monotonic() - stage.healed_s
             stage.healed_s = None
@@ -242,31 +259,26 @@ def _watch_ours(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
     return watch
 
 
-def _watch_loop(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
+def _watch_usual(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
     def watch(batch: Batch, _answer: Answer, decision: Decision) -> None:
-        stage.moved.set()
-        _count(stage.loop, batch, decision)
+        stage.answered.set()
+        stage.usual.count(batch, decision)
 
     return watch
 
 
-def _count(side: Side, batch: Batch, decision: Decision) -> None:
-    side.delivered += len(batch.records)
-    side.left += len(decision.acknowledged)
-
-
-async def _keep_looking(stage: Stage) -> None:
+async def _keep_reading(stage: Stage) -> None:
     while True:
-        await stage.look()
-        await anyio.sleep(LOOK_INTERVAL_S)
+        await stage.read_copies()
+        await anyio.sleep(READ_INTERVAL_S)
 
 
 async def _show_progress(stage: Stage) -> None:
     while not stage.is_over:
         await anyio.sleep(PROGRESS_INTERVAL_S)
-        lag_s = stage.ours.watched.behind_s(time.monotonic())
+        lag_s = stage.ours.watcher.behind_s(time.monotonic())
         progress = stage.progress
-        stage.show(
+        stage.output.progress(
             f"{len(stage.journal.written_s):,} written, lag {lag_s:.1f} s, {progress.batches} "
             f"batches, {stage.ours.proxy.turns} round trips, {progress.superseded:,} superseded"
         )

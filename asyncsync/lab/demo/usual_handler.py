@@ -1,7 +1,7 @@
-"""What is usually deployed: the seed's algorithm of 2017, written again by us, for comparison.
+"""The handler that is usually deployed, for comparison.
 
-One SET or DEL per record, in order of arrival, the raw image as value; it answers before
-anything is confirmed, swallows every error, and knows no fence. Kinder than the original in
+It sends one SET or DEL per record, in order of arrival, with the raw image as the value. It
+answers before Redis confirms, ignores every error, and has no fence. It is better than most in
 one thing: it keeps its connection from one invocation to the next.
 """
 
@@ -18,8 +18,8 @@ from asyncsync.connection import ReplyError
 from asyncsync.transport_asyncio import Connect, Streams
 
 
-class Loop:
-    """The loop's function and the connection its writes go out on after it has answered."""
+class UsualHandler:
+    """The handler, and the connection that carries its writes after it has answered."""
 
     def __init__(self, connect: Connect, server: Server, table: str) -> None:
         self._connect = connect
@@ -32,7 +32,7 @@ class Loop:
         self._quiet = asyncio.Event()
 
     def handle(self, event: bytes) -> str:
-        """Take the writes of an event and say that they were successful."""
+        """Queue the writes of an event and claim success."""
         records = orjson.loads(event)["Records"]
         self._queue.put_nowait([self._command(record) for record in records])
         return f"Successfully processed {len(records)} records."
@@ -45,14 +45,14 @@ class Loop:
         return ("SET", name, orjson.dumps(change["NewImage"]))
 
     async def run(self) -> None:
-        """Send what was taken, in order, until cancelled."""
+        """Send the queued writes, in order, until cancelled."""
         try:
             while True:
                 commands = await self._queue.get()
                 try:
                     await self._send(commands)
                 except OSError:
-                    self._drop()  # nobody is told
+                    self._drop()  # the writes are lost, and nobody learns of it
                 self._queue.task_done()
         finally:
             self._drop()
@@ -67,16 +67,16 @@ class Loop:
         self._quiet.clear()
         self._unanswered += len(commands)
         for command in commands:
-            # hiredis's stub knows tuples of one element only.
+            # hiredis's type stub only knows tuples of one element.
             writer.write(hiredis.pack_command(command))  # type: ignore[arg-type]
         await writer.drain()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        """Take replies and look at none of them."""
+        """Read the replies and ignore them."""
         replies = hiredis.Reader(replyError=ReplyError)
         try:
-            while received := await reader.read(65_536):
-                replies.feed(received)
+            while data := await reader.read(65_536):
+                replies.feed(data)
                 while replies.gets() is not False:
                     self._unanswered -= 1
                 if self._unanswered == 0:
@@ -94,7 +94,7 @@ class Loop:
         self._unanswered = 0
         self._quiet.set()
 
-    async def settled(self) -> None:
-        """Wait until everything taken has been sent and answered, or lost."""
+    async def drain(self) -> None:
+        """Wait until every queued write has been sent and answered, or lost."""
         await self._queue.join()
         await self._quiet.wait()

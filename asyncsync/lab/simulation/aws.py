@@ -1,7 +1,8 @@
-"""What the tools ask of AWS in a simulation: a table's items and a bucket, late, or not at all.
+"""AWS as the tools see it in a simulation: a table's items and a bucket.
 
-It answers as the SDK's clients do, so the tools' own code reads and parses it. What a client
-would raise is raised as dynamo.py turns it, because nothing else may know the SDK's errors.
+The clients answer as the SDK's do, late or in part, so the tools' own code reads and parses the
+answers. They raise what aws/clients.py would raise instead of the SDK's errors, because only
+aws/ knows those.
 """
 
 from __future__ import annotations
@@ -14,247 +15,249 @@ from random import Random
 from typing import Any, Protocol
 
 from asyncsync.aws.clients import AwsClients, AwsFailed, ObjectGone, Throttled
-from asyncsync.lab.simulation.faults import Weather
+from asyncsync.lab.simulation.faults import Fault, Faults
 from asyncsync.lab.simulation.oracle import item_image
 from asyncsync.lab.simulation.scenario import Scenario
-from asyncsync.lab.simulation.table import TABLE, Table
+from asyncsync.lab.simulation.table import TABLE, SimulatedTable
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 
 BUCKET = "simulated"
-PAGE_ITEMS = 100  # of a scan that asks for no limit
-LISTED_MAX = 3  # objects in one answer, so that a list has several
+PAGE_ITEMS = 100  # of a scan without a limit
+LISTED_MAX = 3  # objects in one answer, so that a list takes several
 
 # An eventually consistent read may miss what was written in the last second.
 EVENTUAL_MS = 1_000
 
-# Less than the hour that a fill keeps in reserve for clocks that differ.
+# Less than the hour that a fill reserves for clocks that differ.
 SKEW_S_MAX = 1_500.0
 
-OLD_S = 90_000.0  # a fence's life
+FENCE_LIFE_S = 90_000.0
 
 _CALM_S = 0.001
 
 
 class Caller(Protocol):
-    """A process that asks; its clocks are its own."""
+    """A process that calls AWS, with its own clocks."""
 
     name: str
     skew_s: float  # of its wall clock
     slept_s: float  # what its monotonic clock is ahead by
-    reads: int  # of the table, so far
-    waits_at: int  # which of them is to wait
+    reads: int  # of the table so far
+    held_read: int  # which of them is held until it is stale; 0: none
+
+    def object_moved(self, name: str) -> None:
+        """Note that this caller has copied an object, which is the first half of a move."""
 
 
-class Aws:
-    """One account: one table, one bucket; every caller has clients of its own."""
+class SimulatedAws:
+    """One account with one table and one bucket; every caller opens its own clients."""
 
     def __init__(
         self,
-        table: Table,
+        table: SimulatedTable,
         scenario: Scenario,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
         say: Callable[..., None],
     ) -> None:
         self.objects: dict[str, bytes] = {}
-        self.moved: Callable[[Caller, str], None] = lambda *_: None  # told of each object
-        self.is_old = asyncio.Event()  # what waits to be old is
-        self.weather = weather
-        self.chance: Random = weather.chance
+        self.is_stale = asyncio.Event()  # answers that were held are stale now
+        self.faults = faults
+        self.chance: Random = faults.chance
         self.say = say
         self._table = table
         self._scenario = scenario
         self._loop = loop
 
     def clients(self, caller: Caller) -> AwsClients:
-        """Open the clients of a caller."""
-        items: Any = Items(self, caller)
+        """Return the clients of a caller."""
+        items: Any = DynamoDbClient(self, caller)
 
         @asynccontextmanager
         async def opened(service: str) -> AsyncIterator[Any]:
-            assert service == "s3", "the tools are told that the stream is followed"
-            yield S3(self, caller)
+            assert service == "s3", "the tools skip the check of the mapping"
+            yield S3Client(self, caller)
 
         return AwsClients(items, items, opened)
 
     async def wait(self, caller: Caller) -> None:
-        """Let half of a call's time pass."""
-        strikes, chance = self.weather.strikes, self.chance
-        if self.weather.is_calm:
+        """Wait as long as half of a call takes."""
+        strikes, chance = self.faults.strikes, self.chance
+        if self.faults.is_calm:
             await asyncio.sleep(_CALM_S)
             return
-        if strikes("a tool's clock jumps"):
+        if strikes(Fault.TOOL_CLOCK_JUMPS):
             caller.skew_s = chance.uniform(-SKEW_S_MAX, SKEW_S_MAX)
             caller.slept_s += chance.uniform(0, 3_600)
         tools = self._scenario.tools
-        is_slow = strikes("a read of the table is slow")
-        await asyncio.sleep(chance.uniform(0, tools.slow_s if is_slow else tools.read_s))
+        is_slow = strikes(Fault.READ_SLOW)
+        await asyncio.sleep(chance.uniform(0, tools.max_latency_s if is_slow else tools.read_s))
 
-    async def grow_old(self, caller: Caller) -> None:
-        """Let an answer wait, in a machine that sleeps or not, until fences have ended."""
+    async def hold_until_stale(self, caller: Caller) -> None:
+        """Hold the answer of a chosen read until fences have expired; the machine may sleep."""
         caller.reads += 1
-        if caller.reads != caller.waits_at:
+        if caller.reads != caller.held_read:
             return
-        self.say("  %s: an answer of the table waits", caller.name)
+        self.say("  %s: an answer of the table is held", caller.name)
         began_s = self._loop.time()
-        await self.is_old.wait()
-        if self._loop.time() - began_s > OLD_S:
-            self.weather.count("what was read is older than a fence lives")
-        if self.chance.random() < 0.5:  # the one clock stands still in a machine that sleeps
+        await self.is_stale.wait()
+        if self._loop.time() - began_s > FENCE_LIFE_S:
+            self.faults.count(Fault.READ_OUTLIVES_FENCE)
+        if self.chance.random() < 0.5:  # the monotonic clock stops while a machine sleeps
             caller.slept_s -= self._loop.time() - began_s
 
     # --- items ---------------------------------------------------------------------------------
 
     @property
     def numbers(self) -> list[int]:
-        """Return which items the table has or had."""
+        """Return the numbers of all items that the table has or had."""
         return [*self._table.history]
 
     def item(self, number: int, *, consistent: bool) -> Mapping[str, Any] | None:
-        """Read an item as it is now, or as it was a moment ago."""
+        """Read an item as it is now, or, if eventually consistent, as it was a moment ago."""
         now_ms = self._loop.wall_ms()
-        if not consistent and self.weather.strikes("an eventual read misses the last writes"):
+        if not consistent and self.faults.strikes(Fault.READ_BEHIND):
             now_ms -= self.chance.randint(0, EVENTUAL_MS)
         for change in reversed(self._table.history[number]):
-            if change.made_ms <= now_ms:
+            if change.written_ms <= now_ms:
                 return change.item
         return item_image(number, 0, {}) if self._scenario.before else None
 
 
-class Items:
-    """The client of DynamoDB, as far as the tools use it."""
+class DynamoDbClient:
+    """DynamoDB's client, as far as the tools use it."""
 
-    def __init__(self, aws: Aws, caller: Caller) -> None:
+    def __init__(self, aws: SimulatedAws, caller: Caller) -> None:
         self._aws = aws
         self._caller = caller
 
     async def describe_table(self, **_: Any) -> dict[str, Any]:
         """Describe the one table."""
         await self._aws.wait(self._caller)
-        described = {
+        table = {
             "TableName": TABLE,
             "TableArn": f"arn:aws:dynamodb:us-east-1:111122223333:table/{TABLE}",
             "KeySchema": [{"AttributeName": "Number", "KeyType": "HASH"}],
             "AttributeDefinitions": [{"AttributeName": "Number", "AttributeType": "N"}],
             "ItemCount": len(self._aws.numbers),
         }
-        return {"Table": described}
+        return {"Table": table}
 
     async def scan(self, **request: Any) -> dict[str, Any]:
-        """Answer a page of a segment; each of its items was read at one moment of many."""
+        """Return a page of a segment, whose items are all read at one moment."""
         await self._ask()
         aws = self._aws
         segment, segments = request.get("Segment", 0), request.get("TotalSegments", 1)
         start = request.get("ExclusiveStartKey")
         after = int(start["Number"]["N"]) if start else 0
         limit = request.get("Limit", PAGE_ITEMS)
-        if aws.weather.strikes("a read of the table answers only in part"):
+        if aws.faults.strikes(Fault.READ_PARTIAL):
             limit = 1
         consistent = request.get("ConsistentRead", False)
-        found: list[Mapping[str, Any]] = []
-        rest: Any = None
+        items: list[Mapping[str, Any]] = []
+        next_key: Any = None
         for number in sorted(aws.numbers):
             if number <= after or number % segments != segment:
                 continue
-            if len(found) == limit:
-                rest = {"Number": {"N": found[-1]["Number"]["N"]}}
+            if len(items) == limit:
+                next_key = {"Number": {"N": items[-1]["Number"]["N"]}}
                 break
             item = aws.item(number, consistent=consistent)
             if item is not None:
-                found.append(item)
+                items.append(item)
         await aws.wait(self._caller)
-        await aws.grow_old(self._caller)
-        answer: dict[str, Any] = {"Items": found, "ConsumedCapacity": {"CapacityUnits": 0.5}}
-        return answer | ({"LastEvaluatedKey": rest} if rest else {})
+        await aws.hold_until_stale(self._caller)
+        answer: dict[str, Any] = {"Items": items, "ConsumedCapacity": {"CapacityUnits": 0.5}}
+        return answer | ({"LastEvaluatedKey": next_key} if next_key else {})
 
     async def batch_get_item(self, **request: Any) -> dict[str, Any]:
-        """Answer some keys' items, in an order of its own."""
+        """Return the items of some keys, in any order."""
         await self._ask()
         aws, wanted = self._aws, request["RequestItems"][TABLE]
         keys = list(wanted["Keys"])
         aws.chance.shuffle(keys)
         unread: list[Any] = []
-        if aws.weather.strikes("a read of the table answers only in part"):
+        if aws.faults.strikes(Fault.READ_PARTIAL):
             unread = [keys.pop() for _ in range(aws.chance.randint(0, len(keys)))]
         consistent = wanted.get("ConsistentRead", False)
-        read = [aws.item(int(key["Number"]["N"]), consistent=consistent) for key in keys]
+        items = [aws.item(int(key["Number"]["N"]), consistent=consistent) for key in keys]
         await aws.wait(self._caller)
-        await aws.grow_old(self._caller)
+        await aws.hold_until_stale(self._caller)
         return {
-            "Responses": {TABLE: [each for each in read if each is not None]},
+            "Responses": {TABLE: [item for item in items if item is not None]},
             "UnprocessedKeys": {TABLE: {**wanted, "Keys": unread}} if unread else {},
             "ConsumedCapacity": [{"TableName": TABLE, "CapacityUnits": 0.5}],
         }
 
     async def _ask(self) -> None:
         await self._aws.wait(self._caller)
-        if self._aws.weather.strikes("a read of the table is throttled"):
+        if self._aws.faults.strikes(Fault.READ_THROTTLED):
             raise Throttled("DynamoDB refused a read: ThrottlingException")
 
 
-class S3:
-    """The client of S3, as far as the tools use it; a bucket is as good as another."""
+class S3Client:
+    """S3's client, as far as the tools use it; there is one bucket under every name."""
 
-    def __init__(self, aws: Aws, caller: Caller) -> None:
+    def __init__(self, aws: SimulatedAws, caller: Caller) -> None:
         self._aws = aws
         self._caller = caller
 
     async def get_object(self, **request: Any) -> dict[str, Any]:
-        """Answer an object's content."""
+        """Return an object's content."""
         await self._ask()
-        held = self._held(request["Key"])
+        content = self._content(request["Key"])
         await self._aws.wait(self._caller)
-        return {"Body": _Body(held)}
+        return {"Body": _Body(content)}
 
     async def put_object(self, **request: Any) -> None:
-        """Write an object whole."""
+        """Write an object."""
         await self._ask()
         self._aws.objects[request["Key"]] = request["Body"]
         await self._aws.wait(self._caller)
 
     async def copy_object(self, **request: Any) -> None:
-        """Copy an object, as the first half of a move."""
+        """Copy an object: the first half of a move."""
         await self._ask()
         source = request["CopySource"]["Key"]
-        self._aws.objects[request["Key"]] = self._held(source)
-        self._aws.moved(self._caller, source)
+        self._aws.objects[request["Key"]] = self._content(source)
+        self._caller.object_moved(source)
         await self._aws.wait(self._caller)
 
     async def delete_object(self, **request: Any) -> None:
-        """Remove an object, there or not."""
+        """Remove an object if it exists."""
         await self._ask()
         self._aws.objects.pop(request["Key"], None)
         await self._aws.wait(self._caller)
 
     async def list_objects_v2(self, **request: Any) -> dict[str, Any]:
-        """Name a few objects, in order of their names."""
+        """List a few objects, in order of their names."""
         await self._ask()
         after = request.get("ContinuationToken", "")
         prefix = request["Prefix"]
-        found = sorted(n for n in self._aws.objects if n.startswith(prefix) and n > after)
-        answer: dict[str, Any] = {"Contents": [{"Key": name} for name in found[:LISTED_MAX]]}
-        if len(found) > LISTED_MAX:
-            answer |= {"IsTruncated": True, "NextContinuationToken": found[LISTED_MAX - 1]}
+        names = sorted(n for n in self._aws.objects if n.startswith(prefix) and n > after)
+        answer: dict[str, Any] = {"Contents": [{"Key": name} for name in names[:LISTED_MAX]]}
+        if len(names) > LISTED_MAX:
+            answer |= {"IsTruncated": True, "NextContinuationToken": names[LISTED_MAX - 1]}
         return answer
 
     def get_paginator(self, _: str) -> _Pages:
-        """Give what lists objects page by page."""
+        """Return a paginator of objects."""
         return _Pages(self)
 
-    def _held(self, key: str) -> bytes:
-        held = self._aws.objects.get(key)
-        if held is None:
+    def _content(self, key: str) -> bytes:
+        content = self._aws.objects.get(key)
+        if content is None:
             raise ObjectGone(f"S3 refused {key}: NoSuchKey")
-        return held
+        return content
 
     async def _ask(self) -> None:
         await self._aws.wait(self._caller)
-        if self._aws.weather.strikes("S3 fails"):
+        if self._aws.faults.strikes(Fault.S3_FAILS):
             raise AwsFailed("S3 refused a call: InternalError")
 
 
 class _Pages:
-    def __init__(self, client: S3) -> None:
+    def __init__(self, client: S3Client) -> None:
         self._client = client
 
     async def paginate(self, **request: Any) -> AsyncIterator[dict[str, Any]]:
@@ -267,8 +270,8 @@ class _Pages:
 
 
 class _Body:
-    def __init__(self, held: bytes) -> None:
-        self._file = BytesIO(held)
+    def __init__(self, content: bytes) -> None:
+        self._file = BytesIO(content)
 
     async def read(self) -> bytes:
         return self._file.read()

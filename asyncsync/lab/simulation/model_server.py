@@ -1,8 +1,8 @@
-"""A model of Redis as asyncsync uses it: commands of bytes in, reply bytes out, no I/O.
+"""A model of Redis as asyncsync uses it: commands as bytes in, reply bytes out, no I/O.
 
-It knows each shipped script by what the script promises, not by running Lua, so it is a second
-opinion on it; tests hold the two equal on Redis and Valkey. Time is an argument. States that a
-real server gets into (full, loading, a replica) are fields to be set.
+It implements what each shipped script promises instead of running its Lua. So it is a second
+opinion on the scripts; tests compare the two on Redis and Valkey. Time is an argument. The
+states of a real server (full, loading, a replica) are attributes that a fault sets.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from asyncsync.store import digest_of
 
 Command: TypeAlias = Sequence[bytes]
 
-# Enough for a failover that loses a few batches; older commands are on every replica.
+# Enough for a failover that loses a few batches; older commands have reached every replica.
 UNDO_COMMANDS_MAX = 64
 
-# To CLUSTER SLOTS: one endpoint that holds them all, as ElastiCache serverless answers.
+# The reply to CLUSTER SLOTS: one endpoint has all slots, as on ElastiCache serverless.
 TOPOLOGY = b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\nsimulated\r\n:6379\r\n$2\r\nid\r\n"
 
 _OK = b"+OK\r\n"
@@ -31,38 +31,38 @@ _NIL = b"$-1\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a key holds; expiry in epoch milliseconds, 0 for never."""
+class StoredValue:
+    """A key's value; expiry in epoch milliseconds, 0 for never."""
 
     value: bytes
     expires_at_ms: int = 0
 
 
-class Refused(Exception):
-    """The server's error reply."""
+class ErrorReply(Exception):
+    """An error reply of the server."""
 
 
 class ModelServer:
-    """One server's keys, its script cache, and the state it is in."""
+    """One server's keys, its script cache, and its state."""
 
     def __init__(self) -> None:
-        self.keys: dict[bytes, Held] = {}
+        self.keys: dict[bytes, StoredValue] = {}
         self.scripts: set[bytes] = set()  # digests
         self.loading = False
         self.read_only = False
-        self.is_full: Callable[[], bool] = _never  # asked for each command that takes memory
-        self.changed: list[bytes] = []  # names that the last command wrote or removed
-        self._undo: deque[list[tuple[bytes, Held | None]]] = deque(maxlen=UNDO_COMMANDS_MAX)
+        self.is_full: Callable[[], bool] = never  # called for each command that takes memory
+        self.changed: list[bytes] = []  # by the last command: names that it wrote or removed
+        self._undo: deque[list[tuple[bytes, StoredValue | None]]] = deque(maxlen=UNDO_COMMANDS_MAX)
 
     def execute(self, command: Command, now_ms: int) -> bytes:
-        """Run one command to its end, as a server does, and return its reply."""
+        """Run one command to its end and return its reply."""
         self._now_ms = now_ms
         self.changed = []
-        self._before: list[tuple[bytes, Held | None]] = []
+        self._before: list[tuple[bytes, StoredValue | None]] = []
         self._has_written = False
         try:
             return self._run(command)
-        except Refused as exc:
+        except ErrorReply as exc:
             return _error(str(exc))
         finally:
             if self._before:
@@ -70,31 +70,31 @@ class ModelServer:
 
     def get(self, name: bytes, now_ms: int) -> bytes | None:
         """Return what a reader would get."""
-        held = self.keys.get(name)
-        if held is None or 0 < held.expires_at_ms <= now_ms:
+        stored = self.keys.get(name)
+        if stored is None or 0 < stored.expires_at_ms <= now_ms:
             return None
-        return held.value
+        return stored.value
 
-    # --- what befalls a server -----------------------------------------------------------------
+    # --- faults --------------------------------------------------------------------------------
 
     def lose_last(self, commands: int) -> list[bytes]:
-        """Fail over to a replica that never got the last writes; name the keys that differ."""
-        lost: dict[bytes, Held | None] = {}
+        """Fail over to a replica that lacks the last writes; return the keys that differ."""
+        lost: dict[bytes, StoredValue | None] = {}
         for _ in range(min(commands, len(self._undo))):
             lost.update(reversed(self._undo.pop()))
-        for name, held in lost.items():
-            self._put(name, held)
+        for name, stored in lost.items():
+            self._put(name, stored)
         return list(lost)
 
     def lose_all(self) -> list[bytes]:
-        """Lose every key; name them."""
+        """Lose every key; return their names."""
         names = list(self.keys)
         self.keys.clear()
         self._undo.clear()
         return names
 
     def evict(self, name: bytes) -> None:
-        """Evict one key, as a full server does to what expires."""
+        """Evict one key, as a full server does with keys that expire."""
         self.keys.pop(name, None)
 
     # --- commands ------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class ModelServer:
     def _run(self, command: Command) -> bytes:
         word, *arguments = command
         if self.loading:
-            raise Refused("LOADING Redis is loading the dataset in memory")
+            raise ErrorReply("LOADING Redis is loading the dataset in memory")
         if word in (b"EVALSHA", b"EVAL"):
             return self._script(word, arguments)
         if word == b"CLUSTER":
@@ -116,19 +116,19 @@ class ModelServer:
     def _read(self, word: bytes, arguments: Sequence[bytes]) -> bytes:
         if word == b"MGET":
             return _array([_bulk(self._value(name)) for name in arguments])
-        if word == b"SCAN":  # all names at once, which a server may do
+        if word == b"SCAN":  # returns all names at once, as a server may
             assert arguments[1] == b"MATCH", "the tools scan by a pattern"
-            found = [each for each in self.keys if _fits(each, arguments[2])]
-            names = _array([_bulk(each) for each in found if self._live(each) is not None])
+            matches = [name for name in self.keys if _matches(name, arguments[2])]
+            names = _array([_bulk(name) for name in matches if self._live(name) is not None])
             return _array([_bulk(b"0"), names])
-        held = self._value(arguments[0]) if arguments else None
+        value = self._value(arguments[0]) if arguments else None
         if word == b"GET":
-            return _bulk(held)
+            return _bulk(value)
         if word == b"EXISTS":
-            return b":%d\r\n" % (held is not None)
-        if word == b"TYPE":  # all that it holds are strings
-            return b"+none\r\n" if held is None else b"+string\r\n"
-        raise Refused(f"ERR unknown command '{word.decode()}'")
+            return b":%d\r\n" % (value is not None)
+        if word == b"TYPE":  # every value is a string
+            return b"+none\r\n" if value is None else b"+string\r\n"
+        raise ErrorReply(f"ERR unknown command '{word.decode()}'")
 
     # --- scripts -------------------------------------------------------------------------------
 
@@ -138,11 +138,11 @@ class ModelServer:
             digest = sha1(arguments[0], usedforsecurity=False).hexdigest().encode()
             self.scripts.add(digest)
         elif digest not in self.scripts:
-            raise Refused("NOSCRIPT No matching script. Please use EVAL.")
+            raise ErrorReply("NOSCRIPT No matching script. Please use EVAL.")
         return self.run_script(digest, arguments[2 : 2 + key_count], arguments[2 + key_count :])
 
     def run_script(self, digest: bytes, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
-        """Do what a script promises; of the shipped ones, which are all that is modelled."""
+        """Do what a shipped script promises; no other script is modelled."""
         if digest == _FENCE:
             return self._fence(keys, argv)
         if digest == _FILL:
@@ -151,18 +151,20 @@ class ModelServer:
         return self._repair(keys, argv)
 
     def _fence(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
-        life_s, only, entries = int(argv[0]), argv[1], argv[2:]
+        fence_ttl_s, set_option, entries = int(argv[0]), argv[1], argv[2:]
         # The script reads every fence before it writes any.
         fences = [self._live(fence) for fence in keys[1::2]]
         replies = []
         for at, fence in enumerate(keys[1::2]):
             version, expiry, value = entries[3 * at : 3 * at + 3]
-            held = fences[at]
-            if held is not None and version < held.value:
+            seen = fences[at]
+            if seen is not None and version < seen.value:
                 replies.append(b":0\r\n")
             else:
                 replies.append(
-                    self._fenced(keys[2 * at], fence, (version, expiry, value), life_s, only)
+                    self._fenced(
+                        keys[2 * at], fence, (version, expiry, value), fence_ttl_s, set_option
+                    )
                 )
         return _array(replies)
 
@@ -175,51 +177,54 @@ class ModelServer:
             ]
         )
 
-    def _filled(self, name: bytes, fence: Held | None, expiry: bytes, value: bytes) -> bytes:
-        """Write a value where there is none; a fence without a version is a reader's claim."""
+    def _filled(
+        self, name: bytes, fence: StoredValue | None, expiry: bytes, value: bytes
+    ) -> bytes:
+        """Write a value where there is none; a fence without a version is a reader's lease."""
         if fence is not None and not fence.value.startswith(b"0"):
             return b":2\r\n" if self._live(name) is None else b":0\r\n"
         try:
-            done = self._set((name, value, *((b"PXAT", expiry) if expiry else ()), b"NX"))
-        except Refused as exc:
+            stored = self._set((name, value, *((b"PXAT", expiry) if expiry else ()), b"NX"))
+        except ErrorReply as exc:
             return _bulk(str(exc).encode())
-        return b":%d\r\n" % (done is not None)
+        return b":%d\r\n" % (stored is not None)
 
     def _repair(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
         name, fence_name = keys
-        life, only, was, there, before, fence, expiry, value = argv
-        held = self._value(name)
-        unchanged = (
-            (self._value(fence_name) or b"") == was
-            and (held is not None) == (there == b"1")
-            and (held or b"") == before
+        fence_ttl, set_option, fence_seen, had_value, value_seen, fence, expiry, value = argv
+        now = self._value(name)
+        is_unchanged = (
+            (self._value(fence_name) or b"") == fence_seen
+            and (now is not None) == (had_value == b"1")
+            and (now or b"") == value_seen
         )
-        if not unchanged:
+        if not is_unchanged:
             return _array([b":0\r\n"])
-        return _array([self._fenced(name, fence_name, (fence, expiry, value), int(life), only)])
+        entry = (fence, expiry, value)
+        return _array([self._fenced(name, fence_name, entry, int(fence_ttl), set_option)])
 
     def _fenced(
         self,
         name: bytes,
         fence: bytes,
         entry: tuple[bytes, bytes, bytes],
-        life_s: int,
-        only: bytes,
+        fence_ttl_s: int,
+        set_option: bytes,
     ) -> bytes:
-        """Write a value, then its fence; what refuses the first leaves the second alone."""
+        """Write a value, then its fence; if the value is refused, leave the fence alone."""
         version, expiry, value = entry
         try:
             if expiry == b"-":
                 self._delete(name)
             else:
                 options = (b"PXAT", expiry) if expiry else ()
-                self._set((name, value, *options, *((b"XX",) if only == b"XX" else ())))
-            self._set((fence, version, b"EX", b"%d" % life_s))
-        except Refused as exc:
+                self._set((name, value, *options, *((b"XX",) if set_option == b"XX" else ())))
+            self._set((fence, version, b"EX", b"%d" % fence_ttl_s))
+        except ErrorReply as exc:
             return _bulk(str(exc).encode())
         return b":1\r\n"
 
-    def _set(self, arguments: Sequence[bytes]) -> Held | None:
+    def _set(self, arguments: Sequence[bytes]) -> StoredValue | None:
         name, value, *options = arguments
         self._check_writable(grows=True)
         expires_at_ms = 0
@@ -228,13 +233,13 @@ class ModelServer:
         elif b"EX" in options:
             expires_at_ms = self._now_ms + int(options[options.index(b"EX") + 1]) * 1_000
         if expires_at_ms <= 0 and (b"PXAT" in options or b"EX" in options):
-            raise Refused("ERR invalid expire time in 'set' command")
+            raise ErrorReply("ERR invalid expire time in 'set' command")
         is_there = self._live(name) is not None
         if (b"XX" in options and not is_there) or (b"NX" in options and is_there):
             return None
-        held = Held(value, expires_at_ms)
-        self._write(name, held if expires_at_ms == 0 or expires_at_ms > self._now_ms else None)
-        return held
+        stored = StoredValue(value, expires_at_ms)
+        self._write(name, stored if expires_at_ms == 0 or expires_at_ms > self._now_ms else None)
+        return stored
 
     def _delete(self, name: bytes) -> int:
         self._check_writable(grows=False)
@@ -244,40 +249,40 @@ class ModelServer:
 
     def _check_writable(self, *, grows: bool) -> None:
         if self.read_only:
-            raise Refused("READONLY You can't write against a read only replica.")
-        # A script that has written once is let finish, however full the server is.
+            raise ErrorReply("READONLY You can't write against a read only replica.")
+        # A script that has written once may finish, however full the server is.
         if grows and not self._has_written and self.is_full():
-            raise Refused("OOM command not allowed when used memory > 'maxmemory'.")
+            raise ErrorReply("OOM command not allowed when used memory > 'maxmemory'.")
         self._has_written = True
 
     # --- keys ----------------------------------------------------------------------------------
 
-    def _live(self, name: bytes) -> Held | None:
-        held = self.keys.get(name)
-        return None if held is None or 0 < held.expires_at_ms <= self._now_ms else held
+    def _live(self, name: bytes) -> StoredValue | None:
+        stored = self.keys.get(name)
+        return None if stored is None or 0 < stored.expires_at_ms <= self._now_ms else stored
 
     def _value(self, name: bytes) -> bytes | None:
-        held = self._live(name)
-        return None if held is None else held.value
+        stored = self._live(name)
+        return None if stored is None else stored.value
 
-    def _write(self, name: bytes, held: Held | None) -> None:
+    def _write(self, name: bytes, stored: StoredValue | None) -> None:
         self._before.append((name, self.keys.get(name)))
         self.changed.append(name)
-        self._put(name, held)
+        self._put(name, stored)
 
-    def _put(self, name: bytes, held: Held | None) -> None:
-        if held is None:
+    def _put(self, name: bytes, stored: StoredValue | None) -> None:
+        if stored is None:
             self.keys.pop(name, None)
         else:
-            self.keys[name] = held
+            self.keys[name] = stored
 
 
 _FENCE, _FILL, _REPAIR = digest_of(FENCE), digest_of(FILL), digest_of(REPAIR)
 
 
-def _fits(name: bytes, pattern: bytes) -> bool:
-    """Whether a name fits a pattern of a prefix, some of its bytes escaped, and a star."""
-    assert pattern.endswith(b"*"), "the tools look for a prefix"
+def _matches(name: bytes, pattern: bytes) -> bool:
+    """Return whether a name matches a pattern: a prefix, with escapes, and a star."""
+    assert pattern.endswith(b"*"), "the tools scan for a prefix"
     return name.startswith(pattern[:-1].replace(b"\\", b""))
 
 
@@ -289,7 +294,8 @@ def _array(replies: Sequence[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(replies), b"".join(replies))
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Return False: the server is not full."""
     return False
 
 

@@ -1,8 +1,8 @@
-"""Connections that exist only in a simulation: bytes that arrive late, in part, or never.
+"""Simulated connections: bytes arrive late, in part, or never.
 
-To the code under test they are asyncio's own streams. A request that was sent is never called
-back: what its sender gave up on may still arrive, and the server runs it then. That is how a
-timed-out write comes back as a zombie.
+The code under test sees asyncio's streams. A request that was sent cannot be taken back: it may
+still arrive after its sender gave up, and then the server runs it. So a write that timed out
+comes back as a zombie.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from asyncsync.lab.simulation.model_server import Command
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 from asyncsync.transport_asyncio import Streams
 
-ONE_WAY_S = 0.000_25  # in one availability zone
+ONE_WAY_S = 0.000_25  # within one availability zone
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of one request and its reply; delays in seconds beside the usual way."""
+    """What happens to one request and its reply; delays are seconds beyond the usual latency."""
 
     late_s: float = 0.0
-    cut_request: int | None = None  # so many of its bytes arrive, then the connection breaks
+    cut_request: int | None = None  # this many bytes arrive, then the connection breaks
     arrives: bool = True
-    pieces: tuple[int, ...] = ()  # where it is cut into pieces that arrive apart
+    pieces: tuple[int, ...] = ()  # where it is divided into pieces that arrive apart
     cut_reply: int | None = None
     answered: bool = True
 
 
-Execute = Callable[[Command, "Connection"], bytes]
-Choose = Callable[[bytes, "Connection"], Fate]
+Execute = Callable[[Command, "SimulatedConnection"], bytes]
+Choose = Callable[[bytes, "SimulatedConnection"], Fate]
 
 
-class Connection:
-    """One connection, both its ends."""
+class SimulatedConnection:
+    """One connection with both ends."""
 
     def __init__(self, loop: VirtualLoop, network: Network, owner: Any) -> None:
-        self.owner = owner  # the sandbox that opened it
+        self.owner = owner  # the process that opened it
         self.allowed: Mapping[bytes, object] | None = None  # names its last request may touch
-        self.answered = True  # since it was written to: what is written now begins a round trip
-        self.silent = False  # whatever is sent is lost, and nobody is told
+        self.answered = True  # since the last request: the next one begins a round trip
+        self.silent = False  # loses everything that is sent, without an error
         self.is_open = True  # at the server's end
         self._loop = loop
         self._network = network
@@ -59,9 +59,9 @@ class Connection:
     # --- the client's end ----------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        """Take bytes from the client and let them meet their fate."""
+        """Take bytes from the client and apply their fate."""
         fate = self._network.choose(data, self)
-        # What comes behind lost bytes is lost, too: a stream has no holes.
+        # Bytes behind lost ones are lost, too: a stream has no holes.
         self.silent = self.silent or not fate.arrives
         if self.silent:
             return
@@ -93,14 +93,14 @@ class Connection:
             self._is_mute = True
         if reply and not self._is_mute:
             cut = fate.cut_reply
-            self._is_mute = cut is not None  # nothing is heard behind the cut
+            self._is_mute = cut is not None  # nothing arrives behind the cut
             part = reply if cut is None else reply[: cut % len(reply)]
-            self._loop.call_later(ONE_WAY_S + fate.late_s, self._heard, part, cut is not None)
+            self._loop.call_later(ONE_WAY_S + fate.late_s, self._receive, part, cut is not None)
         if breaks:
             self.drop()
 
-    def _heard(self, data: bytes, breaks: bool) -> None:
-        """Let the client hear a reply; its end may have been given up on meanwhile."""
+    def _receive(self, data: bytes, breaks: bool) -> None:
+        """Deliver a reply to the client, unless the client has closed its end meanwhile."""
         self.answered = True
         if not self._transport.is_closing():
             self.reader.feed_data(data)
@@ -108,7 +108,7 @@ class Connection:
             self.drop()
 
     def drop(self) -> None:
-        """Break the connection from the server's end; the client hears of it on its way."""
+        """Break the connection at the server's end; the client notices one latency later."""
         if self.is_open:
             self.is_open = False
             self._loop.call_later(ONE_WAY_S, self._broken)
@@ -117,7 +117,7 @@ class Connection:
         if self._transport.is_closing():
             return
         self._transport.abort()
-        # Every second time as a close in good order, after which a read finds the end.
+        # Every second break is an orderly close: a read then finds the end of the stream.
         self._network.broken += 1
         if self._network.broken % 2:
             self.reader.set_exception(ConnectionResetError())
@@ -126,9 +126,9 @@ class Connection:
 
 
 class _Transport(asyncio.Transport):
-    """asyncio's way down to a connection."""
+    """asyncio's transport of a connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: SimulatedConnection) -> None:
         super().__init__()
         self._connection = connection
         self._closing = False
@@ -147,34 +147,34 @@ class _Transport(asyncio.Transport):
 
 
 class Network:
-    """Every connection there is; `choose` decides fates, `execute` is the server."""
+    """All connections; `choose` decides fates, `execute` is the server."""
 
     def __init__(self, loop: VirtualLoop, execute: Execute, choose: Choose) -> None:
         self.execute = execute
         self.choose = choose
-        self.is_up = True  # connections are taken
+        self.is_up = True  # accepts connections
         self.under_way = 0  # pieces that have not arrived
         self.broken = 0  # connections that broke while their client held them
-        self.connections: list[Connection] = []
+        self.connections: list[SimulatedConnection] = []
         self._loop = loop
 
-    def open(self, owner: Any) -> Connection:
-        """Open a connection; the caller has waited for it."""
-        made = Connection(self._loop, self, owner)
-        self.connections.append(made)
-        return made
+    def open(self, owner: Any) -> SimulatedConnection:
+        """Open a connection at once; the caller has waited."""
+        connection = SimulatedConnection(self._loop, self, owner)
+        self.connections.append(connection)
+        return connection
 
     def close(self) -> None:
-        """Close every client's end, as the end of its process would."""
+        """Close every client's end, as when its process ends."""
         for connection in self.connections:
             connection.writer.transport.abort()
 
     def drop_all(self) -> None:
-        """Break every connection; what is on its way through them is lost."""
+        """Break every connection; bytes on their way are lost."""
         for connection in self.connections:
             connection.drop()
 
 
-def streams(connection: Connection) -> Streams:
-    """Give a connection as asyncio's streams."""
+def streams(connection: SimulatedConnection) -> Streams:
+    """Return a connection as asyncio's streams."""
     return connection.reader, connection.writer

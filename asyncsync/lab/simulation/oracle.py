@@ -1,9 +1,8 @@
-"""What must be true after every step of a simulation, and at its end; it only looks.
+"""Checks what must be true after every step of a simulation and at its end.
 
-It is told of each command a server ran, each record that was acknowledged, given up on or
-redriven, and each fault that destroyed data, and compares with the table's history. Written in
-the plainest way, and from the design's words, not from the code under test: fences are parsed
-here anew.
+Called after each command, acknowledgement, discarded or redriven record, and destructive fault.
+It compares Redis with the table's history. It follows the design's words, not the code under
+test, and shares none with it: it parses fences itself.
 """
 
 from __future__ import annotations
@@ -13,44 +12,47 @@ from typing import Any, TypeAlias
 
 from asyncsync.config import Config
 from asyncsync.lab.compare import from_dynamodb_json, from_json, number, plain_item
-from asyncsync.lab.simulation.table import TABLE, Change, Table
+from asyncsync.lab.simulation.table import TABLE, Change, SimulatedTable
 
 Version: TypeAlias = tuple[int, int]  # stream label in epoch ms, sequence number
-Fence: TypeAlias = tuple[int, int, int]  # the same, and the rank
+Fence: TypeAlias = tuple[int, int, int]  # a version and the rank
 Read: TypeAlias = Callable[[bytes], bytes | None]
 
-BEFORE_STREAM: Version = (0, 0)  # of a value that was there first
+BEFORE_STREAM: Version = (0, 0)  # of a value that is older than the stream
 
 
 class Violation(Exception):
-    """A promise was broken; the message says which, and by what."""
+    """A promise was broken; the message says which one, and by what."""
 
 
 def name_of(item: int) -> bytes:
-    """Name an item as the default template does."""
+    """Return an item's Redis key under the default template."""
     return b"%b:%d" % (TABLE.encode(), item)
 
 
 def fence_of(item: int) -> bytes:
-    """Name an item's fence."""
+    """Return the name of an item's fence."""
     return b"{%b}!f" % name_of(item)
 
 
 def parse_fence(content: bytes) -> Fence:
-    """Read a fence: a digit of format, 13 of label, two of a count, the number, the rank."""
+    """Parse a fence: one digit of format, 13 of label, two of count, the number, the rank.
+
+    Raises Violation where it is none.
+    """
     text = content.decode()
     digits = int(text[14:16])
     if text[0] != "1" or not text.isdigit() or len(text) < 17 + digits:
-        raise Violation(f"a fence holds {text!r}, which is of no known format")
+        raise Violation(f"a fence is {text!r}, which has no known format")
     return int(text[1:14]), int(text[16 : 16 + digits]), int(text[16 + digits])
 
 
 class Oracle:
-    """The table's history beside what Redis holds, step by step."""
+    """Compares the table's history with Redis, step by step."""
 
     def __init__(
         self,
-        table: Table,
+        table: SimulatedTable,
         config: Config,
         read: Read,
         before: Iterable[int],
@@ -61,30 +63,33 @@ class Oracle:
         self._read = read
         self._item_of = {name_of(item): item for item in table.history}
         self._fenced_item_of = {fence_of(item): item for item in table.history}
-        self._before = frozenset(before)  # items that are older than the stream
+        self._before = frozenset(before)  # items that existed before the stream
         self._now_ms = now_ms
-        self._fences: dict[int, Fence] = {}  # as last seen
-        self._fenced_ms: dict[int, int] = {}  # when it was last written
-        self._highest: dict[int, Fence] = {}  # that ever stood, also where it has expired
-        # The newest change shown so far while the fence had the version beside it.
+        self._fences: dict[int, Fence] = {}  # at the last check
+        self._fenced_ms: dict[int, int] = {}  # when each was last written
+        self._highest: dict[int, Fence] = {}  # of all fences so far, expired ones too
+        # The fence's version, and the newest change that Redis has shown under it.
         self._ahead: dict[int, tuple[Version, Version]] = {}
-        # By mapping, the highest of each item, and the step at which its invocation began.
+        # By mapping: each item's highest version, and the step at which its invocation began.
         self._acknowledged: dict[str, dict[int, tuple[Version, int]]] = {}
-        self._given_up: dict[int, Version] = {}  # the highest of each item, and where it is kept
-        self._damaged: dict[int, int] = {}  # item -> the step of the last fault that hit it
+        self._discarded: dict[int, Version] = {}  # each item's highest
+        self._damaged: dict[int, int] = {}  # the step of the last fault that hit each item
         self._step = 0
-        self.steps = 0  # checks made
-        self.brought = False  # a backfill has brought what is older than the stream
+        self.checks = 0  # of an item
+        self.is_backfilled = False  # items that are older than the stream are in the copy
 
     @property
     def now(self) -> int:
-        """Number this moment; a later damage has a higher number."""
+        """Return the number of this step; a later damage has a higher one."""
         return self._step
 
     # --- after every command -------------------------------------------------------------------
 
     def ran(self, changed: Iterable[bytes], allowed: Mapping[bytes, object] | None) -> None:
-        """Check a command that a server ran; `allowed` holds the names it may touch."""
+        """Check a command that the server ran; `allowed` has the names it may touch.
+
+        Raises Violation, as all checks do.
+        """
         self._step += 1
         touched: dict[int, None] = {}
         for name in changed:
@@ -96,7 +101,7 @@ class Oracle:
             if name in self._fenced_item_of:
                 self._fenced_ms[self._fenced_item_of[name]] = self._now_ms()
         for item in touched:
-            self.steps += 1
+            self.checks += 1
             self._check_item(item)
 
     def _check_item(self, item: int) -> None:
@@ -117,7 +122,7 @@ class Oracle:
         self._check_fenced(item, fence, value, shown)
 
     def _check_shown(self, item: int, at: Version, shown: Change | None) -> None:
-        """Check that a value is not older than any fence was, nor than one seen under this one.
+        """Check that a value is not older than any fence so far or any value under this fence.
 
         A fill or a repair may be ahead of the fence; the changes between then pass once more.
         """
@@ -130,13 +135,13 @@ class Oracle:
             raise Violation(
                 f"{kind}: item {item} shows change {shown.count}, its fence was at {change.count}"
             )
-        held_at, newest = self._ahead.get(item, (at, shown.version))
-        if held_at == at and shown.version < newest and self._config.ttl_s is None:
+        last_at, newest = self._ahead.get(item, (at, shown.version))
+        if last_at == at and shown.version < newest and self._config.ttl_s is None:
             raise Violation(
                 f"a repair is undone: item {item} shows change {shown.count}, and its fence has "
                 "not moved since it showed a newer one"
             )
-        self._ahead[item] = (at, max(newest, shown.version) if held_at == at else shown.version)
+        self._ahead[item] = (at, max(newest, shown.version) if last_at == at else shown.version)
 
     def _check_fenced(
         self, item: int, fence: Fence, value: bytes | None, shown: Change | None
@@ -148,25 +153,27 @@ class Oracle:
             raise Violation(f"item {item} is missing, its fence is at change {change.count}")
 
     def _is_missed(self, item: int, change: Change) -> bool:
-        """Whether a key without a value should hold one: nothing may have removed it since."""
+        """Return whether a missing key should have a value: nothing may have removed it since."""
         if self._config.mode != "mirror" or self._config.ttl_s is not None:
             return False
         if change.item is None:
             return False
         # A later removal may have taken the value and then been refused its fence.
         later = self._table.history[item][change.count :]
-        return not any(each.item is None or each.poison for each in later)
+        return not any(change.item is None or change.poison for change in later)
 
     def _change_at(self, item: int, version: Version) -> Change:
         for change in reversed(self._table.history[item]):
             if change.version == version:
                 return change
-        if version == BEFORE_STREAM:  # of a repair where no fence stood
+        if version == BEFORE_STREAM:  # of a repair without a fence before it
             return self._oldest(item)
-        raise Violation(f"the fence of item {item} is at {version}, which is no change of its")
+        raise Violation(
+            f"the fence of item {item} is at {version}, which is none of the item's changes"
+        )
 
     def _shown(self, item: int, value: bytes | None) -> Change | None:
-        """Return the change that a value shows; it must be that change to the last digit."""
+        """Return the change that a value shows; it must equal that change to the last digit."""
         if value is None:
             return None
         plain = (from_json if self._config.value == "json" else from_dynamodb_json)(value)
@@ -181,11 +188,11 @@ class Oracle:
         raise Violation(f"the value of item {item} is none that the item ever had")
 
     def _oldest(self, item: int) -> Change:
-        """Return what an item was before the stream."""
+        """Return an item as it was before the stream."""
         image = item_image(item, 0, {}) if item in self._before else None
         return Change(item, 0, *BEFORE_STREAM, image, "", 0)
 
-    # --- after every answer --------------------------------------------------------------------
+    # --- after every acknowledgement -----------------------------------------------------------
 
     def acknowledged(
         self, mapping: str, records: Iterable[tuple[int, Version]], since: int
@@ -203,51 +210,48 @@ class Oracle:
             if superseded or self._damaged.get(item, -1) >= since_then:
                 continue
             fence = self._fences.get(item, (0, 0, 0))
-            # A removal in place of what could not be encoded is no write, unless skipped for.
+            # Removing a key because its record cannot be encoded is no write, except with skip.
             rank = 0 if self._config.rejects == "skip" else 1
             if fence < (*version, rank):
                 raise Violation(
                     f"G2: {version} of item {item} is acknowledged, its fence is at {fence}"
                 )
 
-    def given_up(self, records: Iterable[tuple[int, Version]]) -> None:
+    def discarded(self, records: Iterable[tuple[int, Version]]) -> None:
         """Note records that went to the on-failure destination."""
         for item, version in records:
-            self._given_up[item] = max(version, self._given_up.get(item, BEFORE_STREAM))
+            self._discarded[item] = max(version, self._discarded.get(item, BEFORE_STREAM))
 
     def redriven(self, records: Iterable[tuple[int, Version]], since: int) -> None:
-        """Check an object that was put to those that are done; its run began at `since`."""
+        """Check an object that a redrive moved to the done ones; the redrive began at `since`."""
         for item, version in records:
             highest = self._highest.get(item, (*BEFORE_STREAM, 0))
             if highest < (*version, 1) and self._damaged.get(item, -1) <= since:
                 raise Violation(
                     f"G2: {version} of item {item} is redriven, its fence is at {highest}"
                 )
-            if self._given_up.get(item, version) <= version:
-                self._given_up.pop(item, None)
+            if self._discarded.get(item, version) <= version:
+                self._discarded.pop(item, None)
 
     def damaged(self, names: Iterable[bytes]) -> int:
-        """Note what a fault destroyed; count the items it hit."""
+        """Note the keys that a fault destroyed; return the number of their items."""
         self._step += 1
-        hit: dict[int, None] = {}
+        items: dict[int, None] = {}
         for name in names:
             item = self._item_of.get(name, self._fenced_item_of.get(name))
             if item is not None:
-                hit[item] = None
-        for item in hit:
+                items[item] = None
+        for item in items:
             self._damaged[item] = self._step
             content = self._read(fence_of(item))
-            for seen in (self._fences, self._highest, self._ahead):
-                seen.pop(item, None)
+            for by_item in (self._fences, self._highest, self._ahead):
+                by_item.pop(item, None)
             if content is not None:
                 self._fences[item] = self._highest[item] = parse_fence(content)
-        return len(hit)
+        return len(items)
 
     def expire(self) -> int:
-        """Look for fences that have expired, as their setting says; count them.
-
-        Raises Violation where one went too soon.
-        """
+        """Check that fences have expired no sooner than their setting; count the expired ones."""
         expired = [item for item in self._fences if self._read(fence_of(item)) is None]
         for item in expired:
             lived_s = (self._now_ms() - self._fenced_ms[item]) / 1_000
@@ -258,70 +262,75 @@ class Oracle:
 
     @property
     def last_damage(self) -> int:
-        """Return the moment of the last damage; -1 where there was none."""
+        """Return the step of the last damage; -1 if there was none."""
         return max(self._damaged.values(), default=-1)
 
     def is_poison(self, item: int) -> bool:
-        """Whether an item is such that nobody can encode it."""
+        """Return whether an item can be encoded by nobody."""
         last = self._table.current(item)
         return last is not None and "Odd" in (last.item or {})
 
     @property
     def is_damaged(self) -> bool:
-        """Whether anything was destroyed, so that only a replay of the stream mends it."""
+        """Return whether a fault destroyed data, which only a replay or an audit repairs."""
         return bool(self._damaged)
 
     # --- at the end ----------------------------------------------------------------------------
 
     def differences(self, *, strict: bool = False) -> list[str]:
-        """Compare Redis with the table; name each item that differs and how.
+        """Compare Redis with the table; return a line for each item that differs.
 
-        Strictly, nothing is excused for what only the on-failure destination holds, what cannot
-        be encoded, or what nothing has brought.
+        If strict, also return each item that has an excuse to differ, whether it does or not.
         """
-        found = []
+        lines = []
         for item in self._table.history:
-            last = self._last(item)
-            if last is None:
-                if strict and item in self._before and self._config.mode == "mirror":
-                    found.append(f"item {item} is brought by nothing")
-                continue
-            if self._only_given_up(item, last):
-                if strict:
-                    found.append(f"item {item} is given up on")
-                continue
-            if strict and last.poison:
-                found.append(f"item {item} cannot be encoded, or could not")
-                continue
-            shown = self._shown(item, self._read(name_of(item)))
-            difference = self._difference(last, shown)
+            difference = self._difference(item, strict=strict)
             if difference:
-                found.append(f"item {item} {difference}")
-        return found
+                lines.append(f"item {item} {difference}")
+        return lines
+
+    def _difference(self, item: int, *, strict: bool) -> str:
+        last = self._last(item)
+        if strict and (excuse := self._excuse(item, last)):
+            return excuse
+        if last is None or self._only_discarded(item, last):
+            return ""
+        return self._compare(last, self._shown(item, self._read(name_of(item))))
+
+    def _excuse(self, item: int, last: Change | None) -> str:
+        """Return why an item may differ although no promise is broken; empty if it may not."""
+        if last is None:
+            is_older = item in self._before and self._config.mode == "mirror"
+            return "is older than the stream, and no backfill is done" if is_older else ""
+        if self._only_discarded(item, last):
+            return "is in the on-failure destination only"
+        return "cannot be encoded, or could not" if last.poison else ""
 
     def _last(self, item: int) -> Change | None:
-        """Return what an item is; None where nothing has brought it."""
+        """Return the change that an item is at; None if it has none and no backfill filled it."""
         last = self._table.current(item)
-        is_brought = self.brought and item in self._before
-        return self._oldest(item) if last is None and is_brought else last
+        is_backfilled = self.is_backfilled and item in self._before
+        return self._oldest(item) if last is None and is_backfilled else last
 
-    def _only_given_up(self, item: int, last: Change) -> bool:
-        if self._given_up.get(item) != last.version:
+    def _only_discarded(self, item: int, last: Change) -> bool:
+        if self._discarded.get(item) != last.version:
             return False
-        highest = [seen.get(item, (BEFORE_STREAM, 0))[0] for seen in self._acknowledged.values()]
+        highest = [
+            versions.get(item, (BEFORE_STREAM, 0))[0] for versions in self._acknowledged.values()
+        ]
         return last.version not in highest
 
-    def _difference(self, last: Change, shown: Change | None) -> str:
+    def _compare(self, last: Change, shown: Change | None) -> str:
         config = self._config
-        # A repair takes from the table what its record has lost.
+        # The record may have no image where the table has the item: a repair can write that.
         is_poison = last.poison == "never" and (shown is None or "Odd" in (last.item or {}))
-        kept = last.item is not None and not is_poison and config.mode != "invalidate"
+        is_present = last.item is not None and not is_poison and config.mode != "invalidate"
         if shown is None:
-            # What was skipped before a deployment could encode it is gone until it next changes.
+            # A skipped record's key is gone until the item next changes.
             skipped = config.rejects == "skip" and bool(last.poison)
             optional = config.mode == "refresh" or config.ttl_s is not None or skipped
-            return "is missing" if kept and not optional else ""
-        if not kept:
+            return "is missing" if is_present and not optional else ""
+        if not is_present:
             return f"should be absent, but shows change {shown.count}"
         if shown.count != last.count:
             return f"shows change {shown.count}, the table is at {last.count}"
@@ -329,16 +338,16 @@ class Oracle:
 
 
 def item_image(item: int, count: int, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an item in DynamoDB JSON; its count makes every one different."""
+    """Return an item in DynamoDB JSON; its count makes each version different."""
     return {"Number": {"N": str(item)}, "Count": {"N": str(count)}, **extra}
 
 
 def before_stream(item: int) -> dict[str, Any]:
-    """Return, decoded, the item that a preloaded key shows."""
+    """Return the decoded item that a preloaded key shows."""
     return {"Number": number(str(item)), "Count": number("0")}
 
 
 def _count_of(plain: Any) -> int:
-    """Read which change of its item a decoded value says it is; 0 where it says nothing."""
+    """Return the count of the change that a decoded value shows; 0 if it shows none."""
     counted = plain.get("Count") if isinstance(plain, dict) else None
     return int(counted[1]) if isinstance(counted, tuple) else 0

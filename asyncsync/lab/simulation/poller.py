@@ -1,7 +1,7 @@
-"""One mapping at work in a simulation: it polls a stream's shards and invokes what is due.
+"""Runs one mapping in a simulation: polls a stream's shards and invokes with each due batch.
 
-The mapping decides (mapping/event_source_mapping.py); this only carries records, answers and
-time to it.
+The mapping decides (mapping/event_source_mapping.py). The poller only passes it records,
+answers and the time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 import orjson
 
 from asyncsync.lab.simulation.oracle import Version
-from asyncsync.lab.simulation.table import Stream
+from asyncsync.lab.simulation.table import SimulatedStream
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
 from asyncsync.mapping.answers import Answer
 from asyncsync.mapping.event_source_mapping import (
@@ -29,12 +29,12 @@ POLL_INTERVAL_S = 0.25
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:simulated"
 
-Invoke = Callable[["Reader", Batch], Awaitable[Answer]]
-Answered = Callable[["Reader", Batch, Decision], None]
+Invoke = Callable[["MappingPoller", Batch], Awaitable[Answer]]
+Answered = Callable[["MappingPoller", Batch, Decision], None]
 
 
 def item_of(record: ShardRecord) -> int:
-    """Return which item a record is of."""
+    """Return the number of a record's item."""
     return _item_of(record.key)
 
 
@@ -43,13 +43,13 @@ def _item_of(key: bytes) -> int:
     return int(orjson.loads(key)["Number"]["N"])
 
 
-class Reader:
-    """One mapping on one stream."""
+class MappingPoller:
+    """One mapping on one stream, from the oldest record that is not trimmed."""
 
     def __init__(
         self,
         name: str,
-        stream: Stream,
+        stream: SimulatedStream,
         settings: MappingSettings,
         loop: VirtualLoop,
         invoke: Invoke,
@@ -60,11 +60,11 @@ class Reader:
         self.mapping = EventSourceMapping(settings, function=FUNCTION, stream_arn=stream.arn)
         self.is_deleted = False
         self.in_flight = 0
-        self.since: dict[tuple[int, str], int] = {}  # lane -> when its invocation began
+        self.since: dict[tuple[int, str], int] = {}  # lane and shard -> when its invocation began
         self._loop = loop
         self._invoke = invoke
         self._answered = answered
-        self._read: dict[str, int] = {}  # shard -> how many of its records
+        self._read: dict[str, int] = {}  # shard -> number of its records
         self._closed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -74,7 +74,7 @@ class Reader:
         return self.stream.label_ms, int(record.item_identifier)
 
     def begin(self, oldest_ms: int) -> None:
-        """Begin at the stream's oldest record that is not trimmed."""
+        """Begin at the stream's oldest record; older than `oldest_ms` is trimmed."""
         for shard in self.stream.shards:
             trimmed = sum(record.created_ms < oldest_ms for record in shard.records)
             self._read[shard.shard_id] = trimmed
@@ -85,7 +85,7 @@ class Reader:
         self._wake_at((self._loop.time() // POLL_INTERVAL_S + 1) * POLL_INTERVAL_S)
 
     def poll(self) -> None:
-        """Take new records, invoke what is due, and ask to be woken for what will be."""
+        """Add new records, invoke with each due batch, and schedule the next call."""
         self._wake = None
         if self.is_deleted:
             return
@@ -100,29 +100,29 @@ class Reader:
             if shard.closed:
                 self.mapping.close(shard.shard_id)
                 self._closed.add(shard.shard_id)
-        self._go_on()
+        self._invoke_due()
 
-    def _go_on(self) -> None:
+    def _invoke_due(self) -> None:
         now_ms = self._loop.wall_ms()
         for batch in self.mapping.due(now_ms):
             self.in_flight += 1
-            task = self._loop.create_task(self._carry(batch))
+            task = self._loop.create_task(self._run(batch))
             self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._task_done)
         wakes_ms = self.mapping.wakes_ms(now_ms)
         if wakes_ms is not None:
             self._wake_at(max(wakes_ms / 1_000 - FIRST_WALL_S, self._loop.time() + 0.001))
 
-    async def _carry(self, batch: Batch) -> None:
+    async def _run(self, batch: Batch) -> None:
         answer = await self._invoke(self, batch)
         self.in_flight -= 1
         if self.is_deleted:
-            return  # nobody is there to read it
+            return  # a deleted mapping reads no answer
         decision = self.mapping.answered(batch, answer, self._loop.wall_ms())
         self._answered(self, batch, decision)
-        self._go_on()
+        self._invoke_due()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._loop.call_exception_handler(
@@ -138,23 +138,26 @@ class Reader:
 
     @property
     def is_idle(self) -> bool:
-        """Whether every record it will ever get has left."""
+        """Return whether every record that it will ever get has left."""
         if self.is_deleted:
             return self.in_flight == 0
-        read = all(
+        is_read = all(
             self._read.get(shard.shard_id, 0) == len(shard.records) for shard in self.stream.shards
         )
-        return read and self.mapping.is_idle and self.in_flight == 0
+        return is_read and self.mapping.is_idle and self.in_flight == 0
 
     @property
     def why(self) -> str:
-        """Say why it is not idle."""
-        held, again_ms = self.mapping.waiting, self.mapping.wakes_ms(self._loop.wall_ms())
-        wait = "" if again_ms is None else f", next in {again_ms - self._loop.wall_ms()} ms"
-        return f"{self.name} holds {held} records, {self.in_flight} in flight{wait}"
+        """Return why it is not idle."""
+        now_ms = self._loop.wall_ms()
+        wakes_ms = self.mapping.wakes_ms(now_ms)
+        wait = "" if wakes_ms is None else f", next in {wakes_ms - now_ms} ms"
+        return (
+            f"{self.name} holds {self.mapping.waiting} records, {self.in_flight} in flight{wait}"
+        )
 
     def delete(self) -> None:
-        """Delete the mapping; what is in flight runs on, its answer is read by nobody."""
+        """Delete the mapping; an invocation in flight runs on, and its answer is ignored."""
         self.is_deleted = True
         if self._wake is not None:
             self._wake.cancel()

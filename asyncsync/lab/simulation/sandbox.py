@@ -1,20 +1,21 @@
-"""Lambda, as a simulation needs it: sandboxes that run the real handler, and are killed.
+"""Simulated Lambda: sandboxes that run the real handler and may be killed.
 
-An invocation takes an idle sandbox or starts one. What is killed is gone, but for the bytes
-it has sent. A handler that was left alone must answer in time, and must not raise.
+An invocation takes an idle sandbox or starts one. Of a killed sandbox only the bytes remain that
+it has sent. A handler that no fault touched must answer in time and must not raise.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
 from asyncsync.config import Server
 from asyncsync.errors import BatchFailed
-from asyncsync.lab.simulation.faults import Weather
-from asyncsync.lab.simulation.network import Connection, Network, streams
+from asyncsync.lab.simulation.faults import Fault, Faults
+from asyncsync.lab.simulation.network import Network, SimulatedConnection, streams
 from asyncsync.lab.simulation.oracle import Violation
 from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
@@ -23,7 +24,7 @@ from asyncsync.mapping.event_source_mapping import Batch
 from asyncsync.mirror import Mirror
 from asyncsync.transport_asyncio import Streams
 
-# AWS reads each of these as a failure of the whole batch (mapping/answers.py).
+# AWS takes each of these for a failure of the whole batch (mapping/answers.py).
 MALFORMED: tuple[object, ...] = (
     {"batchItemFailures": [{"itemIdentifier": ""}]},
     {"batchItemFailures": [{"itemIdentifier": None}]},
@@ -32,39 +33,32 @@ MALFORMED: tuple[object, ...] = (
     {"batchItemFailures": [{"itemIdentifier": 123}]},
 )
 
-# The design's own numbers, not the code's: what is under test does not judge itself.
+# The design's numbers, not the code's: the code under test must not judge itself.
 SEND_LEFT_S_MIN = 0.5
 ANSWER_LEFT_S_MIN = 0.2
 
-_ROUNDING_S = 0.002  # remaining time is whole milliseconds
+_ROUNDING_S = 0.002  # the remaining time is in whole milliseconds
+
+
+T = TypeVar("T")
 
 
 class Killed(Exception):
-    """Lambda ended the sandbox."""
+    """Lambda killed the sandbox."""
 
 
-class Sandbox:
-    """One process with the real mirror in it; its clocks are its own."""
+class SimulatedProcess:
+    """A process with the real mirror, its own clocks, and one task at a time."""
 
-    def __init__(
-        self, number: int, scenario: Scenario, loop: VirtualLoop, function: Function
-    ) -> None:
-        self.number = number
-        self.aws_request_id = ""
+    exposure = 1.0  # the share of its requests that the network's faults may meet
+
+    def __init__(self, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction) -> None:
         self.skew_s = 0.0  # of its wall clock
-        self.slept_s = 0.0  # what its monotonic clock is ahead by
-        self.end_s = 0.0  # of the invocation, on the loop's clock
-        self.allowed: Mapping[bytes, object] = {}
+        self.slept_s = 0.0  # its monotonic clock is ahead by this
+        self.allowed: Mapping[bytes, object] | None = None  # names it may touch; None: any item's
         self.kill_when_sent = False
-        self.kill: Callable[[], object] = lambda: None
-        self.exposure = 1.0  # the share of its requests that the network's faults may meet
-        self.sent = 0  # writes in this invocation
-        self.opened = 0  # connections in this invocation
-        self.calm_runs = 0
-        self.connection: Connection | None = None
-        self.lines: list[bytes] = []
-        self._loop = loop
-        self._function = function
+        self.sent = 0  # requests, since it was set to 0
+        self.lines: list[bytes] = []  # of the mirror's log
         self.mirror = Mirror(
             scenario.config,
             transform=function.transform if scenario.transforms else None,
@@ -73,6 +67,45 @@ class Sandbox:
             wall_clock=lambda: FIRST_WALL_S + loop.time() + self.skew_s,
             emit=self.lines.append,
         )
+        self._loop = loop
+        self._function = function
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start the work of the process; `kill` ends it."""
+        task = self._loop.create_task(work)
+        self._task = task
+        return task
+
+    def kill(self) -> None:
+        """End the work of the process where it waits."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _connect(self, _: Server) -> Streams:
+        return streams(await self._function.connect(self))
+
+    def check_send(self) -> None:
+        """Do what the process does before it sends a request; here nothing."""
+
+    def extra_latency_s(self) -> float:
+        """Return how much later than usual a request arrives; by default not at all."""
+        return 0.0
+
+
+class Sandbox(SimulatedProcess):
+    """A process of Lambda; it is also the context of its invocation."""
+
+    def __init__(
+        self, number: int, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction
+    ) -> None:
+        super().__init__(scenario, loop, function)
+        self.number = number
+        self.aws_request_id = ""
+        self.end_s = 0.0  # of the invocation, on the loop's clock
+        self.opened = 0  # connections in this invocation
+        self.calm_runs = 0
+        self.connection: SimulatedConnection | None = None
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how long the invocation may still run, as Lambda's context does."""
@@ -83,34 +116,32 @@ class Sandbox:
         self.connection = await self._function.connect(self)
         return streams(self.connection)
 
-    def slow_s(self) -> float:
-        """Return how much later than usual a request arrives: never, in the same zone."""
-        return 0.0
-
     def check_send(self) -> None:
-        """Check that a request goes out only while there is time for it."""
-        left_s = self.end_s - self._loop.time()
-        if left_s < SEND_LEFT_S_MIN - _ROUNDING_S:
-            raise Violation(f"G7: sent with {left_s:.3f} s left, allowed is {SEND_LEFT_S_MIN} s")
+        """Check that a request is sent only while there is time for it."""
+        remaining_s = self.end_s - self._loop.time()
+        if remaining_s < SEND_LEFT_S_MIN - _ROUNDING_S:
+            raise Violation(
+                f"G7: sent with {remaining_s:.3f} s left, at least {SEND_LEFT_S_MIN} s are needed"
+            )
 
 
-class Function:
+class SimulatedFunction:
     """One Lambda function: its sandboxes, its deployment, its invocations."""
 
     def __init__(
         self,
         scenario: Scenario,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
         network: Network,
         tell: Callable[..., None],
     ) -> None:
-        self.mended = False  # the deployment that can encode all but the worst
+        self.is_fixed = False  # the deployment can encode all but the worst
         self.invocations = 0
-        self.said_last = ""  # the last log line of any sandbox
+        self.last_line = ""  # of any sandbox's log
         self.running = 0
         self._scenario = scenario
-        self._weather = weather
+        self._faults = faults
         self._loop = loop
         self._network = network
         self._tell = tell
@@ -118,29 +149,29 @@ class Function:
         self._sandboxes = 0
 
     def transform(self, item: dict[str, object]) -> dict[str, object]:
-        """Stand for a user's transform with a bug that a deployment mends."""
-        if "Trap" in item and not self.mended:
-            raise ValueError("a bug of the user's")
+        """Play a user's transform with a bug, which a deployment fixes."""
+        if "Trap" in item and not self.is_fixed:
+            raise ValueError("a bug in the user's code")
         return item
 
     def deploy(self) -> None:
-        """Bring the mended deployment: new invocations run in new sandboxes."""
-        self.mended = True
+        """Deploy the fix: the next invocations run in new sandboxes."""
+        self.is_fixed = True
         self._idle.clear()
 
     def freeze(self) -> None:
-        """Let every idle sandbox sleep until its connection is dead."""
+        """Freeze every idle sandbox until its connection is dead."""
         for sandbox in self._idle:
             if sandbox.connection is not None:
                 sandbox.connection.drop()
 
-    async def connect(self, owner: object) -> Connection:
-        """Open a connection of a sandbox's or a tool's, or not."""
-        if self._weather.strikes("connecting hangs"):
+    async def connect(self, owner: object) -> SimulatedConnection:
+        """Open a connection for a process, unless a fault prevents it."""
+        if self._faults.strikes(Fault.CONNECTING_HANGS):
             await asyncio.sleep(3_600)
-        is_slow = self._weather.strikes("connecting is slow")
-        await asyncio.sleep(self._weather.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
-        if not self._network.is_up or self._weather.strikes("the connection is refused"):
+        is_slow = self._faults.strikes(Fault.CONNECTING_SLOW)
+        await asyncio.sleep(self._faults.chance.uniform(0.001, 1.5) if is_slow else 0.000_5)
+        if not self._network.is_up or self._faults.strikes(Fault.CONNECTION_REFUSED):
             raise ConnectionRefusedError
         return self._network.open(owner)
 
@@ -148,20 +179,20 @@ class Function:
         """Run the handler in a sandbox until it answers or is killed."""
         self.invocations += 1
         if self.running:
-            self._weather.count("two sandboxes run at once")
+            self._faults.count(Fault.TWO_SANDBOXES)
         sandbox = self._take()
-        sandbox.aws_request_id = batch.request_id  # the same again in a retry, as in AWS
+        sandbox.aws_request_id = batch.request_id  # a retry has the same, as in AWS
         sandbox.allowed, sandbox.sent, sandbox.opened = allowed, 0, 0
-        sandbox.calm_runs += self._weather.is_calm
+        sandbox.calm_runs += self._faults.is_calm
         sandbox.lines.clear()
         limit_s = self._scenario.timeout_s
-        if self._weather.strikes("little time is left"):
-            limit_s = self._weather.chance.uniform(0.0, 1.2)
+        if self._faults.strikes(Fault.LITTLE_TIME):
+            limit_s = self._faults.chance.uniform(0.0, 1.2)
         sandbox.end_s = self._loop.time() + limit_s
         self._tell("  sandbox %d, %.1f s left", sandbox.number, limit_s)
-        if self._weather.strikes("killed before the write"):
+        if self._faults.strikes(Fault.KILLED_BEFORE_WRITE):
             return FunctionError("Runtime.ExitError")
-        sandbox.kill_when_sent = self._weather.strikes("killed during the write")
+        sandbox.kill_when_sent = self._faults.strikes(Fault.KILLED_DURING_WRITE)
         self.running += 1
         try:
             answer = await self._run(sandbox, batch.event)
@@ -169,13 +200,11 @@ class Function:
             return FunctionError("Runtime.ExitError")
         finally:
             self.running -= 1
-        return self._ended(sandbox, limit_s, answer)
+        return self._check_answer(sandbox, limit_s, answer)
 
     async def _run(self, sandbox: Sandbox, event: bytes) -> Answer:
-        task = self._loop.create_task(sandbox.mirror.handle(event, sandbox))
-        sandbox.kill = task.cancel
         try:
-            return Returned(await task)
+            return Returned(await sandbox.start(sandbox.mirror.handle(event, sandbox)))
         except asyncio.CancelledError:
             if sandbox.kill_when_sent:
                 raise Killed from None
@@ -187,31 +216,31 @@ class Function:
         except Exception as exc:
             raise Violation(f"the handler raised {exc!r}") from exc
 
-    def _ended(self, sandbox: Sandbox, limit_s: float, answer: Answer) -> Answer:
-        left_s = sandbox.end_s - self._loop.time()
+    def _check_answer(self, sandbox: Sandbox, limit_s: float, answer: Answer) -> Answer:
+        remaining_s = sandbox.end_s - self._loop.time()
         for line in sandbox.lines:
-            self.said_last = line.decode()
-        if left_s < min(ANSWER_LEFT_S_MIN, limit_s) - _ROUNDING_S:
-            raise Violation(f"G7: answered with {left_s:.3f} s of {limit_s:.3f} s left")
+            self.last_line = line.decode()
+        if remaining_s < min(ANSWER_LEFT_S_MIN, limit_s) - _ROUNDING_S:
+            raise Violation(f"G7: answered with {remaining_s:.3f} s of {limit_s:.3f} s left")
         if sandbox.calm_runs:
             self._check_calm(sandbox)
-        if self._weather.strikes("killed after the write"):
+        if self._faults.strikes(Fault.KILLED_AFTER_WRITE):
             return FunctionError("Runtime.ExitError")
         self._idle.append(sandbox)
-        if isinstance(answer, Returned) and self._weather.strikes("the answer is malformed"):
-            return Returned(self._weather.chance.choice(MALFORMED))
+        if isinstance(answer, Returned) and self._faults.strikes(Fault.ANSWER_MALFORMED):
+            return Returned(self._faults.chance.choice(MALFORMED))
         return answer
 
     def _check_calm(self, sandbox: Sandbox) -> None:
-        """Check an invocation that met no fault but, at first, a connection that had died."""
+        """Check an invocation without faults; the first may find a dead connection."""
         if sandbox.calm_runs > 1 and sandbox.sent + sandbox.opened > 1:
             raise Violation(
                 f"G4: {sandbox.sent} round trips and {sandbox.opened} new connections for one "
-                "batch, and no fault"
+                "batch, without a fault"
             )
         for line in sandbox.lines:
             if orjson.loads(line)["failed"]:
-                raise Violation(f"G7: a write failed, and there was no fault: {line.decode()}")
+                raise Violation(f"G7: a write failed without a fault: {line.decode()}")
 
     def _take(self) -> Sandbox:
         if not self._idle:
@@ -219,12 +248,12 @@ class Function:
             return Sandbox(self._sandboxes, self._scenario, self._loop, self)
         sandbox = self._idle.pop()
         connection = sandbox.connection
-        if self._weather.strikes("the clock jumps"):
-            sandbox.skew_s = self._weather.chance.uniform(-7_200, 7_200)
-            sandbox.slept_s += self._weather.chance.uniform(0, 7_200)
+        if self._faults.strikes(Fault.CLOCK_JUMPS):
+            sandbox.skew_s = self._faults.chance.uniform(-7_200, 7_200)
+            sandbox.slept_s += self._faults.chance.uniform(0, 7_200)
         if connection is not None and connection.is_open:
-            if self._weather.strikes("the sandbox was frozen, its connection is dead"):
+            if self._faults.strikes(Fault.CONNECTION_DEAD):
                 connection.drop()
-            elif self._weather.strikes("the sandbox was frozen, its connection is silent"):
+            elif self._faults.strikes(Fault.CONNECTION_SILENT):
                 connection.silent = True
         return sandbox

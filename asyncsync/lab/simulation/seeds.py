@@ -1,7 +1,7 @@
-"""Many seeds in a row: run on every core, counted, and held to being worth something.
+"""Runs many seeds on every core, counts what they did, and checks that they did enough.
 
-A simulation that does little finds little, so a run fails too where its histories are small or
-a fault hardly ever fired.
+A simulation that does little finds little. So a run also fails if its histories are small or a
+fault hardly ever struck.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from concurrent.futures import FIRST_COMPLETED as ANY
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from asyncsync.lab.simulation.faults import FAULTS
-from asyncsync.lab.simulation.world import Ended, run
+from asyncsync.lab.simulation.faults import Fault
+from asyncsync.lab.simulation.world import RunResult, run
 
-# What the median history must have at least; else the seeds say little.
+# The least that the median history must have: with less, the seeds prove little.
 MEDIANS_MIN: Mapping[str, int] = {"changes": 60, "invocations": 20, "fault classes": 3}
 
-# How often each fault must have fired in a run of so many seeds.
+# Each fault must strike this often in a run of at least this many seeds.
 FIRED_MIN = 100
 SEEDS_FOR_FIRED_MIN = 500
 
-SEEDS_A_TASK = 20  # handed to a process at once: half a second of work
+SEEDS_A_TASK = 20  # given to a process at once: half a second of work
 
 
 @dataclass(slots=True)
 class Summary:
-    """What became of many seeds; the counters map a size to how many histories had it."""
+    """The results of many seeds; each counter of `sizes` maps a size to a number of histories."""
 
     seeds: int = 0
     checks: int = 0
-    violations: list[Ended] = field(default_factory=list)
-    fired: Counter[str] = field(default_factory=Counter)
+    violations: list[RunResult] = field(default_factory=list)
+    fired: Counter[Fault] = field(default_factory=Counter)
     sizes: dict[str, Counter[int]] = field(
         default_factory=lambda: {name: Counter() for name in MEDIANS_MIN}
     )
 
-    def take(self, ended: Ended) -> None:
-        """Count one seed."""
+    def take(self, result: RunResult) -> None:
+        """Count the result of one seed."""
         self.seeds += 1
-        self.checks += ended.checks
-        self.fired.update(ended.fired)
-        self.sizes["changes"][ended.changes] += 1
-        self.sizes["invocations"][ended.invocations] += 1
-        self.sizes["fault classes"][len(ended.fired)] += 1
-        if ended.violation:
-            self.violations.append(ended)
+        self.checks += result.checks
+        self.fired.update(result.fired)
+        self.sizes["changes"][result.changes] += 1
+        self.sizes["invocations"][result.invocations] += 1
+        self.sizes["fault classes"][len(result.fired)] += 1
+        if result.violation:
+            self.violations.append(result)
 
     def add(self, other: Summary) -> None:
-        """Count what another one counted."""
+        """Add the counts of another summary."""
         self.seeds += other.seeds
         self.checks += other.checks
         self.violations += other.violations
@@ -66,27 +66,27 @@ class Summary:
 
     @property
     def shortcomings(self) -> list[str]:
-        """Say in what these seeds are worth too little."""
-        found = [
-            f"the median history has {self.quartiles(name)[1]} {name}, wanted are {least}"
+        """Return a line for each way in which these seeds did too little."""
+        lines = [
+            f"the median history has {self.quartiles(name)[1]} {name}, at least {least} are wanted"
             for name, least in MEDIANS_MIN.items()
             if self.quartiles(name)[1] < least
         ]
         if self.seeds >= SEEDS_FOR_FIRED_MIN:
-            found += [
-                f"{name!r} fired {self.fired[name]} times, wanted are {FIRED_MIN}"
-                for name in FAULTS
-                if self.fired[name] < FIRED_MIN
+            lines += [
+                f"'{fault}' struck {self.fired[fault]} times, at least {FIRED_MIN} are wanted"
+                for fault in Fault
+                if self.fired[fault] < FIRED_MIN
             ]
-        return found
+        return lines
 
 
 def quantile(sizes: Counter[int], share: float) -> int:
-    """Return the size that a share of all are at most as large as; 0 where there are none."""
-    left = share * sum(sizes.values())
+    """Return a quantile of counted sizes; 0 if there are none."""
+    remaining = share * sum(sizes.values())
     for size in sorted(sizes):
-        left -= sizes[size]
-        if left <= 0:
+        remaining -= sizes[size]
+        if remaining <= 0:
             return size
     return 0
 
@@ -96,7 +96,7 @@ def run_some(first: int, count: int) -> Summary:
     summary = Summary()
     for seed in range(first, first + count):
         summary.take(run(seed))
-        gc.collect(0)  # a run's world is a cycle; the rest need not be looked through
+        gc.collect(0)  # a run's world is a reference cycle; older objects need no look
     return summary
 
 
@@ -107,14 +107,14 @@ def run_seeds(
     violations_max: int,
     progress: Callable[[Summary], None],
 ) -> Summary:
-    """Run seeds on several processes; end early where enough violations were found."""
+    """Run seeds on several processes; stop once `violations_max` violations were found."""
     summary = Summary()
     for part in _parts(first, count, jobs):
         summary.add(part)
         progress(summary)
         if len(summary.violations) >= violations_max:
             break
-    summary.violations.sort(key=lambda ended: ended.seed)
+    summary.violations.sort(key=lambda result: result.seed)
     return summary
 
 
@@ -126,21 +126,21 @@ def _parts(first: int, count: int, jobs: int) -> Iterator[Summary]:
     if jobs == 1:
         yield from (run_some(*task) for task in tasks)
         return
-    context = multiprocessing.get_context("spawn")  # no thread or socket is inherited
+    context = multiprocessing.get_context("spawn")  # a child inherits no thread and no socket
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        left = iter(tasks)
+        waiting = iter(tasks)
         pending: set[Future[Summary]] = set()
         try:
             while True:
-                # A few more than there are processes, so that a soak holds few in memory.
-                for task in left:
+                # Twice as many as processes, so that a soak keeps few in memory.
+                for task in waiting:
                     pending.add(pool.submit(run_some, *task))
                     if len(pending) >= 2 * jobs:
                         break
                 if not pending:
                     return
                 done, pending = wait(pending, return_when=ANY)
-                for each in done:
-                    yield each.result()
+                for future in done:
+                    yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

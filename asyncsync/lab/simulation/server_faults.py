@@ -1,175 +1,174 @@
-"""The server's side of a simulated run: it answers, and it restarts, fills up and forgets.
+"""The faults of the server and of the requests to it.
 
-What a fault destroys is told to the oracle by name, as the design names the exceptions: a
-restart without data, a failover that loses the last writes, evicted fences. No other may lose.
+The oracle learns which keys a fault destroyed. Only the design's exceptions may destroy any: a
+restart without data, a failover that loses the last writes, evicted fences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
-from asyncsync.lab.simulation.faults import Weather
-from asyncsync.lab.simulation.model_server import Command, ModelServer
-from asyncsync.lab.simulation.network import Connection, Fate, Network
+from asyncsync.lab.simulation.faults import Fault, Faults
+from asyncsync.lab.simulation.model_server import Command, ModelServer, never
+from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection
 from asyncsync.lab.simulation.oracle import Oracle
+from asyncsync.lab.simulation.sandbox import SimulatedProcess
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 
 _FENCE_SUFFIX = b"}!f"
 _SCRIPTS = (b"EVALSHA", b"EVAL")
 
 
-class Outages:
-    """One server, the connections to it, and what befalls them."""
+class ServerFaults:
+    """One server, the connections to it, and their faults."""
 
     def __init__(
         self,
-        weather: Weather,
+        faults: Faults,
         loop: VirtualLoop,
         say: Callable[..., None],
         server: ModelServer,
+        oracle: Oracle,
     ) -> None:
-        self.server = server
         self.network = Network(loop, self._execute, self._choose)
-        self.oracle: Oracle | None = None  # it reads from here, so it is made later
-        self._weather = weather
-        self._chance: Random = weather.chance
+        self._server = server
+        self._oracle = oracle
+        self._faults = faults
+        self._chance: Random = faults.chance
         self._loop = loop
         self._say = say
-        self._faults: dict[str, Callable[[], None]] = {
-            "the script cache is emptied": self._forget_scripts,
-            "the server restarts with its data": self._restart,
-            "the server restarts without its data": self._restart_empty,
-            "a failover loses the last writes": self._fail_over,
-            "fences are evicted": self._evict,
-            "some writes are refused with OOM": self._fill_up,
-            "all commands are refused with LOADING": self._load,
-            "writes are refused with READONLY": self._become_replica,
+        self._effects: dict[Fault, Callable[[], None]] = {
+            Fault.SCRIPTS_LOST: self._forget_scripts,
+            Fault.RESTART: self._restart,
+            Fault.RESTART_EMPTY: self._restart_empty,
+            Fault.FAILOVER: self._fail_over,
+            Fault.FENCES_EVICTED: self._evict,
+            Fault.OOM: partial(self._refuse, "full", self._set_full),
+            Fault.LOADING: partial(self._refuse, "loading", self._set_loading),
+            Fault.READONLY: partial(self._refuse, "read-only", self._set_read_only),
         }
-
-    def read(self, name: bytes) -> bytes | None:
-        """Read a key as any client would."""
-        return self.server.get(name, self._loop.wall_ms())
 
     # --- requests ------------------------------------------------------------------------------
 
-    def _execute(self, command: Command, connection: Connection) -> bytes:
-        reply = self.server.execute(command, self._loop.wall_ms())
+    def _execute(self, command: Command, connection: SimulatedConnection) -> bytes:
+        reply = self._server.execute(command, self._loop.wall_ms())
         self._say("    server: %s %s", command[0].decode(), _short(reply))
-        assert self.oracle is not None
-        if self.server.changed:
-            self.oracle.ran(self.server.changed, connection.allowed)
+        if self._server.changed:
+            self._oracle.ran(self._server.changed, connection.allowed)
         return reply
 
-    def _choose(self, data: bytes, connection: Connection) -> Fate:
-        sandbox = connection.owner
-        sandbox.sent += connection.answered  # a long request is written in parts
+    def _choose(self, data: bytes, connection: SimulatedConnection) -> Fate:
+        process: SimulatedProcess = connection.owner
+        process.sent += connection.answered  # a long request is sent in parts
         connection.answered = False
-        sandbox.check_send()
-        connection.allowed = sandbox.allowed
-        if sandbox.kill_when_sent:
-            self._loop.call_soon(sandbox.kill)
-        is_met = self._chance.random() < sandbox.exposure
-        fate = self._fate(len(data)) if is_met else Fate()
+        process.check_send()
+        connection.allowed = process.allowed
+        if process.kill_when_sent:
+            self._loop.call_soon(process.kill)
+        is_exposed = self._chance.random() < process.exposure
+        fate = self._fate(len(data)) if is_exposed else Fate()
         if fate == Fate():
-            fate = Fate(late_s=sandbox.slow_s())
+            fate = Fate(late_s=process.extra_latency_s())
         if fate != Fate():
             self._say("    network: %s", fate)
         return fate
 
     def _fate(self, size: int) -> Fate:
-        strikes, chance = self._weather.strikes, self._chance
-        if strikes("the request is cut at some byte"):
+        strikes, chance = self._faults.strikes, self._chance
+        if strikes(Fault.REQUEST_CUT):
             return Fate(cut_request=chance.randrange(size))
-        if strikes("the request never arrives"):
+        if strikes(Fault.REQUEST_LOST):
             return Fate(arrives=False)
         late_s = 0.0
-        if strikes("the request arrives late, after newer ones (a zombie)"):
+        if strikes(Fault.REQUEST_LATE):
             late_s = chance.uniform(0.3, 30.0)
-        elif strikes("the connection is slow"):
+        elif strikes(Fault.CONNECTION_SLOW):
             late_s = chance.uniform(0.001, 1.5)
         pieces: tuple[int, ...] = ()
-        if strikes("the request arrives in pieces"):
+        if strikes(Fault.REQUEST_IN_PIECES):
             pieces = tuple(sorted(chance.randrange(size) for _ in range(chance.randint(1, 3))))
-        if strikes("the reply never comes"):
+        if strikes(Fault.REPLY_LOST):
             return Fate(late_s, pieces=pieces, answered=False)
-        if strikes("the reply is cut at some byte"):
+        if strikes(Fault.REPLY_CUT):
             return Fate(late_s, pieces=pieces, cut_reply=chance.randrange(1_000))
         return Fate(late_s, pieces=pieces)
 
-    # --- what befalls the server ---------------------------------------------------------------
+    # --- faults of the server ------------------------------------------------------------------
 
-    def moment(self) -> None:
-        """Give each fault of the server its chance."""
-        for fault, befall in self._faults.items():
-            if self._weather.strikes(fault):
-                befall()
+    def strike(self) -> None:
+        """Let each fault of the server strike if its chance comes up."""
+        for fault, strike in self._effects.items():
+            if self._faults.strikes(fault):
+                strike()
 
     def _forget_scripts(self) -> None:
         self._say("SERVER  forgets its scripts")
-        self.server.scripts.clear()
+        self._server.scripts.clear()
 
     def _restart(self) -> None:
         self.network.drop_all()
         self.network.is_up = False
-        self.server.scripts.clear()
+        self._server.scripts.clear()
         down_s = self._chance.uniform(0.01, 6.0)
         self._say("SERVER  down for %.2f s", down_s)
         self._loop.call_later(down_s, self._up)
 
     def _restart_empty(self) -> None:
         self._restart()
-        self._destroyed(self.server.lose_all())
+        self._destroyed(self._server.lose_all())
 
     def _fail_over(self) -> None:
         self._restart()
-        self._destroyed(self.server.lose_last(self._chance.randint(1, 8)))
+        self._destroyed(self._server.lose_last(self._chance.randint(1, 8)))
 
     def _up(self) -> None:
         self.network.is_up = True
         self._say("SERVER  up")
 
     def _evict(self) -> None:
-        fences = [name for name in self.server.keys if name.endswith(_FENCE_SUFFIX)]
+        fences = [name for name in self._server.keys if name.endswith(_FENCE_SUFFIX)]
         evicted = self._chance.sample(fences, min(len(fences), self._chance.randint(1, 3)))
         for name in evicted:
-            self.server.evict(name)
+            self._server.evict(name)
         self._destroyed(evicted)
 
     def _destroyed(self, names: list[bytes]) -> None:
-        assert self.oracle is not None
-        hit = self.oracle.damaged(names)
-        self._say("SERVER  lost %d keys, of %d items", len(names), hit)
+        items = self._oracle.damaged(names)
+        self._say("SERVER  lost %d keys, of %d items", len(names), items)
 
-    def _fill_up(self) -> None:
-        self._refuse_for("is_full", lambda: self._chance.random() < 0.5, lambda: False)
-
-    def _load(self) -> None:
-        self._refuse_for("loading", True, False)
-
-    def _become_replica(self) -> None:
-        self._refuse_for("read_only", True, False)
-
-    def _refuse_for(self, state: str, on: object, off: object) -> None:
+    def _refuse(self, state: str, set_state: Callable[[bool], None]) -> None:
+        """Put the server into a state in which it refuses commands, for a few seconds."""
         seconds = self._chance.uniform(0.1, 5.0)
         self._say("SERVER  %s for %.2f s", state, seconds)
-        setattr(self.server, state, on)
-        self._loop.call_later(seconds, setattr, self.server, state, off)
+        set_state(True)
+        self._loop.call_later(seconds, set_state, False)
 
-    def mend(self) -> None:
-        """End every state in which the server refuses; its data stays as it is."""
+    def _set_full(self, is_full: bool) -> None:
+        self._server.is_full = (lambda: self._chance.random() < 0.5) if is_full else never
+
+    def _set_loading(self, is_loading: bool) -> None:
+        self._server.loading = is_loading
+
+    def _set_read_only(self, is_read_only: bool) -> None:
+        self._server.read_only = is_read_only
+
+    def heal(self) -> None:
+        """End every state in which the server refuses commands; its data stays."""
         self.network.is_up = True
-        self.server.is_full = lambda: False
-        self.server.loading = self.server.read_only = False
+        self._set_full(False)
+        self._set_loading(False)
+        self._set_read_only(False)
 
 
 def _short(reply: bytes) -> str:
     words = reply.decode(errors="replace").split("\r\n")
-    text = " ".join([_without_nonce(each) for each in words])
+    text = " ".join([_without_nonce(word) for word in words])
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _without_nonce(word: str) -> str:
-    """Leave out what a repair drew: it has no say in what happens, and differs each time."""
+    """Leave out a repair's nonce: it differs each time and changes nothing."""
     is_fence = len(word) > 17 and word.isdigit() and word[0] == "1"
     return word[: 17 + int(word[14:16])] if is_fence else word

@@ -1,15 +1,16 @@
-"""The small scope, whole: every history of up to four records of two items, with one fault.
+"""The small scope: every history of up to four records of two items, with at most one fault.
 
-A history is which item each record is of, whether it removes it, how the records fall into
-batches, and one fault: at which batch, and, for what comes late, after which later batch. The
-real handler runs against fakeredis, which runs the real script; the oracle looks after each
-command. How many histories there are is counted, and compared with a formula.
+A history says which item each record is of, whether it removes the item, how the records fall
+into batches, and where the one fault strikes; a late fault also says after which later batch
+it shows. The real handler runs against fakeredis, which runs the real script, and the oracle
+looks after each command. The histories are counted, and the count is compared with a formula.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import product
 from math import comb
 
@@ -18,51 +19,65 @@ from asyncsync.lab.simulation.network import Fate
 RECORDS_MAX = 4
 ITEMS = (1, 2)
 
-# What becomes of a request of so many bytes, for the faults that are the network's alone.
-FATES: Mapping[str, Callable[[int], Fate]] = {
-    "no byte of the request arrives": lambda _: Fate(cut_request=0),
-    "half of the request arrives": lambda size: Fate(cut_request=size // 2),
-    "all but the last byte of the request arrives": lambda size: Fate(cut_request=size - 1),
-    "no byte of the reply arrives": lambda _: Fate(cut_reply=0),
-    "half of the reply arrives": lambda _: Fate(cut_reply=5),
-    "all but the last byte of the reply arrives": lambda _: Fate(cut_reply=-1),
-    "the reply never comes": lambda _: Fate(answered=False),
-    "the request never arrives": lambda _: Fate(arrives=False),
+
+class ScopeFault(StrEnum):
+    """A fault of the small scope, as it is printed."""
+
+    REQUEST_LOST = "no byte of the request arrives"
+    REQUEST_HALF = "half of the request arrives"
+    REQUEST_SHORT = "all but the last byte of the request arrives"
+    REPLY_LOST = "no byte of the reply arrives"
+    REPLY_HALF = "half of the reply arrives"
+    REPLY_SHORT = "all but the last byte of the reply arrives"
+    REPLY_NEVER = "the reply never comes"
+    REQUEST_NEVER = "the request never arrives"
+    THROTTLED = "throttled"
+    KILLED_BEFORE_WRITE = "killed before the write"
+    KILLED_DURING_WRITE = "killed during the write"
+    KILLED_AFTER_WRITE = "killed after the write"
+    CONNECTION_REFUSED = "the connection is refused"
+    CONNECTION_DEAD = "the connection is dead at its next use"
+    SCRIPTS_LOST = "the script cache is emptied"
+    LOADING = "the server is loading"
+    ANSWER_MALFORMED = "the answer is malformed"
+    ZOMBIE = "the request arrives late (a zombie)"
+    REDELIVERED = "the acknowledged batch is delivered again"
+    MAPPING_RECREATED = "the mapping is created again and delivers all from that batch on"
+    NOT_AT_FIRST = "the record cannot be encoded at first"
+    NEVER_ENCODED = "the record can never be encoded"
+
+
+# The network's faults: what becomes of a request of a size in bytes.
+FATES: Mapping[ScopeFault, Callable[[int], Fate]] = {
+    ScopeFault.REQUEST_LOST: lambda _: Fate(cut_request=0),
+    ScopeFault.REQUEST_HALF: lambda size: Fate(cut_request=size // 2),
+    ScopeFault.REQUEST_SHORT: lambda size: Fate(cut_request=size - 1),
+    ScopeFault.REPLY_LOST: lambda _: Fate(cut_reply=0),
+    ScopeFault.REPLY_HALF: lambda _: Fate(cut_reply=5),
+    ScopeFault.REPLY_SHORT: lambda _: Fate(cut_reply=-1),
+    ScopeFault.REPLY_NEVER: lambda _: Fate(answered=False),
+    ScopeFault.REQUEST_NEVER: lambda _: Fate(arrives=False),
 }
 
-# One fault at one batch.
-AT_A_BATCH = (
-    *FATES,
-    "throttled",
-    "killed before the write",
-    "killed during the write",
-    "killed after the write",
-    "the connection is refused",
-    "the connection is dead at its next use",
-    "the script cache is emptied",
-    "the server is loading",
-    "the answer is malformed",
-)
-
-# One fault at one batch, which shows after the same or a later one.
+# Each of these strikes at one batch and shows after the same or a later one.
 AFTER_A_LATER_BATCH = (
-    ZOMBIE := "the request arrives late (a zombie)",
-    AGAIN := "the acknowledged batch is delivered again",
-    MADE_AGAIN := "the mapping is made again and delivers all from that batch on",
+    ScopeFault.ZOMBIE,
+    ScopeFault.REDELIVERED,
+    ScopeFault.MAPPING_RECREATED,
 )
 
-# One fault of one record.
-OF_A_RECORD = (
-    NOT_AT_FIRST := "the record cannot be encoded at first",
-    NEVER := "the record can never be encoded",
-)
+# Each of these strikes one record.
+OF_A_RECORD = (ScopeFault.NOT_AT_FIRST, ScopeFault.NEVER_ENCODED)
+
+# All others strike at one batch.
+AT_A_BATCH = tuple(kind for kind in ScopeFault if kind not in AFTER_A_LATER_BATCH + OF_A_RECORD)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault; `at` counts batches, or records for those of a record, from 0."""
+class PlacedFault:
+    """One fault at one place; `at` counts batches from 0, or records for a record's fault."""
 
-    kind: str
+    kind: ScopeFault
     at: int
     until: int = 0  # the batch after which it shows
 
@@ -72,25 +87,25 @@ class History:
     """One history."""
 
     records: tuple[tuple[int, bool], ...]  # the item, and whether it is removed
-    batches: tuple[int, ...]  # how many records each holds
-    fault: Fault | None
+    batches: tuple[int, ...]  # the number of records in each
+    fault: PlacedFault | None
 
 
 def sequences(count: int) -> Iterator[tuple[tuple[int, bool], ...]]:
-    """Give every order of so many records of two items: none removes what is not there."""
+    """Yield every order of that many records of two items; only present items are removed."""
     for items in product(ITEMS, repeat=count):
         for removed in product((False, True), repeat=count):
-            there = dict.fromkeys(ITEMS, False)
-            for item, gone in zip(items, removed, strict=True):
-                if gone and not there[item]:
+            present = dict.fromkeys(ITEMS, False)
+            for item, is_removed in zip(items, removed, strict=True):
+                if is_removed and not present[item]:
                     break
-                there[item] = not gone
+                present[item] = not is_removed
             else:
                 yield tuple(zip(items, removed, strict=True))
 
 
 def splits(count: int) -> Iterator[tuple[int, ...]]:
-    """Give every way in which so many records fall into batches."""
+    """Yield every way to divide that many records into batches."""
     if count == 0:
         yield ()
     for first in range(1, count + 1):
@@ -98,22 +113,22 @@ def splits(count: int) -> Iterator[tuple[int, ...]]:
             yield (first, *rest)
 
 
-def faults(records: int, batches: int) -> Iterator[Fault | None]:
-    """Give no fault, then each fault at each of its points."""
+def faults(records: int, batches: int) -> Iterator[PlacedFault | None]:
+    """Yield no fault, then each fault at each of its places."""
     yield None
     for at in range(batches):
         for kind in AT_A_BATCH:
-            yield Fault(kind, at)
+            yield PlacedFault(kind, at)
         for kind in AFTER_A_LATER_BATCH:
             for until in range(at, batches):
-                yield Fault(kind, at, until)
+                yield PlacedFault(kind, at, until)
     for at in range(records):
         for kind in OF_A_RECORD:
-            yield Fault(kind, at)
+            yield PlacedFault(kind, at)
 
 
 def histories(records_max: int = RECORDS_MAX) -> Iterator[History]:
-    """Give every history of the scope."""
+    """Yield every history of the scope."""
     for count in range(1, records_max + 1):
         for records in sequences(count):
             for batches in splits(count):
@@ -122,13 +137,13 @@ def histories(records_max: int = RECORDS_MAX) -> Iterator[History]:
 
 
 def expected(records_max: int = RECORDS_MAX) -> int:
-    """Count the histories without making them.
+    """Count the histories by a formula, without making them.
 
-    An item's k records: none removes what is not there, so they are words of inserts and
-    removals that begin with an insert and have no two removals in a row, F(k + 1) of them
-    (Fibonacci). n records interleave in C(n, k) ways, fall into m batches in C(n - 1, m - 1)
-    ways, and meet no fault, or one of A at m batches, of B at m (m + 1) / 2 pairs of batches,
-    or of R at n records.
+    Only a present item is removed. So an item's k records are words of inserts and removals
+    that begin with an insert and have no two removals in a row: F(k + 1) of them (Fibonacci).
+    n records interleave in C(n, k) ways and fall into m batches in C(n - 1, m - 1) ways. They
+    meet no fault, or one of A at m batches, of B at m (m + 1) / 2 pairs of batches, or of R at
+    n records.
     """
     fibonacci = [1, 1]  # words of length 0 and 1
     while len(fibonacci) <= records_max:
@@ -136,7 +151,7 @@ def expected(records_max: int = RECORDS_MAX) -> int:
     total = 0
     for n in range(1, records_max + 1):
         orders = sum(comb(n, k) * fibonacci[k] * fibonacci[n - k] for k in range(n + 1))
-        met = sum(
+        faulty = sum(
             comb(n - 1, m - 1)
             * (
                 1
@@ -146,5 +161,5 @@ def expected(records_max: int = RECORDS_MAX) -> int:
             )
             for m in range(1, n + 1)
         )
-        total += orders * met
+        total += orders * faulty
     return total

@@ -1,7 +1,7 @@
-"""An event loop whose time is a number: nothing waits, so a day of waiting costs nothing.
+"""An event loop on virtual time: nothing really waits, so a simulated day costs nothing.
 
-Time moves only when no callback is ready, and then to the next timer. Computing takes no time
-at all. One program and one seed therefore run the same steps in the same order, always.
+Time moves only when no callback is ready, and then to the next timer. Computing takes no virtual
+time. So one program with one seed always runs the same steps in the same order.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import selectors
 from collections.abc import Mapping
 from typing import Any
 
-FIRST_WALL_S = 1_767_225_600.0  # 2026-01-01, when every simulation begins
+FIRST_WALL_S = 1_767_225_600.0  # 2026-01-01: every simulation begins then
 
 
-class Stuck(Exception):
-    """Everything waits for something that nothing will bring about."""
+class Deadlock(Exception):
+    """Deadlock: every task waits and no timer is pending."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Run real coroutines, timeouts included, in virtual seconds from 0."""
+    """Runs real coroutines, timeouts included, in virtual seconds from 0."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
         super().__init__(_NoSockets(self))
 
     def time(self) -> float:
-        """Return virtual seconds; asyncio's own timers go by it."""
+        """Return virtual seconds; asyncio's timers use them."""
         return self.now_s
 
     def wall_ms(self) -> int:
-        """Return the true time in epoch milliseconds; a sandbox's own clock may differ."""
+        """Return the true time in epoch milliseconds; a process's clock may differ."""
         return int((FIRST_WALL_S + self.now_s) * 1_000)
 
 
 class _NoSockets(selectors.BaseSelector):
-    """A selector with no socket to look at: waiting for one is passing the time."""
+    """A selector without sockets: waiting for one moves the time."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
@@ -43,14 +43,14 @@ class _NoSockets(selectors.BaseSelector):
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = self._keys[fileobj] = selectors.SelectorKey(fileobj, 0, events, data)
-        return key  # the loop's own pipe, which nobody writes to
+        return key  # the loop's own pipe, which gets no bytes
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         return self._keys.pop(fileobj)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise Stuck
+            raise Deadlock
         self._loop.now_s += timeout
         return []
 

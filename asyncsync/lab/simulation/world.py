@@ -1,9 +1,9 @@
 """One simulated run: a table that changes, mappings, Lambda, tools, a server, and an oracle.
 
-First phase: changes and faults, the oracle looks after every step. Second phase: the faults
-stop, and everything must come to rest with the copy equal to the table. The handler and the
-tools are the real ones; clock, chance and connection are ours. One seed gives one run, step for
-step.
+In the first phase there are changes and faults, and the oracle checks every step. In the second
+phase the faults stop, and the system must come to rest with the copy equal to the table. The
+handler and the tools are real; clock, chance and connections are simulated. One seed always
+gives the same run, step for step.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from typing import Any
 
 import orjson
 
-from asyncsync.lab.simulation.aws import Aws
-from asyncsync.lab.simulation.faults import DESTRUCTIVE, Weather
-from asyncsync.lab.simulation.model_server import Held, ModelServer
+from asyncsync.lab.simulation.aws import SimulatedAws
+from asyncsync.lab.simulation.faults import DESTRUCTIVE, Fault, Faults
+from asyncsync.lab.simulation.model_server import ModelServer, StoredValue
 from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
-from asyncsync.lab.simulation.poller import Reader, item_of
-from asyncsync.lab.simulation.sandbox import Function
-from asyncsync.lab.simulation.scenario import AUDIT, NEVER_ENCODED, NOT_YET_ENCODED, draw
-from asyncsync.lab.simulation.server_faults import Outages
-from asyncsync.lab.simulation.table import Change, Poison, Stream, Table
-from asyncsync.lab.simulation.tool_runs import Actors
-from asyncsync.lab.simulation.virtual_time import Stuck, VirtualLoop
-from asyncsync.mapping.answers import Answer, Throttled
+from asyncsync.lab.simulation.poller import MappingPoller, item_of
+from asyncsync.lab.simulation.sandbox import SimulatedFunction
+from asyncsync.lab.simulation.scenario import draw
+from asyncsync.lab.simulation.server_faults import ServerFaults
+from asyncsync.lab.simulation.table import Change, Poison, SimulatedStream, SimulatedTable
+from asyncsync.lab.simulation.tool_runs import ToolRuns
+from asyncsync.lab.simulation.virtual_time import Deadlock, VirtualLoop
+from asyncsync.mapping.answers import Answer, InvocationThrottled
 from asyncsync.mapping.event_source_mapping import Batch, Decision, MappingSettings
 
-IDLE_SHARE = 0.05  # of the changes, which idle items get
-MOMENTS = 12  # at which something may befall the whole system, spread over the changes
-QUIET_DAY_S = 93_600.0  # 26 h: longer than a fence lives, and than a stream keeps a record
+IDLE_SHARE = 0.05  # of the changes go to idle items
+MOMENTS = 12  # during the changes, at which the system's own faults may strike
+QUIET_DAY_S = 93_600.0  # 26 h: longer than a fence's life and than a stream keeps a record
 TRIMMED_AFTER_MS = 86_400_000
 
-# With the faults off everything ends by itself; what takes longer than this never will.
+# Without faults everything comes to rest; what takes longer than this never will.
 CALM_S_MAX = 3 * 86_400.0
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """What became of one run."""
+class RunResult:
+    """The result of one run."""
 
     seed: int
     scenario: str
-    violation: str  # empty where every promise held
+    violation: str  # empty if every promise was kept
     changes: int
     invocations: int
-    checks: int
-    fired: Mapping[str, int]  # faults by name
+    checks: int  # of an item by the oracle
+    fired: Mapping[Fault, int]
 
 
 def run(
     seed: int, tell: Tell | None = None, make_server: Callable[[], ModelServer] = ModelServer
-) -> Ended:
-    """Run one seed to its end; `tell` is given the story line by line."""
+) -> RunResult:
+    """Run one seed to its end; call `tell` with each line of its story."""
     violation = ""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()
@@ -65,96 +65,103 @@ def run(
         world = World(seed, loop, tell, make_server())
         try:
             runner.run(world.live())
-        except (Violation, Stuck, AssertionError) as exc:
-            # What breaks in the simulator itself has a seed, too.
+        except (Violation, Deadlock, AssertionError) as exc:
+            # A bug in the simulator itself also gets its seed reported.
             violation = str(exc) if isinstance(exc, Violation) else f"the simulator: {exc!r}"
             world.say("VIOLATION  %s", violation)
         finally:
-            world.outages.network.close()
-    return Ended(
+            world.server_faults.network.close()
+    return RunResult(
         seed,
         str(world.scenario),
         violation,
         sum(len(changes) for changes in world.table.history.values()),
         world.function.invocations,
-        world.oracle.steps,
-        world.weather.fired,
+        world.oracle.checks,
+        world.faults.fired,
     )
 
 
 class World:
-    """Everything of one run; the callbacks of its parts meet here."""
+    """All parts of one run, and the callbacks between them."""
 
     def __init__(
         self, seed: int, loop: VirtualLoop, tell: Tell | None, server: ModelServer
     ) -> None:
+        # Each of these lines draws from the one chance, or uses what an earlier line made. Their
+        # order is part of every seed: moving one gives each seed another run.
         self.loop = loop
         self.chance = chance = Random(seed)
-        self.weather = Weather(chance)
-        self.scenario = scenario = draw(chance, self.weather)
-        self._tell = tell
-        self.outages = Outages(self.weather, loop, self.say, server)
+        self.faults = faults = Faults(chance)
+        self.scenario = scenario = draw(chance, faults)
         numbers = list(range(1, scenario.items + scenario.idle + 1))
-        self.table = Table(numbers, loop.wall_ms() - 60_000, chance)
-        self.function = Function(scenario, self.weather, loop, self.outages.network, self.say)
+        self.table = table = SimulatedTable(numbers, loop.wall_ms() - 60_000, chance)
+        self._tell = tell
+        self._server = server
         if scenario.before:
             self._preload(0.7 if scenario.config.mode != "mirror" else 0.1)
-        before = self.table.history if scenario.before else ()
-        self.oracle = Oracle(self.table, scenario.config, self.outages.read, before, loop.wall_ms)
-        self.outages.oracle = self.oracle
-        aws = self.aws = Aws(self.table, scenario, self.weather, loop, self.say)
-        self.actors = Actors(
-            scenario, self.weather, loop, self.function, aws, self.oracle, self.say
+        before = table.history if scenario.before else ()
+        self.oracle = oracle = Oracle(table, scenario.config, self._read, before, loop.wall_ms)
+        self.server_faults = ServerFaults(faults, loop, self.say, server, oracle)
+        network = self.server_faults.network
+        self.function = SimulatedFunction(scenario, faults, loop, network, self.say)
+        self.aws = SimulatedAws(table, scenario, faults, loop, self.say)
+        self.tool_runs = ToolRuns(
+            scenario, faults, loop, self.function, self.aws, oracle, self.say
         )
-        self.readers: list[Reader] = []
+        self.pollers: list[MappingPoller] = []
         self._failed: asyncio.Future[None] = loop.create_future()
         loop.set_exception_handler(self._callback_failed)
 
+    def _read(self, name: bytes) -> bytes | None:
+        """Read a key as any client would."""
+        return self._server.get(name, self.loop.wall_ms())
+
     def say(self, text: str, *values: Any) -> None:
-        """Tell the story, where somebody listens."""
+        """Add a line to the story, if anybody wants it."""
         if self._tell is not None:
             self._tell(f"{self.loop.time():12.4f} s  {text % values}")
 
     # --- the story -----------------------------------------------------------------------------
 
     async def live(self) -> None:
-        """Change the table under faults, then let all come to rest, and compare.
+        """Change the table under faults, then let everything come to rest, and compare.
 
         Raises Violation.
         """
         story = self.loop.create_task(self._story())
         done, _ = await asyncio.wait({story, self._failed}, return_when=asyncio.FIRST_COMPLETED)
-        for each in done:
-            each.result()
+        for future in done:
+            future.result()
 
     async def _story(self) -> None:
-        self.start_reader(self.table.stream)
-        self.actors.begin()
+        self.start_poller(self.table.stream)
+        self.tool_runs.begin()
         moments = sorted(self.chance.choices(range(self.scenario.changes), k=MOMENTS))
         quiet_at = self.scenario.changes // 2 if self.scenario.quiet_day else -1
         for at in range(self.scenario.changes):
             if at == quiet_at:
                 await self._quiet_day()
             for _ in range(moments.count(at)):
-                self._moment()
+                self._strike()
             self._change()
             await asyncio.sleep(self.chance.expovariate(1 / self.scenario.gap_s))
-        self.say("CALM  no fault from here on")
-        self.weather.is_calm = True
-        self.outages.mend()
-        self.function.mended = True
+        self.say("CALM  no faults from here on")
+        self.faults.is_calm = True
+        self.server_faults.heal()
+        self.function.is_fixed = True
         self.function.freeze()
-        self.aws.is_old.set()
+        self.aws.is_stale.set()
         await self._come_to_rest()
-        if self.oracle.is_damaged and not self.scenario.tools.audit_mends:
+        if self.oracle.is_damaged and not self.scenario.tools.audit_recovers:
             await self._replay()
-        self._take_given_up()
-        await self.actors.finish()
+        self._collect_discarded()
+        await self.tool_runs.finish()
         differences = self.oracle.differences()
         if differences:
             raise Violation(f"G3: at rest, {'; '.join(differences)}")
-        if AUDIT in self.scenario.tools.begin and not self.oracle.differences(strict=True):
-            await self.actors.agree()
+        if "audit" in self.scenario.tools.begin and not self.oracle.differences(strict=True):
+            await self.tool_runs.check_audit()
 
     async def _replay(self) -> None:
         """Deliver every stream again, as an operator does after data was destroyed."""
@@ -163,26 +170,27 @@ class World:
             self.scenario.mapping, batch_size=100, record_age_max_s=-1, retry_attempts_max=5
         )
         for stream in self.table.streams:
-            self.start_reader(stream, settings)
+            self.start_poller(stream, settings)
         await self._come_to_rest()
 
     async def _come_to_rest(self) -> None:
         gives_up_s = self.loop.time() + CALM_S_MAX
         while not (
-            self.outages.network.under_way == 0
-            and self.actors.is_idle
-            and all(each.is_idle for each in self.readers)
+            self.server_faults.network.under_way == 0
+            and self.tool_runs.is_idle
+            and all(poller.is_idle for poller in self.pollers)
         ):
-            self._take_given_up()
+            self._collect_discarded()
             if self.loop.time() > gives_up_s:
                 raise Violation(f"G3: not at rest after {CALM_S_MAX:.0f} s: {self._why()}")
-            for reader in self.readers:
-                reader.poll_soon()
+            for poller in self.pollers:
+                poller.poll_soon()
             await asyncio.sleep(1.0 if self.loop.time() < gives_up_s - CALM_S_MAX + 60 else 60.0)
 
     def _why(self) -> str:
-        waits = [each.why for each in self.readers if not each.is_idle] or ["bytes are on the way"]
-        return f"{'; '.join(waits)}; the handler said last: {self.function.said_last or 'nothing'}"
+        waits = [poller.why for poller in self.pollers if not poller.is_idle]
+        waits = waits or ["bytes are under way"]
+        return f"{'; '.join(waits)}; the handler's last line: {self.function.last_line or 'none'}"
 
     # --- changes -------------------------------------------------------------------------------
 
@@ -202,17 +210,17 @@ class World:
         self.table.change(number, item, poison, self.loop.wall_ms())
         change = self.table.current(number)
         assert change is not None
-        self.say("change %d of item %d%s", change.count, number, _how(change))
-        for reader in self.readers:
-            reader.poll_soon()
+        self.say("change %d of item %d%s", change.count, number, _change_text(change))
+        for poller in self.pollers:
+            poller.poll_soon()
 
     def _extra(self) -> tuple[Poison, dict[str, Any]]:
-        if self.weather.strikes(NEVER_ENCODED):
+        if self.faults.strikes(Fault.NEVER_ENCODED):
             # As dynamodb-json an image is not parsed; there its record comes without one.
             is_json = self.scenario.config.value == "json"
             return "never", {"Odd": {"Q": "no such type"}} if is_json else {}
-        if self.weather.strikes(NOT_YET_ENCODED):
-            return "until mended", {"Trap": {"S": "a bug's"}}
+        if self.faults.strikes(Fault.NOT_YET_ENCODED):
+            return "until fixed", {"Trap": {"S": "trapped"}}
         return "", self.chance.choice(
             (
                 {},
@@ -223,142 +231,143 @@ class World:
         )
 
     def _preload(self, share: float) -> None:
-        """Put values into Redis as a reader, or an earlier copy, had them before the stream."""
+        """Put values into Redis that readers, or an earlier copy, wrote before the stream."""
         for item in self.table.history:
             if self.chance.random() >= share:
                 continue
             image = {"Number": {"N": str(item)}, "Count": {"N": "0"}}
             is_json = self.scenario.config.value == "json"
             value = b'{"Number":%d,"Count":0}' % item if is_json else orjson.dumps(image)
-            self.outages.server.keys[name_of(item)] = Held(value)
+            self._server.keys[name_of(item)] = StoredValue(value)
 
     async def _quiet_day(self) -> None:
-        """Let a day pass in which nothing changes; fences expire, the stream is trimmed."""
-        self.actors.begin()
-        await self._settle_for_a_while()
-        if self.oracle.is_damaged or not all(each.is_idle for each in self.readers):
-            self.aws.is_old.set()  # in vain
-            return  # a day would make it permanent
+        """Let a day pass without a change: fences expire and the stream is trimmed."""
+        self.tool_runs.begin()
+        await self._wait_for_a_while()
+        if self.oracle.is_damaged or not all(poller.is_idle for poller in self.pollers):
+            self.aws.is_stale.set()
+            return  # a day would make the damage permanent
         self.say("a quiet day")
         await asyncio.sleep(QUIET_DAY_S)
-        self.aws.is_old.set()
-        self.weather.count("fences expire by the rules", self.oracle.expire())
-        for name in DESTRUCTIVE:  # what the stream no longer has, no replay brings back
-            self.weather.odds.pop(name, None)
+        self.aws.is_stale.set()
+        self.faults.count(Fault.FENCES_EXPIRE, self.oracle.expire())
+        for fault in DESTRUCTIVE:  # a replay cannot bring back trimmed records
+            self.faults.odds.pop(fault, None)
 
-    async def _settle_for_a_while(self) -> None:
+    async def _wait_for_a_while(self) -> None:
         for _ in range(60):
-            if all(each.is_idle for each in self.readers) and not self.outages.network.under_way:
+            is_idle = all(poller.is_idle for poller in self.pollers)
+            if is_idle and not self.server_faults.network.under_way:
                 return
             await asyncio.sleep(2.0)
 
     # --- mappings ------------------------------------------------------------------------------
 
-    def start_reader(self, stream: Stream, settings: MappingSettings | None = None) -> None:
-        """Create a mapping; it begins at the oldest record."""
-        name = f"mapping {len(self.readers) + 1}"
+    def start_poller(
+        self, stream: SimulatedStream, settings: MappingSettings | None = None
+    ) -> None:
+        """Create a mapping that begins at the oldest record."""
+        name = f"mapping {len(self.pollers) + 1}"
         settings = settings or self.scenario.mapping
-        reader = Reader(name, stream, settings, self.loop, self._invoke, self._answered)
-        self.readers.append(reader)
+        poller = MappingPoller(name, stream, settings, self.loop, self._invoke, self._answered)
+        self.pollers.append(poller)
         self.say("%s begins on the stream of %d", name, stream.label_ms)
-        reader.begin(self.loop.wall_ms() - TRIMMED_AFTER_MS)
+        poller.begin(self.loop.wall_ms() - TRIMMED_AFTER_MS)
 
-    async def _invoke(self, reader: Reader, batch: Batch) -> Answer:
-        reader.since[batch.lane, batch.shard_id] = self.oracle.now
-        self.say("%s invokes with %s", reader.name, _shown(batch))
-        if self.weather.strikes("throttled"):
-            return Throttled()
+    async def _invoke(self, poller: MappingPoller, batch: Batch) -> Answer:
+        poller.since[batch.lane, batch.shard_id] = self.oracle.now
+        self.say("%s invokes with %s", poller.name, _batch_text(batch))
+        if self.faults.strikes(Fault.THROTTLED):
+            return InvocationThrottled()
         allowed = {name_of(item_of(record)): None for record in batch.records}
         return await self.function.invoke(batch, allowed)
 
-    def _answered(self, reader: Reader, batch: Batch, decision: Decision) -> None:
+    def _answered(self, poller: MappingPoller, batch: Batch, decision: Decision) -> None:
         self.say(
             "%s: %s, %d acknowledged, next in %d ms",
-            reader.name,
+            poller.name,
             decision.kind,
             len(decision.acknowledged),
             decision.wait_ms,
         )
-        since = reader.since[batch.lane, batch.shard_id]
-        records = [(item_of(each), reader.version(each)) for each in decision.acknowledged]
-        self.oracle.acknowledged(reader.name, records, since)
+        since = poller.since[batch.lane, batch.shard_id]
+        records = [(item_of(record), poller.version(record)) for record in decision.acknowledged]
+        self.oracle.acknowledged(poller.name, records, since)
         if decision.kind == "split":
-            self.weather.count("a batch is split")
-        if decision.kind == "done" and self.weather.strikes(
-            "an acknowledged batch is delivered again"
-        ):
-            self.loop.call_later(self.chance.uniform(0, 20), self._deliver_again, reader, batch)
+            self.faults.count(Fault.BATCH_SPLIT)
+        if decision.kind == "done" and self.faults.strikes(Fault.REDELIVERED):
+            self.loop.call_later(self.chance.uniform(0, 20), self._deliver_again, poller, batch)
 
-    def _deliver_again(self, reader: Reader, batch: Batch) -> None:
-        if not reader.is_deleted:
-            self.say("%s delivers again: %s", reader.name, _shown(batch))
-            reader.mapping.deliver_again(batch)
-            reader.poll()
+    def _deliver_again(self, poller: MappingPoller, batch: Batch) -> None:
+        if not poller.is_deleted:
+            self.say("%s delivers again: %s", poller.name, _batch_text(batch))
+            poller.mapping.deliver_again(batch)
+            poller.poll()
 
-    def _take_given_up(self) -> None:
-        for reader in self.readers:
-            self._give_up(reader)
+    def _collect_discarded(self) -> None:
+        for poller in self.pollers:
+            self._collect_from(poller)
 
-    def _give_up(self, reader: Reader) -> None:
-        """Take what the mapping has put into its on-failure destination."""
-        for given_up in reader.mapping.discarded:
-            condition = given_up["requestContext"]["condition"]
+    def _collect_from(self, poller: MappingPoller) -> None:
+        """Empty the mapping's on-failure destination into the bucket."""
+        for discarded in poller.mapping.discarded:
+            condition = discarded["requestContext"]["condition"]
             exhausted = condition == "RetryAttemptsExhausted"
-            self.weather.count("retries are exhausted" if exhausted else "a record is too old")
-            records = orjson.loads(given_up["payload"])["Records"]
+            self.faults.count(Fault.RETRIES_EXHAUSTED if exhausted else Fault.RECORD_TOO_OLD)
+            records = orjson.loads(discarded["payload"])["Records"]
             versions = [
                 (
-                    int(each["dynamodb"]["Keys"]["Number"]["N"]),
-                    (reader.stream.label_ms, int(each["dynamodb"]["SequenceNumber"])),
+                    int(record["dynamodb"]["Keys"]["Number"]["N"]),
+                    (poller.stream.label_ms, int(record["dynamodb"]["SequenceNumber"])),
                 )
-                for each in records
+                for record in records
             ]
-            self.oracle.given_up(versions)
-            self.actors.give_up(given_up, versions)
-            self.say("%s gives up on %d records, %s", reader.name, len(records), condition)
-        reader.mapping.discarded.clear()
+            self.oracle.discarded(versions)
+            self.tool_runs.add_object(discarded, versions)
+            self.say("%s discards %d records, %s", poller.name, len(records), condition)
+        poller.mapping.discarded.clear()
 
-    # --- what befalls the whole ----------------------------------------------------------------
+    # --- faults of the system ------------------------------------------------------------------
 
-    def _moment(self) -> None:
-        """Give each fault of the system at large its chance."""
-        strikes = self.weather.strikes
-        self.outages.moment()
-        self._take_given_up()
-        self.actors.moment()
-        if strikes("a shard splits") and self.table.split():
+    def _strike(self) -> None:
+        """Let each fault of the system strike if its chance comes up."""
+        strikes = self.faults.strikes
+        self.server_faults.strike()
+        self._collect_discarded()
+        self.tool_runs.begin_by_chance()
+        if strikes(Fault.SHARD_SPLITS) and self.table.split():
             self.say("STREAM  a shard splits")
-        if strikes("the stream is made anew"):
+        if strikes(Fault.STREAM_RECREATED):
             self.table.recreate_stream(self.loop.wall_ms())
-            self.start_reader(self.table.stream)
-        if strikes("a second mapping reads the stream"):
-            self.start_reader(self.table.stream)
-        if strikes("the mapping is deleted and made again"):
-            reader = self.chance.choice([each for each in self.readers if not each.is_deleted])
-            self.say("%s is deleted", reader.name)
-            reader.delete()
-            self.start_reader(reader.stream)
-        if not self.function.mended and self.chance.random() < 0.5:
+            self.start_poller(self.table.stream)
+        if strikes(Fault.SECOND_MAPPING):
+            self.start_poller(self.table.stream)
+        if strikes(Fault.MAPPING_RECREATED):
+            poller = self.chance.choice([each for each in self.pollers if not each.is_deleted])
+            self.say("%s is deleted", poller.name)
+            poller.delete()
+            self.start_poller(poller.stream)
+        if not self.function.is_fixed and self.chance.random() < 0.5:
             self._deploy()
 
     def _deploy(self) -> None:
-        if NOT_YET_ENCODED in self.weather.odds:
-            self.weather.count("a deployment mends what could not be encoded")
-        self.say("FUNCTION  a deployment mends what could not be encoded")
+        if Fault.NOT_YET_ENCODED in self.faults.odds:
+            self.faults.count(Fault.FIX_DEPLOYED)
+        self.say("FUNCTION  a deployment fixes what could not be encoded")
         self.function.deploy()
 
     def _callback_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Take an exception of a callback or a task as the run's end."""
-        error = context.get("exception") or Violation(f"asyncio says {context['message']}")
+        """End the run with the exception of a callback or a task."""
+        error = context.get("exception") or Violation(f"asyncio: {context['message']}")
         if not self._failed.done():
             self._failed.set_exception(error)
 
 
-def _how(change: Change) -> str:
+def _change_text(change: Change) -> str:
     if change.item is None:
         return ": removed"
-    return f", {change.poison} to be encoded" if change.poison else ""
+    return f", cannot be encoded: {change.poison}" if change.poison else ""
 
 
-def _shown(batch: Batch) -> str:
-    return " ".join(f"{item_of(each)}@{each.item_identifier[-4:]}" for each in batch.records)
+def _batch_text(batch: Batch) -> str:
+    return " ".join(f"{item_of(record)}@{record.item_identifier[-4:]}" for record in batch.records)

@@ -1,16 +1,16 @@
 """asyncsync audit: compare a table with its copy, key by key, while both change.
 
-The table is scanned, whole or by parts drawn at random, and each page compared with the copy;
-then the copy's names are scanned for orphans. What differs is looked at twice (looks.py). With
---repair each finding is repaired at once; a key that is not surely ours is never touched. What
-is kept of it is of one moment: places in table and copy, and what all before them has come to.
+The table is scanned, as a whole or in parts drawn at random, and each page is compared with the
+copy; then the copy's key names are scanned for orphans. A difference is checked again later
+(confirm.py). With --repair each finding is repaired at once; a key that is not surely ours is
+never touched. The saved state is of one moment: cursors, and the counts of all before them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 from math import ceil
 from random import Random, SystemRandom
 from typing import Any
@@ -20,144 +20,130 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, Table, describe_table, json_attributes, open_clients
-from asyncsync.aws.items import (
-    consistent_reads,
-    eventual_reads,
-    image_of,
-    scan_page,
-    sdk_attributes,
-)
-from asyncsync.copy.entries import Item, key_of
+from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.items import consistent_reads, eventual_reads
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.names import KeyNames
-from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import Repaired, Repairer, Target
+from asyncsync.copy.reader import CopyReader
+from asyncsync.copy.repair import Repairer
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
-from asyncsync.tools.audit.confirm import Comparer, Difference, Kind, settle, wait_s
+from asyncsync.tools.audit.checks import Checker, Phase
+from asyncsync.tools.audit.confirm import Comparer, Kind, wait_s
 from asyncsync.tools.audit.orphans import suspects
-from asyncsync.tools.audit.report import AuditReport, Tally
-from asyncsync.tools.audit.scan import KeyScan, names_of, naming
-from asyncsync.tools.counts import add, counts
+from asyncsync.tools.audit.report import AuditReport, AuditTally
 from asyncsync.tools.cursors import Cursors, Page
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
-from asyncsync.tools.output import Say
-from asyncsync.tools.state import Document, SavedRun, autosave, keep, open_state
+from asyncsync.tools.key_scan import KeyScan, open_scan, scan_keys
+from asyncsync.tools.output import Output
+from asyncsync.tools.state import (
+    Document,
+    SavedRun,
+    autosave,
+    identity_of,
+    open_state,
+    resume_hint,
+    resume_or_begin,
+)
+from asyncsync.tools.table_scan import TableScan
 
-# Segments of a whole scan, and parts of a sample, read side by side: one process compares on
-# one core, and more would only hold more pages.
+# Segments of a whole scan, or parts of a sample, that are read in parallel: one process compares
+# on one core, and more would only hold more pages.
 WORKERS_MAX = 8
 
-# A part of a sample has about so many items: the fewer, the less they have in common.
+# Items in a part of a sample, about: the fewer, the less they have in common.
 PART_ITEMS = 10
 PARTS_MAX = 1_000_000  # DynamoDB's most (API_Scan, TotalSegments)
 
 # Keys compared in one round trip to the copy.
 CHUNK_KEYS = 1_000
 
-# Chunks that wait for their second look at once, so that memory stays bounded where all differs.
-CHUNKS_WAITING_MAX = 32
-
-# Before a slice ends, what differed last is given its time for a second look, and some more.
-SETTLES_LEFT = 2
+# Before its time is up, a run stops scanning early enough for so many rechecks of what differs.
+RECHECKS_LEFT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOptions:
-    """What the command line says."""
+    """The command line's options."""
 
     table: str
     endpoint_url: str | None = None
     sample: int | None = None  # about so many keys; None: the whole table
-    settle_s: float = 10.0
-    orphans: bool | None = None  # None: where the names have a prefix and the table is whole
+    recheck_after_s: float = 10.0
+    orphans: bool | None = None  # None: if names have a prefix and the whole table is read
     repair: bool = False
-    show: bool = False
-    rcu: float | None = None
-    state: str | None = None  # a path or s3:// prefix
+    show_values: bool = False
+    max_rcu: float | None = None  # read capacity units per second; None: no limit
+    state: str | None = None  # a path or an s3:// prefix
     as_json: bool = False
     chance: Random = field(default_factory=SystemRandom, compare=False)
 
 
 async def audit(
-    options: AuditOptions,
-    mirror: Mirror,
-    env: Mapping[str, str],
-    say: Say,
-    left_s: TimeLeft = unlimited,
-) -> bool:
-    """Compare table and copy; return whether there is no finding, or each was repaired.
-
-    Raises CommandRefused where it may not begin, CommandFailed, ConfigError or StoreRefused
-    where it cannot go on, OutOfTime where no more is to be begun.
-    """
-    async with open_clients(options.endpoint_url, env) as clients:
-        return await audit_with(clients, options, mirror, say, left_s)
-
-
-async def audit_with(
     clients: AwsClients,
     options: AuditOptions,
     mirror: Mirror,
-    say: Say,
-    left_s: TimeLeft = unlimited,
+    output: Output,
+    time_left: TimeLeft = unlimited,
 ) -> bool:
-    """Audit through clients that are open already.
+    """Compare table and copy; return whether there is no finding, or each was repaired.
 
-    Raises what audit raises.
+    Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed,
+    StoreRefused or StoreUnavailable if it cannot continue, DeadlineReached if time is up.
     """
     table = await describe_table(clients, options.table)
     names = KeyNames(table.name, table.keys, table.types, mirror.rules)
-    looks_for_orphans = _looks_for_orphans(options, names)
+    scans_names = _scans_names(options, names)
     async with open_state(options.state, clients) as state:
-        kept = await keep(state, await state.load(), _identity(options, mirror, table))
-        parts = await _parts(kept, table, options)
-        ledger = AuditReport(
-            say, as_json=options.as_json, show=options.show, expected=parts.expected
+        saved = await resume_or_begin(state, await state.load(), _identity(options, mirror, table))
+        parts = await _parts(saved, table, options)
+        report = AuditReport(
+            output,
+            as_json=options.as_json,
+            show_values=options.show_values,
+            expected=parts.expected,
         )
-        auditor = Auditor(clients, mirror, table, options, ledger, left_s)
+        auditor = Auditor(clients, mirror, table, options, parts, report, time_left)
         ended = False
         try:
             with first_error():
-                await auditor.run(parts, kept, names if looks_for_orphans else None)
+                await auditor.run(saved, names if scans_names else None)
             ended = True
         finally:
             auditor.close()
-            ledger.end(
+            report.end(
                 is_whole=parts.is_whole,
-                looked_for_orphans=looks_for_orphans,
+                has_names=scans_names,
                 repair=options.repair,
                 cut_short=not ended,
             )
             if options.state and not ended and not options.as_json:
-                say(f"  goes on with the same arguments, --state {options.state} included")
-        await kept.remove()
-    return ledger.is_good
+                output.line(resume_hint(options.state))
+        await saved.remove()
+    return report.is_good
 
 
 def _identity(options: AuditOptions, mirror: Mirror, table: Table) -> Document:
-    """Return what a state belongs to: with anything else, its counts would be wrong."""
-    return {
-        "command": "audit",
-        "table": table.arn or table.name,
-        "sample": options.sample,
-        "orphans": options.orphans,
-        "repair": options.repair,
-        "redis": mirror.config.server.address,
-        "key": mirror.config.key,
-        "value": mirror.config.value,
-        "mode": mirror.config.mode,
-    }
+    return identity_of(
+        "audit",
+        table,
+        mirror,
+        sample=options.sample,
+        orphans=options.orphans,
+        repair=options.repair,
+        value=mirror.config.value,
+        mode=mirror.config.mode,
+    )
 
 
-# What a scan of the table finds; an orphan is found by its name, where names are scanned.
+# A scan of the table finds these. It also finds an orphan whose item was removed meanwhile; that
+# is left to the scan of the names, where there is one.
 _OF_ITEMS: tuple[Kind, ...] = ("missing", "stale")
 _OF_NAMES: tuple[Kind, ...] = ("orphan",)
-_ALL = (*_OF_ITEMS, *_OF_NAMES)
 
 
-def _looks_for_orphans(options: AuditOptions, names: KeyNames) -> bool:
+def _scans_names(options: AuditOptions, names: KeyNames) -> bool:
     if options.orphans is None:
         return options.sample is None and bool(names.prefix)
     return options.orphans
@@ -168,7 +154,7 @@ def _looks_for_orphans(options: AuditOptions, names: KeyNames) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Which segments of how many are read, and about how many keys they have."""
+    """The segments to read, of how many, and about how many keys they have."""
 
     segments: int
     drawn: Sequence[int]
@@ -176,15 +162,15 @@ class Parts:
 
     @property
     def is_whole(self) -> bool:
-        """Whether that is the whole table."""
+        """Whether they are the whole table."""
         return len(self.drawn) == self.segments
 
 
 def draw_parts(items: int, sample: int | None, chance: Random) -> Parts:
-    """Choose what to scan: all, or whole parts at random until they hold about a sample.
+    """Choose the parts to scan: all, or as many at random as about hold a sample.
 
-    How many parts is settled before any is read, and every part is as likely as another: so is
-    every key, whatever the parts' sizes are.
+    How many parts is fixed before any is read, and every part is equally likely: so is every
+    key, whatever the parts' sizes.
     """
     if sample is None or sample >= items:
         return Parts(WORKERS_MAX, range(WORKERS_MAX), items)
@@ -193,33 +179,40 @@ def draw_parts(items: int, sample: int | None, chance: Random) -> Parts:
     return Parts(segments, chance.sample(range(segments), count), sample)
 
 
-async def _parts(kept: SavedRun, table: Table, options: AuditOptions) -> Parts:
-    """Return the parts that were drawn before, or draw them and keep how.
+async def _parts(saved: SavedRun, table: Table, options: AuditOptions) -> Parts:
+    """Draw the parts as they were drawn before, or draw them and save how.
 
-    Raises CommandRefused where they cannot be drawn again: by another Python, or version.
+    Raises CommandRefused if the same parts cannot be drawn: with another Python, or version.
     """
-    held = kept.document("parts")
-    how = held or {"items": table.items, "seed": options.chance.getrandbits(64)}
+    document = saved.document("parts")
+    how = document or {"items": table.items, "seed": options.chance.getrandbits(64)}
     parts = draw_parts(how["items"], options.sample, Random(how["seed"]))
     check = crc32(repr((parts.segments, *parts.drawn)).encode())
-    if not held:
-        await kept.save("parts", {**how, "check": check})
-    elif held["check"] != check:
-        raise CommandRefused("--state was kept where other parts are drawn: begin with another")
+    if not document:
+        await saved.save("parts", {**how, "check": check})
+    elif document["check"] != check:
+        raise CommandRefused(
+            "cannot resume this sample: here other parts are drawn. Begin again with another "
+            "--state, or resume where it began"
+        )
     return parts
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """What is looked for in the items, or in the names; and how far that is."""
+class NamePhase(Phase):
+    """The scan of the copy's names."""
 
-    kinds: Collection[Kind]
-    trail: Cursors[Tally]
-    of_names: bool
+    def __init__(self, key_names: KeyNames, scan: KeyScan[AuditTally], tally: AuditTally) -> None:
+        super().__init__(_OF_NAMES, scan.cursors, tally)
+        self.key_names = key_names
+        self.scan = scan
+
+    def document(self) -> Document:
+        """Return the state to resume from, as JSON."""
+        return self.scan.document()
 
 
 class Auditor:
-    """Compares one table with its copy, in the order of the module's law."""
+    """Compares one table with its copy: first the table's items, then the copy's names."""
 
     def __init__(
         self,
@@ -227,139 +220,103 @@ class Auditor:
         mirror: Mirror,
         table: Table,
         options: AuditOptions,
-        ledger: AuditReport,
-        left_s: TimeLeft,
+        parts: Parts,
+        report: AuditReport,
+        time_left: TimeLeft,
     ) -> None:
-        self._clients = clients
-        self._table = table
-        self._keeps = options.state is not None
-        self._ledger = ledger
-        self._left_s: TimeLeft = lambda: left_s() - SETTLES_LEFT * options.settle_s
-        self._pace = ReadBudget(options.rcu, chance=options.chance)
-        reads = consistent_reads(clients, table.name, self._pace)
-        self._repairer = Repairer(mirror, table.name, reads) if options.repair else None
-        self._turn = anyio.Lock()  # the repairer's: one call at a time
-        self._wait = wait_s(options.settle_s)
-        self._copy = Copy(mirror)
-        self._comparer = Comparer(mirror, table.name, self._copy)
-        self._look = partial(self._comparer.look, read=reads)
-        self._waiting = anyio.Semaphore(CHUNKS_WAITING_MAX)
-        self._orphans: set[bytes] = set()  # SCAN may name one twice
+        budget = ReadBudget(options.max_rcu, chance=options.chance)
+        reads = consistent_reads(clients, table.name, budget)
+        repairer = Repairer(mirror, table.name, reads) if options.repair else None
+        self._parts = parts
+        self._is_saved = options.state is not None
+        self._report = report
+        self._time_left: TimeLeft = lambda: time_left() - RECHECKS_LEFT * options.recheck_after_s
+        self._scan = TableScan(clients, table, parts.segments, budget)
+        self._read_eventually = eventual_reads(clients, table.name, budget)
+        self._copy = CopyReader(mirror)
+        self._comparer = Comparer(mirror, table.name, self._copy, reads)
+        self._checker = Checker(self._comparer, repairer, wait_s(options.recheck_after_s), report)
 
-    async def run(self, parts: Parts, kept: SavedRun, names: KeyNames | None) -> None:
-        """Scan the table's parts, then the copy's names where there are any to be looked for.
+    async def run(self, saved: SavedRun, key_names: KeyNames | None) -> None:
+        """Scan the table's parts, then the copy's names if they are given.
 
-        Raises what reading table and copy raises, and OutOfTime.
+        Raises what reading table and copy raises, and DeadlineReached.
         """
-        held = kept.document("progress")
-        items = Cursors(len(parts.drawn), Tally(), held.get("items"))
-        found: KeyScan[Tally] | None = None
-        if names is not None:
-            found = await naming(self._copy, Tally(), held.get("names", {}), kept=self._keeps)
-        if held:
-            before = Tally()
-            for trail in [items] if found is None else [items, found.trail]:
-                add(before, counts(trail.tally))
-            self._ledger.resume(counts(before), held["named"])
+        document = saved.document("progress")
+        kinds = _OF_ITEMS if key_names else (*_OF_ITEMS, *_OF_NAMES)
+        cursors = Cursors(len(self._parts.drawn), AuditTally(), document.get("items"))
+        items = Phase(kinds, cursors, self._report.items)
+        names: NamePhase | None = None
+        if key_names is not None:
+            scan = await open_scan(
+                self._copy, AuditTally(), document.get("names", {}), is_saved=self._is_saved
+            )
+            names = NamePhase(key_names, scan, self._report.names)
+        if document:
+            self._report.resume(document["named"])
 
-        def document() -> Document:
-            made: Document = {"items": items.document(), "named": self._ledger.named}
-            return made | ({} if found is None else {"names": found.document()})
+        def progress() -> Document:
+            scans = {"items": items.document()}
+            if names is not None:
+                scans["names"] = names.document()
+            return {**scans, "named": self._report.named}
 
-        async with autosave(kept, "progress", document):
-            await self._scan(parts, Phase(_ALL if names is None else _OF_ITEMS, items, False))
-            _refuse_to_go_on(items, "of the table")
-            if names is not None and found is not None:
-                await self._find_orphans(names, found)
-                _refuse_to_go_on(found.trail, "of the copy's names")
+        async with autosave(saved, "progress", progress):
+            await self._scan_items(items)
+            if names is not None:
+                await self._scan_names(names)
 
-    async def _scan(self, parts: Parts, phase: Phase) -> None:
-        todo = phase.trail.todo()
+    async def _scan_items(self, phase: Phase) -> None:
+        todo = phase.cursors.todo()
         async with anyio.create_task_group() as tasks:
-            for _ in range(min(WORKERS_MAX, len(parts.drawn))):
-                tasks.start_soon(self._scan_parts, parts, todo, phase, tasks)
+            for _ in range(min(WORKERS_MAX, len(self._parts.drawn))):
+                tasks.start_soon(self._scan_parts, todo, phase, tasks)
+        _require_done(phase, "items of the table")
 
     async def _scan_parts(
-        self, parts: Parts, todo: Iterator[tuple[int, Any]], phase: Phase, tasks: TaskGroup
+        self, todo: Iterator[tuple[int, Any]], phase: Phase, tasks: TaskGroup
     ) -> None:
-        for at, place in todo:
-            after = sdk_attributes(place) if place else None
-            while True:
-                segment = parts.drawn[at], parts.segments
-                ask = partial(scan_page, self._clients, self._table.name, *segment, after)
-                page = await self._pace.take(ask)
-                after = page.rest
-                held = json_attributes(after) if after else None
-                step = phase.trail.step(at, held, Tally())
-                await self._compare(page.items, phase, step, tasks)
-                if self._left_s() <= 0:
-                    return
-                if not after:
-                    break
+        for part, cursor in todo:
+            async with aclosing(self._scan.pages(self._parts.drawn[part], cursor)) as pages:
+                async for read in pages:
+                    page = phase.cursors.add_page(part, read.cursor, AuditTally())
+                    await self._compare(read.items, phase, page, tasks)
+                    if self._time_left() <= 0:
+                        return
 
     async def _compare(
-        self, items: Sequence[Item], phase: Phase, step: Page[Tally], tasks: TaskGroup
+        self,
+        items: Sequence[tuple[Key, bytes]],
+        phase: Phase,
+        page: Page[AuditTally],
+        tasks: TaskGroup,
     ) -> None:
-        key_names = sorted(self._table.keys)
-        found = [(key_of(item, key_names), image_of(item)) for item in items]
-        for first in range(0, len(found), CHUNK_KEYS):
-            chunk = found[first : first + CHUNK_KEYS]
-            differ = await self._comparer.compare(chunk)
-            step.tally.keys += len(chunk)
-            self._ledger.count(len(chunk))
-            await self._begin([each.key for each in differ], phase, step, tasks)
-        phase.trail.settle(step)
+        for first in range(0, len(items), CHUNK_KEYS):
+            chunk = items[first : first + CHUNK_KEYS]
+            differences = await self._comparer.compare_items(chunk)
+            phase.count(page, AuditTally(keys=len(chunk)))
+            self._report.progress()
+            await self._checker.start([each.key for each in differences], phase, page, tasks)
+        phase.cursors.complete(page)
 
-    async def _begin(
-        self, keys: Sequence[Key], phase: Phase, step: Page[Tally], tasks: TaskGroup
-    ) -> None:
-        """Look at what seems to differ, now and later, while the scan goes on."""
-        if not keys:
-            return
-        step.waits_for += 1
-        self._ledger.suspect(len(keys), of_names=phase.of_names)
-        await self._waiting.acquire()
-        tasks.start_soon(self._settle, keys, phase, step)
-
-    async def _settle(self, keys: Sequence[Key], phase: Phase, step: Page[Tally]) -> None:
-        try:
-            settled = await settle(keys, phase.kinds, self._look, self._wait)
-        finally:
-            self._waiting.release()
-        findings = [each for each in settled.findings if each.name not in self._orphans]
-        self._orphans |= {each.name for each in findings if each.kind == "orphan"}
-        repaired = await self._repair(findings)
-        self._ledger.suspect(-len(keys), of_names=phase.of_names)
-        more = self._ledger.settled(settled, findings, repaired, of_names=phase.of_names)
-        add(step.tally, counts(more))
-        phase.trail.settle(step)
-
-    async def _repair(self, findings: Sequence[Difference]) -> list[Repaired]:
-        if self._repairer is None or not findings:
-            return []
-        async with self._turn:
-            return await self._repairer.repair([Target(each.key) for each in findings])
-
-    async def _find_orphans(self, names: KeyNames, found: KeyScan[Tally]) -> None:
-        """Scan the copy's names for keys whose item is not there."""
-        reads = eventual_reads(self._clients, self._table.name, self._pace)
-        phase = Phase(_OF_NAMES, found.trail, True)
+    async def _scan_names(self, phase: NamePhase) -> None:
+        """Scan the copy's names for keys whose item does not exist."""
+        pattern = phase.key_names.pattern
         async with anyio.create_task_group() as tasks:
-            few = names_of(self._copy, names.pattern, found, Tally, self._left_s)
-            async for some, step in few:
-                what = await suspects(some, names, self._copy, reads)
-                step.tally.names, step.tally.foreign = what.ours, what.foreign
-                self._ledger.names(what)
-                await self._begin(what.keys, phase, step, tasks)
-                found.trail.settle(step)
+            pages = scan_keys(self._copy, pattern, phase.scan, AuditTally, self._time_left)
+            async for names, page in pages:
+                found = await suspects(names, phase.key_names, self._copy, self._read_eventually)
+                phase.count(page, AuditTally(keys=found.ours, foreign=found.foreign))
+                await self._checker.start(found.keys, phase, page, tasks)
+                phase.cursors.complete(page)
+        _require_done(phase, "names of the copy")
 
     def close(self) -> None:
-        """Throw the connections away."""
+        """Close the connections."""
         self._copy.close()
-        if self._repairer is not None:
-            self._repairer.close()
+        self._checker.close()
 
 
-def _refuse_to_go_on(trail: Cursors[Tally], of: str) -> None:
-    if not trail.is_done:
-        raise OutOfTime(f"time is up: not all {of} was looked at")
+def _require_done(phase: Phase, noun: str) -> None:
+    if not phase.cursors.is_done:
+        raise DeadlineReached(f"time is up: not all {noun} were compared")

@@ -1,192 +1,195 @@
-"""Two looks: a difference between table and copy counts only if it outlives the pipeline.
+"""A difference is a finding only if it is still there after the stream has had time to catch up.
 
-The first look reads a key's value and fence, then its item, consistently. The second does so
-again once the pipeline has had its time. Where value and fence are still what they were and do
-not say what the item says, no record has come for a change that was there at the first look: a
-finding. Where they have changed, the stream is at work on the key, and it is looked at again.
+The first check reads a key's value and fence, then its item, consistently. The second check does
+the same once the wait is over. If value and fence are unchanged and still do not match the item,
+no record has come for a change that the first check saw: a finding. If they have changed, the
+stream is at work on the key, and it is checked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal, TypeAlias
 
 import anyio
 
 from asyncsync.config import Config
-from asyncsync.copy.entries import entries_of
+from asyncsync.copy.entries import KEYS_MAX, ItemEntry, ReadItems, entries_of
 from asyncsync.copy.equality import same_value
-from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import KEYS_MAX, ReadItems, Snapshot
+from asyncsync.copy.reader import ABSENT, CopyReader, Snapshot
 from asyncsync.mirror import Mirror
-from asyncsync.model import Encoded, Entry, Key
+from asyncsync.model import Entry, Key
 
 Kind: TypeAlias = Literal["missing", "stale", "orphan"]
 
-# A key whose value or fence changes as often as this is in the stream's hands: not judged.
-LOOKS_MAX = 6
+# A key whose value or fence changes between this many checks is left to the stream: not judged.
+CHECKS_MAX = 6
 
-# Clocks of this machine, the server and whoever wrote the item may differ so much: around its
+# This machine's clock, the server's and the item's writer's may differ by so much: near its
 # expiry an item may be in the copy or not.
 CLOCKS_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One key that differs: how, and what stood in the copy when that was seen."""
+    """One key that differs: how, and what the copy held when that was seen."""
 
     kind: Kind
     key: Key
-    name: bytes
-    witness: tuple[bytes | None, bytes | None]  # the value's digest, the fence
+    name: bytes  # the Redis key; empty if none can be made
+    snapshot: tuple[bytes | None, bytes | None]  # the value's digest, the fence
     reason: str = ""  # why the item cannot be encoded
     expected: bytes | None = field(default=None, repr=False)
-    held: bytes | None = field(default=None, repr=False)
+    actual: bytes | None = field(default=None, repr=False)
 
 
 def difference_of(
-    *, exists: bool, entry: Entry, seen: Snapshot, config: Config, now_ms: int
+    *, exists: bool, entry: Entry, snapshot: Snapshot, config: Config, now_ms: int
 ) -> Kind | None:
-    """Say how a copy differs from what the item makes of its key; None where it does not.
+    """Return how the copy differs from an item's entry; None if it does not.
 
-    The entry was made for the earliest time that any clock may show.
+    The entry must be made for the earliest time that any clock may show.
     """
     if not exists:
-        return None if seen.value is None else "orphan"
+        return None if snapshot.value is None else "orphan"
     if config.mode == "invalidate":
-        return None  # whoever reads fills it, in a form that is theirs
+        return None  # readers fill it, in a form of their choice
     if entry.value is None:  # left out, expired, or it cannot be encoded
-        return None if seen.value is None else "stale"
-    if seen.value is None:
+        return None if snapshot.value is None else "stale"
+    if snapshot.value is None:
         may_have_expired = 0 < entry.expires_at_ms <= now_ms + CLOCKS_MS
         is_due = config.mode == "mirror" and config.ttl_s is None and not may_have_expired
         return "missing" if is_due else None
-    return None if same_value(entry.value, seen.value, config.value) else "stale"
+    return None if same_value(entry.value, snapshot.value, config.value) else "stale"
 
 
 class Comparer:
-    """Compares items with the copy, on a connection of its own."""
+    """Compares one table's items with their copy."""
 
-    def __init__(self, mirror: Mirror, table: str, copy: Copy) -> None:
+    def __init__(self, mirror: Mirror, table: str, copy: CopyReader, read: ReadItems) -> None:
         self._mirror = mirror
         self._table = table
         self._copy = copy
+        self._read = read
 
-    async def compare(self, found: Sequence[tuple[Key, bytes | None]]) -> list[Difference]:
-        """Compare items that were read with what the copy holds now.
+    async def compare_items(self, items: Sequence[tuple[Key, bytes | None]]) -> list[Difference]:
+        """Compare items that were read before with what the copy holds now.
 
         Raises what reading the copy raises, and ConfigError as encode does.
         """
-        made = self._made(found)
-        seen = await self._copy.see(made.entries)
-        return self._differences(found, made, _by_place(made.entries, seen))
+        entries = self._entries(items)
+        return self._differences(items, entries, await self._snapshots(entries))
 
-    async def look(self, keys: Sequence[Key], read: ReadItems) -> list[Difference]:
-        """Read the copy, then the items, and compare: this order makes it a witness.
+    async def compare(self, keys: Sequence[Key]) -> list[Difference]:
+        """Read the copy, then the items, and compare them.
 
-        Raises what compare raises, and what reading the items raises.
+        In this order a snapshot that stays unchanged proves that no record came for the item.
+        Raises what compare_items raises, and what reading the items raises.
         """
-        named = self._made([(key, None) for key in keys]).entries
-        seen = _by_place(named, await self._copy.see(named))
+        snapshots = await self._snapshots(self._entries([(key, None) for key in keys]))
         images: list[bytes | None] = []
         for first in range(0, len(keys), KEYS_MAX):
-            images += await read(keys[first : first + KEYS_MAX])
-        found = list(zip(keys, images, strict=True))
-        return self._differences(found, self._made(found), seen)
+            images += await self._read(keys[first : first + KEYS_MAX])
+        items = list(zip(keys, images, strict=True))
+        return self._differences(items, self._entries(items), snapshots)
 
-    def _made(self, found: Sequence[tuple[Key, bytes | None]]) -> Encoded:
+    async def _snapshots(self, entries: Sequence[ItemEntry]) -> list[Snapshot]:
+        """Read the copy in the entries' order; a key without a name holds nothing."""
+        named = [item.entry for item in entries if item.entry is not None]
+        snapshots = iter(await self._copy.read_pairs(named))
+        return [next(snapshots) if item.entry else ABSENT for item in entries]
+
+    def _entries(self, items: Sequence[tuple[Key, bytes | None]]) -> list[ItemEntry]:
         """Make entries for the earliest time that any clock may show."""
         earliest_ms = self._now_ms() - CLOCKS_MS
-        return entries_of(found, self._table, self._mirror.rules, earliest_ms)
+        return entries_of(items, self._table, self._mirror.rules, earliest_ms)
 
     def _now_ms(self) -> int:
         return int(self._mirror.wall_clock() * 1_000)
 
     def _differences(
         self,
-        found: Sequence[tuple[Key, bytes | None]],
-        made: Encoded,
-        seen: Mapping[int, Snapshot],
+        items: Sequence[tuple[Key, bytes | None]],
+        entries: Sequence[ItemEntry],
+        snapshots: Sequence[Snapshot],
     ) -> list[Difference]:
-        config, now_ms = self._mirror.config, self._now_ms()
-        reasons = {int(each.item_identifier): each.reason for each in made.rejects}
         differences: list[Difference] = []
-        for entry in made.entries:
-            at = int(entry.item_identifier)
-            key, image = found[at]
-            reason = reasons.pop(at, "")
-            kind = difference_of(
-                exists=image is not None,
-                entry=entry,
-                seen=seen[at],
-                config=config,
-                now_ms=now_ms,
-            )
-            if reason and kind is None and config.mode == "mirror":
-                kind = "missing"  # its readers miss, and it is in the table
+        for (_, image), item, snapshot in zip(items, entries, snapshots, strict=True):
+            kind = self._kind(item, snapshot, exists=image is not None)
             if kind is not None:
-                differences.append(_difference(kind, key, entry, seen[at], reason))
-        if config.mode == "mirror":
-            differences += [  # no name can be made
-                Difference("missing", found[at][0], b"", (None, None), reason)
-                for at, reason in reasons.items()
-            ]
+                differences.append(_difference(kind, item, snapshot))
         return differences
 
+    def _kind(self, item: ItemEntry, snapshot: Snapshot, *, exists: bool) -> Kind | None:
+        config, kind = self._mirror.config, None
+        if item.entry is not None:
+            kind = difference_of(
+                exists=exists,
+                entry=item.entry,
+                snapshot=snapshot,
+                config=config,
+                now_ms=self._now_ms(),
+            )
+        if item.fault and kind is None and config.mode == "mirror":
+            return "missing"  # the item is in the table, and readers miss it
+        return kind
 
-def _by_place(named: Sequence[Entry], seen: Sequence[Snapshot]) -> dict[int, Snapshot]:
-    return {int(each.item_identifier): at for each, at in zip(named, seen, strict=True)}
 
-
-def _difference(kind: Kind, key: Key, entry: Entry, seen: Snapshot, reason: str) -> Difference:
-    digest = None if seen.value is None else sha256(seen.value).digest()
-    return Difference(kind, key, entry.name, (digest, seen.fence), reason, entry.value, seen.value)
-
-
-def without_contents(difference: Difference) -> Difference:
-    """Forget what was read: many wait for their second look at once."""
-    return replace(difference, expected=None, held=None)
+def _difference(kind: Kind, item: ItemEntry, snapshot: Snapshot) -> Difference:
+    entry, value = item.entry, snapshot.value
+    if entry is None:
+        return Difference(kind, item.key, b"", (None, None), item.fault)
+    digest = None if value is None else sha256(value).digest()
+    unchanged = (digest, snapshot.fence)
+    return Difference(kind, item.key, entry.name, unchanged, item.fault, entry.value, value)
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """What became of suspects."""
+    """The result of checking suspects until each is judged, or left to the stream."""
 
-    seen: int  # at the first look
+    suspects: int  # differed at the first check
     findings: Sequence[Difference]
-    dropped: int  # at the second, or a later one
-    unsettled: int  # they changed at every look
+    dropped: int  # matched at a later check
+    unsettled: int  # changed between all checks
 
 
-async def settle(
+async def confirm(
     keys: Sequence[Key],
     kinds: Collection[Kind],
-    look: Callable[[Sequence[Key]], Awaitable[list[Difference]]],
+    compare: Callable[[Sequence[Key]], Awaitable[list[Difference]]],
     wait: Callable[[], Awaitable[None]],
 ) -> Confirmed:
-    """Look at keys, wait, look again, as often as it takes to tell findings from the pipeline."""
-    before = {each.key: each for each in await look(keys) if each.kind in kinds}
-    first = len(before)
+    """Check keys for differences of some kinds, wait, and check again what differed.
+
+    Raises what compare and wait raise.
+    """
+
+    async def differing(keys: Sequence[Key]) -> dict[Key, Difference]:
+        return {each.key: each for each in await compare(keys) if each.kind in kinds}
+
+    suspects = await differing(keys)
+    at_first, dropped = len(suspects), 0
     findings: list[Difference] = []
-    dropped = 0
-    for _ in range(LOOKS_MAX - 1):
-        if not before:
+    for _ in range(CHECKS_MAX - 1):
+        if not suspects:
             break
-        before = {key: without_contents(each) for key, each in before.items()}
+        snapshots = {key: each.snapshot for key, each in suspects.items()}
+        suspects.clear()  # many suspects wait at once: keep no contents
         await wait()
-        now = {each.key: each for each in await look([*before]) if each.kind in kinds}
-        dropped += len(before) - len(now)
-        findings += [each for key, each in now.items() if each.witness == before[key].witness]
-        before = {k: each for k, each in now.items() if each.witness != before[k].witness}
-    return Confirmed(first, findings, dropped, len(before))
+        suspects = await differing([*snapshots])
+        dropped += len(snapshots) - len(suspects)
+        unchanged = [key for key, each in suspects.items() if each.snapshot == snapshots[key]]
+        findings += [suspects.pop(key) for key in unchanged]
+    return Confirmed(at_first, findings, dropped, len(suspects))
 
 
-def wait_s(settle_s: float) -> Callable[[], Awaitable[None]]:
-    """Give the pipeline its time."""
+def wait_s(seconds: float) -> Callable[[], Awaitable[None]]:
+    """Return a wait of so many seconds."""
 
     async def wait() -> None:
-        await anyio.sleep(settle_s)
+        await anyio.sleep(seconds)
 
     return wait

@@ -1,6 +1,6 @@
-"""Which of the copy's names may be orphans: ours, holding a value, and no item is read for them.
+"""Finds possible orphans: key names of ours that hold a value and have no item.
 
-A name that is not surely an item's of this table is foreign: it is counted and left alone, as
+A name that is not surely an item's of this table is foreign: it is counted and left alone. So
 is a key of any type but string, which the handler never writes.
 """
 
@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asyncsync.copy.entries import KEYS_MAX, ReadItems
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import Copy
-from asyncsync.copy.repair import KEYS_MAX, ReadItems
+from asyncsync.copy.reader import CopyReader
 from asyncsync.model import Key
+from asyncsync.tools.key_scan import STRING, keys_of
 
-_STRING, _GONE = b"string", b"none"
+_GONE = b"none"
 
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """What a few names are: how many are ours, how many foreign, which have no item."""
+    """Some key names: how many are ours, how many are foreign, and which have no item."""
 
     ours: int
     foreign: int
@@ -27,38 +28,25 @@ class Suspects:
 
 
 async def suspects(
-    found: Sequence[bytes], names: KeyNames, copy: Copy, read: ReadItems
+    names: Sequence[bytes], key_names: KeyNames, copy: CopyReader, read: ReadItems
 ) -> Suspects:
-    """Tell names of the copy apart; a fence is neither ours nor foreign.
+    """Classify key names of the copy; fences are neither ours nor foreign.
 
     Raises what reading table and copy raises.
     """
-    items = [name for name in dict.fromkeys(found) if not is_fence(name)]
-    keys = await keys_of(items, names, copy)
-    ours = [(name, key) for name, key in zip(items, keys, strict=True) if key is not None]
-    without: list[tuple[bytes, Key]] = []
-    for first in range(0, len(ours), KEYS_MAX):
-        few = ours[first : first + KEYS_MAX]
-        images = await read([key for _, key in few])
-        without += [each for each, image in zip(few, images, strict=True) if image is None]
-
-    types = await copy.types([name for name, _ in without]) if without else []
-    orphans = [key for (_, key), held in zip(without, types, strict=True) if held == _STRING]
-    others = sum(held not in (_STRING, _GONE) for held in types)
-    return Suspects(len(ours) - others, len(items) - len(ours) + others, orphans)
+    names = [name for name in dict.fromkeys(names) if not is_fence(name)]
+    keys = await keys_of(names, key_names, copy)
+    ours = {name: key for name, key in zip(names, keys, strict=True) if key is not None}
+    itemless = await _without_item(ours, read)
+    types = await copy.types(itemless) if itemless else []
+    orphans = [ours[n] for n, kind in zip(itemless, types, strict=True) if kind == STRING]
+    wrong_type = sum(kind not in (STRING, _GONE) for kind in types)
+    return Suspects(len(ours) - wrong_type, len(names) - len(ours) + wrong_type, orphans)
 
 
-async def keys_of(found: Sequence[bytes], names: KeyNames, copy: Copy) -> list[Key | None]:
-    """Read the key out of each name, or of its value where the name says none.
-
-    Raises what reading the copy raises.
-    """
-    keys = [names.read(name) for name in found]
-    unread = [at for at, key in enumerate(keys) if key is None and names.may_be_hashed(found[at])]
-    if not unread:
-        return keys
-    values = await copy.values([found[at] for at in unread])
-    for at, value in zip(unread, values, strict=True):
-        if value is not None:
-            keys[at] = names.read_by_value(found[at], value)
-    return keys
+async def _without_item(ours: dict[bytes, Key], read: ReadItems) -> list[bytes]:
+    keys = [*ours.values()]
+    images: list[bytes | None] = []
+    for first in range(0, len(keys), KEYS_MAX):
+        images += await read(keys[first : first + KEYS_MAX])
+    return [name for name, image in zip(ours, images, strict=True) if image is None]

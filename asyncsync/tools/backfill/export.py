@@ -1,8 +1,7 @@
-"""An export of a table to S3, read in place of a scan: its parts, streamed, at no read capacity.
+"""Reads a table's export from S3 instead of scanning the table, without read capacity.
 
-Of a part nothing is handed on before its checksum was right: it is kept in a temporary file
-meanwhile, so memory stays bounded. A part that is not whole is an error of its own, and the
-others go on.
+A part goes to a temporary file first and is read only if its checksum is right: so memory stays
+bounded. A part that is broken ends itself; the others go on.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import gzip
 import tempfile
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,13 +21,15 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from asyncsync.aws.clients import Table, aws_errors
-from asyncsync.copy.entries import key_of
+from asyncsync.aws.clients import aws_errors
+from asyncsync.aws.items import key_of
+from asyncsync.aws.tables import Table
 from asyncsync.model import Key
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.state import s3_place
+from asyncsync.tools.table_scan import SourcePage
 
-# Items handed on at once: about a page of a scan.
+# Items in a page: about as many as a scan's page has.
 PAGE_ITEMS_MAX = 1_000
 PAGE_BYTES_MAX = 1_048_576
 
@@ -36,7 +37,7 @@ _READ_BYTES = 262_144
 
 
 class BrokenPart(CommandFailed):
-    """A part of an export is not what the manifest says."""
+    """A part of an export does not match the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What the manifests say."""
+    """The manifests of an export."""
 
-    made_at: datetime  # the table as it was then
+    made_at: datetime  # the items are as they were then
     bucket: str
     parts: Sequence[Part]
-
-    @property
-    def items(self) -> int:
-        """Count the items of all parts."""
-        return sum(each.items for each in self.parts)
 
 
 class _Line(Struct):
@@ -70,9 +66,9 @@ _LINE = msgspec.json.Decoder(_Line)
 
 
 async def read_manifests(s3: Any, url: str, table: Table) -> Export:
-    """Read what an export consists of, from s3://bucket/prefix/AWSDynamoDB/id.
+    """Read an export's manifests from s3://bucket/prefix/AWSDynamoDB/id.
 
-    Raises CommandRefused where it is not a full export of this table in DynamoDB JSON.
+    Raises CommandRefused if it is not a full export of this table in DynamoDB JSON.
     """
     bucket, prefix = s3_place(url)
     prefix = prefix.rstrip("/").removesuffix("/manifest-summary.json")
@@ -98,7 +94,7 @@ def _why_not(summary: dict[str, Any], table: Table) -> str:
     arn = str(summary.get("tableArn", ""))
     if arn.rpartition("/")[2] != table.name:
         return f"it is of {arn}, not of table {table.name}"
-    return "" if "exportTime" in summary else "it does not say when it was made"
+    return "" if "exportTime" in summary else "it has no exportTime"
 
 
 def _time(text: str) -> datetime:
@@ -106,11 +102,33 @@ def _time(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+class ExportParts:
+    """The data files of one export, read like the segments of a table."""
+
+    def __init__(self, s3: Any, export: Export, table: Table) -> None:
+        self.parts = len(export.parts)
+        self.items = sum(part.items for part in export.parts)
+        self._s3 = s3
+        self._export = export
+        self._key_names = sorted(table.keys)  # in the order that records have them
+
+    async def pages(self, part: int, cursor: Any) -> AsyncGenerator[SourcePage, None]:
+        """Yield a part's pages; the cursor counts the items that were read before.
+
+        Raises BrokenPart, or AwsFailed if S3 refuses.
+        """
+        export = self._export
+        made_s = export.made_at.timestamp()
+        async with open_part(self._s3, export.bucket, export.parts[part]) as file:
+            for items, after in read_items(file, export.parts[part], self._key_names, cursor or 0):
+                yield SourcePage(items, after, made_s)
+
+
 @asynccontextmanager
 async def open_part(s3: Any, bucket: str, part: Part) -> AsyncIterator[IO[bytes]]:
-    """Bring one part here and hand over its file, once its checksum was right.
+    """Download one part, check its checksum, and yield its file.
 
-    Raises BrokenPart, or CommandFailed where S3 does not give it.
+    Raises BrokenPart, or AwsFailed if S3 refuses.
     """
     digest = md5(usedforsecurity=False)
     with tempfile.TemporaryFile(prefix="asyncsync-") as file:
@@ -125,12 +143,13 @@ async def open_part(s3: Any, bucket: str, part: Part) -> AsyncIterator[IO[bytes]
         yield file
 
 
-def pages(
-    file: IO[bytes], part: Part, names: Sequence[str], skip: int
-) -> Iterator[list[tuple[Key, bytes]]]:
-    """Read a part's items as keys and images, a page at a time, after the first so many.
+def read_items(
+    file: IO[bytes], part: Part, key_names: Sequence[str], skip: int
+) -> Iterator[tuple[list[tuple[Key, bytes]], int | None]]:
+    """Yield a part's items as keys and images, page by page, after the first `skip` items.
 
-    Raises BrokenPart where it is not gzip, a line is not an item, or items are missing.
+    With each page comes how many items the part had until its end; None with the last page.
+    Raises BrokenPart if the file is not gzip, a line is not an item, or items are missing.
     """
     count = size = 0
     page: list[tuple[Key, bytes]] = []
@@ -142,34 +161,33 @@ def pages(
                     continue
                 item = _LINE.decode(line).Item
                 image = bytes(item)
-                page.append((key_of(item, names), image))
+                page.append((key_of(item, key_names), image))
                 size += len(image)
                 if len(page) == PAGE_ITEMS_MAX or size >= PAGE_BYTES_MAX:
-                    yield page
+                    yield page, count
                     page, size = [], 0
     except (OSError, EOFError, zlib.error) as exc:
         raise BrokenPart(f"{part.key}: it is not whole ({type(exc).__name__})") from exc
     except (msgspec.DecodeError, LookupError, TypeError, ValueError) as exc:
         raise BrokenPart(f"{part.key}: line {count} is not an item of the table") from exc
-    if page:
-        yield page
     if count != part.items:
         raise BrokenPart(f"{part.key}: it has {count} items, the manifest says {part.items}")
+    yield page, None
 
 
 async def _read(s3: Any, bucket: str, key: str) -> bytes:
     with aws_errors(f"reading s3://{bucket}/{key}", "S3"):
         answer = await s3.get_object(Bucket=bucket, Key=key)
-        held = await answer["Body"].read()
-    assert isinstance(held, bytes), "an object's body is bytes"
-    return held
+        body = await answer["Body"].read()
+    assert isinstance(body, bytes), "an object's body is bytes"
+    return body
 
 
 def _object(text: bytes, where: str) -> dict[str, Any]:
     try:
-        read = orjson.loads(text)
+        document = orjson.loads(text)
     except orjson.JSONDecodeError:
-        read = None
-    if not isinstance(read, dict):
+        document = None
+    if not isinstance(document, dict):
         raise CommandRefused(f"{where} is not a manifest of an export")
-    return read
+    return document

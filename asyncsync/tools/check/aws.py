@@ -1,107 +1,90 @@
 """asyncsync check, AWS's side: a table with its stream, a function with its mapping.
 
-What is read is judged by pure functions; a mapping that is set otherwise than the template sets
-it loses records in a way that this names.
+Pure functions check what was read. A mapping that differs from the template's may lose records;
+the verdict says how.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asyncsync.aws.clients import Table
+from asyncsync.aws.clients import AwsClients, aws_errors
+from asyncsync.aws.tables import Table
 from asyncsync.config import PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.keys import bind, parse_template
 from asyncsync.limits import FENCE_TTL_S_MIN
-from asyncsync.tools.check.verdict import Verdict
-from asyncsync.tools.errors import CommandFailed
+from asyncsync.tools.check.verdict import Severity, Verdict
 
-# Two readers a shard are let through, one on a global table (Lambda developer guide, "Using AWS
-# Lambda with DynamoDB").
+# A shard serves two readers, one on a global table (Lambda developer guide, "Using AWS Lambda
+# with DynamoDB").
 READERS_MAX = 2
 
 _IMAGES = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
-    """A function's settings and the mappings that matter to it, as Lambda's API has them."""
+class DeployedFunction:
+    """A function's settings and the mappings that matter to it, as Lambda's API returns them."""
 
     name: str
     settings: Mapping[str, str]  # its ASYNCSYNC_ variables
-    mappings: Sequence[Mapping[str, Any]]  # that call it
-    others: Sequence[Mapping[str, Any]]  # on the same streams, calling something else
+    mappings: Sequence[Mapping[str, Any]]  # of streams, to this function
+    other_mappings: Sequence[Mapping[str, Any]]  # of the same streams, to other functions
 
 
-async def read_function(name: str) -> Function:
-    """Read a function and its mappings; credentials and Region are the environment's.
+async def read_function(clients: AwsClients, name: str) -> DeployedFunction:
+    """Read a function and its mappings.
 
-    Raises CommandFailed where Lambda cannot be used.
+    Raises AwsFailed where Lambda cannot be used.
     """
-    async with _client() as client:
-        found = await client.get_function_configuration(FunctionName=name)
-        mine = await _mappings(client, FunctionName=name)
-        streams = {each.get("EventSourceArn", "") for each in mine}
-        arns = {each["UUID"] for each in mine}
-        others = [
-            each
-            for stream in sorted(streams)
-            for each in await _mappings(client, EventSourceArn=stream)
-            if each["UUID"] not in arns
-        ]
-    variables = found.get("Environment", {}).get("Variables", {})
-    settings = {key: text for key, text in variables.items() if key.startswith(PREFIX)}
-    return Function(name, settings, [m for m in mine if _is_stream(m)], others)
+    async with clients.open("lambda") as client:
+        with aws_errors(f"reading function {name} and its mappings", "Lambda"):
+            configuration = await client.get_function_configuration(FunctionName=name)
+            mappings = await _mappings(client, FunctionName=name)
+            ids = {mapping["UUID"] for mapping in mappings}
+            streams = {mapping.get("EventSourceArn", "") for mapping in mappings}
+            other_mappings = [
+                mapping
+                for stream in sorted(streams)
+                for mapping in await _mappings(client, EventSourceArn=stream)
+                if mapping["UUID"] not in ids
+            ]
+    variables = configuration.get("Environment", {}).get("Variables", {})
+    settings = {key: value for key, value in variables.items() if key.startswith(PREFIX)}
+    return DeployedFunction(name, settings, [m for m in mappings if _is_stream(m)], other_mappings)
 
 
-@asynccontextmanager
-async def _client() -> AsyncIterator[Any]:
-    import aioboto3  # 0.9 s
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    session: Any = aioboto3.Session()
-    try:
-        async with session.client("lambda") as client:
-            yield client
-    except ClientError as exc:
-        error = exc.response.get("Error", {})
-        raise CommandFailed(f"Lambda: {error.get('Code')}: {error.get('Message')}") from exc
-    except BotoCoreError as exc:
-        raise CommandFailed(f"Lambda: {exc}") from exc
-
-
-async def _mappings(client: Any, **of: str) -> list[Mapping[str, Any]]:
-    pages = client.get_paginator("list_event_source_mappings").paginate(**of)
-    return [each async for page in pages for each in page["EventSourceMappings"]]
+async def _mappings(client: Any, **query: str) -> list[Mapping[str, Any]]:
+    pages = client.get_paginator("list_event_source_mappings").paginate(**query)
+    return [mapping async for page in pages for mapping in page["EventSourceMappings"]]
 
 
 def _is_stream(mapping: Mapping[str, Any]) -> bool:
     return ":dynamodb:" in mapping.get("EventSourceArn", "")
 
 
-def settings_of(function: Function) -> tuple[Config | None, Verdict]:
-    """Read the function's settings as its cold start would."""
+def check_settings(function: DeployedFunction) -> tuple[Config | None, Verdict]:
+    """Read the function's settings as its cold start does."""
     try:
-        return Config.from_env(function.settings), Verdict(
-            "ok", "settings", f"{function.name} starts with them"
-        )
+        config = Config.from_env(function.settings)
     except ConfigError as exc:
         return None, Verdict("fix", "settings", str(exc))
+    return config, Verdict("ok", "settings", f"{function.name} can start with them")
 
 
 # --- the table --------------------------------------------------------------------------------
 
 
 def check_table(table: Table, config: Config) -> list[Verdict]:
-    """Judge a table: its stream, what is in it, and whether the template names its items."""
-    verdicts = [Verdict("ok", "table", f"{table.name} is there")]
+    """Check a table: its stream, the stream's view type, and the key template."""
+    verdicts = [Verdict("ok", "table", f"{table.name} exists")]
     if table.stream_arn is None:
         verdicts.append(Verdict("fix", "stream", "off: enable it with view type NEW_IMAGE"))
     else:
-        verdicts += [Verdict("ok", "stream", "on"), _view(table.view_type or "", config)]
+        verdicts += [Verdict("ok", "stream", "on"), _check_view(table.view_type or "", config)]
     try:
         bind(parse_template(config.key), table.name, tuple(sorted(table.keys)))
     except ConfigError as exc:
@@ -109,41 +92,43 @@ def check_table(table: Table, config: Config) -> list[Verdict]:
     return [*verdicts, Verdict("ok", "key", f"{config.key} uses {', '.join(sorted(table.keys))}")]
 
 
-def _view(view_type: str, config: Config) -> Verdict:
+def _check_view(view_type: str, config: Config) -> Verdict:
     if view_type == "NEW_IMAGE" or (config.mode == "invalidate" and view_type not in _IMAGES):
         return Verdict("ok", "view type", view_type)
     if view_type in _IMAGES or config.mode == "invalidate":
         return Verdict("note", "view type", f"{view_type}: more than {config.mode} needs")
-    return Verdict(
-        "fix",
-        "view type",
-        f"{view_type} has no new images: make the stream anew with NEW_IMAGE, or set "
-        f"{PREFIX}MODE=invalidate",
+    message = (
+        f"{view_type} has no new images: re-create the stream with NEW_IMAGE, or set "
+        f"{PREFIX}MODE=invalidate"
     )
+    return Verdict("fix", "view type", message)
 
 
 # --- the mapping ------------------------------------------------------------------------------
 
 
-def check_mappings(function: Function, stream_arn: str | None, config: Config) -> list[Verdict]:
-    """Judge the function's mapping on a stream, or on the one that it has."""
-    on_it = [m for m in function.mappings if stream_arn in (None, m["EventSourceArn"])]
-    if len(on_it) != 1:
-        count = len(on_it) or "no"
-        of = stream_arn or "a stream"
-        return [Verdict("fix", "mapping", f"{function.name} has {count} mappings on {of}, not 1")]
-    (mapping,) = on_it
+def check_mappings(
+    function: DeployedFunction, stream_arn: str | None, config: Config
+) -> list[Verdict]:
+    """Check the function's mapping of this stream; without an ARN, of any stream."""
+    mappings = [m for m in function.mappings if stream_arn in (None, m["EventSourceArn"])]
+    if len(mappings) != 1:
+        count, stream = len(mappings) or "no", stream_arn or "a stream"
+        message = f"{function.name} has {count} mappings on {stream}, not 1"
+        return [Verdict("fix", "mapping", message)]
+    (mapping,) = mappings
     verdicts = check_mapping(mapping, config)
-    readers = [m for m in function.others if m["EventSourceArn"] == mapping["EventSourceArn"]]
+    readers = [
+        m for m in function.other_mappings if m["EventSourceArn"] == mapping["EventSourceArn"]
+    ]
     if not readers:
         return [*verdicts, Verdict("ok", "readers", "no second mapping on the stream")]
-    named = ", ".join(m.get("FunctionArn", "?").split(":function:")[-1] for m in readers)
-    state = _second(function.name, readers)
-    says = f"also mapped to {named}: {READERS_MAX} readers a shard at most, and one copy"
-    return [*verdicts, Verdict(state, "readers", says)]
+    names = ", ".join(m.get("FunctionArn", "?").split(":function:")[-1] for m in readers)
+    message = f"also mapped to {names}: a shard serves {READERS_MAX} readers at most"
+    return [*verdicts, Verdict(_second_reader(function.name, readers), "readers", message)]
 
 
-def _second(name: str, readers: Sequence[Mapping[str, Any]]) -> Any:
+def _second_reader(name: str, readers: Sequence[Mapping[str, Any]]) -> Severity:
     """A second mapping to the function itself, by an alias, writes the copy twice."""
     base = name.split(":function:")[-1].split(":")[0]
     names = {m.get("FunctionArn", "").split(":function:")[-1].split(":")[0] for m in readers}
@@ -151,7 +136,7 @@ def _second(name: str, readers: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def check_mapping(mapping: Mapping[str, Any], config: Config) -> list[Verdict]:
-    """Judge one mapping, as GetEventSourceMapping describes it."""
+    """Check one mapping, as GetEventSourceMapping describes it."""
     attempts = mapping.get("MaximumRetryAttempts", -1)
     age_s = mapping.get("MaximumRecordAgeInSeconds", -1)
     answers = "ReportBatchItemFailures" in mapping.get("FunctionResponseTypes", [])
@@ -161,44 +146,44 @@ def check_mapping(mapping: Mapping[str, Any], config: Config) -> list[Verdict]:
         _judge(
             "mapping",
             mapping.get("State") == "Enabled",
-            f"enabled, {mapping.get('BatchSize')} records a batch",
+            f"enabled, {mapping.get('BatchSize')} records per batch",
             f"is {mapping.get('State')}: {mapping.get('StateTransitionReason', 'enable it')}",
         ),
         _judge(
             "answers",
             answers or config.on_failure == "raise",
-            "are read" if answers else "a failure fails the invocation",
-            "are ignored, and failed writes lost: set ReportBatchItemFailures",
+            "are used" if answers else "a failure fails the invocation",
+            "are ignored, so failed writes are lost: set ReportBatchItemFailures",
         ),
         _judge(
             "bisect",
             mapping.get("BisectBatchOnFunctionError") is True,
             "on",
-            "off: a bad record holds up its whole batch; set BisectBatchOnFunctionError",
+            "off: a bad record blocks its whole batch; set BisectBatchOnFunctionError",
         ),
         _judge(
             "attempts",
             attempts >= 0,
-            f"{attempts} at most",
-            "without end: a bad record stops its shard for a day; the template has 200",
+            f"at most {attempts}",
+            "unlimited: a bad record blocks its shard for a day; set 200",
         ),
         _judge(
             "record age",
             0 <= age_s < FENCE_TTL_S_MIN,
-            f"{age_s} s at most",
-            f"not under {FENCE_TTL_S_MIN} s: records end unseen; the template has 82800",
+            f"at most {age_s} s",
+            f"not under {FENCE_TTL_S_MIN} s, so records may be lost unseen: set 82800",
         ),
         _judge(
-            "given up",
+            "on failure",
             destination.split(":")[2:3] == ["s3"],
-            f"goes to {destination}",
-            f"goes to {destination or 'nowhere'}, which keeps no records: name an S3 bucket",
+            f"batches go to {destination}",
+            f"batches go to {destination or 'nowhere'}, which keeps no records: set an S3 bucket",
         ),
         Verdict("ok", "start", start)
         if start == "TRIM_HORIZON"
-        else Verdict("note", "start", f"{start} may have missed what was written meanwhile"),
+        else Verdict("note", "start", f"{start} may have missed earlier changes"),
     ]
 
 
-def _judge(subject: str, right: bool, says: str, remedy: str) -> Verdict:
-    return Verdict("ok", subject, says) if right else Verdict("fix", subject, remedy)
+def _judge(subject: str, is_right: bool, message: str, remedy: str) -> Verdict:
+    return Verdict("ok", subject, message) if is_right else Verdict("fix", subject, remedy)

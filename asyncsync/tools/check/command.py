@@ -1,7 +1,7 @@
-"""asyncsync check: one line for each thing that must be right, ok or what to change.
+"""asyncsync check: one line per thing that must be right: ok, or what to change.
 
-It looks at what it is shown: the server where there is a URL, the table and the function where
-they are named. It changes nothing but scratch keys of its own.
+It checks the server where there is a URL, and the table and the function that are named. It
+writes only scratch keys, which it removes.
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from asyncsync.aws.clients import AwsFailed, Table, describe_table, open_clients
+from asyncsync.aws.clients import AwsFailed, open_clients
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.config import PREFIX, Config
 from asyncsync.tools.check.aws import (
-    Function,
+    DeployedFunction,
     check_mappings,
+    check_settings,
     check_table,
     read_function,
-    settings_of,
 )
-from asyncsync.tools.check.redis import check_redis, scratch
+from asyncsync.tools.check.redis import check_redis, scratch_key
 from asyncsync.tools.check.verdict import Verdict
-from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.errors import CommandRefused
+from asyncsync.tools.output import Output
 
-Tell: TypeAlias = Callable[..., None]  # any number of verdicts
+Report: TypeAlias = Callable[..., None]  # takes verdicts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOptions:
-    """What the command line says; the nonces make scratch keys nobody else's."""
+    """The command line's options; the nonces make unique scratch keys."""
 
     function: str | None = None
     table: str | None = None
@@ -37,85 +39,91 @@ class CheckOptions:
     nonces: tuple[str, str]
 
 
-async def check(
-    options: CheckOptions, env: Mapping[str, str], say: Callable[[Verdict], None]
-) -> bool:
-    """Look at everything that is named and say it line by line; return whether all is right.
+async def check(options: CheckOptions, env: Mapping[str, str], output: Output) -> bool:
+    """Check what the options name, a line per verdict; return whether nothing is to be fixed.
 
-    Raises ConfigError for wrong settings, CommandRefused where nothing is named to look at.
+    Raises ConfigError for wrong settings, CommandRefused where the options name nothing.
     """
-    if options.function is None and not _url(options, env):
-        raise CommandRefused("nothing to look at: give --redis-url, or --function")
-    told: list[Verdict] = []
+    if options.function is None and not _redis_url(options, env):
+        raise CommandRefused("nothing to check: give --redis-url or --function")
+    verdicts: list[Verdict] = []
 
-    def tell(*found: Verdict) -> None:
-        told.extend(found)
-        for each in found:
-            say(each)
+    def report(*more: Verdict) -> None:
+        verdicts.extend(more)
+        for verdict in more:
+            output.line(str(verdict))
 
-    function = await _function(options.function, tell)
+    function = await _check_function(options, env, report)
     config = _settings(options, function, env)
-    table = await _table(options, env, tell)
-    _judge_aws(function, table, config, tell)
+    table = await _describe_table(options, env, report)
+    _check_aws(function, table, config, report)
     if config is None:
-        tell(Verdict("note", "redis", f"not looked at: no --redis-url and no {PREFIX}REDIS_URL"))
-    elif not any(each.subject == "key" and each.state == "fix" for each in told):
-        keys = sorted(table.keys) if table else ()
-        one, other = (scratch(config, options.table, keys, nonce) for nonce in options.nonces)
-        tell(*await check_redis(config, (one, other), env))
-    return not any(each.state == "fix" for each in told)
+        message = f"not checked: give --redis-url or set {PREFIX}REDIS_URL"
+        report(Verdict("note", "redis", message))
+    elif not any(v.subject == "key" and v.state == "fix" for v in verdicts):
+        attributes = sorted(table.keys) if table else ()
+        first, second = (
+            scratch_key(config, options.table, attributes, nonce) for nonce in options.nonces
+        )
+        report(*await check_redis(config, (first, second), env))
+    return not any(verdict.state == "fix" for verdict in verdicts)
 
 
-def _url(options: CheckOptions, env: Mapping[str, str]) -> str | None:
+def _redis_url(options: CheckOptions, env: Mapping[str, str]) -> str | None:
     return options.redis_url or env.get(f"{PREFIX}REDIS_URL")
 
 
-def _judge_aws(
-    function: Function | None, table: Table | None, config: Config | None, tell: Tell
+def _check_aws(
+    function: DeployedFunction | None, table: Table | None, config: Config | None, report: Report
 ) -> None:
-    """Judge table and mapping by the function's settings, or else by those of here."""
+    """Check table and mapping against the function's settings, else against ours."""
     if function is not None:
-        theirs, settings = settings_of(function)
-        tell(settings)
-        config = theirs or config
+        function_config, verdict = check_settings(function)
+        report(verdict)
+        config = function_config or config
     if config is not None and table is not None:
-        tell(*check_table(table, config))
+        report(*check_table(table, config))
     if config is not None and function is not None:
-        tell(*check_mappings(function, table.stream_arn if table else None, config))
+        report(*check_mappings(function, table.stream_arn if table else None, config))
 
 
 def _settings(
-    options: CheckOptions, function: Function | None, env: Mapping[str, str]
+    options: CheckOptions, function: DeployedFunction | None, env: Mapping[str, str]
 ) -> Config | None:
-    """Read this environment's settings over the function's; None where no server is named here.
+    """Read this environment's settings over the function's; None where no URL is given here.
 
-    The function's own server is in its network, and seldom in ours.
+    The function's own server is in the function's network, which we are seldom in.
     """
-    url = _url(options, env)
+    url = _redis_url(options, env)
     if not url:
         return None
-    theirs = function.settings if function else {}
-    return Config.from_env({**theirs, **env, f"{PREFIX}REDIS_URL": url})
+    function_settings = function.settings if function else {}
+    return Config.from_env({**function_settings, **env, f"{PREFIX}REDIS_URL": url})
 
 
-async def _function(name: str | None, tell: Tell) -> Function | None:
-    if name is None:
+async def _check_function(
+    options: CheckOptions, env: Mapping[str, str], report: Report
+) -> DeployedFunction | None:
+    if options.function is None:
         return None
     try:
-        function = await read_function(name)
-    except (CommandFailed, AwsFailed) as exc:
-        tell(Verdict("fix", "function", str(exc)))
+        async with open_clients(options.endpoint_url, env) as clients:
+            function = await read_function(clients, options.function)
+    except AwsFailed as exc:
+        report(Verdict("fix", "function", str(exc)))
         return None
-    tell(Verdict("ok", "function", f"{name} is there"))
+    report(Verdict("ok", "function", f"{options.function} exists"))
     return function
 
 
-async def _table(options: CheckOptions, env: Mapping[str, str], tell: Tell) -> Table | None:
+async def _describe_table(
+    options: CheckOptions, env: Mapping[str, str], report: Report
+) -> Table | None:
     if options.table is None:
         return None
     try:
         async with open_clients(options.endpoint_url, env) as clients:
             return await describe_table(clients, options.table)
-    except (CommandFailed, AwsFailed) as exc:
-        tell(Verdict("fix", "table", str(exc)))
+    except AwsFailed as exc:
+        report(Verdict("fix", "table", str(exc)))
         return None

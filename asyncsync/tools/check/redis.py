@@ -1,7 +1,7 @@
-"""asyncsync check, the server: reached, signed in, allowed to write, and set as the copy needs.
+"""asyncsync check, the server: reachable, signed in, allowed to write, and set up for the copy.
 
-It goes the handler's own way (its wire, its stores, its script), so what is right here is right
-there. It writes nothing but scratch keys of a random name, and removes them.
+It uses the handler's own client, stores and script, so what works here works there. It writes
+only scratch keys with random names, and removes them.
 """
 
 from __future__ import annotations
@@ -11,194 +11,184 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from asyncsync.cluster import ClusterStore
-from asyncsync.config import Config, Server
-from asyncsync.connection import Password, ReplyError, open_connection
+from asyncsync.config import Config
+from asyncsync.connection import ReplyError
 from asyncsync.errors import StoreRefused, StoreUnavailable
-from asyncsync.iam import AwsCredentials, token_password
-from asyncsync.keys import Placeholder, bind, parse_template, render, settle, slot
+from asyncsync.fence import NO_VERSION, RANK_RECORD
+from asyncsync.keys import Placeholder, bind, parse_template, redis_names, render, slot
+from asyncsync.mirror import Mirror
 from asyncsync.model import Call
-from asyncsync.store import SCRIPT, Client, RedisStore, Store, digest_of
+from asyncsync.store import SCRIPT, Store, digest_of
 from asyncsync.tools.check.verdict import Verdict
+from asyncsync.tools.mirrors import make_mirror
 from asyncsync.transport import open_socket
 
-Ask: TypeAlias = Callable[..., Awaitable[object]]  # a command's words, for the reply
+Ask: TypeAlias = Callable[..., Awaitable[object]]  # takes a command's words, returns the reply
 
-# Longer than both waits of a check, which nobody's invocation ends.
-_PATIENCE_S = 60.0
+# No invocation ends a check, so each wait ends by the timeout setting alone.
+_NO_END_S = float("inf")
 
-# Scratch keys end by themselves, should this end before it has removed them.
-_SCRATCH_LIFE_S = 60
-
-# A version below every record's: format 1, and zeros.
-_VERSION = b"1" + b"0" * 13 + b"01" + b"0" + b"1"
+# Scratch keys expire, in case the check is killed before it removes them.
+_SCRATCH_TTL_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Scratch:
-    """A key that no item has, named as an item's would be, and its fence."""
+class ScratchKey:
+    """A key that belongs to no item but is named like one, and its fence."""
 
     name: bytes
     fence: bytes
 
 
-def scratch(config: Config, table: str | None, keys: Sequence[str], nonce: str) -> Scratch:
-    """Name a scratch key by the copy's template: an ACL may allow no other.
+def scratch_key(
+    config: Config, table: str | None, key_attributes: Sequence[str], nonce: str
+) -> ScratchKey:
+    """Name a scratch key by the key template: an ACL may allow no other names.
 
-    Raises ConfigError where the template and the table's key attributes differ.
+    Raises ConfigError where the template does not fit the table's key attributes.
     """
     template = parse_template(config.key)
-    named = {p.name for p in template if isinstance(p, Placeholder) and p.name[0] != "@"}
-    names = tuple(keys or sorted(named) or ("key",))
-    bound = bind(template, table or "asyncsync-check", names)
-    text = f"asyncsync-check-{nonce}"
-    return Scratch(*settle(render(bound, tuple((name, "S", text) for name in names))))
+    in_template = {p.name for p in template if isinstance(p, Placeholder) and p.name[0] != "@"}
+    attributes = tuple(key_attributes or sorted(in_template) or ("key",))
+    bound = bind(template, table or "asyncsync-check", attributes)
+    value = f"asyncsync-check-{nonce}"
+    key = tuple((attribute, "S", value) for attribute in attributes)
+    return ScratchKey(*redis_names(render(bound, key)))
 
 
 async def check_redis(
-    config: Config, scratches: tuple[Scratch, Scratch], env: Mapping[str, str]
+    config: Config, keys: tuple[ScratchKey, ScratchKey], env: Mapping[str, str]
 ) -> list[Verdict]:
-    """Look at the server; the scratches are in two slots of a cluster.
+    """Check the server; the two keys are in different slots of a cluster.
 
-    Raises ConfigError where IAM is asked for and nobody can sign.
+    Raises ConfigError where IAM has no credentials.
     """
-    password = _password(config, env)
+    mirror = make_mirror(config, env)
     address = config.server.address
     try:
-        verdicts = await _server(config, scratches, password)
+        verdicts = await _check_server(mirror, keys)
     except StoreUnavailable as exc:
+        if exc.timed_out:
+            message = f"{address} does not answer: check the network path to it"
+            return [Verdict("fix", "redis", message)]
         reason = " ".join(str(exc.__cause__ or exc).split())
         return [Verdict("fix", "redis", f"{address} cannot be reached: {reason}")]
-    except TimeoutError:
-        return [Verdict("fix", "redis", f"{address} does not answer: is there a way to it?")]
     except StoreRefused as exc:
         return [Verdict("fix", "redis", str(exc))]
-    if any(each.subject == "cluster" and each.state == "fix" for each in verdicts):
-        return verdicts  # no write would go the right way
-    return verdicts + await _commands(config, scratches[0], password)
+    if any(v.subject == "cluster" and v.state == "fix" for v in verdicts):
+        return verdicts  # a write would go to the wrong place
+    return verdicts + await _check_commands(mirror, keys[0])
 
 
-async def _server(
-    config: Config, scratches: tuple[Scratch, Scratch], password: Password
-) -> list[Verdict]:
+async def _check_server(mirror: Mirror, keys: tuple[ScratchKey, ScratchKey]) -> list[Verdict]:
+    config = mirror.config
     server = config.server
-    # Connecting, and each of the few questions, as long as an invocation would wait.
-    until_s = time.monotonic() + 5 * config.timeout_ms / 1_000
-
-    def left() -> float:
-        return until_s - time.monotonic()
+    client = mirror.new_client(server, open_socket)
 
     async def ask(*command: bytes) -> object:
-        replies: list[object] = []
-        await wire.exchange([command], replies.append, left)
-        return replies[0]
+        return await client.ask(command, _NO_END_S)
 
-    wire = await open_connection(server, open_socket, password, left)
     try:
-        tls = "on, the certificate is trusted" if server.tls else "off: right on one machine only"
+        cluster = await _check_cluster(ask, config, keys)
+        tls = "on, the certificate is trusted" if server.tls else "off: safe on one machine only"
         verdicts = [
             Verdict("ok", "redis", f"{server.address} answers, signed in as {server.user}"),
             Verdict("ok" if server.tls else "note", "TLS", tls),
-            await _cluster(ask, config, scratches),
-            await _eviction(ask, config),
+            cluster,
+            await _check_eviction(ask, config),
         ]
         if config.redis_cluster:
-            verdicts.append(await _asking(ask, config))
+            verdicts.append(await _check_asking(ask, config))
         return verdicts
     finally:
-        wire.abandon()
+        client.close()
 
 
-def _password(config: Config, env: Mapping[str, str]) -> Password:
-    if config.redis_iam_cache is not None:
-        return token_password(config, lambda: AwsCredentials.from_env(env), time.time)
-    return lambda: config.server.password
-
-
-async def _cluster(ask: Ask, config: Config, scratches: tuple[Scratch, Scratch]) -> Verdict:
-    """Ask for keys of two slots at once: a cluster alone refuses that, serverless too."""
-    reply = await ask(b"MGET", *(each.name for each in scratches))
+async def _check_cluster(ask: Ask, config: Config, keys: tuple[ScratchKey, ScratchKey]) -> Verdict:
+    """Read keys of two slots at once: only a cluster refuses that, serverless included."""
+    reply = await ask(b"MGET", *(key.name for key in keys))
     is_cluster = isinstance(reply, ReplyError) and reply.word == "CROSSSLOT"
     if isinstance(reply, ReplyError) and not is_cluster and reply.word != "MOVED":
-        return Verdict("note", "cluster", f"cannot be told, MGET is answered {reply.word}")
+        return Verdict("note", "cluster", f"unknown: MGET was answered with {reply.word}")
     if is_cluster == config.redis_cluster:
         return Verdict("ok", "cluster", "yes, as set" if is_cluster else "no, as set")
-    wanted = str(is_cluster).lower()
-    return Verdict("fix", "cluster", f"set ASYNCSYNC_REDIS_CLUSTER={wanted}")
+    setting = str(is_cluster).lower()
+    return Verdict("fix", "cluster", f"set ASYNCSYNC_REDIS_CLUSTER={setting}")
 
 
-async def _eviction(ask: Ask, config: Config) -> Verdict:
-    """Read the policy from INFO, where the user may; CONFIG is not to be had on ElastiCache."""
+async def _check_eviction(ask: Ask, config: Config) -> Verdict:
+    """Read the policy from INFO, where the user may: ElastiCache has no CONFIG."""
     reply = await ask(b"INFO", b"memory")
     lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
-    pairs = dict(line.split(":", 1) for line in lines if ":" in line)
-    policy = pairs.get("maxmemory_policy")
+    info = dict(line.split(":", 1) for line in lines if ":" in line)
+    policy = info.get("maxmemory_policy")
     if policy is None:
-        return Verdict("note", "eviction", "the policy is not this user's to read: noeviction?")
+        return Verdict("note", "eviction", "unknown: make sure that the policy is noeviction")
     if policy == "noeviction" or config.mode == "invalidate":
         return Verdict("ok", "eviction", policy)
     if policy.startswith("volatile-"):
-        return Verdict("note", "eviction", f"{policy} takes fences first: alarm on evictions")
-    return Verdict("fix", "eviction", f"{policy} may take any value: make it noeviction")
+        return Verdict("note", "eviction", f"{policy} evicts fences first: alarm on evictions")
+    return Verdict("fix", "eviction", f"{policy} may evict any value: set noeviction")
 
 
-async def _asking(ask: Ask, config: Config) -> Verdict:
+async def _check_asking(ask: Ask, config: Config) -> Verdict:
     reply = await ask(b"ASKING")
     if isinstance(reply, ReplyError):
-        return Verdict("fix", "ASKING", f"{reply.word}: let user {config.server.user} run it")
+        message = f"{reply.word}: allow user {config.server.user} to run it"
+        return Verdict("fix", "ASKING", message)
     return Verdict("ok", "ASKING", "permitted")
 
 
-async def _commands(config: Config, key: Scratch, password: Password) -> list[Verdict]:
-    """Try each command that the mode needs by itself, on a scratch key, then a whole write."""
-
-    def link_of(server: Server) -> Client:
-        return Client(server, config.timeout_ms, open_socket, time.monotonic, password)
-
-    one = config.server
-    store = ClusterStore(one, link_of) if config.redis_cluster else RedisStore(link_of(one))
+async def _check_commands(mirror: Mirror, key: ScratchKey) -> list[Verdict]:
+    """Try each command that the mode needs on a scratch key, then a whole write."""
+    store = mirror.new_store(SCRIPT)
     try:
-        verdicts = [await _try(store, name, call) for name, call in _singly(config, key)]
-        if config.fence == "on" and all(each.state == "ok" for each in verdicts):
-            expiry = b"%d" % int((time.time() + _SCRATCH_LIFE_S) * 1_000)
-            life = b"%d" % _SCRATCH_LIFE_S
-            write = (b"2", key.name, key.fence, life, b"", _VERSION, expiry, b"{}")
-            for name, arguments in (("write", write), ("removal", (b"DEL", key.name, key.fence))):
-                call = Call(arguments, (0,), fenced=name == "write", slot=slot(key.name))
-                verdicts.append(await _try(store, name, call))
+        calls = _single_commands(mirror.config, key)
+        verdicts = [await _try(store, name, call) for name, call in calls]
+        if mirror.config.fence == "on" and all(v.state == "ok" for v in verdicts):
+            verdicts += [await _try(store, name, call) for name, call in _fenced_write(key)]
         return verdicts
     finally:
         store.close()
 
 
-def _singly(config: Config, key: Scratch) -> Iterator[tuple[str, Call]]:
-    life = b"%d" % _SCRATCH_LIFE_S
-    commands = [(b"SET", key.fence, b"0", b"EX", life), (b"DEL", key.fence)]
+def _single_commands(config: Config, key: ScratchKey) -> Iterator[tuple[str, Call]]:
+    ttl = b"%d" % _SCRATCH_TTL_S
+    commands: list[tuple[bytes, ...]] = [
+        (b"SET", key.fence, b"0", b"EX", ttl),
+        (b"DEL", key.fence),
+    ]
     if config.fence == "on":
-        script = [
-            (
-                b"EVALSHA",
-                digest_of(SCRIPT),
-                b"1",
-                key.name,
-            ),  # too few keys: it runs, and writes nothing
+        commands = [
+            (b"EVALSHA", digest_of(SCRIPT), b"1", key.name),  # too few keys: it writes nothing
             (b"EVAL", b"return 1", b"1", key.name),
             (b"MGET", key.name),
+            *commands,
         ]
-        commands = [*script, *commands]
     elif config.mode == "invalidate":
         commands = commands[1:]
-    for each in commands:
-        yield each[0].decode(), Call(each, (0,), fenced=False, slot=slot(key.name))
+    for command in commands:
+        yield command[0].decode(), Call(command, (0,), fenced=False, slot=slot(key.name))
+
+
+def _fenced_write(key: ScratchKey) -> Iterator[tuple[str, Call]]:
+    ttl = b"%d" % _SCRATCH_TTL_S
+    expiry = b"%d" % int((time.time() + _SCRATCH_TTL_S) * 1_000)
+    version = NO_VERSION + RANK_RECORD
+    write = (b"2", key.name, key.fence, ttl, b"", version, expiry, b"{}")
+    yield "write", Call(write, (0,), fenced=True, slot=slot(key.name))
+    removal = (b"DEL", key.name, key.fence)
+    yield "removal", Call(removal, (0,), fenced=False, slot=slot(key.name))
 
 
 async def _try(store: Store, name: str, call: Call) -> Verdict:
     try:
-        written = await store.apply([call], 1, time.monotonic() + _PATIENCE_S)
+        written = await store.apply([call], 1, _NO_END_S)
     except StoreRefused as exc:
         return Verdict("fix", name, str(exc))
     (outcome,) = written.outcomes
-    answered = name == "EVALSHA" and outcome.error in ("NOSCRIPT", "ERR")  # and was permitted
-    if outcome.kind == "failed" and not answered:
+    # These errors come from the script, so the user may run it.
+    is_permitted = name == "EVALSHA" and outcome.error in ("NOSCRIPT", "ERR")
+    if outcome.kind == "failed" and not is_permitted:
         return Verdict("fix", name, f"{outcome.error}: {outcome.reason}")
     return Verdict("ok", name, "applied" if call.fenced else "permitted")

@@ -1,18 +1,20 @@
-"""What asyncsync check says: one line about one thing, and whether it is to be changed."""
+"""The result of one check of `asyncsync check`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Severity: TypeAlias = Literal["ok", "note", "fix"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One thing that was looked at; only fix is wrong, note is for a person to know."""
+    """One check's result: `ok`, `note` (for information) or `fix` (wrong)."""
 
-    state: Literal["ok", "note", "fix"]
+    state: Severity
     subject: str
-    says: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.state:5} {self.subject:12} {self.says}"
+        return f"{self.state:5} {self.subject:12} {self.message}"

@@ -1,14 +1,14 @@
-"""asyncsync redrive: bring the keys of discarded batches up to date, whatever their age.
+"""asyncsync redrive: bring the keys of failed batches up to date, whatever their age.
 
-For the highest record of each key: nothing where the fence is past it, else a repair that
-leaves the fence at that record's version. An image is never replayed. An object is moved only
-after every key of it is confirmed, so it is safe to run twice, and two at once. What is kept is
-the last name that was looked at: names that come before it later are for the next run.
+For the highest record of each key, nothing happens if the fence is past it; else a repair leaves
+the fence at that record's version. No image is replayed. An object is moved only after each of
+its keys is confirmed: so redrive is safe to run twice, or two at once. The saved state is the
+last object name that was looked at: a name that comes before it later is for the next run.
 """
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
@@ -18,60 +18,58 @@ import anyio
 import orjson
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, Table, describe_table, open_clients
+from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import consistent_reads
+from asyncsync.aws.tables import Table, describe_table
 from asyncsync.copy.repair import Repaired, Repairer
 from asyncsync.mirror import Mirror
 from asyncsync.model import Key
-from asyncsync.tools.counts import add, counts
-from asyncsync.tools.deadline import OutOfTime, TimeLeft, unlimited
+from asyncsync.tools.cursors import add, counts
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandFailed, first_error
-from asyncsync.tools.output import Say, progress
-from asyncsync.tools.redrive.discarded import Discarded, fitting, highest, read_discarded
+from asyncsync.tools.output import Output, rate_and_left
+from asyncsync.tools.redrive.discarded import Discarded, highest, matching, read_discarded
 from asyncsync.tools.redrive.objects import DONE, Objects, open_objects
-from asyncsync.tools.state import Document, SavedRun, keep, open_state
+from asyncsync.tools.state import SavedRun, identity_of, open_state, resume_hint, resume_or_begin
 
-# Objects read side by side, whose keys are then repaired together: Lambda's events end at
-# 6 MB, so some 100 MB of them at most.
+# Objects read in parallel, whose keys are then repaired together. An event of Lambda's has at
+# most 6 MB: 100 MB at most.
 OBJECTS_MAX = 16
 
-PROGRESS_INTERVAL_S = 5.0
-
-# What was left and is named once more where a run goes on, beside its count.
+# Lines about unresolved objects that are repeated when a run resumes, beside their count.
 NAMED_MAX = 20
 
-
-_DONE = ("repaired", "past")
+_RESOLVED = ("repaired", "past")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedriveOptions:
-    """What the command line says."""
+    """The command line's options."""
 
     table: str
     places: Sequence[str]  # s3://bucket/prefix, folders, files
     endpoint_url: str | None = None
     dry_run: bool = False
-    state: str | None = None  # a path or s3:// prefix
+    state: str | None = None  # a path or an s3:// prefix
     as_json: bool = False
     chance: Random = field(default_factory=SystemRandom, compare=False)
 
 
 @dataclass(slots=True)
-class Tally:
+class RedriveTally:
     """What a run has done so far."""
 
     objects: int = 0  # of this table
     redriven: int = 0
-    left: int = 0
-    of_others: int = 0  # of other tables; not looked at
+    unresolved: int = 0
+    of_others: int = 0  # of other tables, left alone
     repaired: int = 0
     past: int = 0  # keys whose fence was past the record
 
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Why an object stays: one reason, with the Redis key where there is one."""
+    """One reason why an object stays, with the Redis key if there is one."""
 
     object: str
     kind: str
@@ -80,87 +78,64 @@ class Unresolved:
 
 
 async def redrive(
-    options: RedriveOptions,
-    mirror: Mirror,
-    env: Mapping[str, str],
-    say: Say,
-    left_s: TimeLeft = unlimited,
-) -> bool:
-    """Redrive every object of the places; return whether none was left.
-
-    Raises CommandFailed, ConfigError or StoreRefused where it cannot go on, OutOfTime where no
-    more is to be begun.
-    """
-    async with open_clients(options.endpoint_url, env) as clients:
-        return await redrive_with(clients, options, mirror, say, left_s)
-
-
-async def redrive_with(
     clients: AwsClients,
     options: RedriveOptions,
     mirror: Mirror,
-    say: Say,
-    left_s: TimeLeft = unlimited,
+    output: Output,
+    time_left: TimeLeft = unlimited,
 ) -> bool:
-    """Redrive through clients that are open already.
+    """Redrive every object of the places; return whether all were resolved.
 
-    Raises what redrive raises.
+    Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed or
+    StoreRefused if it cannot continue, DeadlineReached if time is up.
     """
-    tally = Tally()
+    tally = RedriveTally()
     table = await describe_table(clients, options.table)
     read = consistent_reads(clients, table.name, ReadBudget(chance=options.chance))
     repairer = Repairer(mirror, table.name, read, dry_run=options.dry_run)
     redriver = Redriver(repairer, table, tally, dry_run=options.dry_run)
-    said = _Said(say, tally, options)
+    report = RedriveReport(output, tally, options)
     ended = False
     try:
         async with open_state(options.state, clients) as state:
-            kept = await keep(state, await state.load(), _identity(options, mirror, table))
+            places, dry_run = [*options.places], options.dry_run
+            identity = identity_of("redrive", table, mirror, places=places, dry_run=dry_run)
+            saved = await resume_or_begin(state, await state.load(), identity)
             with first_error():
-                await _places(clients, options, kept, redriver, said, left_s)
-            await kept.remove()
+                await _redrive_places(clients, options, saved, redriver, report, time_left)
+            await saved.remove()
         ended = True
     finally:
         repairer.close()
-        if ended or tally.objects:  # what was done is said however it ends
-            said.end()
-    return not tally.left
+        if ended or tally.objects:
+            report.end(ended=ended)
+    return not tally.unresolved
 
 
-def _identity(options: RedriveOptions, mirror: Mirror, table: Table) -> Document:
-    """Return what a state belongs to: with anything else, it would leave objects out."""
-    return {
-        "command": "redrive",
-        "table": table.arn or table.name,
-        "places": [*options.places],
-        "dry_run": options.dry_run,
-        "redis": mirror.config.server.address,
-        "key": mirror.config.key,
-    }
-
-
-async def _places(
+async def _redrive_places(
     clients: AwsClients,
     options: RedriveOptions,
-    kept: SavedRun,
+    saved: SavedRun,
     redriver: Redriver,
-    said: _Said,
-    left_s: TimeLeft,
+    report: RedriveReport,
+    time_left: TimeLeft,
 ) -> None:
-    """Redrive place after place, from where it was, until all are or time is up."""
-    held = kept.document("progress")
-    at, after = held.get("place", 0), held.get("after", "")
-    said.resume(held.get("tally", {}), held.get("named", ()))
-    worked = False
-    for number, place in enumerate(options.places[at:], at):
+    """Redrive place after place from the saved one, until all are done or time is up."""
+    document = saved.document("progress")
+    first, after = document.get("place", 0), document.get("after", "")
+    report.resume(document.get("tally", {}), document.get("named", ()))
+    has_worked = False
+    for number, place in enumerate(options.places[first:], first):
         async with open_objects(place, clients) as objects:
             async for names in _groups(objects, after):
-                if worked and left_s() <= 0:
-                    raise OutOfTime("time is up: not all objects were looked at")
-                said.left(await redriver.few(objects, names))
-                worked = True
-                far = {"place": number, "after": names[-1], "named": said.named}
-                await kept.save("progress", far | {"tally": counts(said.tally)})
+                if has_worked:
+                    if time_left() <= 0:
+                        raise DeadlineReached("time is up: not all objects were redriven")
+                    report.progress()
+                report.write_unresolved(await redriver.redrive_group(objects, names))
+                has_worked = True
+                progress = {"place": number, "after": names[-1], "named": report.named}
+                await saved.save("progress", progress | {"tally": counts(report.tally)})
         after = ""
 
 
@@ -176,159 +151,169 @@ async def _groups(objects: Objects, after: str) -> AsyncIterator[list[str]]:
 
 
 class Redriver:
-    """Redrives a few objects at a time and counts what became of them."""
+    """Redrives groups of objects and counts the results."""
 
-    def __init__(self, repairer: Repairer, table: Table, tally: Tally, *, dry_run: bool) -> None:
+    def __init__(
+        self, repairer: Repairer, table: Table, tally: RedriveTally, *, dry_run: bool
+    ) -> None:
         self._repairer = repairer
         self._table = table
         self._tally = tally
         self._dry_run = dry_run
 
-    async def few(self, objects: Objects, names: Sequence[str]) -> list[Unresolved]:
+    async def redrive_group(self, objects: Objects, names: Sequence[str]) -> list[Unresolved]:
         """Redrive these objects; return why any of them stays.
 
-        Raises CommandFailed where Redis confirmed not one key.
+        Raises CommandFailed if Redis confirmed none of their keys.
         """
-        found = await self._read(objects, names)
-        targets = highest(target for each in found.values() for target in each.targets)
-        answers = {each.target.key: each for each in await self._repairer.repair(targets)}
-        _refuse_to_go_on(list(answers.values()))
+        batches = await self._read(objects, names)
+        targets = highest(target for batch in batches.values() for target in batch.targets)
+        answers = {answer.target.key: answer for answer in await self._repairer.repair(targets)}
+        _require_redis([*answers.values()])
 
-        left: list[Unresolved] = []
+        unresolved: list[Unresolved] = []
         done: list[str] = []
-        for name, each in found.items():
-            reasons = _reasons(name, each, answers)
-            left += reasons
+        for name, batch in batches.items():
+            reasons = _reasons(name, batch, answers)
+            unresolved += reasons
             if not reasons:
                 done.append(name)
         if not self._dry_run:
             async with anyio.create_task_group() as tasks:
                 for name in done:
                     tasks.start_soon(objects.move, name)
-        self._tally.objects += len(found)
+        kinds = Counter(answer.kind for answer in answers.values())
+        self._tally.objects += len(batches)
         self._tally.redriven += len(done)
-        self._tally.left += len(found) - len(done)
-        self._tally.repaired += sum(each.kind == "repaired" for each in answers.values())
-        self._tally.past += sum(each.kind == "past" for each in answers.values())
-        return left
+        self._tally.unresolved += len(batches) - len(done)
+        self._tally.repaired += kinds["repaired"]
+        self._tally.past += kinds["past"]
+        return unresolved
 
     async def _read(self, objects: Objects, names: Sequence[str]) -> dict[str, Discarded]:
-        """Read these objects; those of other tables, or that are gone, are left out."""
-        found: dict[str, Discarded] = {}
+        """Read these objects; leave out those of other tables, and those that are gone."""
+        batches: dict[str, Discarded] = {}
 
         async def read(name: str) -> None:
             body = await objects.read(name)
             if body is not None:
-                found[name] = read_discarded(body)
+                batches[name] = read_discarded(body)
 
         async with anyio.create_task_group() as tasks:
             for name in names:
                 tasks.start_soon(read, name)
         ours = {
-            name: fitting(found[name], self._table.types)
+            name: matching(batches[name], self._table.types)
             for name in names
-            if name in found and found[name].table in (self._table.name, "")
+            if name in batches and batches[name].table in (self._table.name, "")
         }
-        self._tally.of_others += len(found) - len(ours)
+        self._tally.of_others += len(batches) - len(ours)
         return ours
 
 
-def _refuse_to_go_on(answers: Sequence[Repaired]) -> None:
-    """Stop where Redis is away: each further object would wait for it in vain."""
-    if answers and all(each.kind == "failed" for each in answers):
+def _require_redis(answers: Sequence[Repaired]) -> None:
+    """Stop if Redis is away: each further object would wait for it in vain."""
+    if answers and all(answer.kind == "failed" for answer in answers):
         raise CommandFailed(
-            f"Redis did not confirm one of {len(answers):,} keys ({answers[0].reason}); their "
-            "objects stay where they are: run it again once Redis is back"
+            f"Redis confirmed none of {len(answers):,} keys ({answers[0].reason}). Their objects "
+            "stay where they are: run redrive again when Redis is back"
         )
 
 
-def _reasons(name: str, found: Discarded, answers: Mapping[Key, Repaired]) -> list[Unresolved]:
-    reasons = [Unresolved(name, "unreadable", b"", fault) for fault in found.faults]
-    for target in found.targets:
+def _reasons(name: str, batch: Discarded, answers: Mapping[Key, Repaired]) -> list[Unresolved]:
+    reasons = [Unresolved(name, "unreadable", b"", fault) for fault in batch.faults]
+    for target in batch.targets:
         answer = answers[target.key]
-        if answer.kind not in _DONE:
+        if answer.kind not in _RESOLVED:
             reasons.append(Unresolved(name, answer.kind, answer.name, answer.reason))
     return reasons
 
 
-# --- what is said -----------------------------------------------------------------------------
+# --- its output -------------------------------------------------------------------------------
 
 
-class _Said:
-    """Says what is left as it is found, how far the run is, and at its end what it has done."""
+class RedriveReport:
+    """Writes why objects stay, progress, and the result."""
 
-    def __init__(self, say: Say, tally: Tally, options: RedriveOptions) -> None:
+    def __init__(self, output: Output, tally: RedriveTally, options: RedriveOptions) -> None:
         self.tally = tally
-        self.named: list[str] = []  # the first that were left
-        self._say = say
-        self._before = 0  # objects of an earlier slice
+        self.named: list[str] = []  # the lines about the first unresolved objects
+        self._output = output
         self._options = options
-        self._began_s = self._said_s = time.monotonic()
+        self._objects_before = 0  # of earlier runs of the same state
 
-    def resume(self, tally: Mapping[str, int], named: Sequence[str]) -> None:
-        """Take what earlier slices have come to, and say once more what they left."""
+    def resume(self, tally: Mapping[str, int], lines: Sequence[str]) -> None:
+        """Add the counts of earlier runs, and repeat what they left unresolved."""
         add(self.tally, tally)
-        self._before = self.tally.objects
-        self.named = [*named]
-        for line in named:
-            self._say(line)
+        self._objects_before = self.tally.objects
+        self.named = [*lines]
+        for line in lines:
+            self._output.line(line)
 
-    def left(self, found: Sequence[Unresolved]) -> None:
-        for each in found:
-            line = _left_json(each) if self._options.as_json else _left_line(each)
-            self._say(line)
+    def write_unresolved(self, unresolved: Sequence[Unresolved]) -> None:
+        """Write why objects of a group stay."""
+        for each in unresolved:
+            line = _unresolved_json(each) if self._options.as_json else _unresolved_line(each)
+            self._output.line(line)
             if len(self.named) < NAMED_MAX:
                 self.named.append(line)
-        now_s = time.monotonic()
-        if now_s - self._said_s > PROGRESS_INTERVAL_S and not self._options.as_json:
-            self._said_s = now_s
-            done, took_s = self.tally.objects - self._before, now_s - self._began_s
-            self._say(progress(took_s, f"{self.tally.objects:,} objects, {done / took_s:,.0f}/s"))
 
-    def end(self) -> None:
-        summary = summary_json if self._options.as_json else summary_line
-        self._say(summary(self.tally, dry_run=self._options.dry_run))
+    def progress(self) -> None:
+        """Write how far the run is, if that is due."""
+        if not self._options.as_json:
+            done, objects = self.tally.objects - self._objects_before, self.tally.objects
+            rate = rate_and_left(done, 0, self._output.elapsed_s)
+            self._output.progress(f"{objects:,} objects, {rate}")
+
+    def end(self, *, ended: bool) -> None:
+        """Write the result, or what was done until the run was cut short."""
+        options, output = self._options, self._output
+        if options.as_json:
+            output.document(summary_json(self.tally, dry_run=options.dry_run))
+            return
+        output.line(summary_line(self.tally, dry_run=options.dry_run))
+        if options.state and not ended:
+            output.line(resume_hint(options.state))
 
 
-def _left_line(left: Unresolved) -> str:
-    named = f"{_text(left.name)}: " if left.name else ""
-    return f"left    {left.object}: {named}{left.reason}"
+def _unresolved_line(unresolved: Unresolved) -> str:
+    name = f"{_text(unresolved.name)}: " if unresolved.name else ""
+    return f"left    {unresolved.object}: {name}{unresolved.reason}"
 
 
-def _left_json(left: Unresolved) -> str:
-    shown: dict[str, Any] = {
-        "left": left.object,
-        "kind": left.kind,
-        "key": _text(left.name),
-        "reason": left.reason,
+def _unresolved_json(unresolved: Unresolved) -> str:
+    document: dict[str, Any] = {
+        "left": unresolved.object,
+        "kind": unresolved.kind,
+        "key": _text(unresolved.name),
+        "reason": unresolved.reason,
     }
-    return orjson.dumps(shown).decode()
+    return orjson.dumps(document).decode()
 
 
 def _text(name: bytes) -> str:
     return name.decode(errors="backslashreplace")
 
 
-def summary_line(tally: Tally, *, dry_run: bool) -> str:
-    """Write what a run has done for people."""
+def summary_line(tally: RedriveTally, *, dry_run: bool) -> str:
+    """Return a run's result for people."""
     moved = "would be redriven" if dry_run else f"redriven and moved to {DONE}/"
     repaired = "to be repaired" if dry_run else "repaired"
     others = f"; {tally.of_others:,} of other tables" if tally.of_others else ""
     return (
         f"{tally.redriven:,} of {tally.objects:,} objects {moved}: {tally.repaired:,} keys "
-        f"{repaired}, {tally.past:,} already past it; {tally.left:,} objects left{others}"
+        f"{repaired}, {tally.past:,} were already newer; {tally.unresolved:,} objects left{others}"
     )
 
 
-def summary_json(tally: Tally, *, dry_run: bool) -> str:
-    """Write what a run has done as one JSON object."""
-    shown: dict[str, Any] = {
+def summary_json(tally: RedriveTally, *, dry_run: bool) -> dict[str, Any]:
+    """Return a run's result as JSON."""
+    return {
         "objects": tally.objects,
         "redriven": tally.redriven,
-        "left": tally.left,
+        "left": tally.unresolved,
         "of_other_tables": tally.of_others,
         "keys_repaired": tally.repaired,
         "keys_past": tally.past,
         "dry_run": dry_run,
     }
-    return orjson.dumps(shown).decode()

@@ -1,8 +1,7 @@
-"""On-failure objects: a discarded batch, as Lambda wrote it, to the keys it is about. Pure.
+"""Reads the keys of a discarded batch from the on-failure object that Lambda wrote. Pure.
 
-An object says which keys may be behind, and up to which version; what they are to hold is the
-table's to say. So an image is never looked at, and neither the record's age nor the order of
-the objects matters.
+An object names the keys that may be behind, and up to which version. What they must hold, the
+table says: so no image is looked at, and neither the records' age nor the objects' order matters.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from msgspec import Raw, Struct
 from asyncsync.collapse import collapse
 from asyncsync.copy.repair import Target
 from asyncsync.decode import decode
-from asyncsync.encode import version
 from asyncsync.errors import EventError
+from asyncsync.fence import version
 from asyncsync.model import Key
 
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """One object: each of its keys at its highest record, and what cannot be brought up to date.
+    """One object: its keys, each at its highest record, and its faults.
 
-    A fault is a reason that no repair of a key removes; with one, the object stays.
+    No repair of a key removes a fault: an object with one stays.
     """
 
-    table: str = ""  # empty where the object does not say
+    table: str = ""  # empty if the object does not say
     targets: Sequence[Target] = ()
     faults: Sequence[str] = ()
 
@@ -44,14 +43,14 @@ _ABSENT = (b"", b"null")
 
 
 def read_discarded(body: bytes) -> Discarded:
-    """Read one on-failure object, its payload an object or an escaped string."""
+    """Read one on-failure object; its payload may be an object or an escaped string."""
     try:
-        held = _OBJECT.decode(body)
+        wrapper = _OBJECT.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        held = _Object()
-    if held.DDBStreamBatchInfo is None:
+        wrapper = _Object()
+    if wrapper.DDBStreamBatchInfo is None:
         return _faulty("it is not an on-failure object of a DynamoDB stream")
-    payload = bytes(held.payload)
+    payload = bytes(wrapper.payload)
     if payload in _ABSENT:
         return _faulty("it has no payload: Lambda writes one only to a destination in S3")
     try:
@@ -59,8 +58,8 @@ def read_discarded(body: bytes) -> Discarded:
             payload = _TEXT.decode(payload).encode()
         decoded = decode(payload)
     except (EventError, msgspec.DecodeError, UnicodeDecodeError) as exc:
-        said = str(exc) if isinstance(exc, EventError) else "it is not text"
-        return _faulty(f"its payload cannot be read: {said}")
+        reason = str(exc) if isinstance(exc, EventError) else "it is not text"
+        return _faulty(f"its payload cannot be read: {reason}")
     if decoded.stream is None:
         return _faulty("its payload has no record")
 
@@ -69,7 +68,7 @@ def read_discarded(body: bytes) -> Discarded:
         Target(record.key, version(label_ms, record.sequence_number))
         for record in collapse(decoded.records).latest
     ]
-    faults = [f"record {each.item_identifier}: {each.reason}" for each in decoded.rejects]
+    faults = [f"record {reject.item_identifier}: {reject.reason}" for reject in decoded.rejects]
     return Discarded(decoded.stream.table, targets, [*faults, *decoded.unnamed])
 
 
@@ -77,25 +76,29 @@ def _faulty(fault: str) -> Discarded:
     return Discarded(faults=(fault,))
 
 
-def fitting(found: Discarded, types: Mapping[str, str]) -> Discarded:
-    """Turn keys that are not made of a table's key attributes, by name and type, into faults.
+def matching(batch: Discarded, types: Mapping[str, str]) -> Discarded:
+    """Turn keys into a fault if they do not match the table's key attributes, by name and type.
 
-    A table that was made anew under its name may have others, and would refuse to be asked.
+    A table that was deleted and created again may have other keys, and refuse such a read.
     """
-    wanted = sorted(types.items())
-    targets = [each for each in found.targets if [(n, tag) for n, tag, _ in each.key] == wanted]
-    if len(targets) == len(found.targets):
-        return found
-    named = " and ".join(f"{name} ({tag})" for name, tag in wanted)
-    fault = f"its keys are not made of {named}, as the table's now are"
-    return Discarded(found.table, targets, [*found.faults, fault])
+    expected = sorted(types.items())
+    targets = [
+        target
+        for target in batch.targets
+        if [(name, tag) for name, tag, _ in target.key] == expected
+    ]
+    if len(targets) == len(batch.targets):
+        return batch
+    key = " and ".join(f"{name} ({tag})" for name, tag in expected)
+    fault = f"its keys do not match the table's key, which is {key}"
+    return Discarded(batch.table, targets, [*batch.faults, fault])
 
 
 def highest(targets: Iterable[Target]) -> list[Target]:
-    """Keep of each key the target with the highest version."""
-    found: dict[Key, Target] = {}
+    """Keep the target with the highest version of each key."""
+    by_key: dict[Key, Target] = {}
     for target in targets:
-        held = found.get(target.key)
-        if held is None or target.version > held.version:
-            found[target.key] = target
-    return list(found.values())
+        other = by_key.get(target.key)
+        if other is None or target.version > other.version:
+            by_key[target.key] = target
+    return list(by_key.values())

@@ -1,7 +1,7 @@
-"""Where on-failure objects lie: under a prefix of S3, or in files; and where they go when done.
+"""On-failure objects in S3 or in files, and where they go when they are done.
 
-Moving is copying, then removing: whoever is killed between leaves two, never none. An object
-that is gone was moved by another run, and that is well.
+A move copies, then deletes: a kill in between leaves two objects, never none. A missing object
+was moved by another run; that is fine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from asyncsync.aws.clients import AwsClients, ObjectGone, aws_errors
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 
-# What is done lies below this: a folder beside the files, or a prefix of the bucket.
+# Done objects go below this: a folder beside the files, or a prefix of the bucket.
 DONE = "redriven"
 
 
@@ -22,13 +22,13 @@ class Objects(Protocol):
     """Objects of one place, by name."""
 
     def names(self, after: str = "") -> AsyncIterator[str]:
-        """Name each object that is not done and comes after a name, in the names' order."""
+        """Yield the names of objects that are not done and come after a name, in order."""
 
     async def read(self, name: str) -> bytes | None:
-        """Return an object's content; None where it is gone."""
+        """Return an object's content; None if it is gone."""
 
     async def move(self, name: str) -> None:
-        """Put an object to those that are done."""
+        """Move an object to those that are done."""
 
 
 class Files:
@@ -39,24 +39,24 @@ class Files:
         self._folder = root if root.is_dir() else root.parent
 
     async def names(self, after: str = "") -> AsyncIterator[str]:
-        """Name each file after a name, in order."""
-        found = sorted(self._root.rglob("*"), key=str) if self._root.is_dir() else [self._root]
-        for path in found:
+        """Yield the names of files after a name, in order."""
+        paths = sorted(self._root.rglob("*"), key=str) if self._root.is_dir() else [self._root]
+        for path in paths:
             is_done = DONE in path.relative_to(self._folder).parts
             if str(path) > after and not is_done and path.is_file():
                 yield str(path)
 
     async def read(self, name: str) -> bytes | None:
-        """Return a file's content; None where it is gone.
+        """Return a file's content; None if it is gone.
 
-        Raises CommandFailed where it cannot be read.
+        Raises CommandFailed if it cannot be read.
         """
         return _content(Path(name))
 
     async def move(self, name: str) -> None:
-        """Move a file below the folder of those that are done.
+        """Move a file below the folder of done files.
 
-        Raises CommandFailed where it cannot be moved.
+        Raises CommandFailed if it cannot be moved.
         """
         _rename(Path(name), self._folder / DONE / Path(name).relative_to(self._folder))
 
@@ -67,7 +67,7 @@ def _content(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise CommandFailed(f"{path} cannot be read: {exc.strerror}") from exc
+        raise CommandFailed(f"cannot read {path}: {exc.strerror}") from exc
 
 
 def _rename(path: Path, to: Path) -> None:
@@ -77,7 +77,7 @@ def _rename(path: Path, to: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise CommandFailed(f"{path} cannot be moved to {to}: {exc.strerror}") from exc
+        raise CommandFailed(f"cannot move {path} to {to}: {exc.strerror}") from exc
 
 
 class Bucket:
@@ -89,9 +89,9 @@ class Bucket:
         self._prefix = prefix
 
     async def names(self, after: str = "") -> AsyncIterator[str]:
-        """Name each object after a name, in order, as S3 lists them.
+        """Yield the names of objects after a name, in the order in which S3 lists them.
 
-        Raises CommandFailed.
+        Raises AwsFailed.
         """
         request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix}
         if after:
@@ -99,17 +99,17 @@ class Bucket:
         while True:
             with aws_errors(f"listing {self._url(self._prefix)}", "S3"):
                 page = await self._client.list_objects_v2(**request)
-            for each in page.get("Contents", []):
-                if not each["Key"].startswith(f"{DONE}/"):
-                    yield self._url(each["Key"])
+            for entry in page.get("Contents", []):
+                if not entry["Key"].startswith(f"{DONE}/"):
+                    yield self._url(entry["Key"])
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     async def read(self, name: str) -> bytes | None:
-        """Return an object's content; None where it is gone.
+        """Return an object's content; None if it is gone.
 
-        Raises CommandFailed.
+        Raises AwsFailed.
         """
         try:
             with aws_errors(f"reading {name}", "S3"):
@@ -119,9 +119,9 @@ class Bucket:
             return None
 
     async def move(self, name: str) -> None:
-        """Copy an object under the prefix of those that are done, then remove it.
+        """Copy an object under the prefix of done objects, then delete it.
 
-        Raises CommandFailed.
+        Raises AwsFailed.
         """
         key = self._key(name)
         source = {"Bucket": self._bucket, "Key": key}
@@ -130,7 +130,7 @@ class Bucket:
                 await self._client.copy_object(
                     Bucket=self._bucket, Key=f"{DONE}/{key}", CopySource=source
                 )
-            with aws_errors(f"removing {name}", "S3"):
+            with aws_errors(f"deleting {name}", "S3"):
                 await self._client.delete_object(**source)
         except ObjectGone:
             return
@@ -143,26 +143,26 @@ class Bucket:
 
 
 def files(root: Path) -> Files:
-    """Take a file or a folder for a place.
+    """Open a file or a folder as a place.
 
-    Raises CommandRefused where it is neither.
+    Raises CommandRefused if it is neither.
     """
     if not root.exists():
-        raise CommandRefused(f"{root} is neither a file nor a folder, nor s3://bucket/prefix")
+        raise CommandRefused(f"{root} is not a file, a folder, or s3://bucket/prefix")
     return Files(root)
 
 
 @asynccontextmanager
-async def open_objects(place: str, dynamo: AwsClients) -> AsyncIterator[Objects]:
+async def open_objects(place: str, clients: AwsClients) -> AsyncIterator[Objects]:
     """Open a file, a folder or an s3:// prefix.
 
-    Raises CommandRefused where there is no such place.
+    Raises CommandRefused if there is no such place.
     """
     if not place.startswith("s3://"):
         yield files(Path(place))
         return
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     if not bucket or prefix.startswith(f"{DONE}/"):
-        raise CommandRefused(f"{place} is not s3://bucket/prefix of objects that are to be done")
-    async with dynamo.open("s3") as client:
+        raise CommandRefused(f"{place} is not s3://bucket/prefix of objects to redrive")
+    async with clients.open("s3") as client:
         yield Bucket(client, bucket, prefix)

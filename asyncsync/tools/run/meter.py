@@ -1,4 +1,4 @@
-"""What a client sends, counted where it is written to the socket."""
+"""Counts what a client sends, where it is written to the socket."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from asyncsync.transport_asyncio import Connect, Streams
 
 @dataclass(slots=True)
 class Meter:
-    """Counts since it was made."""
+    """Counts over every metered connection."""
 
-    turns: int = 0  # bytes that went out after a wait for an answer, or at first: a round trip
+    turns: int = 0  # round trips: the first write, and each write after a read
     commands: int = 0
 
 
 def metered(connect: Connect, meter: Meter) -> Connect:
-    """Count what goes through every connection that is opened from now on."""
+    """Return a connect that counts what its connections send."""
 
     async def connect_metered(server: Server) -> Streams:
         reader, writer = await connect(server)
         read, write = reader.read, writer.write
         requests = hiredis.Reader()  # a request is an array, as some replies are
-        has_waited = True
+        has_read = True
 
         def count(data: bytes | bytearray | memoryview) -> None:
-            nonlocal has_waited
-            meter.turns += has_waited
-            has_waited = False
+            nonlocal has_read
+            meter.turns += has_read
+            has_read = False
             requests.feed(bytes(data))
             while requests.gets() is not False:
                 meter.commands += 1
             write(data)
 
         async def wait(n: int = -1) -> bytes:
-            nonlocal has_waited
-            has_waited = True
+            nonlocal has_read
+            has_read = True
             return await read(n)
 
         # A subclass would need private parts.

@@ -1,7 +1,7 @@
-"""The edge around the lab's mapping: reads a stream's shards, invokes what is due.
+"""Reads a stream's shards and invokes the handler with the batches that are due.
 
-It decides nothing: what is a batch, what is retried and what has left is the mapping's. Time
-comes in as an argument; every wait ends by an event or by a time the mapping named.
+It decides nothing: the mapping (mapping/event_source_mapping.py) decides what is a batch, what is
+retried and what is acknowledged. Every wait ends at an event or at a time that the mapping named.
 """
 
 from __future__ import annotations
@@ -13,15 +13,8 @@ from typing import TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 
-from asyncsync.aws.clients import (
-    AwsClients,
-    IteratorGone,
-    RecordPage,
-    Shard,
-    read_page,
-    shard_iterator,
-    shards,
-)
+from asyncsync.aws.clients import AwsClients, IteratorGone
+from asyncsync.aws.streams import RecordPage, Shard, read_page, shard_iterator, shards
 from asyncsync.errors import ConfigError, EventError, StoreRefused
 from asyncsync.mapping.answers import Answer, FunctionError, Returned
 from asyncsync.mapping.event_source_mapping import (
@@ -39,37 +32,38 @@ Watch: TypeAlias = Callable[[Batch, Answer, Decision], None]
 # Lambda polls each shard four times a second (Lambda developer guide, "with DynamoDB").
 POLL_INTERVAL_S = 0.25
 
-# A shard lives about four hours, and its children wait for it: often enough.
+# A shard lives about four hours, and its children wait for it, so this is often enough.
 SHARDS_INTERVAL_S = 10.0
 
-# Above this many records that have not left, reading pauses: memory stays bounded.
+# With more records than this waiting, reading pauses, so that memory stays bounded.
 WAITING_MAX = 10_000
 
-# A page this long has more behind it (DynamoDB Streams API, GetRecords).
+# After a full page there are more records (DynamoDB Streams API, GetRecords).
 PAGE_RECORDS_MAX = 1_000
 
 
 def wall_ms() -> int:
-    """Return the time in epoch milliseconds, as record ages are measured."""
+    """Return the wall-clock time in epoch milliseconds, which record ages are measured in."""
     return time.time_ns() // 1_000_000
 
 
 class Context:
-    """Lambda's context object with a deadline, as the handler knows it."""
+    """The part of Lambda's context object that the handler uses."""
 
     def __init__(self, request_id: str, timeout_s: float) -> None:
         self.aws_request_id = request_id
         self._end_s = time.monotonic() + timeout_s
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return how long the invocation may still run."""
+        """Return how many milliseconds the invocation may still run."""
         return max(0, int((self._end_s - time.monotonic()) * 1_000))
 
 
 def function_of(mirror: Mirror, timeout_s: float) -> Function:
-    """Invoke the real handler, one batch at a time, as one sandbox of Lambda does.
+    """Return a function that runs the real handler, one batch at a time, like one sandbox.
 
-    What no retry can mend ends the command instead of being tried for a day.
+    It raises ConfigError, EventError and StoreRefused, which no retry can help; any other error
+    is an answer, as it is to Lambda.
     """
     sandbox = anyio.Lock()
 
@@ -87,7 +81,7 @@ def function_of(mirror: Mirror, timeout_s: float) -> Function:
 
 
 class Consumer:
-    """One mapping and its function; batches of different lanes run side by side."""
+    """One mapping and its function; batches of different lanes run in parallel."""
 
     def __init__(self, mapping: EventSourceMapping, function: Function, watch: Watch) -> None:
         self.mapping = mapping
@@ -97,17 +91,17 @@ class Consumer:
         self._room = anyio.Event()
 
     def wake(self) -> None:
-        """Look again at what is due."""
+        """Make `run` look again at what is due."""
         self._changed.set()
 
     async def until_room(self) -> None:
-        """Wait while more records wait than are to be held in memory."""
+        """Wait while the mapping holds more than WAITING_MAX records."""
         while self.mapping.waiting > WAITING_MAX:
             self._room = anyio.Event()
             await self._room.wait()
 
     async def run(self) -> None:
-        """Invoke whatever falls due, until cancelled."""
+        """Invoke the function with every batch when it is due, until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
                 now_ms = wall_ms()
@@ -128,17 +122,19 @@ class Consumer:
 
 
 class Poller:
-    """Reads every shard of one stream from its oldest record, for one or more consumers."""
+    """Reads every shard of a stream from its oldest record, for one or more consumers."""
 
-    def __init__(self, dynamo: AwsClients, stream_arn: str, consumers: Sequence[Consumer]) -> None:
-        self.quiet_since_s = time.monotonic()  # when the last record came
-        self._dynamo = dynamo
+    def __init__(
+        self, clients: AwsClients, stream_arn: str, consumers: Sequence[Consumer]
+    ) -> None:
+        self.last_record_s = time.monotonic()  # when the last record came
+        self._clients = clients
         self._stream_arn = stream_arn
         self._consumers = consumers
         self._ends: dict[str, anyio.Event] = {}
 
     async def run(self) -> None:
-        """Read and invoke, until cancelled."""
+        """Read every shard and run every consumer, until cancelled."""
         async with anyio.create_task_group() as tasks:
             for consumer in self._consumers:
                 tasks.start_soon(consumer.run)
@@ -147,15 +143,15 @@ class Poller:
                 await anyio.sleep(SHARDS_INTERVAL_S)
 
     async def _find_shards(self, tasks: TaskGroup) -> None:
-        found = await shards(self._dynamo, self._stream_arn)
-        new = [shard for shard in found if shard.shard_id not in self._ends]
+        listed = await shards(self._clients, self._stream_arn)
+        new = [shard for shard in listed if shard.shard_id not in self._ends]
         for shard in new:
             self._ends[shard.shard_id] = anyio.Event()
         for shard in new:
             tasks.start_soon(self._read, shard)
 
     async def _read(self, shard: Shard) -> None:
-        """Read one shard to its end, after its parent."""
+        """Read one shard to its end, once its parent has been read."""
         parent_end = self._ends.get(shard.parent or "")
         if parent_end is not None:
             await parent_end.wait()
@@ -168,7 +164,7 @@ class Poller:
             for consumer in self._consumers:
                 await consumer.until_room()
             try:
-                page = await read_page(self._dynamo, self._stream_arn, iterator)
+                page = await read_page(self._clients, self._stream_arn, iterator)
             except IteratorGone:
                 iterator = await self._open(shard, last)
                 continue
@@ -184,15 +180,15 @@ class Poller:
 
     async def _open(self, shard: Shard, after: str | None) -> str:
         try:
-            return await shard_iterator(self._dynamo, self._stream_arn, shard.shard_id, after)
-        except IteratorGone:  # trimmed: go on at what is left
-            return await shard_iterator(self._dynamo, self._stream_arn, shard.shard_id)
+            return await shard_iterator(self._clients, self._stream_arn, shard.shard_id, after)
+        except IteratorGone:  # trimmed: begin at the oldest record
+            return await shard_iterator(self._clients, self._stream_arn, shard.shard_id)
 
     def _hand_over(self, shard: Shard, page: RecordPage) -> str | None:
         records: list[ShardRecord] = [shard_record(record) for record in page.records]
         if not records:
             return None
-        self.quiet_since_s = time.monotonic()
+        self.last_record_s = time.monotonic()
         for consumer in self._consumers:
             consumer.mapping.add(shard.shard_id, records, wall_ms())
             consumer.wake()

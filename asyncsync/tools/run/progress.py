@@ -1,4 +1,4 @@
-"""What a poller has done so far, counted and written for people."""
+"""What the handler has done so far, as counts and as lines for people."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from asyncsync.tools.run.poller import wall_ms
 
 @dataclass(slots=True)
 class Progress:
-    """What has been done so far."""
+    """Counts of records and batches; with a meter, of round trips."""
 
     records: int = 0
     batches: int = 0
     superseded: int = 0
     fenced: int = 0
     failures: int = 0
-    last_log: str = ""  # the handler's last error and reason
+    last_log: str = ""  # error and reason of the handler's last log line
+    meter: Meter | None = None
 
-    def take(self, line: bytes) -> None:
-        """Read a line of the handler's own."""
-        said: dict[str, Any] = orjson.loads(line)
-        if "_aws" in said:
-            self.fenced += said["Fenced"]
+    def read_log(self, line: bytes) -> None:
+        """Read one line that the handler printed: its metrics or its log."""
+        fields: dict[str, Any] = orjson.loads(line)
+        if "_aws" in fields:
+            self.fenced += fields["Fenced"]
         else:
-            self.last_log = f"{said['error']}, {said['reason']}"
+            self.last_log = f"{fields['error']}, {fields['reason']}"
 
     def count(self, batch: Batch, decision: Decision) -> None:
-        """Count a batch that was answered."""
+        """Count a batch by what the mapping decided about it."""
         if decision.kind in ("retry", "split", "discarded"):
             self.failures += 1
             return
         self.batches += 1
         self.records += len(decision.acknowledged)
-        self.superseded += len(batch.records) - len({each.key for each in batch.records})
+        self.superseded += len(batch.records) - len({record.key for record in batch.records})
 
-
-def progress_line(progress: Progress, mapping: EventSourceMapping, meter: Meter | None) -> str:
-    """Write how far the copy is."""
-    oldest_ms = mapping.oldest_ms
-    lag = "caught up" if oldest_ms is None else f"lag {(wall_ms() - oldest_ms) / 1_000:.1f} s"
-    trips = "" if meter is None else f", {meter.turns:,} round trips"
-    fenced = f", {progress.fenced:,} fenced" if progress.fenced else ""
-    return (
-        f"{progress.records:,} records in {progress.batches:,} batches{trips}, "
-        f"{progress.superseded:,} superseded{fenced}, {lag}"
-    )
+    def line(self, mapping: EventSourceMapping) -> str:
+        """Return the counts and the lag as one line."""
+        oldest_ms = mapping.oldest_ms
+        lag = "caught up" if oldest_ms is None else f"lag {(wall_ms() - oldest_ms) / 1_000:.1f} s"
+        trips = "" if self.meter is None else f", {self.meter.turns:,} round trips"
+        fenced = f", {self.fenced:,} fenced" if self.fenced else ""
+        return (
+            f"{self.records:,} records in {self.batches:,} batches{trips}, "
+            f"{self.superseded:,} superseded{fenced}, {lag}"
+        )
 
 
 def failure_line(batch: Batch, answer: Answer, decision: Decision) -> str:
-    """Write what a failed batch reported and what the mapping does next."""
+    """Return what a failed batch reported and what the mapping does next, as one line."""
     if isinstance(answer, FunctionError):
         reported = f"raised {answer.error}"
     else:
         assert isinstance(answer, Returned)
-        at = len(decision.acknowledged)
-        reported = f"reported {batch.records[at].item_identifier}"
-    then = {
+        first_failed = batch.records[len(decision.acknowledged)]
+        reported = f"reported {first_failed.item_identifier}"
+    next_step = {
         "split": f"split, in {decision.wait_ms} ms",
         "retry": f"again in {decision.wait_ms} ms",
         "rest": f"{len(decision.acknowledged)} acknowledged",
         "discarded": "discarded",
         "throttled": f"throttled, again in {decision.wait_ms} ms",
     }[decision.kind]
-    return f"batch of {len(batch.records)} {reported}: {then}"
+    return f"batch of {len(batch.records)} {reported}: {next_step}"

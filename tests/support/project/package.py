@@ -14,12 +14,14 @@ HOT = (
     "limits",
     "version",
     "model",
+    "fence",
     "keys",
     "config",
     "decode",
     "collapse",
     "values",
     "shapes",
+    "formats",
     "encode",
     "plan",
     "report",
@@ -35,7 +37,18 @@ HOT = (
 )
 
 # The pure part of it: no await, clock, environment or logging.
-CORE = ("decode", "collapse", "keys", "values", "shapes", "encode", "plan", "report")
+CORE = (
+    "fence",
+    "decode",
+    "collapse",
+    "keys",
+    "values",
+    "shapes",
+    "formats",
+    "encode",
+    "plan",
+    "report",
+)
 
 # The floors, lowest first. What Lambda runs is asyncsync/*.py; the others are folders. A module
 # imports its own floor and those below it.

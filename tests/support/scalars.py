@@ -1,4 +1,4 @@
-"""Strategies for DynamoDB's scalar values: every legal number, and binary values."""
+"""Numbers and binary values as DynamoDB writes them, for hypothesis to draw."""
 
 from __future__ import annotations
 
@@ -23,5 +23,9 @@ LEGAL_NUMBERS = st.builds(
     st.integers(0, 10**38 - 1),
     st.integers(-130 + 37, 125),
     st.sampled_from(["", "-"]),
+)
+SMALL_NUMBERS = st.one_of(
+    st.integers(-(10**37), 10**37).map(str),
+    st.builds(plain_notation, st.integers(0, 10**20), st.integers(-30, 10), st.just("-")),
 )
 BASE64 = st.binary(max_size=6).map(lambda raw: b64encode(raw).decode())
