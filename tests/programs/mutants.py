@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.patches import (
+from tests.support.project.patches import (
     Patch,
     PatchLost,
     applied,
