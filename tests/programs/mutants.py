@@ -305,6 +305,32 @@ MUTANTS = (
         "*self._without_script, *self._waiting",
     ),
     Mutant(
+        "a plain read hands back what was read",
+        "store.py",
+        '        return Outcome("applied", reply=reply)\n',
+        '        return APPLIED if reply == b"OK" else Outcome("applied", reply=reply)\n',
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "a call whose ASKING broke the connection is pending",
+        "store.py",
+        "                self._sent += (None, call)\n"
+        '                yield (b"ASKING",)\n'
+        "            else:\n"
+        "                self._sent.append(call)\n",
+        "                self._sent.append(None)\n"
+        '                yield (b"ASKING",)\n'
+        "            self._sent.append(call)\n",
+        "edges/test_conservation.py",
+    ),
+    Mutant(
+        "a timeout of the socket is a failure of the connection",
+        "connection.py",
+        '        raise StoreUnavailable("TimeoutError", silent, timed_out=True) from exc\n',
+        "        raise\n",
+        "edges/test_conservation.py",
+    ),
+    Mutant(
         "a call holds the server for about a millisecond",
         "limits.py",
         "CALL_KEYS_MAX = 180",
