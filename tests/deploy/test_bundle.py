@@ -374,7 +374,7 @@ def test_it_works_on_a_table_and_a_copy_with_what_it_holds_and_nothing_else(
 
     assert ended.returncode == 0, ended.stderr
     unfollowed, *done = json.loads(ended.stdout.splitlines()[-1])
-    assert "no event source mapping reads the table's stream" in unfollowed["said"][0]
+    assert "no event source mapping reads this table's stream" in unfollowed["said"][0]
     assert [each["exit_code"] for each in done] == [0, 0, 0]
     assert "30 of 30 keys are the same in table and copy" in done[1]["said"]
 
