@@ -305,6 +305,13 @@ MUTANTS = (
         "*self._without_script, *self._waiting",
     ),
     Mutant(
+        "the script is not sent with less than 500 ms left",
+        "store.py",
+        "                    self._check_time(job.end_s)\n",
+        "",
+        "edges/test_conservation.py",
+    ),
+    Mutant(
         "a plain read hands back what was read",
         "store.py",
         '        return Outcome("applied", reply=reply)\n',
