@@ -183,7 +183,7 @@ def _refuse_shared_names(named: Sequence[_Named]) -> None:
     if len({name for _, name, _ in named}) == len(named):
         return
     first_of: dict[bytes, StreamRecord] = {}
-    for record, name, _ in named:
+    for record, name, _ in named:  # pragma: no branch (two are equal)
         first = first_of.setdefault(name, record)
         if first is not record:
             raise ConfigError(
