@@ -42,6 +42,7 @@ _DIGITS_MAX, _EXPONENT_MIN, _EXPONENT_MAX = 38, -130, 125
 # A number as DynamoDB writes it: no exponent and no unneeded zero.
 _NUMBER = re.compile(r"-?(?:[1-9][0-9]*|0(?=\.))(?:\.[0-9]*[1-9])?|0")
 
+# Escapes in names and the characters they stand for; a value is escapes and harmless characters.
 _UNESCAPES = {escape: chr(code) for code, escape in ESCAPES.items()}
 _ESCAPE = "|".join(_UNESCAPES)
 _VALUE = rf"((?:[^%:{{}}!]|{_ESCAPE})+)"

@@ -305,9 +305,9 @@ class Auditor:
         async with anyio.create_task_group() as tasks:
             pages = scan_keys(self._copy, pattern, phase.scan, AuditTally, self._time_left)
             async for names, page in pages:
-                found = await suspects(names, phase.key_names, self._copy, self._read_eventually)
-                phase.count(page, AuditTally(keys=found.ours, foreign=found.foreign))
-                await self._checker.start(found.keys, phase, page, tasks)
+                group = await suspects(names, phase.key_names, self._copy, self._read_eventually)
+                phase.count(page, AuditTally(keys=group.ours, foreign=group.foreign))
+                await self._checker.start(group.keys, phase, page, tasks)
                 phase.cursors.complete(page)
         _require_done(phase, "names of the copy")
 
