@@ -125,6 +125,7 @@ def test_clocks_that_a_mirror_was_given_stay() -> None:
         copy.mirror.lambda_handler(stream_event(insert({"Number": 1}, {"Ends": int(now)})))
 
         assert copy.mirror.redis_value({"Number": 1, "Ends": int(now)}) is None
+        assert copy.mirror.redis_value({"Number": 1, "Ends": int(now) + 1}) is not None
         assert not copy.redis.exists("p:1")
 
 
@@ -180,10 +181,12 @@ def test_the_errors_of_a_fake_server_keep_their_code() -> None:
                 client.close()
 
         copy.redis.lpush("list", "x")
+        copy.redis.hset("hash", "a", "1")
 
         assert asyncio.run(ask(b"GET", b"list")).startswith("WRONGTYPE ")
         assert asyncio.run(ask(b"EVALSHA", b"f" * 40, b"0")).startswith("NOSCRIPT ")
         assert asyncio.run(ask(b"NOPE")).startswith("ERR ")
         assert asyncio.run(ask(b"MGET", b"none", b"list")) == "[None, None]"
+        assert asyncio.run(ask(b"HGETALL", b"hash")) == "[b'a', b'1']"
         assert asyncio.run(ask(b"SET", b"x", b"\r\n")) == "b'OK'"
         assert asyncio.run(ask(b"GET", b"x")) == "b'\\r\\n'"
