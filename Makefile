@@ -34,7 +34,7 @@ test: $(VENV)/.dev ## run the tests, on redis-server and valkey-server where the
 # A process that a test starts is not counted.
 coverage: $(VENV)/.dev ## run the package's tests and hold its branch coverage (several minutes)
 	$(BIN)/coverage run -m pytest tests/core tests/edges tests/mapping tests/copy tests/aws \
-	    tests/tools tests/lab
+	    tests/testing tests/tools tests/lab
 	$(BIN)/coverage report
 
 coverage-core: $(VENV)/.dev ## run the core's tests and hold its branch coverage at 100 %

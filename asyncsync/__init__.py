@@ -6,6 +6,7 @@ from asyncsync.errors import (
     BatchFailed,
     ConfigError,
     EventError,
+    RecordError,
     StoreRefused,
     StoreUnavailable,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "EventError",
     "Mirror",
+    "RecordError",
     "StoreRefused",
     "StoreUnavailable",
     "__version__",

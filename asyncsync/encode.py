@@ -57,14 +57,14 @@ def encode(
     """
     named: list[_Named] = []
     rejects: list[Reject] = []
-    name_of = _namer(latest, stream, rules)
+    name_of = namer(latest, stream, rules)
     for record in latest:
         try:
             named.append((record, *redis_names(name_of(record.key))))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
     _refuse_shared_names(named)
-    return Encoding(named, rejects, stream.label_ms, _value_encoder(rules, now_ms))
+    return Encoding(named, rejects, stream.label_ms, value_encoder(rules, now_ms))
 
 
 class Encoding:
@@ -121,7 +121,7 @@ class Encoding:
         return self._encoded
 
 
-def _value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
+def value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
     """Choose how a batch's images become values; None where no value is ever written."""
     config, transform = rules.config, rules.transform
     if config.mode == "invalidate":
@@ -146,7 +146,7 @@ def _encode_unexpired(
     return encode_image(image), ends_ms
 
 
-def _namer(
+def namer(
     latest: Sequence[StreamRecord], stream: Stream, rules: EncodeRules
 ) -> Callable[[Key], bytes]:
     """Choose how a batch's keys become names; the first record has the key attributes of all."""
@@ -183,7 +183,7 @@ def _refuse_shared_names(named: Sequence[_Named]) -> None:
     if len({name for _, name, _ in named}) == len(named):
         return
     first_of: dict[bytes, StreamRecord] = {}
-    for record, name, _ in named:
+    for record, name, _ in named:  # pragma: no branch (two are equal)
         first = first_of.setdefault(name, record)
         if first is not record:
             raise ConfigError(

@@ -185,6 +185,34 @@ class Mirror:
             self._loop.close()
         self._loop = None
 
+    def redis_key(self, keys: Mapping[str, object], *, table: str | None = None) -> str:
+        """Return the Redis key of an item: `redis_key({"Number": 10}) == "player-10"`.
+
+        Args:
+            keys: the item's key attributes, as Python values or DynamoDB JSON.
+            table: the table's name or ARN; only a key template with {@table} needs it.
+
+        Raises RecordError, ConfigError, or TypeError or ValueError where an argument is wrong.
+        """
+        from asyncsync.copy.plain import redis_key  # not for Lambda: the bundle leaves it out
+
+        return redis_key(self.rules, keys, table)
+
+    def redis_value(self, image: Mapping[str, object]) -> bytes | None:
+        """Return what `GET` gives for an item: `redis_value({"Number": 10}) == b'{"Number":10}'`.
+
+        None: the item is left out, has expired, or the mode writes no values.
+
+        Args:
+            image: all attributes of the item, as Python values or DynamoDB JSON.
+
+        Raises RecordError with the attribute's path, or TypeError or ValueError where DynamoDB
+        has no type for a value.
+        """
+        from asyncsync.copy.plain import redis_value
+
+        return redis_value(self.rules, image, int(self.wall_clock() * 1_000))
+
 
 def _refuse_transform(transform: Transform | None, config: Config) -> None:
     if transform is not None and config.value != "json":

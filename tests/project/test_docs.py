@@ -38,6 +38,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/guarantees.md",
+    "docs/testing.md",
     "benchmarks/README.md",
 )
 ADDRESS = "127.0.0.1:6379"

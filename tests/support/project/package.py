@@ -52,7 +52,7 @@ CORE = (
 
 # The floors, lowest first. What Lambda runs is asyncsync/*.py; the others are folders. A module
 # imports its own floor and those below it.
-FLOORS = ("what Lambda runs", "mapping", "copy", "aws", "reader", "tools", "lab", "cli")
+FLOORS = ("what Lambda runs", "mapping", "copy", "aws", "reader", "testing", "tools", "lab", "cli")
 
 
 def modules(folder: Path = PACKAGE) -> list[Path]:
