@@ -38,8 +38,8 @@ KEY_TYPES = ("S", "N", "B")
 
 # DynamoDB writes a JSON number in plain decimal notation. Others may write an exponent, which
 # DynamoDB's range (1E-130 to 9.99E+125) ends at three digits.
-# Possessive, because shapes.py makes it a part of longer patterns: no digit is tried twice.
-NUMBER = re.compile(r"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]{1,3}+)?+")
+# Not possessive: Python 3.11.2's possessive groups match "1e".
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 
 _NO_SEQUENCE_NUMBER = f"a record has no SequenceNumber of 1 to {SEQUENCE_NUMBER_DIGITS_MAX} digits"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

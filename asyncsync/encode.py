@@ -139,7 +139,7 @@ def _encode_unexpired(
     encode_image: ImageEncoder, ttl_attribute: str, ends_ms: int, now_ms: int, image: bytes
 ) -> tuple[bytes | None, int]:
     """Encode an image that names its own expiry; the sooner of that and ends_ms counts."""
-    own_ms = expiry_ms(read_attribute(image, ttl_attribute))
+    own_ms = expiry_ms(read_attribute(image, ttl_attribute), now_ms)
     ends_ms = min(own_ms, ends_ms) if own_ms and ends_ms else own_ms or ends_ms
     if 0 < ends_ms <= now_ms:
         return None, 0

@@ -191,6 +191,7 @@ def test_every_survivor_is_one_entry_as_the_obvious_loop_has_it(
 # --- expiry -------------------------------------------------------------------------------------
 
 SOON = NOW_MS // 1_000 + 100
+FIVE_YEARS_AGO = -(-NOW_MS // 1_000) - 5 * 365 * 86_400
 
 
 @pytest.mark.parametrize("value", ["json", "dynamodb-json"])
@@ -208,6 +209,13 @@ SOON = NOW_MS // 1_000 + 100
         ({"ttl_attribute": "Ends", "ttl_s": 600}, SOON, SOON * 1_000),
         ({"ttl_attribute": "Ends", "ttl_s": 600}, None, NOW_MS + 600_000),
         ({"ttl_attribute": "Ends"}, NOW_MS // 1_000 + 1, NOW_MS + 1_000),
+        # DynamoDB never expires these, so the value stays.
+        ({"ttl_attribute": "Ends"}, 0, 0),
+        ({"ttl_attribute": "Ends"}, -1, 0),
+        ({"ttl_attribute": "Ends"}, 1, 0),
+        ({"ttl_attribute": "Ends"}, FIVE_YEARS_AGO - 1, 0),
+        ({"ttl_attribute": "Ends", "ttl_s": 60}, 0, NOW_MS + 60_000),
+        ({"ttl_attribute": "Ends", "ttl_s": 60}, FIVE_YEARS_AGO - 1, NOW_MS + 60_000),
     ],
 )
 def test_a_value_expires_at_the_sooner_of_both_times(
@@ -223,7 +231,7 @@ def test_a_value_expires_at_the_sooner_of_both_times(
 
 
 @pytest.mark.parametrize("value", ["json", "dynamodb-json"])
-@pytest.mark.parametrize("own", [NOW_MS // 1_000, NOW_MS // 1_000 - 1, 0, -1, 1])
+@pytest.mark.parametrize("own", [NOW_MS // 1_000, NOW_MS // 1_000 - 1, FIVE_YEARS_AGO])
 def test_an_item_that_has_expired_is_a_removal_with_the_records_version(
     own: int, value: str
 ) -> None:
