@@ -131,7 +131,7 @@ class Shapes:
                 continue
             if at:
                 self._known.insert(0, self._known.pop(at))
-            return _filled(shape, match) if raw.isascii() or _is_utf8(raw) else None
+            return _filled(shape, match) if is_utf8(raw) else None
         return None
 
     def miss(self, image: Mapping[str, Any]) -> None:
@@ -159,7 +159,10 @@ def _filled(shape: Shape, match: re.Match[bytes]) -> bytes:
     return shape.template % tuple(groups)
 
 
-def _is_utf8(raw: bytes) -> bool:
+def is_utf8(raw: bytes) -> bool:
+    """Return whether bytes are UTF-8."""
+    if raw.isascii():
+        return True
     try:
         raw.decode()
     except UnicodeDecodeError:

@@ -11,9 +11,7 @@ import re
 from binascii import Error as BinasciiError
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from decimal import Decimal
-from math import isfinite
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -32,6 +30,7 @@ T = TypeVar("T")
 _number = NUMBER.fullmatch
 _Fragment = orjson.Fragment
 _TAG = "[A-Z]{1,4}"
+_INFINITY = float("inf")
 _TOP = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -264,10 +263,12 @@ def _json_of(value: Any) -> bytes:
         return b"[%b]" % _json_each(enumerate(value), is_named=False)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(Decimal(value)).encode()  # str(int) ends at 4,300 digits
-    if isinstance(value, float) and not isfinite(value):
+    if isinstance(value, float) and not abs(value) < _INFINITY:  # nor is NaN
         raise _unholdable(type(value).__name__)
-    with suppress(orjson.JSONEncodeError):
+    try:
         return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        pass
     try:
         plain = _jsonable(value)
     except Exception:  # also what a class of the user's raises

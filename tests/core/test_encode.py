@@ -318,13 +318,18 @@ def test_a_template_that_is_not_the_tables_is_refused() -> None:
         encoded(record(1, FIRST), by=rules(key="{Id}"))
 
 
-def test_a_record_with_other_key_attributes_than_the_first_is_rejected_alone() -> None:
-    other = record(2, FIRST + 1, Keys={"Id": {"S": "x"}})
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("template", ["{@table}:{@key}", "{@table}:{Number}"])
+def test_a_record_with_other_key_attributes_than_the_others_is_rejected_alone(
+    at: int, template: str
+) -> None:
+    records = [record(1, FIRST + 1), record(3, FIRST + 3)]
+    records.insert(at, record(2, FIRST + 2, Keys={"Id": {"S": "x"}}))
 
-    batch = encoded(record(1, FIRST), other, record(3, FIRST + 2))
+    batch = encoded(*records, by=rules(key=template))
 
     assert [(reject.sequence_number, reject.reason) for reject in batch.rejects] == [
-        (FIRST + 1, "its key attributes are not those of the batch's first record")
+        (FIRST + 2, "its key attributes are not those of the batch's other records")
     ]
     assert [entry.name for entry in batch.entries] == [b"Players:1", b"Players:3"]
 
@@ -366,7 +371,7 @@ def test_a_record_with_other_key_attributes_is_rejected_alone(template: str, odd
     batch = encoded(record(1, FIRST), record(2, FIRST + 1, Keys=odd), by=rules(key=template))
 
     (reject,) = batch.rejects
-    assert reject.reason == "its key attributes are not those of the batch's first record"
+    assert reject.reason == "its key attributes are not those of the batch's other records"
     assert only(batch).sequence_number == FIRST
 
 
