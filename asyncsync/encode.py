@@ -139,7 +139,7 @@ def _encode_unexpired(
     encode_image: ImageEncoder, ttl_attribute: str, ends_ms: int, now_ms: int, image: bytes
 ) -> tuple[bytes | None, int]:
     """Encode an image that names its own expiry; the sooner of that and ends_ms counts."""
-    own_ms = expiry_ms(read_attribute(image, ttl_attribute))
+    own_ms = expiry_ms(read_attribute(image, ttl_attribute), now_ms)
     ends_ms = min(own_ms, ends_ms) if own_ms and ends_ms else own_ms or ends_ms
     if 0 < ends_ms <= now_ms:
         return None, 0
@@ -149,17 +149,20 @@ def _encode_unexpired(
 def namer(
     latest: Sequence[StreamRecord], stream: Stream, rules: EncodeRules
 ) -> Callable[[Key], bytes]:
-    """Choose how a batch's keys become names; the first record has the key attributes of all."""
+    """Choose how a batch's keys become names; all have the key attributes of the table."""
     if rules.key is not None:
         return partial(from_function, rules.key)
-    attributes = tuple([attribute for attribute, _, _ in latest[0].key]) if latest else ()
+    # Of three records, so that one whose names are damaged does not decide for all.
+    keys = [latest[at].key for at in (0, (len(latest) - 1) // 2, -1)] if latest else [()]
+    named = [tuple([attribute for attribute, _, _ in key]) for key in keys]
+    attributes = max(named, key=named.count)
     bound = bind(parse_template(rules.config.key), stream.table, attributes) if latest else ()
     if len(attributes) == 1 and len(bound) == 2 and isinstance(bound[0], str):
         return partial(_name_by_prefix, bound[0], attributes[0])
     return partial(_name_by_template, bound, attributes)
 
 
-_OTHER_ATTRIBUTES = "its key attributes are not those of the batch's first record"
+_OTHER_ATTRIBUTES = "its key attributes are not those of the batch's other records"
 
 
 def _name_by_template(bound: Template, attributes: tuple[str, ...], key: Key) -> bytes:

@@ -124,7 +124,7 @@ async def test_a_database_that_is_not_there_fails_and_nothing_is_written_elsewhe
     run = Run(f"{real_server.url}/4711")
 
     assert await run() == [str(FIRST)]
-    assert run.error == "ERR"
+    assert run.error == "DB index is out of range"
     assert real_client.dbsize() == 0
 
 

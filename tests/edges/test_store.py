@@ -387,11 +387,14 @@ async def test_a_full_server_fails_what_it_refuses_and_writes_the_rest_later(
     write.store.close()
 
 
+IN_SCRIPT = "(The user executing the script can't|ACL failure in script)"
+
+
 @pytest.mark.parametrize(
     ("rules", "word"),
     [
-        ({"keys": ["*"], "categories": ["+@all"], "commands": ["-set"]}, "ERR"),
-        ({"keys": ["*"], "categories": ["+@all"], "commands": ["-mget"]}, "ERR"),
+        ({"keys": ["*"], "categories": ["+@all"], "commands": ["-set"]}, IN_SCRIPT),
+        ({"keys": ["*"], "categories": ["+@all"], "commands": ["-mget"]}, IN_SCRIPT),
         ({"keys": ["Other:*"], "categories": ["+@all"]}, "NOPERM"),
         ({"keys": ["*"], "categories": ["+@all"], "commands": ["-evalsha"]}, "NOPERM"),
     ],

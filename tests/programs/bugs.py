@@ -136,7 +136,7 @@ BUGS = (
         "loss",
         "what the server refuses counts as written",
         "store.py",
-        'return Outcome("failed", reply.word, reason)',
+        'return Outcome("failed", reply.word, reply.reason(call.arguments[not call.fenced :]))',
         "return APPLIED",
     ),
     bug(

@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(
         "a refused write is a failed one",
         "store.py",
-        'return Outcome("failed", reply.word, reason)',
+        'return Outcome("failed", reply.word, reply.reason(call.arguments[not call.fenced :]))',
         "return APPLIED",
     ),
     Mutant(

@@ -17,6 +17,7 @@ HOT = (
     "fence",
     "keys",
     "config",
+    "senders",
     "decode",
     "collapse",
     "values",
