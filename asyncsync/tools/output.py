@@ -70,6 +70,11 @@ class Output:
         self.note(text)
 
 
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Return a count with its noun; `nouns` is the plural where an s does not make it."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
 def rate_and_left(done: int, expected: int, took_s: float) -> str:
     """Return the rate of a work and how long its rest may take; `expected` 0 is unknown."""
     rate = done / took_s if took_s > 0 else 0.0

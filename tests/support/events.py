@@ -19,13 +19,14 @@ from asyncsync.testing.events import TABLE as TABLE
 SEED = int(os.environ.get("ASYNCSYNC_TEST_SEED", "20261124"))
 
 FIRST = FIRST_SEQUENCE_NUMBER
+MOTO_ACCOUNT = "123456789012"
 
 Record = dict[str, Any]
 
 
-def arn(label: str = LABEL, table: str = TABLE) -> str:
+def arn(label: str = LABEL, table: str = TABLE, account: str = "111122223333") -> str:
     """Return the ARN of a table's stream, whatever the label is."""
-    return f"arn:aws:dynamodb:us-east-1:111122223333:table/{table}/stream/{label}"
+    return f"arn:aws:dynamodb:us-east-1:{account}:table/{table}/stream/{label}"
 
 
 def item(number: int, **attributes: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from aiohttp import ClientSession, web
 from asyncsync import Config, ConfigError, Mirror
 from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.aws.items import ItemPage, scan_page
-from asyncsync.aws.tables import Table, describe_table, stream_of
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.copy.entries import version_in
 from asyncsync.fence import NO_VERSION
 from asyncsync.lab.proxy import proxy_to
@@ -55,6 +55,7 @@ from tests.support.tables import (
     make_table,
     numbered,
     only_moto,
+    table_of,
     until,
 )
 
@@ -664,7 +665,7 @@ async def test_a_table_that_throttles_is_read_all_the_same(
 )
 def test_segments_are_as_many_as_the_table_is_large(size_bytes: int, segments: int) -> None:
     options = BackfillOptions(table="T")
-    table = Table("T", (), None, None, size_bytes=size_bytes)
+    table = replace(table_of(), size_bytes=size_bytes)
 
     assert _segments(options, table, {}) == segments
     before = {"run": {"segments": 7}}

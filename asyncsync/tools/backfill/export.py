@@ -21,7 +21,7 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from asyncsync.aws.clients import aws_errors
+from asyncsync.aws.clients import AwsFailed, ObjectGone, ObjectRefused, aws_errors
 from asyncsync.aws.items import key_of
 from asyncsync.aws.tables import Table
 from asyncsync.model import Key
@@ -73,17 +73,27 @@ async def read_manifests(s3: Any, url: str, table: Table) -> Export:
     bucket, prefix = s3_place(url)
     prefix = prefix.rstrip("/").removesuffix("/manifest-summary.json")
     summary = _object(await _read(s3, bucket, f"{prefix}/manifest-summary.json"), url)
+    where = f"--from-export {url}"
     wrong = _why_not(summary, table)
     if wrong:
         raise CommandRefused(f"--from-export {url}: {wrong}")
     files = str(summary.get("manifestFilesS3Key") or f"{prefix}/manifest-files.json")
     lines = (await _read(s3, bucket, files)).splitlines()
     listed = [_object(line, files) for line in lines if line.strip()]
-    parts = [
-        Part(str(each["dataFileS3Key"]), int(each["itemCount"]), str(each.get("md5Checksum", "")))
-        for each in listed
-    ]
-    return Export(_time(summary["exportTime"]), bucket, parts)
+    parts = [_part(each, where) for each in listed]
+    expected = summary.get("itemCount")
+    if isinstance(expected, int) and expected != sum(part.items for part in parts):
+        raise CommandRefused(f"{where}: its two manifests do not count the same items")
+    return Export(_time(summary["exportTime"], where), bucket, parts)
+
+
+def _part(listed: dict[str, Any], where: str) -> Part:
+    key, items = listed.get("dataFileS3Key"), listed.get("itemCount")
+    if not isinstance(key, str) or not isinstance(items, int) or isinstance(items, bool):
+        raise CommandRefused(
+            f"{where}: its manifest lists a file without dataFileS3Key or itemCount"
+        )
+    return Part(key, items, str(listed.get("md5Checksum") or ""))
 
 
 def _why_not(summary: dict[str, Any], table: Table) -> str:
@@ -91,14 +101,17 @@ def _why_not(summary: dict[str, Any], table: Table) -> str:
         return f"its format is {summary.get('outputFormat')}, not DYNAMODB_JSON"
     if summary.get("exportType", "FULL_EXPORT") != "FULL_EXPORT":
         return f"it is an {summary['exportType']}, which holds changes, not a table"
-    arn = str(summary.get("tableArn", ""))
-    if arn.rpartition("/")[2] != table.name:
-        return f"it is of {arn}, not of table {table.name}"
+    arn = summary.get("tableArn")
+    if arn != str(table.arn):
+        return f"it is of {arn or 'a table that it does not name'}, not of table {table.arn}"
     return "" if "exportTime" in summary else "it has no exportTime"
 
 
-def _time(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+def _time(text: object, where: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        raise CommandRefused(f"{where}: its exportTime {text!r} is not a time") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -110,7 +123,7 @@ class ExportParts:
         self.items = sum(part.items for part in export.parts)
         self._s3 = s3
         self._export = export
-        self._key_names = sorted(table.keys)  # in the order that records have them
+        self._key_names = sorted(table.key)  # in the order that records have them
 
     async def pages(self, part: int, cursor: Any) -> AsyncGenerator[SourcePage, None]:
         """Yield a part's pages; the cursor counts the items that were read before.
@@ -132,11 +145,14 @@ async def open_part(s3: Any, bucket: str, part: Part) -> AsyncIterator[IO[bytes]
     """
     digest = md5(usedforsecurity=False)
     with tempfile.TemporaryFile(prefix="asyncsync-") as file:
-        with aws_errors(f"reading s3://{bucket}/{part.key}", "S3"):
-            answer = await s3.get_object(Bucket=bucket, Key=part.key)
-            async for chunk in answer["Body"].iter_chunks(_READ_BYTES):
-                digest.update(chunk)
-                file.write(chunk)
+        try:
+            with aws_errors(f"reading s3://{bucket}/{part.key}", "S3"):
+                answer = await s3.get_object(Bucket=bucket, Key=part.key)
+                async for chunk in answer["Body"].iter_chunks(_READ_BYTES):
+                    digest.update(chunk)
+                    file.write(chunk)
+        except (ObjectGone, ObjectRefused) as exc:
+            raise BrokenPart(f"{part.key}: {exc}") from exc
         if part.checksum and b64encode(digest.digest()).decode() != part.checksum:
             raise BrokenPart(f"{part.key}: its checksum is not the manifest's")
         file.seek(0)
@@ -168,7 +184,7 @@ def read_items(
                     page, size = [], 0
     except (OSError, EOFError, zlib.error) as exc:
         raise BrokenPart(f"{part.key}: it is not whole ({type(exc).__name__})") from exc
-    except (msgspec.DecodeError, LookupError, TypeError, ValueError) as exc:
+    except (msgspec.DecodeError, AwsFailed, LookupError, TypeError, ValueError) as exc:
         raise BrokenPart(f"{part.key}: line {count} is not an item of the table") from exc
     if count != part.items:
         raise BrokenPart(f"{part.key}: it has {count} items, the manifest says {part.items}")

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from asyncsync.aws.clients import AwsFailed, open_clients
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.config import PREFIX, Config
+from asyncsync.errors import ConfigError
 from asyncsync.tools.check.aws import (
     DeployedFunction,
     check_mappings,
@@ -61,9 +62,10 @@ async def check(options: CheckOptions, env: Mapping[str, str], output: Output) -
         message = f"not checked: give --redis-url or set {PREFIX}REDIS_URL"
         report(Verdict("note", "redis", message))
     elif not any(v.subject == "key" and v.state == "fix" for v in verdicts):
-        attributes = sorted(table.keys) if table else ()
+        attributes = sorted(table.key) if table else ()
         first, second = (
-            scratch_key(config, options.table, attributes, nonce) for nonce in options.nonces
+            scratch_key(config, table.name if table else options.table, attributes, nonce)
+            for nonce in options.nonces
         )
         report(*await check_redis(config, (first, second), env))
     return not any(verdict.state == "fix" for verdict in verdicts)
@@ -124,6 +126,6 @@ async def _describe_table(
     try:
         async with open_clients(options.endpoint_url, env) as clients:
             return await describe_table(clients, options.table)
-    except AwsFailed as exc:
+    except (AwsFailed, ConfigError) as exc:
         report(Verdict("fix", "table", str(exc)))
         return None
