@@ -29,7 +29,7 @@ from tests.support.cluster import NODE_TIMEOUT_MS, Cluster, ClusterNode, redis_c
 from tests.support.context import Context
 from tests.support.events import FIRST, SEED, Record, event, failed, record
 from tests.support.order import SEEN_BROKEN_WITHIN, first_broken
-from tests.support.servers import FOUND
+from tests.support.servers import SERVERS
 
 HISTORIES = 60
 SOME = range(300)
@@ -224,7 +224,7 @@ def cluster_holds(node: ClusterNode, item: int) -> bool:
     )
 
 
-@pytest.fixture(scope="module", params=FOUND)
+@pytest.fixture(scope="module", params=SERVERS)
 def one_node(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster of one node that owns every slot, as ElastiCache serverless is."""
     with redis_cluster(request.param, nodes=1, replicas=0) as cluster:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,6 +32,7 @@ from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport import open_socket, run_blocking
 from asyncsync.transport_asyncio import Connect, asyncio_transport, connect
 from tests.support.entries import LABEL_MS, entry
+from tests.support.servers import LACKING, PACKAGES, skip, skip_without
 
 NEVER = float("inf")
 
@@ -438,20 +438,19 @@ def _used_memory(client: redis.Redis) -> int:
 @contextlib.contextmanager
 def _locale(folder: Path) -> Iterator[dict[str, str]]:
     """Build the locale en_US.UTF-8, whose order of punctuation and case is not byte order."""
+    skip_without("localedef")
     made = subprocess.run(
         ["localedef", "-i", "en_US", "-f", "UTF-8", str(folder / "en_US.UTF-8")],
         capture_output=True,
         check=False,
     )
     if made.returncode:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs the sources of locales: {made.stderr.decode()}")
-        pytest.skip("localedef cannot build en_US.UTF-8 here: install the package locales")
+        skip(f"{LACKING}sources of locales ({PACKAGES['localedef']}): {made.stderr.decode()}")
     yield {**os.environ, "LOCPATH": str(folder), "LC_ALL": "en_US.UTF-8"}
 
 
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server")
 async def test_versions_sort_alike_in_a_server_of_another_locale(tmp_path: Path) -> None:
+    skip_without("redis-server")
     with _locale(tmp_path) as env, redis_process("redis-server", env=env) as server:
         with redis.Redis(port=server.port) as client:
             # The locale is in force: in the C locale "B" < "a".
