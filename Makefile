@@ -42,7 +42,7 @@ coverage: $(VENV)/.dev ## run the package's tests and hold its branch coverage (
 coverage-core: $(VENV)/.dev ## run the core's tests and hold its branch coverage at 100 %
 	$(BIN)/coverage run -m pytest tests/core
 	$(BIN)/coverage report --fail-under=100 --include="$$($(BIN)/python -c \
-	    'from tests.support.package import CORE; print(*map("asyncsync/{}.py".format, CORE), sep=",")')"
+	    'from tests.support.project.package import CORE; print(*map("asyncsync/{}.py".format, CORE), sep=",")')"
 
 check: $(VENV)/.dev ## check format, lint and types, as CI does
 	$(BIN)/ruff format --check .

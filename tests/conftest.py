@@ -22,12 +22,12 @@ from asyncsync.lab.servers import (
     fake_redis,
     redis_process,
 )
-from tests.support.cloudformation import ROOT, TOOLS, translate
 from tests.support.cluster import Cluster, redis_cluster
 from tests.support.events import SEED
 from tests.support.recoveries import HEAD, Recoveries
 from tests.support.servers import FOUND, LACKING, SERVERS, WANTED, shortages, skip, skip_without
 from tests.support.tables import drop_tables, table_names
+from tests.support.template.cloudformation import ROOT, TOOLS, translate
 from tests.support.tls import make_authority
 
 _RECOVERIES = pytest.StashKey[list[str]]()

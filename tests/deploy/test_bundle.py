@@ -23,7 +23,7 @@ from asyncsync.cli import operations
 from asyncsync.lab.servers import dynamodb_process, redis_process
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from scripts import bundle
-from tests.support.package import HOT
+from tests.support.project.package import HOT
 from tests.support.servers import ONE_SERVER
 
 ROOT = Path(__file__).parents[2]

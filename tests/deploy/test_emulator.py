@@ -28,10 +28,10 @@ import redis
 from asyncsync import Config, Mirror
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from scripts import bundle
-from tests.support.cache_users import set_user
-from tests.support.cloudformation import ROOT, TOOLS, Resolver
 from tests.support.events import FIRST, event, record
 from tests.support.servers import SERVERS
+from tests.support.template.cache_users import set_user
+from tests.support.template.cloudformation import ROOT, TOOLS, Resolver
 from tests.support.tls import tls_options
 
 GIVES_UP_S = 30.0

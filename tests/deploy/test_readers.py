@@ -20,10 +20,10 @@ import redis
 from redis.cluster import LoadBalancingStrategy
 
 from asyncsync.lab.servers import ServerProcess
-from tests.support.cache_users import set_user, write
-from tests.support.cloudformation import ROOT
 from tests.support.cluster import Cluster
 from tests.support.servers import LACKING, skip, skip_without
+from tests.support.template.cache_users import set_user, write
+from tests.support.template.cloudformation import ROOT
 
 PAGE = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```js\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

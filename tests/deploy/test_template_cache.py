@@ -14,10 +14,10 @@ import redis
 
 from asyncsync import StoreRefused
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from tests.support.cache_users import access, set_user, write
-from tests.support.cloudformation import Resolver
 from tests.support.cluster import Cluster
 from tests.support.servers import SERVERS
+from tests.support.template.cache_users import access, set_user, write
+from tests.support.template.cloudformation import Resolver
 from tests.support.tls import tls_options
 
 MODES = ("mirror", "refresh", "invalidate")

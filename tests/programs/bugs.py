@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from tests.support.patches import Patch, PatchLost, applied, in_copies, jobs_and_words, run
+from tests.support.project.patches import Patch, PatchLost, applied, in_copies, jobs_and_words, run
 
 SEEDS = 2_000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.package import (
+from tests.support.project.package import (
     CORE,
     HOT,
     PACKAGE,

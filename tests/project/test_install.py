@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from scripts.install import Progress, install, main, pins_in
-from tests.support.package import ROOT
+from tests.support.project.package import ROOT
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import servers
-from tests.support.package import ROOT
+from tests.support.project.package import ROOT
 from tests.support.servers import LACKING, add_binary, has_tls, lacking, shortages, skip_without
 
 BOTH = "no redis-server or valkey-server on PATH (apt install redis-server)"

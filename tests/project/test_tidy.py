@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.package import PACKAGE, ROOT, label, modules, parse
+from tests.support.project.package import PACKAGE, ROOT, label, modules, parse
 
 CODE = ("asyncsync", "benchmarks", "scripts", "tests")
 

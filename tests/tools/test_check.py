@@ -21,10 +21,10 @@ from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
 from asyncsync.tools.check.redis import scratch_key
-from tests.support.cache_users import set_user
 from tests.support.cluster import Cluster
 from tests.support.events import arn
 from tests.support.servers import ONE_SERVER
+from tests.support.template.cache_users import set_user
 from tests.support.tls import tls_options
 
 CONFIG = Config(redis_url="redis://unused")
@@ -302,7 +302,7 @@ def test_a_tables_mistakes_are_named(
 
 
 def test_the_templates_mapping_is_right_in_everything(translated: Any) -> None:
-    from tests.support.cloudformation import Resolver
+    from tests.support.template.cloudformation import Resolver
 
     mapping = dict(Resolver(translated, {}, known=True).resources()["MirrorChanges"]["Properties"])
     mapping["State"] = "Enabled"

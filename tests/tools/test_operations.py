@@ -37,16 +37,16 @@ from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.output import Output
 from asyncsync.tools.retire.command import RetireOptions, retire
-from tests.support.cache_users import access, set_user
-from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, arn, record
 from tests.support.exports import Exported, parts
 from tests.support.functions import function
 from tests.support.on_failure import at_version, discarded
 from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.servers import ONE_SERVER
-from tests.support.state_machine import Failed, Walk
 from tests.support.tables import begin_stream, load, make_table, numbered
+from tests.support.template.cache_users import access, set_user
+from tests.support.template.cloudformation import PSEUDO, Resolver
+from tests.support.template.state_machine import Failed, Walk
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"

@@ -172,7 +172,7 @@ async def _cut(stage: Stage) -> None:
     stage.healed_s = time.monotonic()
     stage.show(
         f"Redis is back after {stage.healed_s - began_s:.1f} s: "
-        f"{stage.progress.failures - failures} attempts by asyncsync failed;"
+        f"{stage.progress.failures - failures} attempts failed and are retried;"
     )
     acknowledged = stage.usual.delivered - delivered
     stage.show(f"  meanwhile the usual handler acknowledged {acknowledged:,} records")
