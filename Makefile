@@ -33,6 +33,9 @@ demo: $(VENV)/.demo ## show it: DynamoDB, Redis, a cut and a replay on this mach
 test: $(VENV)/.dev ## run the tests, on redis-server and valkey-server where they are on PATH
 	$(BIN)/python -m pytest $(TESTS)
 
+matrix: $(VENV)/.dev ## run what talks to a server on SERVERS=folder:folder (DYNAMODB_JAR=), into docs/support.md
+	$(BIN)/python -m tests.programs.matrix $(if $(DYNAMODB_JAR),--jar "$(abspath $(DYNAMODB_JAR))") "$(SERVERS)"
+
 # A process that a test starts is not counted.
 coverage: $(VENV)/.dev ## run the package's tests and hold its branch coverage (several minutes)
 	$(BIN)/coverage run -m pytest tests/core tests/edges tests/mapping tests/copy tests/aws \

@@ -32,7 +32,7 @@ from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport import open_socket, run_blocking
 from asyncsync.transport_asyncio import Connect, asyncio_transport, connect
 from tests.support.entries import LABEL_MS, entry
-from tests.support.servers import LACKING, PACKAGES, skip, skip_without
+from tests.support.servers import LACKING, PACKAGES, major_version, skip, skip_without
 
 NEVER = float("inf")
 
@@ -415,8 +415,17 @@ def test_the_scripts_digest_is_the_one_that_is_written_down() -> None:
     assert digest_of(SCRIPT + b"\n") == sha1(SCRIPT + b"\n").hexdigest().encode()
 
 
-async def test_a_fence_takes_at_most_190_bytes(real_server: ServerProcess) -> None:
+# Bytes of used_memory that a fence takes at most, by engine and major version: a few more than
+# were measured (docs/support.md).
+FENCE_BYTES_MAX = {"redis": {6: 190, 7: 190, 8: 201}, "valkey": {8: 190, 9: 131}}
+
+
+async def test_a_fence_takes_at_most_what_its_engine_is_known_to_take(
+    real_server: ServerProcess, record_property: Callable[[str, object], None]
+) -> None:
     """Measures used_memory over 20,000 fences: 20-byte names, 25-digit sequence numbers."""
+    engine = real_server.name.removesuffix("-server")
+    at_most = FENCE_BYTES_MAX[engine][major_version(real_server.name)]
     with redis_process(real_server.name) as server, redis.Redis(port=server.port) as client:
         write = Writer(server.url)
         await write(entry(b"first", 1, None))
@@ -427,7 +436,9 @@ async def test_a_fence_takes_at_most_190_bytes(real_server: ServerProcess) -> No
 
         assert client.dbsize() == 20_001
         client.client_kill_filter(_type="normal", skipme=True)  # its buffers are no fences
-        assert (_used_memory(client) - before) / 20_000 <= 190
+        fence_bytes = (_used_memory(client) - before) / 20_000
+        record_property("fence_bytes", round(fence_bytes, 1))
+        assert fence_bytes <= at_most
         write.store.close()
 
 
