@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import quote
@@ -400,7 +400,8 @@ def test_get_signs_in_with_a_token_too(
     with cache_of(real_server.name, authority) as cache:
         cache.wants_the_token_of_now()
         cache.write(7, 0)
-        monkeypatch.setattr("asyncsync.tools.get.time", SimpleNamespace(time=cache.clock))
+        at_its_time = partial(Mirror, wall_clock=cache.clock)
+        monkeypatch.setattr("asyncsync.tools.mirrors.Mirror", at_its_time)
         for name, text in ENV.items():
             monkeypatch.setenv(name, text)
         monkeypatch.setenv("ASYNCSYNC_REDIS_URL", cache.config.redis_url)
