@@ -7,6 +7,7 @@ Lambda bills that. No method waits past the time its caller allows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -35,14 +36,18 @@ _REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")
 # (Redis 7, then Valkey 8), and a missing or wrong password.
 _REFUSAL_SIGNS = ("executing the script can't", "ACL failure in script", "password")
 
+# Redis 6.2 puts a place before an error in a script: "@user_script: 25: -OOM command not ...".
+_PLACE = re.compile(r"@user_script: \d+: (?:-(\w+))?")
+
 
 class ReplyError(Exception):
     """The server's error reply to one command."""
 
     @property
     def word(self) -> str:
-        """Return the first word, which is the error's code."""
-        return str(self).split(" ", 1)[0]
+        """Return the error's code: its first word, or, before Redis 7, that after the place."""
+        place = _PLACE.match(str(self))
+        return str(self).split(" ", 1)[0] if place is None else place[1] or "ERR"
 
 
 class Transport(Protocol):

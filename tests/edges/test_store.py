@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from asyncsync.config import Config
-from asyncsync.connection import OpenTransport
+from asyncsync.connection import OpenTransport, ReplyError
 from asyncsync.errors import StoreRefused
 from asyncsync.fence import version
 from asyncsync.lab.proxy import proxy_to
@@ -374,7 +374,7 @@ async def test_a_full_server_fails_what_it_refuses_and_writes_the_rest_later(
     """At maxmemory a SET fails with OOM; with room again the same entries are written."""
     write = Writer(real_server.url)
     await write(entry(b"a", 1, b"before"))
-    real_client.config_set("maxmemory", "1mb")
+    real_client.config_set("maxmemory", 1)
     try:
         outcomes = await write.outcomes(entry(b"a", 2, b"x" * 1_000), entry(b"b", 2))
     finally:
@@ -385,6 +385,25 @@ async def test_a_full_server_fails_what_it_refuses_and_writes_the_rest_later(
     assert real_client.get("{a}!f") == version(LABEL_MS, SequenceNumber(1)) + b"1"
     assert await write(entry(b"a", 2), entry(b"b", 2)) == ["applied"] * 2
     write.store.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
+        ("LOADING", "LOADING"),
+        # A script's on Redis 6.2
+        ("@user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
+        ("@user_script: 29: -READONLY You can't write against a read only replica.", "READONLY"),
+        ("@user_script: 29: The user executing the script can't run this command", "ERR"),
+        # A key may be called so.
+        ("WRONGTYPE @user_script: 1: -OOM", "WRONGTYPE"),
+    ],
+)
+def test_the_code_of_an_error_is_its_first_word_past_the_place_in_a_script(
+    text: str, word: str
+) -> None:
+    assert ReplyError(text).word == word
 
 
 @pytest.mark.parametrize(
