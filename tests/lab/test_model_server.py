@@ -44,7 +44,8 @@ def plain(reply: object) -> object:
     if isinstance(reply, list):
         # An error of one key is a string in the list.
         return [
-            ReplyError(part.decode()).word if isinstance(part, bytes) else part for part in reply
+            ReplyError(part.decode()).word.encode() if isinstance(part, bytes) else part
+            for part in reply
         ]
     return reply
 
