@@ -43,6 +43,9 @@ _REFUSAL_SIGNS = re.compile(
 BROKEN = "the connection broke"
 REFUSED = "refused by the server"
 
+# Redis 6.2 puts a place before an error in a script: "@user_script: 25: -OOM command not ...".
+_PLACE = re.compile(r"@user_script: \d+: (?:-(\w+))?")
+
 
 class ReplyError(Exception):
     """The server's error reply to one command."""
@@ -55,8 +58,9 @@ class ReplyError(Exception):
 
     @property
     def word(self) -> str:
-        """Return the first word, which is the error's code."""
-        return str(self).split(" ", 1)[0]
+        """Return the error's code: its first word, or, before Redis 7, that after the place."""
+        place = _PLACE.match(str(self))
+        return str(self).split(" ", 1)[0] if place is None else place[1] or "ERR"
 
     def reason(self, arguments: Iterable[bytes] = ()) -> str:
         """Return what the server said after a mere ERR, without any of the command's arguments."""

@@ -47,6 +47,7 @@ from asyncsync.aws.tables import describe_table
 from asyncsync.config import Config
 from asyncsync.copy.entries import entries_of
 from asyncsync.lab.servers import (
+    BINARIES,
     ServerProcess,
     binaries,
     dynamodb_process,
@@ -390,13 +391,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.answer_with:
         _answer_with(arguments.answer_with.read_bytes(), arguments.port)
 
+    if not binaries():
+        parser.error(
+            f"none of {', '.join(BINARIES)} is on PATH; on Debian: apt install redis-server"
+        )
+    binary = binaries()[0]
     print(
         f"{platform.machine()}, Python {platform.python_version()}, redis-py {version('redis')}, "
-        f"hiredis {version('hiredis')}, aioboto3 {version('aioboto3')}, {binaries()[0]}"
+        f"hiredis {version('hiredis')}, aioboto3 {version('aioboto3')}, {binary}"
     )
     chance = random.Random(arguments.seed)
     missed = 0
-    with redis_process(binaries()[0]) as server:
+    with redis_process(binary) as server:
         if arguments.only in (None, "fill"):
             missed |= fill_ratios(server, arguments.items, arguments.rounds, chance)
         if arguments.only in (None, "table"):

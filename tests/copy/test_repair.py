@@ -283,7 +283,7 @@ async def test_a_refused_write_leaves_the_fence_as_it_was(
     bench = Bench(real_server.url)
     await bench.change(1, FIRST, item(1))
     real_client.set("Players:1", "damaged")
-    real_client.config_set("maxmemory", "1mb")
+    real_client.config_set("maxmemory", 1)
     try:
         (answer,) = await bench.repair(target(1))
     finally:

@@ -11,12 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncsync.config import Config
+from asyncsync.copy.plain import dynamodb_json
 from asyncsync.decode import decode, to_bytes
 from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import EventError
 from asyncsync.fence import RANK_REJECT
 from asyncsync.model import Decoded, Encoded
-from tests.support.events import FIRST, Record, arn, dynamodb_json, event
+from tests.support.events import FIRST, Record, arn, event
 
 HERE = b"here"
 RECORDS = 100

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.package import ROOT, label, modules, parse
 
 from asyncsync.decode import NUMBER
 from asyncsync.shapes import shape_of
 from asyncsync.values import parse_image
+from tests.support.project.package import ROOT, label, modules, parse
 
 # A repetition with a + behind it, or an atomic group, in a pattern's text.
 WRONG_IN_3_11_2 = re.compile(r"(?<!\\)(?:[*+?]|(?<=[0-9,])\})\+|\(\?>")

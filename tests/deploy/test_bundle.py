@@ -24,7 +24,7 @@ from asyncsync.lab.servers import dynamodb_process, redis_process
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from scripts import bundle
 from tests.support.project.package import HOT
-from tests.support.servers import FOUND
+from tests.support.servers import ONE_SERVER
 
 ROOT = Path(__file__).parents[2]
 HERE = {"aarch64": "arm64", "x86_64": "x86_64"}[platform.machine()]
@@ -345,7 +345,7 @@ def players() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("binary", FOUND[:1])
+@pytest.mark.parametrize("binary", ONE_SERVER)
 def test_it_works_on_a_table_and_a_copy_with_what_it_holds_and_nothing_else(
     tools_here: Path, players: str, binary: str
 ) -> None:

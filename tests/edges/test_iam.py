@@ -335,7 +335,7 @@ class Cache:
 def cache_of(binary: str, authority: Path) -> Iterator[Cache]:
     port = free_port()
     with (
-        redis_process(binary, *tls_options(authority, port)) as server,
+        redis_process(binary, *tls_options(authority, port, binary)) as server,
         redis.Redis(port=server.port) as client,
     ):
         cache = Cache(client, port, authority)

@@ -736,7 +736,7 @@ async def test_a_full_server_is_waited_for(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     hands = Hands(real_server.url)
-    real_client.config_set("maxmemory", "1mb")
+    real_client.config_set("maxmemory", 1)
 
     def make_room(times: int) -> None:
         assert hands.tally.paused == "OOM: refused by the server"
