@@ -33,7 +33,7 @@ async def describe_table(clients: AwsClients, name: str) -> Table:
     table = answer["Table"]
     stream = table.get("StreamSpecification", {})
     return Table(
-        name,
+        table["TableName"],
         tuple(each["AttributeName"] for each in table["KeySchema"]),
         table.get("LatestStreamArn") if stream.get("StreamEnabled") else None,
         stream.get("StreamViewType"),

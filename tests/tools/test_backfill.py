@@ -60,7 +60,7 @@ from tests.support.tables import (
 
 
 def mirror_of(url: str, **options: Any) -> Mirror:
-    return make_mirror(Config(redis_url=url, metrics="off", **options), {})
+    return make_mirror(Config(redis_url=url, metrics="off", **options))
 
 
 class Runs:

@@ -35,7 +35,7 @@ class Runs:
             "endpoint_url": endpoint,
             "skip_mapping_check": True,
         }
-        self._mirror = make_mirror(Config(redis_url=server.url, metrics="off"), {})
+        self._mirror = make_mirror(Config(redis_url=server.url, metrics="off"))
 
     async def __call__(self, **options: Any) -> bool:
         given = BackfillOptions(**self._options, **options)
