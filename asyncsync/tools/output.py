@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any, Literal, TextIO, TypeAlias
 
 import orjson
@@ -65,6 +66,15 @@ class Output:
         with self._turn:
             self._clear()
             print(text, file=self._out, flush=True)
+
+    def paragraph(self, text: str, indent: int = 0) -> None:
+        """Write a line of the answer; on a terminal that is too narrow, as several lines."""
+        if not self._out.isatty():
+            self.line(text)
+            return
+        width = shutil.get_terminal_size().columns
+        for part in wrap(text, max(width, indent + 20), subsequent_indent=" " * indent):
+            self.line(part)
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Write one JSON object on one line of the answer, with its format's version."""

@@ -446,7 +446,7 @@ def test_an_endpoint_is_asked_for_the_function_too(
     for name in ("AWS_ENDPOINT_URL_LAMBDA", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
 
-    code, lines = checked(capsys, "--function", "mirror", "--endpoint-url", url)
+    _, lines = checked(capsys, "--function", "mirror", "--endpoint-url", url)
 
     assert lines["function"] == "ok mirror exists"
     assert lines["table"].startswith("fix DynamoDB")  # the endpoint is Lambda's alone
