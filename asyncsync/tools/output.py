@@ -163,9 +163,9 @@ class Output:
             self._is_shown = False
 
 
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a count with its noun: "1 orphan", "2,000 orphans"."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Return a count with its noun; `nouns` is the plural where an s does not make it."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def rate_and_left(done: int, expected: int, took_s: float) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import quote
@@ -400,7 +399,8 @@ def test_get_signs_in_with_a_token_too(
     with cache_of(real_server.name, authority) as cache:
         cache.wants_the_token_of_now()
         cache.write(7, 0)
-        monkeypatch.setattr("asyncsync.tools.get.time", SimpleNamespace(time=cache.clock))
+        defaults: Any = Mirror.__init__.__kwdefaults__
+        monkeypatch.setitem(defaults, "wall_clock", cache.clock)
         for name, text in ENV.items():
             monkeypatch.setenv(name, text)
         monkeypatch.setenv("ASYNCSYNC_REDIS_URL", cache.config.redis_url)
@@ -411,12 +411,13 @@ def test_get_signs_in_with_a_token_too(
         assert '"Number":7' in capsys.readouterr().out
 
         cache.clock.now_s += TWELVE_HOURS_S
-        assert main(["get", "Players:7"]) == 1
+        assert main(["get", "Players:7", "--quiet"]) == 3
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert "hush" not in said
         assert "X-Amz" not in said
 
         monkeypatch.delenv("AWS_REGION")
-        assert main(["get", "Players:7"]) == 2
-        assert "signs in with AWS_REGION: not set" in capsys.readouterr().err
+        assert main(["get", "Players:7"]) == 3
+        assert "no AWS Region is set: pass --region" in capsys.readouterr().err
+        assert main(["get", "Players:7", "--region", ENV["AWS_REGION"]]) == 3  # a token, too old

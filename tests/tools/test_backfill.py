@@ -345,12 +345,12 @@ class World:
 
     async def versions_by_record(self) -> dict[tuple[str, int], int]:
         """Return the item's version after each record; a removal counts as a version."""
-        counted: Counter[str] = Counter()
+        plural: Counter[str] = Counter()
         found = {}
         for each in await self.records():
             name = f"{self.table}:{each['Keys']['Number']['N']}"
-            counted[name] += 1
-            found[name, int(each["SequenceNumber"])] = 1 + counted[name]
+            plural[name] += 1
+            found[name, int(each["SequenceNumber"])] = 1 + plural[name]
         return found
 
     async def caught_up(self, mapping: EventSourceMapping, seen: int) -> None:
@@ -462,7 +462,7 @@ async def test_killed_and_started_again_it_goes_on_where_it_was(
     ended = await anyio.run_process(again)
     counts = orjson.loads(ended.stdout)
 
-    assert counts["read"] == 400  # what the first has read is counted, too
+    assert counts["read"] == 400  # what the first has read is plural, too
     assert 0 <= counts["present"] <= 10  # at most one page is done again
     assert counts["filled"] + counts["present"] == 400
     assert real_client.dbsize() == 400

@@ -366,6 +366,7 @@ class Lambda:
     def __init__(self) -> None:
         self.settings: dict[str, str] = {"ASYNCSYNC_REDIS_URL": "rediss://cache.example.com"}
         self.mappings: list[dict[str, Any]] = [dict(GOOD)]
+        self.error: dict[str, Any] | None = None  # where Lambda could not decrypt the settings
 
     def answer(self, url: str) -> tuple[int, dict[str, Any]]:
         parts = urlsplit(url)
@@ -374,7 +375,10 @@ class Lambda:
                 "FunctionName": "mirror",
                 "FunctionArn": GOOD["FunctionArn"],
                 "Handler": "asyncsync.handler.lambda_handler",
-                "Environment": {"Variables": self.settings},
+                "KMSKeyArn": "arn:aws:kms:us-east-1:111122223333:key/a",
+                "Environment": {"Error": self.error}
+                if self.error
+                else {"Variables": self.settings},
             }
         if parts.path.rstrip("/") == "/2015-03-31/event-source-mappings":
             query = parse_qs(parts.query)
@@ -511,6 +515,78 @@ def test_wrong_settings_no_mapping_and_no_function_are_fixes(
     code, lines = checked(capsys, "--function", "absent")
     assert code == 1
     assert "ResourceNotFoundException" in lines["function"]
+
+
+def test_settings_that_lambda_could_not_decrypt_are_a_fix_and_no_other_copy_is_checked(
+    aws_lambda: Lambda,
+    fake_server: ServerProcess,
+    fake_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aws_lambda.error = {"ErrorCode": "AccessDeniedException", "Message": "no kms:Decrypt"}
+    monkeypatch.setenv("ASYNCSYNC_REDIS_URL", fake_server.url)  # of another copy, perhaps
+
+    code, lines = checked(capsys, "--function", "mirror", "--redis-url", fake_server.url)
+    assert code == 1
+    assert lines["function"].startswith("fix Lambda could not decrypt the settings of function")
+    assert "kms:Decrypt on arn:aws:kms:us-east-1:111122223333:key/a" in lines["function"]
+    assert lines["redis"].startswith("note not checked")
+
+    assert main(["audit", "--function", "mirror", "--quiet"]) == 3
+    assert "could not decrypt" in capsys.readouterr().err
+    assert fake_client.keys("*") == []
+
+
+def test_a_table_alone_is_checked(
+    dynamodb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ASYNCSYNC_REDIS_URL", raising=False)
+    code, lines = checked(capsys, "--table", "Keys", "--endpoint-url", dynamodb)
+
+    assert code == 1
+    assert lines["view type"].startswith("fix KEYS_ONLY has no new images")
+    assert lines["redis"] == "note not checked: pass --redis-url or set ASYNCSYNC_REDIS_URL"
+
+
+@pytest.mark.skipif(not FOUND, reason="needs a real server")
+def test_a_missing_password_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with redis_process(FOUND[0], "--requirepass", "hush-hush") as server:
+        code, lines = checked(capsys, "--redis-url", server.url)
+
+    assert (code, list(lines)) == (1, ["redis"])
+    assert "wants a password (NOAUTH): set ASYNCSYNC_REDIS_PASSWORD" in lines["redis"]
+
+
+def test_a_server_that_takes_no_more_clients_says_so(
+    real_server: ServerProcess, real_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """C6: the text was lost, and the server "cannot be reached"."""
+    real_client.ping()
+    real_client.config_set("maxclients", 1)
+    try:
+        code, lines = checked(capsys, "--redis-url", real_server.url)
+        got = main(["get", "a", "--quiet", "--redis-url", real_server.url])
+    finally:
+        real_client.config_set("maxclients", 10_000)
+
+    assert (code, list(lines)) == (1, ["redis"])
+    assert "max number of clients reached" in lines["redis"]
+    assert got == 3
+
+
+def test_json_holds_every_verdict(
+    dynamodb: str, fake_server: ServerProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--table", "Keys", "--endpoint-url", dynamodb, "--redis-url", fake_server.url]
+    _, lines = checked(capsys, *arguments)
+    assert main(["check", *arguments, "--json", "--quiet"]) == 1
+    document = json.loads(capsys.readouterr().out)
+
+    verdicts = document.pop("verdicts")
+    assert document == {"format": 1, "to_fix": 1}
+    told = {each["subject"]: each["state"] for each in verdicts}
+    assert told == {subject: line.split()[0] for subject, line in lines.items()}
 
 
 def test_nothing_to_look_at_is_wrong_arguments(

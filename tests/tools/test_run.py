@@ -211,6 +211,83 @@ async def test_the_users_mirror_is_used_as_it_is(
     assert real_client.get("mine:1") == b'{"Number":1}'
 
 
+TYPO = """
+from asyncsync import Config, Mirror
+
+def name_of(keys):
+    return 'mine:' + keys['{key}']['N']
+
+def shape(item):
+    return {{'Name': inner(item)}}
+
+def inner(item):
+    return item['{attribute}']
+
+{more}
+mirror = Mirror(Config(redis_url={url!r}), key=name_of, transform=shape)
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "last", "line"),
+    [
+        ({"attribute": "Nmae"}, "KeyError: 'Nmae'", "return item['Nmae']"),
+        ({"key": "Nubmer"}, "KeyError: 'Nubmer'", "return 'mine:' + keys['Nubmer']['N']"),
+        ({"more": "import no_such_module"}, "No module named 'no_such_module'", "import no_such"),
+        ({"more": "raise ValueError('mine')"}, "ValueError: mine", "raise ValueError('mine')"),
+        ({"more": "def broken(:"}, "SyntaxError: invalid syntax", "def broken(:"),
+        ({"more": "from asyncsync import Mirrors"}, "cannot import name 'Mirrors'", "Mirrors"),
+    ],
+)
+async def test_an_exception_of_the_users_ends_it_with_their_traceback_and_none_of_our_lines(
+    clients: AwsClients,
+    endpoint: str,
+    fake_server: ServerProcess,
+    fake_client: redis.Redis,
+    tmp_path: Path,
+    table: str,
+    wrong: dict[str, str],
+    last: str,
+    line: str,
+) -> None:
+    """C12: raw metrics and "raised KeyError", tried again for ever."""
+    await make_table(clients, table)
+    await put(clients, table, 1, Name={"S": "one"})
+    source = {"url": fake_server.url, "attribute": "Name", "key": "Number", "more": "", **wrong}
+    (tmp_path / "mine.py").write_text(TYPO.format(**source))
+    command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
+
+    with anyio.fail_after(20):
+        ended = await anyio.run_process(
+            [sys.executable, *command, "--mirror", "mine:mirror", "--quiet"],
+            cwd=tmp_path,
+            check=False,
+        )
+
+    errors = ended.stderr.decode()
+    assert ended.returncode == 1, errors
+    assert b'"_aws"' not in ended.stdout
+    assert last in errors.splitlines()[-1]
+    assert line in errors
+    files = re.findall(r'File "(.+)", line', errors)
+    assert {*files} == {str(tmp_path / "mine.py")}
+
+
+async def test_the_users_traceback_needs_no_run(
+    endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text("raise ValueError('mine')\n")
+    command = ["-m", "asyncsync", "audit", "--table", "T", "--endpoint-url", endpoint]
+
+    ended = await anyio.run_process(
+        [sys.executable, *command, "--mirror", "mine:mirror"], cwd=tmp_path, check=False
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr.decode().splitlines()[-1] == "ValueError: mine"
+    assert b"asyncsync" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -293,6 +370,67 @@ async def test_items_are_read_consistently_one_or_all(clients: AwsClients) -> No
         "B": {"B": "AA=="},
     }
     assert await get_item(clients, "Items", {"Number": {"N": "9"}}) is None
+
+
+# --- caught up ----------------------------------------------------------------------------------
+
+
+class Pages:
+    """A stream of one shard: these pages, then empty ones; each read is counted."""
+
+    def __init__(self, *pages: int) -> None:
+        self._pages = [
+            [record(number, FIRST + at * 1_000 + number) for number in range(count)]
+            for at, count in enumerate(pages)
+        ]
+
+    async def shards(self, *_: object) -> list[Shard]:
+        return [Shard("only", None)]
+
+    async def shard_iterator(self, *_: object) -> str:
+        return "0"
+
+    async def read_page(self, _clients: object, _arn: str, iterator: str) -> RecordPage:
+        at = int(iterator)
+        records = self._pages[at] if at < len(self._pages) else []
+        return RecordPage(records, str(at + 1))
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        (1_000, 1_000, 5),
+        (3, 1_000, 2),  # a page of 1 MB is short, and more follow
+        (2, 0, 3),  # an empty page between
+        (0, 7),
+    ],
+)
+async def test_it_says_caught_up_only_where_every_record_was_read_and_handled(
+    clients: AwsClients,
+    monkeypatch: pytest.MonkeyPatch,
+    fake_server: ServerProcess,
+    fake_client: redis.Redis,
+    pages: tuple[int, ...],
+) -> None:
+    """C12: "caught up" after 1,000 of 12,000, because the mapping was idle for a moment."""
+    table = f"Pages-{'-'.join(map(str, pages))}"
+    await make_table(clients, table)
+    stream = Pages(*pages)
+    for name in ("shards", "shard_iterator", "read_page"):
+        monkeypatch.setattr(poll, name, getattr(stream, name))
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr("asyncsync.tools.run.command.PROGRESS_INTERVAL_S", 0.005)
+    output = RecordedOutput()
+    mirror = make_mirror(Config(redis_url=fake_server.url))
+
+    with anyio.fail_after(60):
+        await run(clients, RunOptions(table=table, exit_when_idle_s=0.05), mirror, output)
+
+    total = sum(pages)
+    told = [line for line in [*output.progress_lines, *output.lines] if "caught up" in line]
+    assert told
+    assert all(f"{total:,} records" in line for line in told), told
+    assert any("reading on" in line for line in output.progress_lines)
 
 
 # --- the poller -------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from asyncsync.lab.demo.environment import DemoReader, Servers, open_servers
 from asyncsync.lab.demo.output import Column, document, life_of, scoreboard, verdict
 from asyncsync.lab.demo.stage import DemoOptions, Side, Stage, staged
 from asyncsync.tools.errors import first_error
-from asyncsync.tools.output import Colour, Output, counted
+from asyncsync.tools.output import Colour, Output, plural
 from asyncsync.version import __version__
 
 # A steady pace that one slow core keeps up with: 3,000 changes in ten seconds.
@@ -202,8 +202,8 @@ async def _cut(stage: Stage) -> None:
     acknowledged = stage.usual.delivered - delivered
     stage.show(
         f"Redis is back after {stage.healed_s - began_s:.1f} s: "
-        f"{counted(stage.progress.failures - failures, 'attempt')} by asyncsync failed, the usual "
-        f"handler acknowledged {counted(acknowledged, 'record')}"
+        f"{plural(stage.progress.failures - failures, 'attempt')} by asyncsync failed, the usual "
+        f"handler acknowledged {plural(acknowledged, 'record')}"
     )
 
 
@@ -229,7 +229,7 @@ async def _replay(stage: Stage) -> None:
     backward = [side.watcher.backward for side in stage.sides]
     keys = len({record.key for record in batch.records})
     stage.show(
-        f"REPLAY: a batch of {counted(len(batch.records), 'record')} ({counted(keys, 'key')}), "
+        f"REPLAY: a batch of {plural(len(batch.records), 'record')} ({plural(keys, 'key')}), "
         "acknowledged earlier, is delivered again to all, after everything newer"
     )
     for consumer in stage.consumers:
@@ -243,7 +243,7 @@ async def _replay(stage: Stage) -> None:
 
 
 def _moved(backward: int) -> str:
-    return f"{counted(backward, 'key')} moved backwards" if backward else "nothing moved backwards"
+    return f"{plural(backward, 'key')} moved backwards" if backward else "nothing moved backwards"
 
 
 async def _findings(stage: Stage) -> tuple[tuple[Findings, Findings, Findings], str]:

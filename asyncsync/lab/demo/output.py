@@ -10,7 +10,7 @@ from asyncsync.lab.compare import Findings
 from asyncsync.lab.demo.changes import ItemChange
 from asyncsync.lab.demo.stage import DemoOptions
 from asyncsync.lab.demo.watcher import CopyWatcher, Journal
-from asyncsync.tools.output import counted
+from asyncsync.tools.output import plural
 
 _LABEL_WIDTH = 32
 _COLUMN_WIDTH = 16
@@ -129,7 +129,7 @@ def verdict(
         rest = f" and {more:,} more" if more > 0 else ""
         yield f"FAIL: {', '.join(ours.all[:_NAMED_MAX])}{rest}"
     else:
-        yield f"PASS: all {counted(ours.equal, 'item')} equal Redis, by consistent read"
+        yield f"PASS: all {plural(ours.equal, 'item')} equal Redis, by consistent read"
     name = ours.all[0].split(" (")[0] if ours.all else sample
     if not options.keep:
         yield f"look yourself: {options.program} demo --keep --seed {seed}"

@@ -35,7 +35,7 @@ from asyncsync.mapping.event_source_mapping import (
     MappingSettings,
 )
 from asyncsync.mirror import Mirror
-from asyncsync.tools.output import Output, counted
+from asyncsync.tools.output import Output, plural
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.tools.run.poller import Consumer, Function, Poller, function_of
 from asyncsync.tools.run.progress import Progress, failure_line
@@ -81,7 +81,7 @@ class Side:
     reader: DemoReader
     watcher: CopyWatcher
     mapping: EventSourceMapping
-    delivered: int = 0  # records, counted in every attempt
+    delivered: int = 0  # records, plural in every attempt
     acknowledged: int = 0  # records
 
     @classmethod
@@ -277,7 +277,7 @@ def _watch_ours(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
             after_s = time.monotonic() - stage.healed_s
             stage.healed_s = None
             stage.show(
-                f"RECOVERED: first batch of {counted(len(batch.records), 'record')} written "
+                f"RECOVERED: first batch of {plural(len(batch.records), 'record')} written "
                 f"{after_s:.1f} s after Redis came back"
             )
 
@@ -305,6 +305,6 @@ async def _show_progress(stage: Stage) -> None:
         progress = stage.progress
         stage.output.progress(
             f"{len(stage.journal.written_s):,} written, lag {lag_s:.1f} s, "
-            f"{counted(progress.batches, 'batch', 'batches')}, "
-            f"{counted(stage.ours.proxy.turns, 'round trip')}, {progress.superseded:,} superseded"
+            f"{plural(progress.batches, 'batch', 'batches')}, "
+            f"{plural(stage.ours.proxy.turns, 'round trip')}, {progress.superseded:,} superseded"
         )

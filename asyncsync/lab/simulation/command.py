@@ -11,7 +11,7 @@ from asyncsync.lab.simulation.seeds import MEDIANS_MIN, Summary, run_seeds
 from asyncsync.lab.simulation.small_scope_play import MODES, FakeRedis, play
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 from asyncsync.lab.simulation.world import RunResult, run
-from asyncsync.tools.output import Output, counted, rate_and_left
+from asyncsync.tools.output import Output, plural, rate_and_left
 from asyncsync.version import __version__
 
 
@@ -32,14 +32,14 @@ def simulate(options: SimulateOptions, output: Output) -> Summary:
     last = options.first + options.seeds - 1
     output.note(
         f"asyncsync {__version__} simulate, seeds {options.first:,} to {last:,}, "
-        f"{counted(options.jobs, 'process', 'processes')}"
+        f"{plural(options.jobs, 'process', 'processes')}"
     )
     began_s = time.monotonic()
 
     def show(summary: Summary) -> None:
         took_s = time.monotonic() - began_s
         text = _progress_text(summary.seeds, options.seeds, "seeds", took_s)
-        output.progress(f"{text}, {counted(len(summary.violations), 'violation')}")
+        output.progress(f"{text}, {plural(len(summary.violations), 'violation')}")
 
     show(Summary())
     summary = run_seeds(options.first, options.seeds, options.jobs, options.violations_max, show)
@@ -73,8 +73,8 @@ def is_good(summary: Summary) -> bool:
 def summary_lines(summary: Summary, seconds: float, program: str) -> list[str]:
     """Return the summary of many seeds as lines for people."""
     lines = [
-        f"{counted(summary.seeds, 'seed')} in {seconds:,.0f} s, "
-        f"{counted(summary.checks, 'check')} of an item"
+        f"{plural(summary.seeds, 'seed')} in {seconds:,.0f} s, "
+        f"{plural(summary.checks, 'check')} of an item"
     ]
     for name in MEDIANS_MIN:
         quartiles = " / ".join(str(quartile) for quartile in summary.quartiles(name))
@@ -86,8 +86,8 @@ def summary_lines(summary: Summary, seconds: float, program: str) -> list[str]:
         lines.append(f"VIOLATION  seed {result.seed}: {result.violation}")
         lines.append(f"           replay: {program} simulate --seed {result.seed} --trace")
     verdict = "PASS" if is_good(summary) else "FAIL"
-    violations = counted(len(summary.violations), "violation")
-    lines.append(f"{verdict}  {violations} in {counted(summary.seeds, 'seed')}")
+    violations = plural(len(summary.violations), "violation")
+    lines.append(f"{verdict}  {violations} in {plural(summary.seeds, 'seed')}")
     return lines
 
 
@@ -111,7 +111,7 @@ def tell(seed: int, output: Output, *, trace: bool, as_json: bool = False) -> Ru
         return result
     output.line(f"seed {seed}: {result.scenario}")
     done = (result.changes, "change"), (result.invocations, "invocation"), (result.checks, "check")
-    output.line(", ".join(counted(count, noun) for count, noun in done))
+    output.line(", ".join(plural(count, noun) for count, noun in done))
     for fault, count in fired.items():
         output.line(f"{count:>6,}  {fault}")
     output.line(f"VIOLATION  {result.violation}" if result.violation else "PASS")
@@ -123,7 +123,7 @@ def whole_scope(records_max: int, options: SimulateOptions, output: Output) -> b
     total = scope.expected(records_max) * len(MODES)
     output.note(
         f"asyncsync {__version__} simulate, the small scope: up to "
-        f"{counted(records_max, 'record')} of {len(scope.ITEMS)} items, one fault at every point, "
+        f"{plural(records_max, 'record')} of {len(scope.ITEMS)} items, one fault at every point, "
         f"{len(MODES)} modes"
     )
     began_s = time.monotonic()
@@ -142,7 +142,7 @@ def whole_scope(records_max: int, options: SimulateOptions, output: Output) -> b
             if violations >= options.violations_max:
                 break
         text = _progress_text(played, total, "histories", time.monotonic() - began_s)
-        output.progress(f"{text}, {counted(violations, 'violation')}")
+        output.progress(f"{text}, {plural(violations, 'violation')}")
     loop.close()
     assert violations or played == total, f"{total} histories are expected, {played} were played"
     if options.as_json:
@@ -151,7 +151,7 @@ def whole_scope(records_max: int, options: SimulateOptions, output: Output) -> b
         verdict = "FAIL" if violations else "PASS"
         output.line(
             f"{verdict}  {played:,} histories, as the formula counts, "
-            f"{counted(violations, 'violation')}"
+            f"{plural(violations, 'violation')}"
         )
     return not violations
 

@@ -16,7 +16,7 @@ from asyncsync.errors import ConfigError
 from asyncsync.keys import bind, parse_template
 from asyncsync.limits import FENCE_TTL_S_MIN
 from asyncsync.tools.check.verdict import Severity, Verdict
-from asyncsync.tools.output import counted
+from asyncsync.tools.output import plural
 
 # A shard serves two readers, one on a global table (Lambda developer guide, "Using AWS Lambda
 # with DynamoDB").
@@ -72,7 +72,7 @@ def check_mappings(
     """Check the function's mapping of this stream; without an ARN, of any stream."""
     mappings = [m for m in function.mappings if stream_arn in (None, m["EventSourceArn"])]
     if len(mappings) != 1:
-        count = counted(len(mappings), "mapping") if mappings else "no mapping"
+        count = plural(len(mappings), "mapping") if mappings else "no mapping"
         message = f"{function.name} has {count} on {stream_arn or 'a stream'}, not 1"
         return [Verdict("fix", "mapping", message)]
     (mapping,) = mappings
@@ -105,7 +105,7 @@ def check_mapping(mapping: Mapping[str, Any], config: Config) -> list[Verdict]:
         _judge(
             "mapping",
             mapping.get("State") == "Enabled",
-            f"enabled, {counted(mapping.get('BatchSize', 0), 'record')} per batch",
+            f"enabled, {plural(mapping.get('BatchSize', 0), 'record')} per batch",
             f"is {mapping.get('State')}: {mapping.get('StateTransitionReason', 'enable it')}",
         ),
         _judge(

@@ -9,7 +9,7 @@ import orjson
 
 from asyncsync.mapping.answers import Answer, FunctionError, Returned
 from asyncsync.mapping.event_source_mapping import Batch, Decision, EventSourceMapping
-from asyncsync.tools.output import counted
+from asyncsync.tools.output import plural
 from asyncsync.tools.run.poller import wall_ms
 
 
@@ -53,7 +53,7 @@ class Progress:
             lag = "reading on" if is_behind else "caught up"
         fenced = f", {self.fenced:,} fenced" if self.fenced else ""
         return (
-            f"{counted(self.records, 'record')} in {counted(self.batches, 'batch', 'batches')}, "
+            f"{plural(self.records, 'record')} in {plural(self.batches, 'batch', 'batches')}, "
             f"{self.superseded:,} superseded{fenced}, {lag}"
         )
 
