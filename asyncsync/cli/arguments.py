@@ -188,7 +188,7 @@ def _add_backfill(commands: Commands, defaults: Defaults) -> None:
         "backfill",
         "Load the items that the table had before its stream",
         "--function mirror\n--function mirror --max-rcu 500 --state backfill.state\n"
-        "--table Players --from-export s3://bucket/AWSDynamoDB/01234-abc",
+        "--table Players --from-export s3://bucket/AWSDynamoDB/0123",
         description="It scans the table in parallel and writes only keys that the stream has "
         "not touched.",
         any_of=("--table", "--function"),
@@ -366,7 +366,7 @@ def _add_completion(commands: Commands) -> None:
         commands,
         "completion",
         "Print a script for your shell's completion",
-        "bash > ~/.local/share/bash-completion/completions/asyncsync\nzsh >> ~/.zshrc",
+        "bash >> ~/.bash_completion\nzsh >> ~/.zshrc",
         usage="SHELL",
     )
     options = completion.add_argument_group("options")

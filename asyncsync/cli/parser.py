@@ -98,7 +98,7 @@ def above_zero(high: int) -> Callable[[str], float]:
 
     def parse(text: str) -> float:
         try:
-            number = float(text)
+            number = float(text) if text.isascii() else 0.0
         except ValueError:
             number = 0.0
         if not 0 < number <= high:

@@ -345,6 +345,7 @@ async def test_an_authority_in_the_bundle_is_replaced_by_this_machines(
 # --- --mirror ---------------------------------------------------------------------------------
 
 MODULE = """
+from asyncsync import Config, Mirror
 
 def player_key(keys):
     return 'mine:' + keys['Number']['N']
@@ -374,9 +375,9 @@ async def test_a_mirror_is_named_with_its_functions_and_may_get_another_server(
     monkeypatch.setenv("ASYNCSYNC_MODE", "invalidate")
     given = ["--mirror", f"{name}:mirror", "--redis-url", fake_server.url, "--table", table]
 
-    code, _, err = await ran(run, "backfill", "--skip-mapping-check", *given)
+    code, out, err = await ran(run, "backfill", "--skip-mapping-check", *given)
 
-    assert code == 0
+    assert code == 0, (out, err)
     assert f"keys by {name}.player_key, values by {name}.Shape, mode mirror" in err
     assert f"settings from --mirror {name}:mirror, server from --redis-url" in err
     assert "not used: ASYNCSYNC_MODE" in err
