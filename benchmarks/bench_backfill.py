@@ -264,9 +264,10 @@ async def _read(
 ) -> Mapping[str, Sequence[float]]:
     times_us: dict[str, list[float]] = {"read": [], "parsed": []}
     async with open_clients(url, {}) as clients:
+        table = await describe_table(clients, TABLE)
 
         async def read() -> list[Any]:
-            answer = await scan_page(clients, TABLE, 0, 1, None)
+            answer = await scan_page(clients, table, 0, 1, None)
             return [(key_of(item, NAMES), image_of(item)) for item in answer.items]
 
         async def parsed() -> list[Any]:

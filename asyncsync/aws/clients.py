@@ -47,6 +47,10 @@ class ObjectGone(AwsFailed):
     """An object is not in S3, or no longer."""
 
 
+class ObjectRefused(AwsFailed):
+    """S3 does not hand out one object: it is archived, or its key or policy forbids it."""
+
+
 class Throttled(AwsFailed):
     """A service asks to try again later."""
 
@@ -56,6 +60,13 @@ _FAILURES: Mapping[str, type[AwsFailed]] = {
     "TrimmedDataAccessException": IteratorGone,
     "NoSuchKey": ObjectGone,
     "404": ObjectGone,
+    "InvalidObjectState": ObjectRefused,
+    "ObjectNotInActiveTierError": ObjectRefused,
+    "AccessDenied": ObjectRefused,
+    "403": ObjectRefused,
+    "KMS.DisabledException": ObjectRefused,
+    "KMS.NotFoundException": ObjectRefused,
+    "KMS.KMSInvalidStateException": ObjectRefused,
     "ProvisionedThroughputExceededException": Throttled,
     "RequestLimitExceeded": Throttled,
     "ThrottlingException": Throttled,
@@ -132,6 +143,16 @@ def _is_here(endpoint_url: str | None) -> bool:
     """Return whether an endpoint is on this machine, to which a web proxy has no route."""
     host = urlsplit(endpoint_url or "").hostname or ""
     return host in _THIS_MACHINE or host.startswith("127.")
+
+
+def member(answer: Mapping[str, Any], name: str, work: str, service: str = "DynamoDB") -> Any:
+    """Return a member that an answer must have: without it, nothing can be said of the work.
+
+    Raises AwsFailed.
+    """
+    if name not in answer:
+        raise AwsFailed(f"{service} failed at {work}: its answer has no {name}")
+    return answer[name]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncsync.aws.clients import AwsClients, AwsFailed, aws_errors
+from asyncsync.aws.tables import TableArn, parse_table_arn
 from asyncsync.config import PREFIX
 
 # A reference that CloudFormation resolves at a deployment; without one it stays as it is.
@@ -30,9 +31,10 @@ class DeployedFunction:
     handler: str = ""  # empty for a container image
 
     @property
-    def tables(self) -> list[str]:
-        """Return the ARNs of the tables whose streams are mapped to it."""
-        return sorted({str(m["EventSourceArn"]).split("/stream/")[0] for m in self.mappings})
+    def tables(self) -> list[TableArn]:
+        """Return the tables whose streams are mapped to it."""
+        arns = {parse_table_arn(mapping["EventSourceArn"]) for mapping in self.mappings}
+        return sorted((arn for arn in arns if arn is not None), key=str)
 
 
 async def read_function(clients: AwsClients, name: str) -> DeployedFunction:

@@ -17,8 +17,9 @@ import msgspec
 from msgspec import Raw
 
 from asyncsync.aws.budget import ReadBudget
-from asyncsync.aws.clients import AwsClients, AwsFailed, aws_errors
+from asyncsync.aws.clients import AwsClients, AwsFailed, aws_errors, member
 from asyncsync.aws.raw_items import raw_items
+from asyncsync.aws.tables import Table
 from asyncsync.copy.entries import ReadItems
 from asyncsync.model import Key
 
@@ -42,7 +43,7 @@ class ItemPage:
 
 async def scan_page(
     clients: AwsClients,
-    table: str,
+    table: Table,
     segment: int,
     segments: int,
     after: Any,
@@ -52,33 +53,50 @@ async def scan_page(
 
     The read is eventually consistent, at half the price: the stream brings what it misses.
     """
-    request: dict[str, Any] = {"TableName": table, "ReturnConsumedCapacity": "TOTAL"}
+    request: dict[str, Any] = {"TableName": table.address, "ReturnConsumedCapacity": "TOTAL"}
+    work = f"scanning table {table.name}"
     if segments > 1:
         request |= {"Segment": segment, "TotalSegments": segments}
     if after:
         request["ExclusiveStartKey"] = after
     if limit:
         request["Limit"] = limit
-    with aws_errors(f"scanning table {table}"), raw_items():
+    with aws_errors(work), raw_items():
         answer = await clients.items.scan(**request)
     units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
-    items: Any = answer["Items"]
+    items: Any = member(answer, "Items", work)
     return ItemPage(items, answer.get("LastEvaluatedKey"), units)
 
 
 async def read_keys(
-    clients: AwsClients, table: str, keys: Sequence[Any], *, consistent: bool = True
+    clients: AwsClients, table: Table, keys: Sequence[Any], *, consistent: bool = True
 ) -> ItemPage:
-    """Read up to 100 items by their keys in the SDK's shape."""
-    request: Any = {table: {"Keys": keys, "ConsistentRead": consistent}}
-    with aws_errors(f"reading items of table {table}"), raw_items():
+    """Read up to 100 items by their keys in the SDK's shape.
+
+    Raises AwsFailed, also where the answer is of another table or lacks a member: a key that the
+    answer is silent about would count as deleted.
+    """
+    request: Any = {table.address: {"Keys": keys, "ConsistentRead": consistent}}
+    work = f"reading items of table {table.name}"
+    with aws_errors(work), raw_items():
         answer = await clients.items.batch_get_item(
             RequestItems=request, ReturnConsumedCapacity="TOTAL"
         )
-    unread: Any = answer.get("UnprocessedKeys", {})
+    unread: Any = member(answer, "UnprocessedKeys", work)
     units = sum(each.get("CapacityUnits", 0.0) for each in answer.get("ConsumedCapacity", []))
-    items: Any = answer.get("Responses", {}).get(table, [])
-    return ItemPage(items, unread.get(table, {}).get("Keys", []), units)
+    rest = member(_of_table(unread, table, work), "Keys", work) if unread else []
+    responses: Any = member(answer, "Responses", work)
+    if not responses and len(rest) == len(keys):
+        return ItemPage([], rest, units)  # nothing was read
+    return ItemPage(_of_table(responses, table, work), rest, units)
+
+
+def _of_table(by_table: Mapping[str, Any], table: Table, work: str) -> Any:
+    """Return the one member of an answer by table, which may be called by its name or its ARN."""
+    for called in (table.address, table.name, str(table.arn)):
+        if called in by_table:
+            return by_table[called]
+    raise AwsFailed(f"DynamoDB failed at {work}: its answer does not speak of this table")
 
 
 async def scan(clients: AwsClients, table: str) -> AsyncIterator[Attributes]:
@@ -87,7 +105,7 @@ async def scan(clients: AwsClients, table: str) -> AsyncIterator[Attributes]:
     while True:
         with aws_errors(f"scanning table {table}"):
             answer = await clients.items.scan(**request)
-        for item in answer["Items"]:
+        for item in member(answer, "Items", f"scanning table {table}"):
             yield json_attributes(item)
         last = answer.get("LastEvaluatedKey")
         if not last:
@@ -103,7 +121,7 @@ async def get_item(clients: AwsClients, table: str, key: Attributes) -> Attribut
     return None if item is None else json_attributes(item)
 
 
-def consistent_reads(clients: AwsClients, table: str, budget: ReadBudget) -> ReadItems:
+def consistent_reads(clients: AwsClients, table: Table, budget: ReadBudget) -> ReadItems:
     """Return a function that reads items consistently, as a repair must.
 
     The function raises AwsFailed.
@@ -111,7 +129,7 @@ def consistent_reads(clients: AwsClients, table: str, budget: ReadBudget) -> Rea
     return _reads(partial(read_keys, clients, table), budget)
 
 
-def eventual_reads(clients: AwsClients, table: str, budget: ReadBudget) -> ReadItems:
+def eventual_reads(clients: AwsClients, table: Table, budget: ReadBudget) -> ReadItems:
     """Return the same at half the price; it may miss a write of the last second."""
     return _reads(partial(read_keys, clients, table, consistent=False), budget)
 
@@ -151,11 +169,17 @@ def _identity(key: Key) -> object:
 
 
 def key_of(item: Item, names: Sequence[str]) -> Key:
-    """Return an item's key; the SDK's bytes become base64 strings."""
-    if isinstance(item, Raw):
-        fields = _FIELDS.decode(item)
-        item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
-    return tuple([_key_attribute(name, item[name]) for name in names])
+    """Return an item's key; the SDK's bytes become base64 strings.
+
+    Raises AwsFailed where the item lacks a key attribute.
+    """
+    try:
+        if isinstance(item, Raw):
+            fields = _FIELDS.decode(item)
+            item = {name: _ATTRIBUTE.decode(fields[name]) for name in names}
+        return tuple([_key_attribute(name, item[name]) for name in names])
+    except KeyError as exc:
+        raise AwsFailed(f"an item has no key attribute {exc.args[0]}") from exc
 
 
 def _key_attribute(name: str, attribute: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -43,7 +43,7 @@ async def check_setup(
         config, copy = await _settings(arguments, env, clients, function, report, output)
         table = arguments.table
         if table is None and function is not None and len(function.tables) == 1:
-            table = function.tables[0]
+            table = str(function.tables[0])
         if copy is not None:
             output.note(copy.line(table or ""))
         target = CheckTarget(

@@ -78,7 +78,7 @@ async def on_table(
         table = table_of(arguments, function)
         arguments = argparse.Namespace(**{**vars(arguments), "table": table})
         output.waits_for(f"table {table}")
-        output.note(copy.line((await describe_table(clients, table)).arn or table))
+        output.note(copy.line(str((await describe_table(clients, table)).arn)))
         output.waits_for(f"Redis at {copy.mirror.config.server.address}")
         if not time_left:  # a person waits; a slice is tried again as a whole
             await reach(copy.mirror)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from msgspec import structs
 from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.aws.credentials import session_credentials
 from asyncsync.aws.functions import DeployedFunction, is_reference, resolve_reference
+from asyncsync.aws.tables import parse_table_arn
 from asyncsync.config import PREFIX, TEST_PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import Mirror
@@ -203,9 +205,13 @@ def region_of_arguments(arguments: argparse.Namespace) -> str | None:
 
     Raises CommandRefused if they name different Regions.
     """
-    values = [getattr(arguments, name, None) for name in ("table", "function")]
-    arns = [value for value in values if value and value.startswith("arn:")]
-    regions = {arn.split(":")[3]: arn for arn in arns if arn.count(":") > 3}
+    regions: dict[str, str] = {}
+    table = parse_table_arn(getattr(arguments, "table", None) or "")
+    if table is not None:
+        regions[table.region] = str(table)
+    function = re.match(r"arn:[^:]+:lambda:([^:]+):", arguments.function or "")
+    if function is not None:
+        regions[function[1]] = arguments.function
     if arguments.region:
         regions[arguments.region] = f"--region {arguments.region}"
     if len(regions) > 1:
@@ -222,14 +228,12 @@ def table_of(arguments: argparse.Namespace, function: DeployedFunction | None) -
     if function is None:
         assert table is not None, "the parser asks for --table or --function"
         return table
+    arns = ", ".join(map(str, function.tables)) or "no table's stream"
     if table is None:
         if len(function.tables) != 1:
-            arns = ", ".join(function.tables) or "no table's stream"
             raise CommandRefused(f"function {function.name} reads {arns}: pass --table")
-        return function.tables[0]
-    of_name = [arn for arn in function.tables if table in (arn, arn.partition(":table/")[2])]
+        return str(function.tables[0])
+    of_name = [arn for arn in function.tables if table in (arn.name, str(arn))]
     if function.tables and not of_name:
-        raise CommandRefused(
-            f"function {function.name} reads {', '.join(function.tables)}, not table {table}"
-        )
-    return of_name[0] if of_name else table
+        raise CommandRefused(f"function {function.name} reads {arns}, not table {table}")
+    return str(of_name[0]) if of_name else table

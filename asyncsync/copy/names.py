@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from binascii import Error as BinasciiError
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 
@@ -60,18 +60,16 @@ _STRING = msgspec.json.Decoder(str)
 class KeyNames:
     """Translates between the keys of one table's items and their names in Redis.
 
+    `key` holds the type (S, N or B) of each attribute of the primary key, the hash key first.
     Raises ConfigError where the template does not fit the table.
     """
 
-    def __init__(
-        self, table: str, keys: Sequence[str], types: Mapping[str, str], rules: EncodeRules
-    ) -> None:
-        self._keys = keys
-        self._types = types
+    def __init__(self, table: str, key: Mapping[str, str], rules: EncodeRules) -> None:
+        self._types = key  # by attribute, the hash key first
         self._function = rules.key
         self._bound: Template = ()
         if rules.key is None:
-            self._bound = bind(parse_template(rules.config.key), table, tuple(sorted(keys)))
+            self._bound = bind(parse_template(rules.config.key), table, tuple(sorted(key)))
 
     @property
     def prefix(self) -> bytes:
@@ -110,11 +108,11 @@ class KeyNames:
         return None if attributes is None else self._key(attributes, name)
 
     def _key(self, attributes: Mapping[str, str], name: bytes) -> Key | None:
-        for at, attribute in enumerate(self._keys):
+        for at, attribute in enumerate(self._types):
             bytes_max = _RANGE_BYTES_MAX if at else _HASH_BYTES_MAX
             if not _is_legal(self._types[attribute], attributes[attribute], bytes_max):
                 return None
-        key = tuple([(each, self._types[each], attributes[each]) for each in sorted(self._keys)])
+        key = tuple([(each, self._types[each], attributes[each]) for each in sorted(self._types)])
         try:
             return key if self.name_of(key) == name else None
         except RecordError:

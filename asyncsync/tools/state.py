@@ -10,6 +10,7 @@ work twice but never skip any.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ from asyncsync.mirror import Mirror
 from asyncsync.tools.errors import CommandRefused
 
 RUN = "run"
+
+# Every document that a command saves; redrive must not take one for a failed batch.
+_DOCUMENTS = re.compile(r"(?:run|parts|progress|segment-[0-9]{6})\.json")
 
 # Raised where the documents' content gets another meaning.
 FORMAT = 3
@@ -162,11 +166,16 @@ def identity_of(command: str, table: Table, mirror: Mirror, **options: Any) -> D
     """Return what a saved run belongs to: with anything else, its cursors would skip keys."""
     return {
         "command": command,
-        "table": table.arn or table.name,
+        "table": str(table.arn),
         **options,
         "redis": mirror.config.server.address,
         "key": mirror.config.key,
     }
+
+
+def is_state_document(name: str) -> bool:
+    """Return whether an object of this name, without its folders, may be a saved document."""
+    return bool(_DOCUMENTS.fullmatch(name))
 
 
 def resume_hint(place: str) -> str:

@@ -39,10 +39,10 @@ class TableScan:
     ) -> None:
         self.parts = segments
         self.items = table.items  # about
-        self._key_names = sorted(table.keys)  # in the order that records have them
+        self._key_names = sorted(table.key)  # in the order that records have them
         self._budget = budget
         self._wall_clock = wall_clock
-        self._scan = partial(scan_page, clients, table.name)
+        self._scan = partial(scan_page, clients, table)
         self._page_items = page_items
 
     async def pages(self, part: int, cursor: Any) -> AsyncGenerator[SourcePage, None]:

@@ -23,9 +23,10 @@ from asyncsync.aws.items import (
     sdk_key,
 )
 from asyncsync.aws.raw_items import without_items
+from asyncsync.aws.tables import Table, describe_table
 
 
-async def make_table(clients: AwsClients, name: str) -> None:
+async def make_table(clients: AwsClients, name: str) -> Table:
     await clients.items.create_table(
         TableName=name,
         KeySchema=[
@@ -42,6 +43,7 @@ async def make_table(clients: AwsClients, name: str) -> None:
         await clients.items.put_item(
             TableName=name, Item={"Who": {"B": b"\xff"}, "At": {"N": str(at)}}
         )
+    return await describe_table(clients, name)
 
 
 def key(at: str) -> Any:
@@ -54,9 +56,9 @@ def key(at: str) -> Any:
 async def test_images_are_in_the_keys_order_and_none_for_an_absent_item(
     clients: AwsClients,
 ) -> None:
-    await make_table(clients, "Reads")
+    table = await make_table(clients, "Reads")
 
-    images = await consistent_reads(clients, "Reads", ReadBudget())(
+    images = await consistent_reads(clients, table, ReadBudget())(
         [key("3"), key("77"), key("1.0")]
     )
 
@@ -70,11 +72,11 @@ async def test_images_are_in_the_keys_order_and_none_for_an_absent_item(
 async def test_keys_that_were_not_read_are_asked_for_again(
     clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_table(clients, "Again")
+    table = await make_table(clients, "Again")
     asked: list[int] = []
     read_keys = items_module.read_keys
 
-    async def few(clients: AwsClients, table: str, keys: Any) -> ItemPage:
+    async def few(clients: AwsClients, table: Table, keys: Any) -> ItemPage:
         asked.append(len(keys))
         answer = await read_keys(clients, table, keys[:2])
         return ItemPage(answer.items, keys[2:], answer.units)
@@ -87,7 +89,7 @@ async def test_keys_that_were_not_read_are_asked_for_again(
 
     budget = ReadBudget(sleep=sleep)
 
-    images = await consistent_reads(clients, "Again", budget)([key(str(at)) for at in range(5)])
+    images = await consistent_reads(clients, table, budget)([key(str(at)) for at in range(5)])
 
     assert None not in images
     assert asked == [5, 3, 1]
@@ -103,15 +105,16 @@ def test_an_item_that_was_not_asked_for_is_an_error_and_no_absent_item() -> None
 
 @pytest.mark.parametrize("segments", [1, 3])
 async def test_the_pages_of_all_segments_are_the_table(clients: AwsClients, segments: int) -> None:
-    table = f"Pages-{segments}"
+    name = f"Pages-{segments}"
     await clients.items.create_table(
-        TableName=table,
+        TableName=name,
         KeySchema=[{"AttributeName": "At", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "At", "AttributeType": "N"}],
         BillingMode="PAY_PER_REQUEST",
     )
     for at in range(20):
-        await clients.items.put_item(TableName=table, Item={"At": {"N": str(at)}})
+        await clients.items.put_item(TableName=name, Item={"At": {"N": str(at)}})
+    table = await describe_table(clients, name)
     seen: list[str] = []
     for segment in range(segments):
         after: Any = None
@@ -137,12 +140,12 @@ ODD: Any = {
 async def test_items_stay_raw_only_where_raw_items_are_asked_for(
     clients: AwsClients,
 ) -> None:
-    await make_table(clients, "Sent")
+    table = await make_table(clients, "Sent")
     await clients.items.put_item(TableName="Sent", Item=ODD)
     names = ["At", "Who"]
 
-    page = await scan_page(clients, "Sent", 0, 1, None)
-    answer = await read_keys(clients, "Sent", [sdk_key(key_of(ODD, names))])
+    page = await scan_page(clients, table, 0, 1, None)
+    answer = await read_keys(clients, table, [sdk_key(key_of(ODD, names))])
     parsed: Any = await clients.items.scan(TableName="Sent")
 
     assert page.units > 0
@@ -174,14 +177,14 @@ def test_an_answer_is_split_only_where_its_form_is_known() -> None:
 async def test_the_sdk_parses_an_answer_of_an_unknown_form(
     clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_table(clients, "Unknown")
-    scanned = await scan_page(clients, "Unknown", 0, 1, None)
+    table = await make_table(clients, "Unknown")
+    scanned = await scan_page(clients, table, 0, 1, None)
 
     def unknown(_operation: str, _body: bytes) -> Any:
         raise DecodeError
 
     monkeypatch.setattr(raw, "without_items", unknown)
-    parsed = await scan_page(clients, "Unknown", 0, 1, None)
+    parsed = await scan_page(clients, table, 0, 1, None)
 
     assert {type(each) for each in parsed.items} == {dict}
     assert [orjson.loads(image_of(each)) for each in parsed.items] == [

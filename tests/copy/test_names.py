@@ -20,7 +20,7 @@ def names(template: str = "{@table}:{@key}", key: Any = None, **types: str) -> K
     """Return the names of a table's items; the first type is the hash key's."""
     types = types or {"Number": "N"}
     rules = EncodeRules(Config(redis_url="redis://unused", key=template), key)
-    return KeyNames("Players", [*types], types, rules)
+    return KeyNames("Players", types, rules)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

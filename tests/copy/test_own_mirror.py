@@ -19,7 +19,7 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
-from tests.support.events import FIRST, SEED, arn, event, record
+from tests.support.events import FIRST, MOTO_ACCOUNT, SEED, arn, event, record
 from tests.support.on_failure import discarded
 from tests.support.output import RecordedOutput
 from tests.support.tables import Item, load, make_table
@@ -70,7 +70,7 @@ def records() -> list[Any]:
             int(each["Number"]["N"]),
             FIRST + at,
             image=json_attributes(each),
-            stream_arn=arn(table=TABLE),
+            stream_arn=arn(table=TABLE, account=MOTO_ACCOUNT),
         )
         for at, each in enumerate(ITEMS)
     ]

@@ -125,17 +125,17 @@ async def test_the_quick_moto_answers_as_moto_does() -> None:
     with dynamodb_process() as one, quick_dynamodb() as other:
         for url in (one, other):
             async with open_clients(url, {}) as clients:
-                await make_table(clients, "T")
+                table = await make_table(clients, "T")
                 await load(clients, "T", items)
                 after: Any = None
                 for _ in range(4):
-                    page = await scan_page(clients, "T", 0, 1, after, 10)
+                    page = await scan_page(clients, table, 0, 1, after, 10)
                     after = page.rest
                     answers += [(list(map(image_of, page.items)), after)]
                 await clients.items.delete_item(TableName="T", Key={"Number": {"N": "7"}})
                 answers += [((await describe_table(clients, "T")).items, None)]
                 keys: Any = [{"Number": item["Number"]} for item in items]
-                answer = await read_keys(clients, "T", keys)
+                answer = await read_keys(clients, table, keys)
                 answers += [(list(map(image_of, answer.items)), answer.rest)]
 
     half = len(answers) // 2

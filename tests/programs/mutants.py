@@ -654,8 +654,8 @@ MUTANTS = (
     Mutant(
         "redrive moves nothing in a dry run",
         "tools/redrive/command.py",
-        "        if not self._dry_run:\n",
-        "        if True:\n",
+        "[] if self._dry_run else await _move(objects, done)",
+        "await _move(objects, done)",
         REDRIVE,
     ),
     Mutant(

@@ -29,6 +29,7 @@ SEED = int(os.environ.get("ASYNCSYNC_TEST_SEED", "20261124"))
 
 LABEL = "2026-01-01T00:00:00.000"
 TABLE = "Players"
+MOTO_ACCOUNT = "123456789012"
 FIRST = 10**21  # a sequence number as DynamoDB writes them, past 2**53
 
 Record = dict[str, Any]
@@ -154,9 +155,9 @@ def _digits(number: Decimal) -> str:
 # --- records of the tests' table, field by field ------------------------------------------------
 
 
-def arn(label: str = LABEL, table: str = TABLE) -> str:
+def arn(label: str = LABEL, table: str = TABLE, account: str = "111122223333") -> str:
     """Return the ARN of a table's stream."""
-    return f"arn:aws:dynamodb:us-east-1:111122223333:table/{table}/stream/{label}"
+    return f"arn:aws:dynamodb:us-east-1:{account}:table/{table}/stream/{label}"
 
 
 def item(number: int, **attributes: Any) -> dict[str, Any]:

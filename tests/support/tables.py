@@ -10,7 +10,9 @@ import pytest
 
 from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.aws.items import scan
+from asyncsync.aws.tables import Table, TableArn, describe_table
 from asyncsync.lab.compare import from_json, plain_item
+from tests.support.events import LABEL
 
 Item = dict[str, dict[str, Any]]
 
@@ -32,7 +34,7 @@ async def drop_tables(url: str, but: set[str]) -> None:
             await clients.items.delete_table(TableName=name)
 
 
-async def make_table(clients: AwsClients, name: str, **keys: str) -> None:
+async def make_table(clients: AwsClients, name: str, **keys: str) -> Table:
     """Create a table without a stream; keys are names with their types, the hash key first."""
     keys = keys or {"Number": "N"}
     kinds = ("HASH", "RANGE")
@@ -48,6 +50,18 @@ async def make_table(clients: AwsClients, name: str, **keys: str) -> None:
         ],
         BillingMode="PAY_PER_REQUEST",
     )
+    return await describe_table(clients, name)
+
+
+def table_of(name: str = "T", **keys: str) -> Table:
+    """Return a table of the builders' account that no DynamoDB has."""
+    arn = TableArn("aws", "us-east-1", "111122223333", name)
+    return Table(arn, keys or {"Number": "N"})
+
+
+def stream_arn_of(table: Table) -> str:
+    """Return the ARN that the builders' records of a table must have."""
+    return f"{table.arn}/stream/{LABEL}"
 
 
 async def begin_stream(clients: AwsClients, name: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.tables import Table
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
@@ -25,6 +25,7 @@ from tests.support.cache_users import set_user
 from tests.support.cluster import Cluster
 from tests.support.events import arn
 from tests.support.servers import FOUND
+from tests.support.tables import table_of
 from tests.support.tls import tls_options
 
 CONFIG = Config(redis_url="redis://unused")
@@ -240,7 +241,7 @@ def test_a_scratch_key_is_named_like_an_items_key(
     ],
 )
 def test_the_view_type_must_fit_the_mode(stream: str, view: str, mode: Any, state: str) -> None:
-    table = Table("Players", ("Number",), stream, view)
+    table = replace(table_of("Players"), stream_arn=stream, view_type=view)
     verdicts = check_table(table, Config(redis_url="redis://unused", mode=mode))
 
     assert {v.subject: v.state for v in verdicts}["view type"] == state

@@ -18,6 +18,7 @@ import redis
 from asyncsync import Config, ConfigError, Mirror
 from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.aws.items import scan_page
+from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.cli import operations
 from asyncsync.cli.operations import (
     EVENT_BYTES_MAX,
@@ -39,14 +40,14 @@ from asyncsync.tools.output import Output
 from asyncsync.tools.retire.command import RetireOptions, retire
 from tests.support.cache_users import access, set_user
 from tests.support.cloudformation import PSEUDO, Resolver
-from tests.support.events import FIRST, arn, record
+from tests.support.events import FIRST, record
 from tests.support.exports import Exported, parts
 from tests.support.functions import function
 from tests.support.on_failure import at_version, discarded
 from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.servers import FOUND
 from tests.support.state_machine import Failed, Walk
-from tests.support.tables import begin_stream, load, make_table, numbered
+from tests.support.tables import begin_stream, load, make_table, numbered, stream_arn_of
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
@@ -200,9 +201,9 @@ async def test_the_environment_supplies_arguments(
     settings: pytest.MonkeyPatch,
     real_client: redis.Redis,
 ) -> None:
-    await make_table(clients, table)
+    stream_arn = stream_arn_of(await make_table(clients, table))
     await load(clients, table, numbered(3))
-    made = record(2, FIRST, stream_arn=arn(table=table))
+    made = record(2, FIRST, stream_arn=stream_arn)
     body = discarded([made], table=table)
     await bucket.put_object(Bucket=BUCKET, Key="aws/lambda/a", Body=body)
 
@@ -213,7 +214,7 @@ async def test_the_environment_supplies_arguments(
     assert copy.startswith(f"table arn:aws:dynamodb:us-east-1:123456789012:table/{table}, Redis ")
     assert copy.endswith("settings from the environment")
     assert said == [
-        "1 of 1 objects redriven and moved to redriven/: 1 keys repaired, 0 were already newer; "
+        "1 of 1 object redriven and moved to redriven/: 1 key repaired, 0 were already newer; "
         "0 objects left"
     ]
     assert real_client.exists(f"{table}:2")
@@ -521,10 +522,10 @@ async def _everything(
     await load(clients, table, numbered(40))
     settings.setenv(operations.SEES_MAPPING, "true")
     at = ["--endpoint-url", endpoint]
-    described = await clients.items.describe_table(TableName=table)
+    described = await describe_table(clients, table)
     async with function(clients) as functions:
         await functions.create_event_source_mapping(
-            EventSourceArn=described["Table"]["LatestStreamArn"],
+            EventSourceArn=stream_of(described),
             FunctionName="mirror",
             StartingPosition="TRIM_HORIZON",
         )
@@ -547,7 +548,7 @@ async def _everything(
     ):
         assert (await until_done({"args": [*args, *at]}, 3))[-1]["done"]
     for name, number in (("a", 1), ("b", 2)):
-        made = record(number, FIRST, stream_arn=arn(table=table))
+        made = record(number, FIRST, stream_arn=stream_arn_of(described))
         key = f"aws/lambda/{name}"
         await bucket.put_object(Bucket=BUCKET, Key=key, Body=discarded([made], table=table))
     assert (await until_done({"args": ["redrive", *at]}, 1))[-1]["exit_code"] == 0

@@ -16,6 +16,7 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients, AwsFailed
+from asyncsync.aws.tables import Table
 from asyncsync.copy.entries import version_in
 from asyncsync.copy.repair import Target
 from asyncsync.fence import version
@@ -30,7 +31,9 @@ from asyncsync.tools.redrive.objects import Bucket
 from tests.support.events import FIRST, LABEL, arn, event, item, record
 from tests.support.on_failure import LABEL_MS, at_version, discarded
 from tests.support.output import RecordedOutput
-from tests.support.tables import only_moto
+from tests.support.tables import make_table, only_moto, table_of
+
+PLAYERS = table_of("Players")
 
 
 def key(number: int) -> Any:
@@ -46,7 +49,7 @@ def test_the_highest_record_of_each_key_is_taken_whatever_their_order(as_object:
 
     found = read_discarded(discarded(records, as_object=as_object))
 
-    assert found.table == "Players"
+    assert found.table == PLAYERS.arn
     assert sorted(found.targets, key=lambda each: each.key) == [
         Target(key(1), at_version(FIRST + 10)),
         Target(key(2), at_version(FIRST)),
@@ -116,23 +119,25 @@ def _without(name: str) -> bytes:
 def test_what_is_no_such_object_is_a_fault_that_says_so(body: bytes, fault: str) -> None:
     found = read_discarded(body)
 
-    assert (found.table, found.targets) == ("", ())
+    assert (found.table, found.targets) == (None, ())
     assert len(found.faults) == 1
     assert found.faults[0].startswith(fault)
 
 
 def test_a_key_that_is_not_the_tables_is_a_fault() -> None:
     for other in ((("Name", "S", "ada"),), (("Number", "S", "1"),), (*key(1), ("Z", "S", "a"))):
-        found = Discarded("Players", [Target(key(1)), Target(other)])
+        found = Discarded(PLAYERS.arn, [Target(key(1)), Target(other)])
 
         assert matching(found, {"Number": "N"}) == Discarded(
-            "Players",
+            PLAYERS.arn,
             [Target(key(1))],
             ["its keys do not match the table's key, which is Number (N)"],
         )
-    assert matching(Discarded("", [Target(key(1))]), {"Number": "N"}).faults == ()
+    assert matching(Discarded(None, [Target(key(1))]), {"Number": "N"}).faults == ()
     two = {"B": "S", "A": "N"}  # the hash key first, as the table has them
-    assert matching(Discarded("", [Target((("A", "N", "1"), ("B", "S", "b")))]), two).faults == ()
+    assert (
+        matching(Discarded(None, [Target((("A", "N", "1"), ("B", "S", "b")))]), two).faults == ()
+    )
 
 
 def test_of_many_objects_the_highest_record_of_a_key_is_taken_a_new_streams_above_all() -> None:
@@ -150,11 +155,12 @@ class Bench:
     """A table, its mirror on one server, and a folder of discarded batches."""
 
     def __init__(
-        self, clients: AwsClients, endpoint: str, table: str, folder: Path, **mirror: Any
+        self, clients: AwsClients, endpoint: str, table: Table, folder: Path, **mirror: Any
     ) -> None:
         self.clients = clients
         self.endpoint = endpoint
-        self.table = table
+        self.table = table.name
+        self.stream_arn = f"{table.arn}/stream/{LABEL}"
         self.folder = folder
         self.said: list[str] = []
         self._mirror = mirror
@@ -174,9 +180,7 @@ class Bench:
         mirror.close()
 
     def record(self, number: int, sequence_number: int | str, **change: Any) -> Any:
-        return record(
-            number, sequence_number, stream_arn=arn(LABEL, self.table), created_s=0.0, **change
-        )
+        return record(number, sequence_number, stream_arn=self.stream_arn, created_s=0.0, **change)
 
     def discard(self, name: str, *records: Any) -> Path:
         path = self.folder / name
@@ -226,14 +230,8 @@ async def make(
     made: list[str] = []
 
     async def bench(**mirror: Any) -> Bench:
-        table = f"Redrive{len(made)}"
-        await clients.items.create_table(
-            TableName=table,
-            KeySchema=[{"AttributeName": "Number", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "Number", "AttributeType": "N"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        made.append(table)
+        table = await make_table(clients, f"Redrive{len(made)}")
+        made.append(table.name)
         settings = {"redis_url": server.url} | mirror
         return Bench(clients, endpoint, table, tmp_path, **settings)
 
@@ -296,7 +294,7 @@ async def test_an_image_is_never_replayed_over_a_key_that_is_past_it(
 
     assert client.mget(f"{bench.table}:1", f"{{{bench.table}:1}}!f") == before
     assert bench.files() == ["redriven/old", "redriven/same"]
-    assert "0 keys repaired, 1 were already newer" in bench.said[-1]
+    assert "0 keys repaired, 1 was already newer" in bench.said[-1]
 
 
 async def test_a_record_that_arrives_late_after_it_moves_nothing_back(
@@ -374,10 +372,12 @@ async def test_a_dry_run_says_the_same_and_touches_nothing(
         "reason": "the transform raised KeyError",
     }
     assert summary == {
+        "format": 1,
         "objects": 3,
         "redriven": 2,
         "left": 1,
         "of_other_tables": 0,
+        "skipped": 0,
         "keys_repaired": 1,
         "keys_past": 1,
         "dry_run": True,
@@ -417,7 +417,7 @@ async def test_poison_stays_with_its_reason_until_it_can_be_encoded(
     assert bench.files() == ["redriven/a"]
 
 
-async def test_what_cannot_be_read_stays_and_another_tables_is_not_looked_at(
+async def test_what_cannot_be_read_stays_and_another_tables_is_named_and_left(
     bench: Bench, client: redis.Redis
 ) -> None:
     bench.discard("other").write_bytes(discarded([record(1, FIRST)], table="Players"))
@@ -426,10 +426,13 @@ async def test_what_cannot_be_read_stays_and_another_tables_is_not_looked_at(
 
     assert not await bench.redrive()
 
-    broken, keys = (f"left    {bench.folder / name}" for name in ("broken", "keys"))
-    assert bench.said[:2] == [
+    broken, keys, other = (
+        f"left    {bench.folder / name}" for name in ("broken", "keys", "other")
+    )
+    assert bench.said[:3] == [
         f"{broken}: it is not an on-failure object of a DynamoDB stream",
         f"{keys}: its keys do not match the table's key, which is Number (N)",
+        f"{other}: of another table, {PLAYERS.arn}",
     ]
     assert bench.said[-1].endswith("2 objects left; 1 of other tables")
     assert bench.files() == ["broken", "keys", "other"]
@@ -507,7 +510,7 @@ async def test_objects_of_s3_are_moved_once_they_are_done(
     assert await answer["Body"].read() == done
     assert bench.said[0].startswith(f"left    s3://{name}/{LAMBDAS}b: ")
     assert not await bench.redrive(f"s3://{name}")
-    assert bench.said[-1].startswith("0 of 1 objects redriven")
+    assert bench.said[-1].startswith("0 of 1 object redriven")
     assert await bench.redrive(f"s3://{name}/elsewhere")
 
 
@@ -530,7 +533,7 @@ async def test_every_page_of_a_listing_is_read(bucket: tuple[Any, str]) -> None:
         async def list_objects_v2(self, **request: Any) -> Any:
             return await s3.list_objects_v2(MaxKeys=2, **request)
 
-    found = [each async for each in Bucket(Short(), name, "").names()]
+    found = [each.name async for each in Bucket(Short(), name, "").listed()]
 
     assert found == [f"s3://{name}/{at}" for at in range(7)]
 

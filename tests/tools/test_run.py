@@ -361,7 +361,7 @@ async def test_items_are_read_consistently_one_or_all(clients: AwsClients) -> No
 
     table = await describe_table(clients, "Items")
 
-    assert (table.keys, table.view_type) == (("Number",), "NEW_AND_OLD_IMAGES")
+    assert (table.key, table.view_type) == ({"Number": "N"}, "NEW_AND_OLD_IMAGES")
     assert stream_of(table).endswith(table.stream_arn or "?")
     found = [item async for item in scan(clients, "Items")]
     assert sorted(item["Number"]["N"] for item in found) == ["0", "1", "2"]

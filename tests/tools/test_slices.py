@@ -35,11 +35,11 @@ from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
 from asyncsync.tools.retire.command import RetireOptions, retire
 from asyncsync.tools.state import FORMAT, FileState, resume_or_begin
 from tests.support.cluster import Cluster
-from tests.support.events import FIRST, arn, record
+from tests.support.events import FIRST, record
 from tests.support.on_failure import discarded
 from tests.support.output import RecordedOutput
 from tests.support.planted import ITEMS, plant_differences, result
-from tests.support.tables import load, make_table, numbered, only_moto, until
+from tests.support.tables import load, make_table, numbered, only_moto, stream_arn_of, until
 
 pytestmark = only_moto  # how many items a segment has is of it
 
@@ -344,7 +344,9 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
         process.send_signal(signal.SIGINT)
         said = "".join([each.decode() async for each in process.stdout])
         errors = "".join([each.decode() async for each in process.stderr])
-    assert (process.returncode, errors) == (1, "asyncsync: interrupted\n")
+    assert process.returncode == 130
+    resume = f"asyncsync: interrupted: resume with the same arguments and --state {state}"
+    assert errors.splitlines()[-1] == resume
     assert f"resume with the same arguments and --state {state}" in said
     seed = documents_in(state)["parts"]["seed"]
     ended = await anyio.run_process([*program, "--recheck-after", "0.01", "--json"], check=False)
@@ -532,13 +534,13 @@ async def test_a_redrive_in_slices_comes_to_what_one_run_comes_to(
     fake_server: ServerProcess,
     dry_run: bool,
 ) -> None:
-    await make_table(clients, table)
+    stream_arn = stream_arn_of(await make_table(clients, table))
     await load(clients, table, numbered(90))
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
     for number in range(1, 91):
-        made = record(number, FIRST + number, stream_arn=arn(table=table))
+        made = record(number, FIRST + number, stream_arn=stream_arn)
         body = b"{" if number in (2, 88) else discarded([made], table=table)
         (folders[number % 2] / f"{number:03}").write_bytes(body)
     mirror = mirror_of(fake_server.url)
@@ -591,7 +593,13 @@ async def test_old_names_are_removed_in_slices(
 
     assert len(said) >= 5
     assert not good
-    assert json.loads(said[-1][-1]) == {"removed": 234, "kept": 6, "present": 0, "foreign": 0}
+    assert json.loads(said[-1][-1]) == {
+        "format": 1,
+        "removed": 234,
+        "kept": 6,
+        "present": 0,
+        "foreign": 0,
+    }
     assert len(real_client.keys("old:*")) == 6
     assert not names_below(state.parent, state.name)
 

@@ -235,7 +235,11 @@ class S3Client:
         after = request.get("ContinuationToken", "")
         prefix = request["Prefix"]
         names = sorted(n for n in self._aws.objects if n.startswith(prefix) and n > after)
-        answer: dict[str, Any] = {"Contents": [{"Key": name} for name in names[:LISTED_MAX]]}
+        answer: dict[str, Any] = {
+            "Contents": [
+                {"Key": name, "Size": len(self._aws.objects[name])} for name in names[:LISTED_MAX]
+            ]
+        }
         if len(names) > LISTED_MAX:
             answer |= {"IsTruncated": True, "NextContinuationToken": names[LISTED_MAX - 1]}
         return answer

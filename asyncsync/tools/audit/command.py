@@ -93,7 +93,7 @@ async def audit(
     StoreRefused or StoreUnavailable if it cannot continue, DeadlineReached if time is up.
     """
     table = await describe_table(clients, options.table)
-    names = KeyNames(table.name, table.keys, table.types, mirror.rules)
+    names = KeyNames(table.name, table.key, mirror.rules)
     scans_names = _scans_names(options, names)
     async with open_state(options.state, clients) as state:
         saved = await resume_or_begin(state, await state.load(), _identity(options, mirror, table))
@@ -225,14 +225,14 @@ class Auditor:
         time_left: TimeLeft,
     ) -> None:
         budget = ReadBudget(options.max_rcu, chance=options.chance)
-        reads = consistent_reads(clients, table.name, budget)
+        reads = consistent_reads(clients, table, budget)
         repairer = Repairer(mirror, table.name, reads) if options.repair else None
         self._parts = parts
         self._is_saved = options.state is not None
         self._report = report
         self._time_left: TimeLeft = lambda: time_left() - RECHECKS_LEFT * options.recheck_after_s
         self._scan = TableScan(clients, table, parts.segments, budget)
-        self._read_eventually = eventual_reads(clients, table.name, budget)
+        self._read_eventually = eventual_reads(clients, table, budget)
         self._copy = CopyReader(mirror)
         self._comparer = Comparer(mirror, table.name, self._copy, reads)
         self._checker = Checker(self._comparer, repairer, wait_s(options.recheck_after_s), report)

@@ -214,7 +214,7 @@ async def _fill_parts(run: Run) -> None:
     parts = iter(unfinished)
 
     async def worker() -> None:
-        reads = consistent_reads(run.clients, run.table.name, run.budget)
+        reads = consistent_reads(run.clients, run.table, run.budget)
         filler = Filler(run.mirror, run.table.name, reads, run.tally)
         try:
             for part in parts:

@@ -21,7 +21,7 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from asyncsync.aws.clients import aws_errors
+from asyncsync.aws.clients import AwsFailed, aws_errors
 from asyncsync.aws.items import key_of
 from asyncsync.aws.tables import Table
 from asyncsync.model import Key
@@ -91,9 +91,9 @@ def _why_not(summary: dict[str, Any], table: Table) -> str:
         return f"its format is {summary.get('outputFormat')}, not DYNAMODB_JSON"
     if summary.get("exportType", "FULL_EXPORT") != "FULL_EXPORT":
         return f"it is an {summary['exportType']}, which holds changes, not a table"
-    arn = str(summary.get("tableArn", ""))
-    if arn.rpartition("/")[2] != table.name:
-        return f"it is of {arn}, not of table {table.name}"
+    arn = summary.get("tableArn")
+    if arn != str(table.arn):
+        return f"it is of {arn or 'a table that it does not name'}, not of table {table.arn}"
     return "" if "exportTime" in summary else "it has no exportTime"
 
 
@@ -110,7 +110,7 @@ class ExportParts:
         self.items = sum(part.items for part in export.parts)
         self._s3 = s3
         self._export = export
-        self._key_names = sorted(table.keys)  # in the order that records have them
+        self._key_names = sorted(table.key)  # in the order that records have them
 
     async def pages(self, part: int, cursor: Any) -> AsyncGenerator[SourcePage, None]:
         """Yield a part's pages; the cursor counts the items that were read before.
@@ -168,7 +168,7 @@ def read_items(
                     page, size = [], 0
     except (OSError, EOFError, zlib.error) as exc:
         raise BrokenPart(f"{part.key}: it is not whole ({type(exc).__name__})") from exc
-    except (msgspec.DecodeError, LookupError, TypeError, ValueError) as exc:
+    except (msgspec.DecodeError, AwsFailed, LookupError, TypeError, ValueError) as exc:
         raise BrokenPart(f"{part.key}: line {count} is not an item of the table") from exc
     if count != part.items:
         raise BrokenPart(f"{part.key}: it has {count} items, the manifest says {part.items}")

@@ -39,16 +39,16 @@ def check_settings(function: DeployedFunction) -> tuple[Config | None, Verdict]:
 
 def check_table(table: Table, config: Config) -> list[Verdict]:
     """Check a table: its stream, the stream's view type, and the key template."""
-    verdicts = [Verdict("ok", "table", f"{table.name} exists")]
+    verdicts = [Verdict("ok", "table", f"{table.arn} exists")]
     if table.stream_arn is None:
         verdicts.append(Verdict("fix", "stream", "off: enable it with view type NEW_IMAGE"))
     else:
         verdicts += [Verdict("ok", "stream", "on"), _check_view(table.view_type or "", config)]
     try:
-        bind(parse_template(config.key), table.name, tuple(sorted(table.keys)))
+        bind(parse_template(config.key), table.name, tuple(sorted(table.key)))
     except ConfigError as exc:
         return [*verdicts, Verdict("fix", "key", str(exc))]
-    return [*verdicts, Verdict("ok", "key", f"{config.key} uses {', '.join(sorted(table.keys))}")]
+    return [*verdicts, Verdict("ok", "key", f"{config.key} uses {', '.join(sorted(table.key))}")]
 
 
 def _check_view(view_type: str, config: Config) -> Verdict:

@@ -13,6 +13,7 @@ from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.aws.functions import DeployedFunction
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.config import PREFIX, Config
+from asyncsync.errors import ConfigError
 from asyncsync.mirror import Mirror
 from asyncsync.tools.check.aws import check_mappings, check_table
 from asyncsync.tools.check.redis import check_redis, scratch_key
@@ -84,7 +85,7 @@ async def check(target: CheckTarget, clients: AwsClients | None, report: CheckRe
         message = f"not checked: pass --redis-url or set {PREFIX}REDIS_URL"
         report.add(Verdict("note", "redis", message))
     elif not report.has_fix("key"):
-        attributes = sorted(table.keys) if table else ()
+        attributes = sorted(table.key) if table else ()
         name = table.name if table else None
         first, second = (
             scratch_key(target.mirror.config, name, attributes, nonce) for nonce in target.nonces
@@ -97,6 +98,6 @@ async def check(target: CheckTarget, clients: AwsClients | None, report: CheckRe
 async def _describe(clients: AwsClients, name: str, report: CheckReport) -> Table | None:
     try:
         return await describe_table(clients, name)
-    except AwsFailed as exc:
+    except (AwsFailed, ConfigError) as exc:
         report.add(Verdict("fix", "table", str(exc)))
         return None

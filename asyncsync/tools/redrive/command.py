@@ -27,16 +27,17 @@ from asyncsync.model import Key
 from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandFailed, first_error
-from asyncsync.tools.output import Output, rate_and_left
+from asyncsync.tools.output import Output, plural, rate_and_left
 from asyncsync.tools.redrive.discarded import Discarded, highest, matching, read_discarded
-from asyncsync.tools.redrive.objects import DONE, Objects, open_objects
+from asyncsync.tools.redrive.objects import DONE, Listed, ObjectLeft, Objects, open_objects
 from asyncsync.tools.state import SavedRun, identity_of, open_state, resume_hint, resume_or_begin
 
-# Objects read in parallel, whose keys are then repaired together. An event of Lambda's has at
-# most 6 MB: 100 MB at most.
+# Objects read in parallel, whose keys are then repaired together, and their bytes together: a
+# group ends before it has more, unless it is one object.
 OBJECTS_MAX = 16
+GROUP_BYTES_MAX = 40_000_000
 
-# Lines about unresolved objects that are repeated when a run resumes, beside their count.
+# Lines about objects that stay, beside their count. They are repeated when a run resumes.
 NAMED_MAX = 20
 
 _RESOLVED = ("repaired", "past")
@@ -63,6 +64,8 @@ class RedriveTally:
     redriven: int = 0
     unresolved: int = 0
     of_others: int = 0  # of other tables, left alone
+    of_namesakes: int = 0  # of these, of a table of the same name in another account or Region
+    skipped: int = 0  # cannot be Lambda's, by name or size
     repaired: int = 0
     past: int = 0  # keys whose fence was past the record
 
@@ -84,14 +87,17 @@ async def redrive(
     output: Output,
     time_left: TimeLeft = unlimited,
 ) -> bool:
-    """Redrive every object of the places; return whether all were resolved.
+    """Redrive every object of the places; return whether all of this table were resolved.
+
+    An object of a table of the same name, in another account or Region, counts as unresolved:
+    most likely it is this table that was not meant.
 
     Raises CommandRefused or ConfigError if it may not begin, CommandFailed, AwsFailed or
     StoreRefused if it cannot continue, DeadlineReached if time is up.
     """
     tally = RedriveTally()
     table = await describe_table(clients, options.table)
-    read = consistent_reads(clients, table.name, ReadBudget(chance=options.chance))
+    read = consistent_reads(clients, table, ReadBudget(chance=options.chance))
     repairer = Repairer(mirror, table.name, read, dry_run=options.dry_run)
     redriver = Redriver(repairer, table, tally, dry_run=options.dry_run)
     report = RedriveReport(output, tally, options)
@@ -109,7 +115,7 @@ async def redrive(
         repairer.close()
         if ended or tally.objects:
             report.end(ended=ended)
-    return not tally.unresolved
+    return not tally.unresolved and not tally.of_namesakes
 
 
 async def _redrive_places(
@@ -127,25 +133,28 @@ async def _redrive_places(
     has_worked = False
     for number, place in enumerate(options.places[first:], first):
         async with open_objects(place, clients) as objects:
-            async for names in _groups(objects, after):
+            async for group in _groups(objects, after):
                 if has_worked:
                     if time_left() <= 0:
                         raise DeadlineReached("time is up: not all objects were redriven")
                     report.progress()
-                report.write_unresolved(await redriver.redrive_group(objects, names))
+                report.write_unresolved(await redriver.redrive_group(objects, group))
                 has_worked = True
-                progress = {"place": number, "after": names[-1], "named": report.named}
+                progress = {"place": number, "after": group[-1].name, "named": report.named}
                 await saved.save("progress", progress | {"tally": counts(report.tally)})
         after = ""
 
 
-async def _groups(objects: Objects, after: str) -> AsyncIterator[list[str]]:
-    group: list[str] = []
-    async for name in objects.names(after):
-        group.append(name)
-        if len(group) == OBJECTS_MAX:
+async def _groups(objects: Objects, after: str) -> AsyncIterator[list[Listed]]:
+    group: list[Listed] = []
+    size = 0
+    async for listed in objects.listed(after):
+        read = listed.size if listed.may_be_ours else 0
+        if len(group) == OBJECTS_MAX or (group and size + read > GROUP_BYTES_MAX):
             yield group
-            group = []
+            group, size = [], 0
+        group.append(listed)
+        size += read
     if group:
         yield group
 
@@ -161,12 +170,14 @@ class Redriver:
         self._tally = tally
         self._dry_run = dry_run
 
-    async def redrive_group(self, objects: Objects, names: Sequence[str]) -> list[Unresolved]:
+    async def redrive_group(self, objects: Objects, group: Sequence[Listed]) -> list[Unresolved]:
         """Redrive these objects; return why any of them stays.
 
         Raises CommandFailed if Redis confirmed none of their keys.
         """
-        batches = await self._read(objects, names)
+        names = [listed.name for listed in group if listed.may_be_ours]
+        self._tally.skipped += len(group) - len(names)
+        batches, of_others = await self._read(objects, names)
         targets = highest(target for batch in batches.values() for target in batch.targets)
         answers = {answer.target.key: answer for answer in await self._repairer.repair(targets)}
         _require_redis([*answers.values()])
@@ -178,37 +189,62 @@ class Redriver:
             unresolved += reasons
             if not reasons:
                 done.append(name)
-        if not self._dry_run:
-            async with anyio.create_task_group() as tasks:
-                for name in done:
-                    tasks.start_soon(objects.move, name)
+        unmoved = [] if self._dry_run else await _move(objects, done)
+        unresolved += [*unmoved, *of_others]
         kinds = Counter(answer.kind for answer in answers.values())
         self._tally.objects += len(batches)
-        self._tally.redriven += len(done)
-        self._tally.unresolved += len(batches) - len(done)
+        self._tally.redriven += len(done) - len(unmoved)
+        self._tally.unresolved += len(batches) - len(done) + len(unmoved)
         self._tally.repaired += kinds["repaired"]
         self._tally.past += kinds["past"]
         return unresolved
 
-    async def _read(self, objects: Objects, names: Sequence[str]) -> dict[str, Discarded]:
-        """Read these objects; leave out those of other tables, and those that are gone."""
+    async def _read(
+        self, objects: Objects, names: Sequence[str]
+    ) -> tuple[dict[str, Discarded], list[Unresolved]]:
+        """Read these objects but those that are gone; name those of other tables apart."""
         batches: dict[str, Discarded] = {}
 
         async def read(name: str) -> None:
-            body = await objects.read(name)
+            try:
+                body = await objects.read(name)
+            except ObjectLeft as exc:
+                batches[name] = Discarded(faults=(str(exc),))
+                return
             if body is not None:
                 batches[name] = read_discarded(body)
 
         async with anyio.create_task_group() as tasks:
             for name in names:
                 tasks.start_soon(read, name)
-        ours = {
-            name: matching(batches[name], self._table.types)
-            for name in names
-            if name in batches and batches[name].table in (self._table.name, "")
-        }
-        self._tally.of_others += len(batches) - len(ours)
-        return ours
+        ours: dict[str, Discarded] = {}
+        others: list[Unresolved] = []
+        for name in [name for name in names if name in batches]:
+            table = batches[name].table
+            if table is None or table == self._table.arn:
+                ours[name] = matching(batches[name], self._table.key)
+                continue
+            others.append(Unresolved(name, "other table", b"", f"of another table, {table}"))
+            self._tally.of_others += 1
+            self._tally.of_namesakes += table.name == self._table.name
+        return ours, others
+
+
+async def _move(objects: Objects, names: Sequence[str]) -> list[Unresolved]:
+    """Move these objects; return why any of them stays."""
+    unmoved: list[Unresolved] = []
+
+    async def move(name: str) -> None:
+        try:
+            await objects.move(name)
+        except ObjectLeft as exc:
+            reason = f"its keys are up to date, but {exc}"
+            unmoved.append(Unresolved(name, "not moved", b"", reason))
+
+    async with anyio.create_task_group() as tasks:
+        for name in names:
+            tasks.start_soon(move, name)
+    return unmoved
 
 
 def _require_redis(answers: Sequence[Repaired]) -> None:
@@ -241,6 +277,7 @@ class RedriveReport:
         self._output = output
         self._options = options
         self._objects_before = 0  # of earlier runs of the same state
+        self._unnamed = 0  # lines beyond the named ones
 
     def resume(self, tally: Mapping[str, int], lines: Sequence[str]) -> None:
         """Add the counts of earlier runs, and repeat what they left unresolved."""
@@ -254,9 +291,13 @@ class RedriveReport:
         """Write why objects of a group stay."""
         for each in unresolved:
             line = _unresolved_json(each) if self._options.as_json else _unresolved_line(each)
-            self._output.line(line)
-            if len(self.named) < NAMED_MAX:
+            is_named = len(self.named) < NAMED_MAX
+            if is_named:
                 self.named.append(line)
+            else:
+                self._unnamed += 1
+            if is_named or self._options.as_json:
+                self._output.line(line)
 
     def progress(self) -> None:
         """Write how far the run is, if that is due."""
@@ -271,6 +312,8 @@ class RedriveReport:
         if options.as_json:
             output.document(summary_json(self.tally, dry_run=options.dry_run))
             return
+        if self._unnamed:
+            output.line(f"and {self._unnamed:,} more (--json has all)")
         output.line(summary_line(self.tally, dry_run=options.dry_run))
         if options.state and not ended:
             output.line(resume_hint(options.state))
@@ -299,10 +342,13 @@ def summary_line(tally: RedriveTally, *, dry_run: bool) -> str:
     """Return a run's result for people."""
     moved = "would be redriven" if dry_run else f"redriven and moved to {DONE}/"
     repaired = "to be repaired" if dry_run else "repaired"
+    were = "was" if tally.past == 1 else "were"
     others = f"; {tally.of_others:,} of other tables" if tally.of_others else ""
+    skipped = f"; {tally.skipped:,} skipped, not Lambda's by name or size" if tally.skipped else ""
     return (
-        f"{tally.redriven:,} of {tally.objects:,} objects {moved}: {tally.repaired:,} keys "
-        f"{repaired}, {tally.past:,} were already newer; {tally.unresolved:,} objects left{others}"
+        f"{tally.redriven:,} of {plural(tally.objects, 'object')} {moved}: "
+        f"{plural(tally.repaired, 'key')} {repaired}, {tally.past:,} {were} already newer; "
+        f"{plural(tally.unresolved, 'object')} left{others}{skipped}"
     )
 
 
@@ -313,6 +359,7 @@ def summary_json(tally: RedriveTally, *, dry_run: bool) -> dict[str, Any]:
         "redriven": tally.redriven,
         "left": tally.unresolved,
         "of_other_tables": tally.of_others,
+        "skipped": tally.skipped,
         "keys_repaired": tally.repaired,
         "keys_past": tally.past,
         "dry_run": dry_run,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Raw, Struct
 
+from asyncsync.aws.tables import TableArn, parse_table_arn
 from asyncsync.collapse import collapse
 from asyncsync.copy.repair import Target
 from asyncsync.decode import decode
@@ -27,7 +28,7 @@ class Discarded:
     No repair of a key removes a fault: an object with one stays.
     """
 
-    table: str = ""  # empty if the object does not say
+    table: TableArn | None = None  # None if the object does not say
     targets: Sequence[Target] = ()
     faults: Sequence[str] = ()
 
@@ -69,19 +70,19 @@ def read_discarded(body: bytes) -> Discarded:
         for record in collapse(decoded.records).latest
     ]
     faults = [f"record {reject.item_identifier}: {reject.reason}" for reject in decoded.rejects]
-    return Discarded(decoded.stream.table, targets, [*faults, *decoded.unnamed])
+    return Discarded(parse_table_arn(decoded.stream.arn), targets, [*faults, *decoded.unnamed])
 
 
 def _faulty(fault: str) -> Discarded:
     return Discarded(faults=(fault,))
 
 
-def matching(batch: Discarded, types: Mapping[str, str]) -> Discarded:
-    """Turn keys into a fault if they do not match the table's key attributes, by name and type.
+def matching(batch: Discarded, key: Mapping[str, str]) -> Discarded:
+    """Turn keys into a fault if they do not match the table's primary key, by name and type.
 
     A table that was deleted and created again may have other keys, and refuse such a read.
     """
-    expected = sorted(types.items())
+    expected = sorted(key.items())
     targets = [
         target
         for target in batch.targets
@@ -89,8 +90,8 @@ def matching(batch: Discarded, types: Mapping[str, str]) -> Discarded:
     ]
     if len(targets) == len(batch.targets):
         return batch
-    key = " and ".join(f"{name} ({tag})" for name, tag in expected)
-    fault = f"its keys do not match the table's key, which is {key}"
+    names = " and ".join(f"{name} ({tag})" for name, tag in expected)
+    fault = f"its keys do not match the table's key, which is {names}"
     return Discarded(batch.table, targets, [*batch.faults, fault])
 
 

@@ -1,34 +1,77 @@
 """On-failure objects in S3 or in files, and where they go when they are done.
 
 A move copies, then deletes: a kill in between leaves two objects, never none. A missing object
-was moved by another run; that is fine.
+was moved by another run; that is fine. An object that cannot be read or moved stops only itself.
+What Lambda cannot have written, by its name or size, is skipped without a look inside.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from asyncsync.aws.clients import AwsClients, ObjectGone, aws_errors
+from asyncsync.aws.clients import AwsClients, ObjectGone, ObjectRefused, aws_errors, member
 from asyncsync.tools.errors import CommandFailed, CommandRefused
+from asyncsync.tools.state import is_state_document
 
 # Done objects go below this: a folder beside the files, or a prefix of the bucket.
 DONE = "redriven"
+
+# An event has at most 6 MB (Lambda quotas). As a string in JSON a quotation mark takes two bytes,
+# and a character that takes two bytes in UTF-8 may take six.
+OBJECT_BYTES_MAX = 20_000_000
+
+# Lambda's names end in a random UUID. These end like a file of another kind.
+_OTHER_KIND = re.compile(r"\.(?!json$)[A-Za-z][A-Za-z0-9]{0,9}$")
+_EXPORT = "AWSDynamoDB"  # the folder of DynamoDB's exports
+
+
+class ObjectLeft(CommandFailed):
+    """One object cannot be read or moved; the others can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object's name and its size in bytes."""
+
+    name: str
+    size: int
+
+    @property
+    def may_be_ours(self) -> bool:
+        """Whether Lambda may have written it, by its name and its size."""
+        *folders, last = self.name.split("/")
+        return (
+            0 < self.size <= OBJECT_BYTES_MAX
+            and not last.startswith(".")
+            and last != ""
+            and _EXPORT not in folders
+            and not _OTHER_KIND.search(last)
+            and not is_state_document(last)
+        )
 
 
 class Objects(Protocol):
     """Objects of one place, by name."""
 
-    def names(self, after: str = "") -> AsyncIterator[str]:
-        """Yield the names of objects that are not done and come after a name, in order."""
+    def listed(self, after: str = "") -> AsyncIterator[Listed]:
+        """Yield the objects that are not done and whose names come after a name, in order."""
 
     async def read(self, name: str) -> bytes | None:
-        """Return an object's content; None if it is gone."""
+        """Return an object's content; None if it is gone.
+
+        Raises ObjectLeft.
+        """
 
     async def move(self, name: str) -> None:
-        """Move an object to those that are done."""
+        """Move an object to those that are done.
+
+        Raises ObjectLeft.
+        """
 
 
 class Files:
@@ -38,25 +81,25 @@ class Files:
         self._root = root
         self._folder = root if root.is_dir() else root.parent
 
-    async def names(self, after: str = "") -> AsyncIterator[str]:
-        """Yield the names of files after a name, in order."""
+    async def listed(self, after: str = "") -> AsyncIterator[Listed]:
+        """Yield the files after a name, in order."""
         paths = sorted(self._root.rglob("*"), key=str) if self._root.is_dir() else [self._root]
         for path in paths:
             is_done = DONE in path.relative_to(self._folder).parts
             if str(path) > after and not is_done and path.is_file():
-                yield str(path)
+                yield Listed(str(path), path.stat().st_size)
 
     async def read(self, name: str) -> bytes | None:
         """Return a file's content; None if it is gone.
 
-        Raises CommandFailed if it cannot be read.
+        Raises ObjectLeft if it cannot be read.
         """
         return _content(Path(name))
 
     async def move(self, name: str) -> None:
         """Move a file below the folder of done files.
 
-        Raises CommandFailed if it cannot be moved.
+        Raises ObjectLeft if it cannot be moved.
         """
         _rename(Path(name), self._folder / DONE / Path(name).relative_to(self._folder))
 
@@ -67,7 +110,7 @@ def _content(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise CommandFailed(f"cannot read {path}: {exc.strerror}") from exc
+        raise ObjectLeft(f"it cannot be read: {exc.strerror}") from exc
 
 
 def _rename(path: Path, to: Path) -> None:
@@ -77,7 +120,7 @@ def _rename(path: Path, to: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise CommandFailed(f"cannot move {path} to {to}: {exc.strerror}") from exc
+        raise ObjectLeft(f"it cannot be moved to {to}: {exc.strerror}") from exc
 
 
 class Bucket:
@@ -88,8 +131,8 @@ class Bucket:
         self._bucket = bucket
         self._prefix = prefix
 
-    async def names(self, after: str = "") -> AsyncIterator[str]:
-        """Yield the names of objects after a name, in the order in which S3 lists them.
+    async def listed(self, after: str = "") -> AsyncIterator[Listed]:
+        """Yield the objects after a name, in the order in which S3 lists them.
 
         Raises AwsFailed.
         """
@@ -97,31 +140,36 @@ class Bucket:
         if after:
             request["StartAfter"] = self._key(after)
         while True:
-            with aws_errors(f"listing {self._url(self._prefix)}", "S3"):
+            work = f"listing {self._url(self._prefix)}"
+            with aws_errors(work, "S3"):
                 page = await self._client.list_objects_v2(**request)
             for entry in page.get("Contents", []):
                 if not entry["Key"].startswith(f"{DONE}/"):
-                    yield self._url(entry["Key"])
+                    yield Listed(self._url(entry["Key"]), member(entry, "Size", work, "S3"))
             if not page.get("IsTruncated"):
                 return
-            request["ContinuationToken"] = page["NextContinuationToken"]
+            request["ContinuationToken"] = member(page, "NextContinuationToken", work, "S3")
 
     async def read(self, name: str) -> bytes | None:
         """Return an object's content; None if it is gone.
 
-        Raises AwsFailed.
+        Raises ObjectLeft, or AwsFailed where S3 itself is at fault.
         """
         try:
             with aws_errors(f"reading {name}", "S3"):
                 answer = await self._client.get_object(Bucket=self._bucket, Key=self._key(name))
+                if answer.get("ContentLength", 0) > OBJECT_BYTES_MAX:  # it has grown since
+                    raise ObjectLeft("it is too large for an on-failure object")
                 return bytes(await answer["Body"].read())
         except ObjectGone:
             return None
+        except ObjectRefused as exc:
+            raise ObjectLeft(str(exc)) from exc
 
     async def move(self, name: str) -> None:
         """Copy an object under the prefix of done objects, then delete it.
 
-        Raises AwsFailed.
+        Raises ObjectLeft, or AwsFailed where S3 itself is at fault.
         """
         key = self._key(name)
         source = {"Bucket": self._bucket, "Key": key}
@@ -134,6 +182,8 @@ class Bucket:
                 await self._client.delete_object(**source)
         except ObjectGone:
             return
+        except ObjectRefused as exc:
+            raise ObjectLeft(str(exc)) from exc
 
     def _url(self, key: str) -> str:
         return f"s3://{self._bucket}/{key}"

@@ -93,8 +93,8 @@ async def retire(
         raise CommandRefused(f"cannot retire {options.template}: it is the template in use")
     table = await describe_table(clients, options.table)
     rules = EncodeRules(structs.replace(mirror.config, key=options.template))
-    old = KeyNames(table.name, table.keys, table.types, rules)
-    present = KeyNames(table.name, table.keys, table.types, mirror.rules)
+    old = KeyNames(table.name, table.key, rules)
+    present = KeyNames(table.name, table.key, mirror.rules)
     if not old.prefix and not options.scan_all_keys:
         raise CommandRefused(
             f"cannot retire {options.template}: its names have no prefix, so another "
