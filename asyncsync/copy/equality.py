@@ -13,6 +13,15 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+    AttributeError,
+    KeyError,
+)
+
 
 def same_value(one: bytes, other: bytes, value_format: str) -> bool:
     """Return whether two values of one format (as ASYNCSYNC_VALUE names it) mean the same."""
@@ -21,7 +30,15 @@ def same_value(one: bytes, other: bytes, value_format: str) -> bool:
     read = READERS[value_format]
     try:
         return bool(read(one) == read(other))
-    except (ValueError, TypeError, ArithmeticError, RecursionError, AttributeError, KeyError):
+    except _UNREADABLE:
+        return False
+
+
+def is_item(value: bytes, value_format: str) -> bool:
+    """Return whether a value can be an item in a format, whatever the item holds."""
+    try:
+        return isinstance(READERS[value_format](value), dict)
+    except _UNREADABLE:
         return False
 
 

@@ -78,7 +78,7 @@ class Output:
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Write one JSON object on one line of the answer, with its format's version."""
-        self.line(orjson.dumps({"format": FORMAT, **document}).decode())
+        self.line(json_line(document))
 
     def listed(self, lines: Sequence[str], rest: str = "--json has all") -> None:
         """Write the first lines of a list, and how many more there are."""
@@ -161,6 +161,11 @@ class Output:
         if self._is_shown:
             print(_CLEAR, end="", file=self._err, flush=True)
             self._is_shown = False
+
+
+def json_line(document: Mapping[str, Any]) -> str:
+    """Return one JSON object as a line, with its format's version."""
+    return orjson.dumps({"format": FORMAT, **document}).decode()
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

@@ -31,7 +31,7 @@ RUN = "run"
 _DOCUMENTS = re.compile(r"(?:run|parts|progress|segment-[0-9]{6})\.json")
 
 # Raised where the documents' content gets another meaning.
-FORMAT = 3
+FORMAT = 4
 
 # How often a document is saved that changes all the time: the work that a kill repeats, against
 # a request to S3 each time.

@@ -105,6 +105,8 @@ async def test_what_was_planted_is_found_and_nothing_else(
     assert world.summary == {
         "format": 1,
         "keys": 60,
+        "compared": 60,
+        "not_compared": 0,
         "same": 56,
         "missing": 2,
         "stale": 2,

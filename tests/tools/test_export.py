@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from asyncsync import Config
-from asyncsync.aws.clients import AwsClients, AwsFailed, open_clients
+from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.backfill.filler import TooLate
@@ -69,6 +69,33 @@ async def test_every_part_is_filled_and_no_capacity_is_read(
     assert runs.last.endswith(" 0.0 units")
     assert real_client.dbsize() == 300
     assert real_client.get(f"{table}:299") == b'{"Number":299,"B":"/w=="}'
+
+
+@only_moto
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataFileS3Key": None},
+        {"dataFileS3Key": 7},
+        {"itemCount": None},
+        {"itemCount": "100"},
+        {"itemCount": True},
+    ],
+)
+async def test_a_manifest_that_is_not_as_expected_is_said_in_one_line(
+    clients: AwsClients, endpoint: str, fake_server: ServerProcess, change: dict[str, Any]
+) -> None:
+    if "Odd" not in (await clients.items.list_tables())["TableNames"]:
+        await make_table(clients, "Odd")
+    export = Exported(clients, "Odd", parts(1))
+    url = await export.put()
+    async with clients.open("s3") as s3:
+        listed = {**export.files[0], **change}
+        key = f"{FOLDER}/manifest-files.json"
+        await s3.put_object(Bucket=BUCKET, Key=key, Body=orjson.dumps(listed))
+
+    with pytest.raises(CommandRefused, match="lists a file without dataFileS3Key or itemCount"):
+        await Runs("Odd", endpoint, fake_server)(from_export=url)
 
 
 def _another_checksum(held: bytes) -> bytes:
@@ -161,7 +188,7 @@ async def test_the_command_line_ends_with_1_where_a_part_is_broken(
 
 
 @only_moto
-async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
+async def test_a_part_that_is_not_there_is_named_and_the_rest_is_filled(
     clients: AwsClients, endpoint: str, fake_server: ServerProcess
 ) -> None:
     await make_table(clients, "Gone")
@@ -170,8 +197,12 @@ async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
     async with clients.open("s3") as s3:
         await s3.delete_object(Bucket=BUCKET, Key=str(export.files[2]["dataFileS3Key"]))
 
-    with pytest.raises(AwsFailed, match=r"S3 refused reading s3://exports/\S+part2.json.gz"):
-        await Runs("Gone", endpoint, fake_server)(from_export=url)
+    runs = Runs("Gone", endpoint, fake_server)
+
+    assert not await runs(from_export=url)
+
+    assert "200 read" in runs.last
+    assert f"  left: {FOLDER}/data/part2.json.gz: S3 refused reading s3://exports/" in runs.last
 
 
 @only_moto
@@ -186,6 +217,10 @@ async def test_a_part_that_is_not_there_ends_the_run_with_its_name(
             {"tableArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/Refused"},
             f"table/Refused, not of table {MOTOS}/Refused",
         ),
+        ({"exportTime": "yesterday"}, "its exportTime 'yesterday' is not a time"),
+        ({"exportTime": None}, "its exportTime None is not a time"),
+        ({"exportTime": 7}, "is not a time"),
+        ({"itemCount": 7}, "its two manifests do not count the same items"),
         ({"tableArn": None}, "it is of a table that it does not name, not of"),
     ],
 )

@@ -187,7 +187,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
     assert result(answers[-1]["said"])[1] == summary
     found: dict[str, str] = {}
     for each in answers:
-        lines = [line for line in each["said"] if line.startswith('{"finding"')]
+        lines = [line for line in each["said"] if line.startswith('{"format":1,"finding"')]
         found |= {json.loads(line)["key"]: json.loads(line)["finding"] for line in lines}
     assert found == planted
     assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)

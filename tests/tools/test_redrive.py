@@ -27,7 +27,7 @@ from asyncsync.model import SequenceNumber
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
 from asyncsync.tools.redrive.discarded import Discarded, highest, matching, read_discarded
-from asyncsync.tools.redrive.objects import Bucket
+from asyncsync.tools.redrive.objects import OBJECT_BYTES_MAX, Bucket, Files, ObjectLeft
 from tests.support.events import FIRST, LABEL, arn, event, item, record
 from tests.support.on_failure import LABEL_MS, at_version, discarded
 from tests.support.output import RecordedOutput
@@ -366,6 +366,7 @@ async def test_a_dry_run_says_the_same_and_touches_nothing(
 
     left, summary = (json.loads(line) for line in bench.said)
     assert left == {
+        "format": 1,
         "left": str(bench.folder / "3"),
         "kind": "rejected",
         "key": f"{bench.table}:3",
@@ -512,6 +513,91 @@ async def test_objects_of_s3_are_moved_once_they_are_done(
     assert not await bench.redrive(f"s3://{name}")
     assert bench.said[-1].startswith("0 of 1 object redriven")
     assert await bench.redrive(f"s3://{name}/elsewhere")
+
+
+@only_moto
+async def test_one_bad_object_of_each_kind_stops_only_itself(
+    bench: Bench, bucket: tuple[Any, str], client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3, name = bucket
+    await bench.put(1)
+    good = [f"{LAMBDAS}{at:02}" for at in range(39)]
+    for at, object_key in enumerate(good):
+        body = discarded([bench.record(1, FIRST + at)])
+        await s3.put_object(Bucket=name, Key=object_key, Body=body)
+    elsewhere = bench.stream_arn.replace("us-east-1", "eu-west-1")
+    bad: dict[str, tuple[bytes, str]] = {
+        "other-table": (
+            discarded([record(1, FIRST, stream_arn=elsewhere)]),
+            "of another table, arn:aws:dynamodb:eu-west-1",
+        ),
+        "broken": (b'{"DDBStreamBatchInfo": {}', "it is not an on-failure object"),
+        "foreign": (b'{"some": "document"}', "it is not an on-failure object"),
+        "gzip-broken": (b"\x1f\x8b\x08\x00broken", "it is not an on-failure object"),
+        "no-payload": (b'{"DDBStreamBatchInfo": {}}', "it has no payload"),
+        "no-context": (b'{"payload": "{}"}', "it is not an on-failure object"),
+    }
+    for label, (body, _) in bad.items():
+        await s3.put_object(Bucket=name, Key=f"{LAMBDAS}{label}", Body=body)
+    archived = discarded([bench.record(1, FIRST)])
+    key = f"{LAMBDAS}archived"
+    await s3.put_object(Bucket=name, Key=key, Body=archived, StorageClass="GLACIER")
+    skipped = {
+        f"{LAMBDAS}huge": b" " * (OBJECT_BYTES_MAX + 1),
+        "aws/lambda/": b"",
+        f"{LAMBDAS}empty": b"",
+        "AWSDynamoDB/01/manifest-summary.json": b"{}",
+        "AWSDynamoDB/01/data/part.json.gz": b"gzip",
+        "operations/backfill-0123/run.json": b"{}",
+        "operations/backfill-0123/segment-000001.json": b"{}",
+        "operations/audit-0123/progress.json": b"{}",
+        "operations/audit-0123/parts.json": b"{}",
+        "backup.csv": b"a,b",
+        ".DS_Store": b"x",
+    }
+    for object_key, body in skipped.items():
+        await s3.put_object(Bucket=name, Key=object_key, Body=body)
+    await s3.put_object(Bucket=name, Key=f"{LAMBDAS}zz-gone", Body=archived)
+    read, was_read = Bucket.read, []
+
+    async def reads(self: Bucket, object_name: str) -> bytes | None:
+        was_read.append(object_name)
+        if object_name.endswith("gone"):
+            await s3.delete_object(Bucket=name, Key=f"{LAMBDAS}zz-gone")
+        return await read(self, object_name)
+
+    monkeypatch.setattr(Bucket, "read", reads)
+
+    assert not await bench.redrive(f"s3://{name}")
+
+    left = sorted(line for line in bench.said if line.startswith("left "))
+    expected = {
+        **{label: said for label, (_, said) in bad.items()},
+        "archived": "InvalidObjectState",
+    }
+    assert len(left) == len(expected)
+    for line, label in zip(left, sorted(expected), strict=True):
+        assert f"{LAMBDAS}{label}: " in line
+        assert expected[label] in line
+    assert bench.said[-1].startswith("39 of 45 objects redriven and moved")
+    assert bench.said[-1].endswith(
+        f"6 objects left; 1 of other tables; {len(skipped)} skipped, not Lambda's by name or size"
+    )
+    assert {each for each in await keys_in(s3, name) if each.startswith("redriven/")} == {
+        f"redriven/{each}" for each in good
+    }
+    assert not {each.removeprefix(f"s3://{name}/") for each in was_read} & skipped.keys()
+
+
+def test_a_file_that_cannot_be_read_or_moved_is_left(tmp_path: Path) -> None:
+    folder = Files(tmp_path)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ObjectLeft, match="it cannot be read: Is a directory"):
+        asyncio.run(folder.read(str(tmp_path / "a")))
+    (tmp_path / "redriven").write_bytes(b"")  # where the folder should be
+    (tmp_path / "b").write_bytes(b"{}")
+    with pytest.raises(ObjectLeft, match="it cannot be moved to"):
+        asyncio.run(folder.move(str(tmp_path / "b")))
 
 
 @only_moto

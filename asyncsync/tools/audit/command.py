@@ -103,11 +103,14 @@ async def audit(
             as_json=options.as_json,
             show_values=options.show_values,
             expected=parts.expected,
+            mode=mirror.config.mode,
+            named_by=mirror.config.key if mirror.rules.key is None else "its key function",
         )
         auditor = Auditor(clients, mirror, table, options, parts, report, time_left)
         ended = False
         try:
             with first_error():
+                await auditor.connect(names)
                 await auditor.run(saved, names if scans_names else None)
             ended = True
         finally:
@@ -237,6 +240,13 @@ class Auditor:
         self._comparer = Comparer(mirror, table.name, self._copy, reads)
         self._checker = Checker(self._comparer, repairer, wait_s(options.recheck_after_s), report)
 
+    async def connect(self, names: KeyNames) -> None:
+        """Read one key of the copy: a server that is away must not cost a scan of the table.
+
+        Raises StoreRefused or StoreUnavailable.
+        """
+        await self._copy.connect(names.prefix + b"0")
+
     async def run(self, saved: SavedRun, key_names: KeyNames | None) -> None:
         """Scan the table's parts, then the copy's names if they are given.
 
@@ -293,10 +303,10 @@ class Auditor:
     ) -> None:
         for first in range(0, len(items), CHUNK_KEYS):
             chunk = items[first : first + CHUNK_KEYS]
-            differences = await self._comparer.compare_items(chunk)
-            phase.count(page, AuditTally(keys=len(chunk)))
+            found = await self._comparer.compare_items(chunk)
+            phase.count(page, AuditTally(keys=len(chunk), uncompared=found.uncompared))
             self._report.progress()
-            await self._checker.start([each.key for each in differences], phase, page, tasks)
+            await self._checker.start([each.key for each in found.differences], phase, page, tasks)
         phase.cursors.complete(page)
 
     async def _scan_names(self, phase: NamePhase) -> None:
@@ -307,6 +317,7 @@ class Auditor:
             async for names, page in pages:
                 group = await suspects(names, phase.key_names, self._copy, self._read_eventually)
                 phase.count(page, AuditTally(keys=group.ours, foreign=group.foreign))
+                self._report.progress()
                 await self._checker.start(group.keys, phase, page, tasks)
                 phase.cursors.complete(page)
         _require_done(phase, "names of the copy")

@@ -17,7 +17,7 @@ import anyio
 
 from asyncsync.config import Config
 from asyncsync.copy.entries import KEYS_MAX, ItemEntry, ReadItems, entries_of
-from asyncsync.copy.equality import same_value
+from asyncsync.copy.equality import is_item, same_value
 from asyncsync.copy.reader import ABSENT, CopyReader, Snapshot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Entry, Key
@@ -65,6 +65,24 @@ def difference_of(
     return None if same_value(entry.value, snapshot.value, config.value) else "stale"
 
 
+def is_compared(entry: Entry | None, snapshot: Snapshot, mode: str) -> bool:
+    """Return whether an item's entry says what the copy must hold.
+
+    A key that may be absent, and is, proves nothing; nor does a value that readers chose.
+    """
+    if entry is None or mode == "invalidate":
+        return False
+    return entry.value is None or snapshot.value is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The differences of some items, and how many of the others could not be compared."""
+
+    differences: Sequence[Difference]
+    uncompared: int
+
+
 class Comparer:
     """Compares one table's items with their copy."""
 
@@ -74,13 +92,13 @@ class Comparer:
         self._copy = copy
         self._read = read
 
-    async def compare_items(self, items: Sequence[tuple[Key, bytes | None]]) -> list[Difference]:
+    async def compare_items(self, items: Sequence[tuple[Key, bytes | None]]) -> Comparison:
         """Compare items that were read before with what the copy holds now.
 
         Raises what reading the copy raises, and ConfigError as encode does.
         """
         entries = self._entries(items)
-        return self._differences(items, entries, await self._snapshots(entries))
+        return self._compare(items, entries, await self._snapshots(entries))
 
     async def compare(self, keys: Sequence[Key]) -> list[Difference]:
         """Read the copy, then the items, and compare them.
@@ -93,7 +111,7 @@ class Comparer:
         for first in range(0, len(keys), KEYS_MAX):
             images += await self._read(keys[first : first + KEYS_MAX])
         items = list(zip(keys, images, strict=True))
-        return self._differences(items, self._entries(items), snapshots)
+        return [*self._compare(items, self._entries(items), snapshots).differences]
 
     async def _snapshots(self, entries: Sequence[ItemEntry]) -> list[Snapshot]:
         """Read the copy in the entries' order; a key without a name holds nothing."""
@@ -109,18 +127,21 @@ class Comparer:
     def _now_ms(self) -> int:
         return int(self._mirror.wall_clock() * 1_000)
 
-    def _differences(
+    def _compare(
         self,
         items: Sequence[tuple[Key, bytes | None]],
         entries: Sequence[ItemEntry],
         snapshots: Sequence[Snapshot],
-    ) -> list[Difference]:
+    ) -> Comparison:
         differences: list[Difference] = []
+        uncompared = 0
         for (_, image), item, snapshot in zip(items, entries, snapshots, strict=True):
             kind = self._kind(item, snapshot, exists=image is not None)
             if kind is not None:
                 differences.append(_difference(kind, item, snapshot))
-        return differences
+            else:
+                uncompared += not is_compared(item.entry, snapshot, self._mirror.config.mode)
+        return Comparison(differences, uncompared)
 
     def _kind(self, item: ItemEntry, snapshot: Snapshot, *, exists: bool) -> Kind | None:
         config, kind = self._mirror.config, None
@@ -134,7 +155,14 @@ class Comparer:
             )
         if item.fault and kind is None and config.mode == "mirror":
             return "missing"  # the item is in the table, and readers miss it
+        if kind is None and config.mode == "invalidate" and not self._may_be_readers(snapshot):
+            return "stale"
         return kind
+
+    def _may_be_readers(self, snapshot: Snapshot) -> bool:
+        """Whether a reader may have stored this; a transform may give any bytes."""
+        value, rules = snapshot.value, self._mirror.rules
+        return value is None or rules.transform is not None or is_item(value, rules.config.value)
 
 
 def _difference(kind: Kind, item: ItemEntry, snapshot: Snapshot) -> Difference:

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from asyncsync.copy.repair import Repaired
 from asyncsync.tools.audit.confidence import CONFIDENCE, bound_percent, lower_bound, percent
 from asyncsync.tools.audit.confirm import Confirmed, Difference
 from asyncsync.tools.cursors import add, counts
-from asyncsync.tools.output import Output, rate_and_left
+from asyncsync.tools.output import Output, json_line, plural, rate_and_left
 
 # Findings whose lines are repeated when an audit resumes, beside their count.
 NAMED_MAX = 20
@@ -26,7 +24,8 @@ NAMED_MAX = 20
 class AuditTally:
     """The counts of one scan: of the table's items, or of the copy's key names."""
 
-    keys: int = 0  # of the table, compared; or key names that are ours
+    keys: int = 0  # of the table, looked at; or key names that are ours
+    uncompared: int = 0  # of the table: may be absent, and are, or hold what readers chose
     foreign: int = 0  # key names that are not ours
     suspects: int = 0  # differed at the first check
     dropped: int = 0  # of these, matched when checked again
@@ -49,9 +48,14 @@ class AuditTally:
         return max(0, self.keys - self.unsettled - self.waiting)
 
     @property
+    def compared(self) -> int:
+        """Return the number of keys of which the copy shows that they match, or do not."""
+        return max(0, self.judged - self.uncompared)
+
+    @property
     def same(self) -> int:
-        """Return the number of keys that are the same in table and copy."""
-        return max(0, self.judged - self.missing - self.stale)
+        """Return the number of keys that were the same in table and copy when compared."""
+        return max(0, self.compared - self.missing - self.stale)
 
 
 def tally_of(
@@ -82,6 +86,8 @@ class AuditReport:
         as_json: bool = False,
         show_values: bool = False,
         expected: int = 0,
+        mode: str = "mirror",
+        named_by: str = "",
     ) -> None:
         self.items = AuditTally()  # of the table's scan
         self.names = AuditTally()  # of the key names' scan
@@ -90,6 +96,8 @@ class AuditReport:
         self._as_json = as_json
         self._show_values = show_values
         self._expected = expected
+        self._mode = mode
+        self._named_by = named_by  # the key template
         self._keys_before = 0  # compared by earlier runs of the same state
 
     @property
@@ -127,18 +135,21 @@ class AuditReport:
         by_key = {answer.target.key: answer for answer in answers}
         for finding in findings:
             answer = by_key.get(finding.key)
-            for line in self._lines(finding, answer, show_values=self._show_values):
-                self._output.line(line)
             line = self._lines(finding, answer, show_values=False)[0]
+            is_full = len(self.named) >= NAMED_MAX
+            if is_full and not self._as_json:
+                continue
+            for shown in self._lines(finding, answer, show_values=self._show_values):
+                self._output.line(shown)
             # A killed audit may come to a finding again.
-            if len(self.named) < NAMED_MAX and line not in self.named:
+            if not is_full and line not in self.named:
                 self.named.append(line)
 
     def _lines(
         self, finding: Difference, answer: Repaired | None, *, show_values: bool
     ) -> list[str]:
         if self._as_json:
-            return [orjson.dumps(_finding_json(finding, answer, show_values=show_values)).decode()]
+            return [json_line(_finding_json(finding, answer, show_values=show_values))]
         lines = [f"{finding.kind:<8} {_text(finding.name) or 'an item without a name'}"]
         if finding.reason:
             lines[0] += f": {finding.reason}"
@@ -163,10 +174,15 @@ class AuditReport:
             summary = summary_json(self.items, self.names, is_whole=is_whole, cut_short=cut_short)
             self._output.document(summary)
             return
+        total = self.total
         lines = summary_lines(self.items, self.names, is_whole=is_whole, has_names=has_names)
+        lines += _what_was_not_compared(self.items, self._mode, self._named_by)
         if repair:
-            total = self.total
+            lines += ["  what was repaired was not compared again"] if total.repaired else []
             lines.append(f"  {total.repaired:,} repaired, {total.left:,} left")
+        more = total.findings - len(self.named)
+        if more > 0:
+            lines.insert(0, f"and {more:,} more (--json has all)")
         if cut_short:
             lines.insert(0, "cut short; until then:")
         for line in lines:
@@ -196,16 +212,25 @@ def summary_lines(
 ) -> list[str]:
     """Return an audit's result for people: of a sample a share and its bound, else a count."""
     total = _sum(items, names)
-    if is_whole or not items.judged:
-        lines = [f"{items.same:,} of {items.judged:,} keys are the same in table and copy"]
+    now, then = ("is", "was") if items.compared == 1 else ("are", "were")
+    are = f"{then}, before the repair," if total.repaired else now
+    if not items.compared:
+        lines = ["no key was compared" + ("" if items.keys else ": the scan found no items")]
+    elif is_whole:
+        of = plural(items.compared, "key")
+        lines = [f"{items.same:,} of {of} {are} the same in table and copy"]
     else:
-        share = percent(items.same, items.judged)
-        bound = bound_percent(items.same, items.judged)
+        share = percent(items.same, items.compared)
+        bound = bound_percent(items.same, items.compared)
+        of = plural(items.compared, "key")
         sure = f"{CONFIDENCE * 100:g} %"
-        lines = [f"{share} of {items.judged:,} keys, at least {bound} with {sure} confidence"]
-    lines.append(f"  {total.missing:,} missing, {total.stale:,} stale, {total.orphan:,} orphans")
+        lines = [f"{share} of {of}, at least {bound} with {sure} confidence"]
+        lines += ["  as they were before the repair"] if total.repaired else []
+    orphans = plural(total.orphan, "orphan")
+    lines.append(f"  {total.missing:,} missing, {total.stale:,} stale, {orphans}")
     if has_names:
-        lines.append(f"  {names.keys:,} names of the copy; {names.foreign:,} foreign, left alone")
+        of_copy = plural(names.keys, "name")
+        lines.append(f"  {of_copy} of the copy; {names.foreign:,} foreign, left alone")
     lines.append(
         f"  {total.suspects:,} differed at first; {total.dropped:,} matched when checked again"
     )
@@ -216,6 +241,24 @@ def summary_lines(
     return lines
 
 
+def _what_was_not_compared(items: AuditTally, mode: str, named_by: str) -> list[str]:
+    """Return what the result says nothing of, and a doubt where the copy seems to be another."""
+    lines: list[str] = []
+    if items.uncompared:
+        why = {
+            "mirror": "absent from the copy, which may be: they expire",
+            "refresh": "absent from the copy, which may be: ASYNCSYNC_MODE=refresh",
+            "invalidate": "their values are the readers' choice: ASYNCSYNC_MODE=invalidate",
+        }[mode]
+        lines.append(f"  {plural(items.uncompared, 'key')} not compared: {why}")
+    is_absent = mode == "refresh" and items.uncompared == items.judged
+    if items.judged and (items.missing == items.judged or is_absent):
+        lines.append(
+            f"  the copy has none of the keys: is ASYNCSYNC_KEY the function's? ({named_by})"
+        )
+    return lines
+
+
 def summary_json(
     items: AuditTally, names: AuditTally, *, is_whole: bool, cut_short: bool = False
 ) -> dict[str, Any]:
@@ -223,6 +266,8 @@ def summary_json(
     total = _sum(items, names)
     summary: dict[str, Any] = {
         "keys": items.judged,
+        "compared": items.compared,
+        "not_compared": items.uncompared,
         "same": items.same,
         "missing": total.missing,
         "stale": total.stale,
@@ -238,9 +283,9 @@ def summary_json(
         "whole": is_whole and not cut_short,
         "cut_short": cut_short,
     }
-    if not is_whole and items.judged:
-        summary["share"] = items.same / items.judged
-        summary["share_at_least"] = lower_bound(items.same, items.judged)
+    if not is_whole and items.compared:
+        summary["share"] = items.same / items.compared
+        summary["share_at_least"] = lower_bound(items.same, items.compared)
         summary["confidence"] = CONFIDENCE
     return summary
 

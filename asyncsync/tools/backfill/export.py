@@ -21,7 +21,7 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from asyncsync.aws.clients import AwsFailed, aws_errors
+from asyncsync.aws.clients import AwsFailed, ObjectGone, ObjectRefused, aws_errors
 from asyncsync.aws.items import key_of
 from asyncsync.aws.tables import Table
 from asyncsync.model import Key
@@ -73,17 +73,27 @@ async def read_manifests(s3: Any, url: str, table: Table) -> Export:
     bucket, prefix = s3_place(url)
     prefix = prefix.rstrip("/").removesuffix("/manifest-summary.json")
     summary = _object(await _read(s3, bucket, f"{prefix}/manifest-summary.json"), url)
+    where = f"--from-export {url}"
     wrong = _why_not(summary, table)
     if wrong:
         raise CommandRefused(f"--from-export {url}: {wrong}")
     files = str(summary.get("manifestFilesS3Key") or f"{prefix}/manifest-files.json")
     lines = (await _read(s3, bucket, files)).splitlines()
     listed = [_object(line, files) for line in lines if line.strip()]
-    parts = [
-        Part(str(each["dataFileS3Key"]), int(each["itemCount"]), str(each.get("md5Checksum", "")))
-        for each in listed
-    ]
-    return Export(_time(summary["exportTime"]), bucket, parts)
+    parts = [_part(each, where) for each in listed]
+    expected = summary.get("itemCount")
+    if isinstance(expected, int) and expected != sum(part.items for part in parts):
+        raise CommandRefused(f"{where}: its two manifests do not count the same items")
+    return Export(_time(summary["exportTime"], where), bucket, parts)
+
+
+def _part(listed: dict[str, Any], where: str) -> Part:
+    key, items = listed.get("dataFileS3Key"), listed.get("itemCount")
+    if not isinstance(key, str) or not isinstance(items, int) or isinstance(items, bool):
+        raise CommandRefused(
+            f"{where}: its manifest lists a file without dataFileS3Key or itemCount"
+        )
+    return Part(key, items, str(listed.get("md5Checksum") or ""))
 
 
 def _why_not(summary: dict[str, Any], table: Table) -> str:
@@ -97,8 +107,11 @@ def _why_not(summary: dict[str, Any], table: Table) -> str:
     return "" if "exportTime" in summary else "it has no exportTime"
 
 
-def _time(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+def _time(text: object, where: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        raise CommandRefused(f"{where}: its exportTime {text!r} is not a time") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -132,11 +145,14 @@ async def open_part(s3: Any, bucket: str, part: Part) -> AsyncIterator[IO[bytes]
     """
     digest = md5(usedforsecurity=False)
     with tempfile.TemporaryFile(prefix="asyncsync-") as file:
-        with aws_errors(f"reading s3://{bucket}/{part.key}", "S3"):
-            answer = await s3.get_object(Bucket=bucket, Key=part.key)
-            async for chunk in answer["Body"].iter_chunks(_READ_BYTES):
-                digest.update(chunk)
-                file.write(chunk)
+        try:
+            with aws_errors(f"reading s3://{bucket}/{part.key}", "S3"):
+                answer = await s3.get_object(Bucket=bucket, Key=part.key)
+                async for chunk in answer["Body"].iter_chunks(_READ_BYTES):
+                    digest.update(chunk)
+                    file.write(chunk)
+        except (ObjectGone, ObjectRefused) as exc:
+            raise BrokenPart(f"{part.key}: {exc}") from exc
         if part.checksum and b64encode(digest.digest()).decode() != part.checksum:
             raise BrokenPart(f"{part.key}: its checksum is not the manifest's")
         file.seek(0)

@@ -8,11 +8,12 @@ cannot be seen from here the user must confirm (--skip-mapping-check).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from asyncsync.aws.clients import AwsClients, aws_errors
 from asyncsync.aws.tables import Table, stream_of
+from asyncsync.mapping.requirements import why_not_delivering
 from asyncsync.tools.errors import CommandRefused
 
 # A mapping whose newest records are older than this has not caught up. A busy mapping with a
@@ -41,7 +42,7 @@ async def require_caught_up_mapping(
         for mapping in mappings:
             function = str(mapping["FunctionArn"])
             ages[function] = await _age_ms(metrics, function, now)
-    why = why_not_caught_up(mappings, ages, read_at)
+    why = why_not_caught_up(mappings, ages, read_at, stream_of(table))
     if why:
         raise CommandRefused(f"cannot backfill yet: {why}, or pass --skip-mapping-check")
 
@@ -66,6 +67,7 @@ def why_not_caught_up(
     mappings: Sequence[Mapping[str, Any]],
     ages_ms: Mapping[str, float],
     read_at: datetime | None,
+    stream_arn: str | None = None,
 ) -> str:
     """Return why no mapping has caught up, and what to do; empty if one has.
 
@@ -73,21 +75,20 @@ def why_not_caught_up(
     """
     if not mappings:
         return "no event source mapping reads this table's stream. Create one"
-    reasons = [_why_not(each, ages_ms[each["FunctionArn"]], read_at) for each in mappings]
+    reasons = [
+        why_not_delivering(each, stream_arn)
+        or _why_not(each, ages_ms[each["FunctionArn"]], read_at)
+        for each in mappings
+    ]
     return "" if "" in reasons else reasons[0]
 
 
 def _why_not(mapping: Mapping[str, Any], age_ms: float, read_at: datetime | None) -> str:
     name = f"mapping {mapping['UUID']}"
-    state = mapping.get("State", "")
-    if state != "Enabled":
-        return f"{name} is {state}. Enable it"
-    begins = mapping.get("StartingPosition", "")
-    if begins != "TRIM_HORIZON":
-        return f"{name} began at {begins}. Create one that begins at TRIM_HORIZON"
-    changed = mapping.get("LastModified", datetime.fromtimestamp(0, UTC))
-    if read_at is not None and changed > read_at:
-        return f"{name} was changed at {changed:%FT%TZ}, after the export. Take a new export"
+    changed = mapping.get("LastModified")
+    if read_at is not None and (changed is None or changed > read_at):
+        when = "at an unknown time" if changed is None else f"at {changed:%FT%TZ}"
+        return f"{name} was changed {when}, after the export. Take a new export"
     if age_ms > BEHIND_MS_MAX:
         return f"{name} is {age_ms / 1_000:,.0f} s behind the stream. Wait until it has caught up"
     return ""

@@ -14,7 +14,7 @@ from asyncsync.aws.tables import Table
 from asyncsync.config import PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.keys import bind, parse_template
-from asyncsync.limits import FENCE_TTL_S_MIN
+from asyncsync.mapping.requirements import statements_of
 from asyncsync.tools.check.verdict import Severity, Verdict
 from asyncsync.tools.output import plural
 
@@ -76,7 +76,7 @@ def check_mappings(
         message = f"{function.name} has {count} on {stream_arn or 'a stream'}, not 1"
         return [Verdict("fix", "mapping", message)]
     (mapping,) = mappings
-    verdicts = check_mapping(mapping, config)
+    verdicts = check_mapping(mapping, config, stream_arn)
     readers = [
         m for m in function.other_mappings if m["EventSourceArn"] == mapping["EventSourceArn"]
     ]
@@ -94,55 +94,9 @@ def _second_reader(name: str, readers: Sequence[Mapping[str, Any]]) -> Severity:
     return "fix" if base in names or len(readers) >= READERS_MAX else "note"
 
 
-def check_mapping(mapping: Mapping[str, Any], config: Config) -> list[Verdict]:
+def check_mapping(
+    mapping: Mapping[str, Any], config: Config, stream_arn: str | None = None
+) -> list[Verdict]:
     """Check one mapping, as GetEventSourceMapping describes it."""
-    attempts = mapping.get("MaximumRetryAttempts", -1)
-    age_s = mapping.get("MaximumRecordAgeInSeconds", -1)
-    answers = "ReportBatchItemFailures" in mapping.get("FunctionResponseTypes", [])
-    start = mapping.get("StartingPosition", "TRIM_HORIZON")
-    destination = mapping.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination", "")
-    return [
-        _judge(
-            "mapping",
-            mapping.get("State") == "Enabled",
-            f"enabled, {plural(mapping.get('BatchSize', 0), 'record')} per batch",
-            f"is {mapping.get('State')}: {mapping.get('StateTransitionReason', 'enable it')}",
-        ),
-        _judge(
-            "answers",
-            answers or config.on_failure == "raise",
-            "are used" if answers else "a failure fails the invocation",
-            "are ignored, so failed writes are lost: set ReportBatchItemFailures",
-        ),
-        _judge(
-            "bisect",
-            mapping.get("BisectBatchOnFunctionError") is True,
-            "on",
-            "off: a bad record blocks its whole batch; set BisectBatchOnFunctionError",
-        ),
-        _judge(
-            "attempts",
-            attempts >= 0,
-            f"at most {attempts}",
-            "unlimited: a bad record blocks its shard for a day; set 200",
-        ),
-        _judge(
-            "record age",
-            0 <= age_s < FENCE_TTL_S_MIN,
-            f"at most {age_s:,} s",
-            f"not under {FENCE_TTL_S_MIN:,} s, so records may be lost unseen: set 82800",
-        ),
-        _judge(
-            "on failure",
-            destination.split(":")[2:3] == ["s3"],
-            f"batches go to {destination}",
-            f"batches go to {destination or 'nowhere'}, which keeps no records: set an S3 bucket",
-        ),
-        Verdict("ok", "start", start)
-        if start == "TRIM_HORIZON"
-        else Verdict("note", "start", f"{start} may have missed earlier changes"),
-    ]
-
-
-def _judge(subject: str, is_right: bool, message: str, remedy: str) -> Verdict:
-    return Verdict("ok", subject, message) if is_right else Verdict("fix", subject, remedy)
+    statements = statements_of(mapping, stream_arn, config.on_failure)
+    return [Verdict(each.state, each.subject, each.message) for each in statements]
