@@ -149,7 +149,7 @@ def pipelined_sets(client: redis.Redis, values: Sequence[Sequence[tuple[bytes, b
 
 def fill_ratios(server: ServerProcess, items: int, rounds: int, chance: random.Random) -> int:
     """Time fills beside SETs; print, and return 1 where the target is missed."""
-    mirror = make_mirror(Config(redis_url=server.url), {})
+    mirror = make_mirror(Config(redis_url=server.url))
     pages = pages_of(items, chance)
     values = values_of(mirror, pages)
     bodies = [body_of(page) for page in pages]
@@ -183,7 +183,7 @@ def fill_ratios(server: ServerProcess, items: int, rounds: int, chance: random.R
 
 def table_ratios(server: ServerProcess, items: int, rounds: int, chance: random.Random) -> int:
     """Time backfills beside idle scans; print, and return 1 where the target is missed."""
-    mirror = make_mirror(Config(redis_url=server.url), {})
+    mirror = make_mirror(Config(redis_url=server.url))
     with dynamodb_process() as url, redis.Redis(port=server.port) as client:
         anyio.run(_load, url, items, chance)
         options = BackfillOptions(
@@ -328,7 +328,7 @@ def memory_ratio(server: ServerProcess) -> int:
 
 async def _peak(items: int, redis_url: str) -> None:
     """Backfill a table that is made as it is read; print this process's peak in KB."""
-    mirror = make_mirror(Config(redis_url=redis_url), {})
+    mirror = make_mirror(Config(redis_url=redis_url))
     a_page = 700
     segments = command.SEGMENTS_MIN
 

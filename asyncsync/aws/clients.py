@@ -15,20 +15,20 @@ from contextlib import (
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from asyncsync.aws.raw_items import keep_raw_items
-from asyncsync.errors import AsyncsyncError
+from asyncsync.errors import AsyncsyncError, ConfigError
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_dynamodbstreams import DynamoDBStreamsClient
 
-# Credentials and Region for an endpoint that checks neither, such as DynamoDB Local.
-_LOCAL = {
-    "aws_access_key_id": "local",
-    "aws_secret_access_key": "local",
-    "region_name": "us-east-1",
-}
+# For an endpoint that checks neither, such as DynamoDB Local; used only where there are none.
+_LOCAL_KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+_LOCAL_REGION = "us-east-1"
+
+_THIS_MACHINE = ("localhost", "::1")
 _CONNECTIONS_MAX = 32
 
 # Connecting takes milliseconds. A network without a route to AWS is an error, not a long wait.
@@ -88,33 +88,61 @@ class AwsClients:
 
 @asynccontextmanager
 async def open_clients(
-    endpoint_url: str | None, env: Mapping[str, str]
+    endpoint_url: str | None,
+    env: Mapping[str, str],
+    *,
+    region: str | None = None,
+    profile: str | None = None,
 ) -> AsyncIterator[AwsClients]:
     """Open DynamoDB's clients; every client uses the endpoint, where one is given.
 
-    An endpoint needs no credentials and no Region. Raises AwsFailed.
+    The Region comes from `region`, else from the environment, else from the profile. An endpoint
+    needs no Region and no credentials: both are made up where there are none.
+    Raises AwsFailed, or ConfigError for an unknown profile.
     """
     import aioboto3  # 0.9 s
     from aiobotocore.config import AioConfig
 
-    is_local = endpoint_url is not None and not any(
-        name in env for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN")
-    )
-    # A web proxy has no route to an endpoint on this machine.
+    with aws_errors("opening the clients", "AWS"):
+        session = aioboto3.Session(profile_name=profile)
+        region = region_of(env, region, session.region_name)
+        credentials: Any = session.get_credentials()  # a coroutine, which the stubs do not know
+        has_keys = await credentials is not None
+    if region is None and endpoint_url is None:
+        raise AwsFailed(NO_REGION)
     config = AioConfig(
         max_pool_connections=_CONNECTIONS_MAX,
         connect_timeout=_CONNECT_TIMEOUT_S,
         retries={"mode": "standard", "max_attempts": 3},
-        proxies={} if is_local else None,
+        proxies=None if has_keys and not _is_here(endpoint_url) else {},
     )
+    arguments: Any = {
+        "endpoint_url": endpoint_url,
+        "region_name": region or _LOCAL_REGION,
+        "config": config,
+        **({} if has_keys else _LOCAL_KEYS),
+    }
     async with AsyncExitStack() as stack:
         with aws_errors("opening the clients", "AWS"):
-            session = aioboto3.Session(**(_LOCAL if is_local else {}))  # type: ignore[arg-type]
-            open_ = partial(session.client, endpoint_url=endpoint_url, config=config)
+            open_ = partial(session.client, **arguments)
             items = await stack.enter_async_context(open_("dynamodb"))
             keep_raw_items(items.meta.events)
             streams = await stack.enter_async_context(open_("dynamodbstreams"))
         yield AwsClients(items, streams, open_)
+
+
+NO_REGION = "no AWS Region is set: pass --region, or set AWS_REGION"
+
+
+def region_of(env: Mapping[str, str], region: str | None, of_profile: str | None) -> str | None:
+    """Return the first Region that is set: `region`, the environment's, the profile's."""
+    return region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or of_profile
+
+
+def _is_here(endpoint_url: str | None) -> bool:
+    """Return whether an endpoint is on this machine, to which a web proxy has no route."""
+    host = urlsplit(endpoint_url or "").hostname or ""
+    return host in _THIS_MACHINE or host.startswith("127.")
 
 
 def member(answer: Mapping[str, Any], name: str, work: str, service: str = "DynamoDB") -> Any:
@@ -132,9 +160,9 @@ def aws_errors(work: str, service: str = "DynamoDB") -> Iterator[None]:
     """Turn the SDK's errors into one line that names the service and the work.
 
     `work` completes "DynamoDB refused ...", such as "reading the stream". Raises AwsFailed, or
-    its subclass IteratorGone, ObjectGone or Throttled.
+    its subclass IteratorGone, ObjectGone or Throttled; ConfigError for an unknown profile.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
     try:
         yield
@@ -144,6 +172,8 @@ def aws_errors(work: str, service: str = "DynamoDB") -> Iterator[None]:
         reason = f"{code}: {error.get('Message', '')}".rstrip(": ")
         failure = _FAILURES.get(code, AwsFailed)
         raise failure(f"{service} refused {work}: {reason}") from exc
+    except ProfileNotFound as exc:
+        raise ConfigError(f"{exc}: pass --profile, or set AWS_PROFILE") from exc
     except (BotoCoreError, ValueError) as exc:
         reason = " ".join(str(exc).split())
         raise AwsFailed(f"{service} failed at {work}: {reason}") from exc

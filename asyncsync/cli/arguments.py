@@ -7,37 +7,51 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from asyncsync.cli.exit_codes import EXIT_CODES
+from asyncsync.cli.options import (
+    NO_DEFAULTS,
+    Defaults,
+    add_aws,
+    add_copy,
+    add_help,
+    add_max_rcu,
+    add_output,
+    add_state,
+)
+from asyncsync.cli.parser import CommandParser, above_zero, segments, whole
 from asyncsync.version import __version__
 
 if TYPE_CHECKING:
-    # The type has no public name.
-    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
+    # This type has no public name.
+    Commands: TypeAlias = argparse._SubParsersAction[CommandParser]  # noqa: SLF001
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """Arguments that the place where commands run already knows."""
-
-    table: str | None = None
-    places: Sequence[str] = ()  # of on-failure objects
+_DAY_S = 86_400
+_SEED_MAX = 1_000_000_000_000
+_SEGMENTS_MAX = 1_000
 
 
-NO_DEFAULTS = Defaults()
-
-
-def build_parser(defaults: Defaults = NO_DEFAULTS) -> argparse.ArgumentParser:
+def build_parser(defaults: Defaults = NO_DEFAULTS) -> CommandParser:
     """Return the parser of every command; an argument with a default may be left out."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="asyncsync",
+        usage="asyncsync COMMAND [options]",
         description="Keep an exact copy of a DynamoDB table in Redis or Valkey.",
-        allow_abbrev=False,
+        epilog=f"asyncsync COMMAND --help shows a command's options and examples.\n\n{EXIT_CODES}",
     )
-    parser.add_argument("--version", action="version", version=f"asyncsync {__version__}")
+    options = parser.add_argument_group("options")
+    options.add_argument(
+        "--version",
+        action="version",
+        version=f"asyncsync {__version__}",
+        help="Show the version",
+    )
+    add_help(options)
     commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, dest="command"
+        title="commands", metavar="COMMAND", required=True, dest="command", prog="asyncsync"
     )
     _add_demo(commands)
     _add_check(commands)
@@ -48,305 +62,313 @@ def build_parser(defaults: Defaults = NO_DEFAULTS) -> argparse.ArgumentParser:
     _add_redrive(commands, defaults)
     _add_retire(commands, defaults)
     _add_simulate(commands)
+    _add_completion(commands)
     return parser
 
 
-def _command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
-    return commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+def _command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    examples: str,
+    *,
+    usage: str = "[options]",
+    description: str = "",
+    any_of: Sequence[str] = (),
+) -> CommandParser:
+    lines = "\n".join(f"  asyncsync {name} {line}".rstrip() for line in examples.splitlines())
+    return commands.add_parser(
+        name,
+        help=summary,
+        usage=f"asyncsync {name} {usage}",
+        description=fill(f"{summary}. {description}", 78),
+        epilog=f"examples:\n{lines}\n\n{EXIT_CODES}",
+        any_of=any_of,
+    )
 
 
 def _add_demo(commands: Commands) -> None:
     demo = _command(
-        commands, "demo", "Run a local demo next to the usual one-SET-per-record handler"
+        commands,
+        "demo",
+        "Run a local demo next to the usual handlers",
+        "\n--changes 10000\n--keep --seed 42",
+        description="It starts its own DynamoDB and Redis; it needs no account.",
     )
-    demo.add_argument(
+    size = demo.add_argument_group("size")
+    size.add_argument(
         "--items",
-        type=positive_int,
+        type=whole(1, 10_000),
         default=300,
         metavar="N",
         help="Items in the table (default: 300)",
     )
-    demo.add_argument(
+    size.add_argument(
         "--changes",
-        type=positive_int,
+        type=whole(1, 1_000_000),
         default=3_000,
         metavar="N",
         help="Changes to make (default: 3,000)",
     )
-    demo.add_argument("--seed", type=int, metavar="N", help="Repeat an earlier run's changes")
-    demo.add_argument("--keep", action="store_true", help="Keep the servers running until Ctrl-C")
-    demo.add_argument(
-        "--endpoint-url", metavar="URL", help="DynamoDB endpoint (default: start one)"
+    size.add_argument(
+        "--seed",
+        type=whole(0, _SEED_MAX),
+        metavar="N",
+        help="Repeat an earlier run's changes (default: random)",
     )
-    demo.add_argument("--redis-url", metavar="URL", help="Redis URL (default: start a server)")
+    servers = demo.add_argument_group("servers")
+    servers.add_argument("--keep", action="store_true", help="Keep the servers until Ctrl-C")
+    servers.add_argument("--redis-url", metavar="URL", help="Redis URL (default: start a server)")
+    add_aws(demo, endpoint="DynamoDB endpoint (default: start one)")
+    add_output(demo)
 
 
 def _add_check(commands: Commands) -> None:
     check = _command(
-        commands, "check", "Check the server, table, function and mapping; say what to fix"
+        commands,
+        "check",
+        "Verify your setup and say what to fix",
+        "--function mirror\n--function mirror --redis-url redis://localhost:6379\n"
+        "--table Players\n--redis-url rediss://cache.example.com",
+        description="It writes scratch keys to Redis and removes them.",
     )
-    check.add_argument("--function", metavar="NAME", help="Check this function and its mapping")
-    check.add_argument("--table", metavar="NAME", help="Check this table and its stream")
-    _add_servers(check)
+    add_copy(check)
+    add_aws(check)
+    add_output(check)
 
 
 def _add_run(commands: Commands) -> None:
-    run = _command(commands, "run", "Mirror a table's stream from this machine, for development")
-    _add_table(run, NO_DEFAULTS)
-    run.add_argument(
+    run = _command(
+        commands,
+        "run",
+        "Mirror a table's stream from this machine, for development",
+        "--table Players --redis-url redis://localhost:6379\n"
+        "--table Players --mirror app:mirror\n--table Players --exit-when-idle 5",
+        description="It begins at the stream's oldest record and ends with Ctrl-C.",
+        any_of=("--table", "--function"),
+    )
+    how = run.add_argument_group("how to run")
+    how.add_argument(
         "--batch-size",
-        type=positive_int,
+        type=whole(1, 10_000),
         default=100,
         metavar="N",
         help="Records per batch (default: 100)",
     )
-    run.add_argument(
+    how.add_argument(
         "--exit-when-idle",
         dest="exit_when_idle_s",
-        type=positive_float,
+        type=above_zero(_DAY_S),
         metavar="S",
         help="Exit after S seconds without a record (default: never)",
     )
-    _add_servers(run)
+    add_copy(run)
+    add_aws(run)
+    add_output(run)
 
 
 def _add_get(commands: Commands) -> None:
-    get = _command(commands, "get", "Show a key's value, expiry and fence")
-    get.add_argument("key", metavar="KEY", help="Redis key")
-    _add_json(get, "Print one JSON object")
-    _add_redis(get)
+    get = _command(
+        commands,
+        "get",
+        "Show a key's value, expiry and fence",
+        "Players:10\nPlayers:10 --json\nPlayers:10 --function mirror",
+        usage="KEY [options]",
+        description="The fence says which stream record the copy holds.",
+    )
+    get.add_argument_group("key").add_argument("key", metavar="KEY", help="Redis key")
+    add_copy(get, has_table=False)
+    add_aws(get, endpoint="AWS endpoint, for --function (default: the Region's)")
+    add_output(get)
 
 
 def _add_backfill(commands: Commands, defaults: Defaults) -> None:
     backfill = _command(
-        commands, "backfill", "Load the items that the table had before its stream"
+        commands,
+        "backfill",
+        "Load the items that the table had before its stream",
+        "--function mirror\n--function mirror --max-rcu 500 --state backfill.state\n"
+        "--table Players --from-export s3://bucket/AWSDynamoDB/0123",
+        description="It scans the table in parallel and writes only keys that the stream has "
+        "not touched.",
+        any_of=("--table", "--function"),
     )
-    _add_table(backfill, defaults)
-    backfill.add_argument(
-        "--segments",
-        type=positive_int,
-        metavar="N",
-        help="Scan in N segments (default: by the table's size)",
-    )
-    backfill.add_argument(
-        "--only-segments",
-        type=int_range,
-        metavar="N[-N]",
-        help="Scan only these segments, e.g. 0-7 (they count from 0)",
-    )
-    backfill.add_argument(
-        "--page-items",
-        type=positive_int,
-        metavar="N",
-        help="Read at most N items per page (default: 1 MB)",
-    )
-    backfill.add_argument(
+    source = backfill.add_argument_group("what to read")
+    source.add_argument(
         "--from-export",
         metavar="URL",
         help="Load an export instead: s3://bucket/prefix/AWSDynamoDB/id",
     )
-    backfill.add_argument(
+    source.add_argument(
+        "--segments",
+        type=whole(1, _SEGMENTS_MAX),
+        metavar="N",
+        help="Scan in N segments (default: by the table's size)",
+    )
+    source.add_argument(
+        "--only-segments",
+        type=segments(_SEGMENTS_MAX),
+        metavar="N[-N]",
+        help="Scan only these segments, plural from 0, e.g. 0-7",
+    )
+    source.add_argument(
+        "--page-items",
+        type=whole(1, 100_000),
+        metavar="N",
+        help="Read at most N items per page (default: 1 MB)",
+    )
+    how = backfill.add_argument_group("how to run")
+    how.add_argument(
         "--skip-mapping-check",
         action="store_true",
         help="Skip the check that an enabled mapping has caught up",
     )
-    _add_max_rcu(backfill)
-    _add_state(backfill)
-    _add_json(backfill, "Print one JSON object")
-    _add_servers(backfill)
+    add_max_rcu(how)
+    add_state(how)
+    add_copy(backfill, defaults)
+    add_aws(backfill)
+    add_output(backfill)
 
 
 def _add_audit(commands: Commands, defaults: Defaults) -> None:
-    audit = _command(commands, "audit", "Compare a table with its copy, key by key")
-    _add_table(audit, defaults)
-    audit.add_argument(
+    audit = _command(
+        commands,
+        "audit",
+        "Compare a table with its copy, key by key",
+        "--function mirror\n--function mirror --sample 100000 --max-rcu 200\n"
+        "--table Players --repair --state audit.state",
+        description="It checks each difference twice, so changes in flight are not reported.",
+        any_of=("--table", "--function"),
+    )
+    scope = audit.add_argument_group("what to compare")
+    scope.add_argument(
         "--sample",
-        type=positive_int,
+        type=whole(1, 1_000_000_000),
         metavar="N",
         help="Compare about N random keys (default: all)",
     )
-    audit.add_argument(
-        "--recheck-after",
-        dest="recheck_after_s",
-        type=positive_float,
-        default=10.0,
-        metavar="S",
-        help="Check a difference again after S seconds (default: 10)",
-    )
-    audit.add_argument(
+    scope.add_argument(
         "--orphans",
         action=argparse.BooleanOptionalAction,
         help="Find keys without items (default: yes, unless --sample or no prefix)",
     )
-    audit.add_argument("--repair", action="store_true", help="Repair each finding")
-    audit.add_argument("--show-values", action="store_true", help="Show what table and copy hold")
-    _add_max_rcu(audit)
-    _add_state(audit)
-    _add_json(audit, "Print one JSON object per line")
-    _add_servers(audit)
+    scope.add_argument(
+        "--recheck-after",
+        dest="recheck_after_s",
+        type=above_zero(3_600),
+        default=10.0,
+        metavar="S",
+        help="Check a difference again after S seconds (default: 10)",
+    )
+    how = audit.add_argument_group("how to run")
+    how.add_argument("--repair", action="store_true", help="Repair each difference")
+    how.add_argument("--show-values", action="store_true", help="Show what table and copy hold")
+    add_max_rcu(how)
+    add_state(how)
+    add_copy(audit, defaults)
+    add_aws(audit)
+    add_output(audit, "Print JSON objects, one per line")
 
 
 def _add_redrive(commands: Commands, defaults: Defaults) -> None:
-    redrive = _command(commands, "redrive", "Bring the keys of failed batches up to date")
-    redrive.add_argument(
+    redrive = _command(
+        commands,
+        "redrive",
+        "Bring the keys of failed batches up to date",
+        "s3://bucket/aws/lambda --function mirror --dry-run\n"
+        "s3://bucket/aws/lambda --function mirror\nfailed-batches/ --table Players",
+        usage="PLACE... [options]",
+        description="It writes each key's current item, unless a newer change has arrived.",
+        any_of=("--table", "--function"),
+    )
+    what = redrive.add_argument_group("what to redrive")
+    what.add_argument(
         "places",
         nargs="*" if defaults.places else "+",
         default=defaults.places,
         metavar="PLACE",
         help="On-failure objects: s3://bucket/prefix, a folder or a file",
     )
-    _add_table(redrive, defaults)
-    redrive.add_argument("--dry-run", action="store_true", help="Write and move nothing")
-    _add_state(redrive)
-    _add_json(redrive, "Print one JSON object per line")
-    _add_servers(redrive)
+    how = redrive.add_argument_group("how to run")
+    how.add_argument("--dry-run", action="store_true", help="Write and move nothing")
+    add_state(how)
+    add_copy(redrive, defaults)
+    add_aws(redrive)
+    add_output(redrive, "Print JSON objects, one per line")
 
 
 def _add_retire(commands: Commands, defaults: Defaults) -> None:
     retire = _command(
-        commands, "retire", "Delete an old template's keys once each item has its new key"
+        commands,
+        "retire",
+        "Delete an old template's keys once each item has its new key",
+        "'old:{@key}' --function mirror\n'Players:{Number}' --table Players",
+        usage="TEMPLATE [options]",
+        description="Keys that the old template did not make stay.",
+        any_of=("--table", "--function"),
     )
-    retire.add_argument("template", metavar="TEMPLATE", help="The old key template")
-    _add_table(retire, defaults)
-    retire.add_argument(
+    what = retire.add_argument_group("what to delete")
+    what.add_argument("template", metavar="TEMPLATE", help="The old key template")
+    what.add_argument(
         "--scan-all-keys",
         action="store_true",
         help="Retire a template without a prefix: every key may match",
     )
-    _add_state(retire)
-    _add_json(retire, "Print one JSON object")
-    _add_servers(retire)
+    add_state(retire.add_argument_group("how to run"))
+    add_copy(retire, defaults)
+    add_aws(retire)
+    add_output(retire)
 
 
 def _add_simulate(commands: Commands) -> None:
     simulate = _command(
-        commands, "simulate", "Run the fault simulator: one seeded run after another"
+        commands,
+        "simulate",
+        "Run the fault simulator: one seeded run after another",
+        "--seeds 10000\n--seed 4711 --trace\n--scope 3",
+        description="Each run checks the product's promises under random faults.",
     )
-    simulate.add_argument(
+    what = simulate.add_argument_group("what to run")
+    number: Any = {"type": whole(0, _SEED_MAX), "metavar": "N"}
+    what.add_argument(
         "--seeds",
-        type=positive_int,
+        type=whole(1, 1_000_000_000),
         default=500,
         metavar="N",
         help="Number of runs (default: 500)",
     )
-    simulate.add_argument(
-        "--first",
-        type=non_negative_int,
-        default=0,
+    what.add_argument("--first", default=0, help="Seed of the first run (default: 0)", **number)
+    what.add_argument("--seed", help="Run only this seed", **number)
+    what.add_argument(
+        "--scope",
+        type=whole(1, 4),
         metavar="N",
-        help="Seed of the first run (default: 0)",
+        help="Play every history of up to N records (1 to 4)",
     )
-    simulate.add_argument("--seed", type=non_negative_int, metavar="N", help="Run only this seed")
-    simulate.add_argument(
-        "--trace", action="store_true", help="Print every step (only with --seed)"
-    )
-    simulate.add_argument(
+    how = simulate.add_argument_group("how to run")
+    how.add_argument("--trace", action="store_true", help="Print every step (only with --seed)")
+    how.add_argument(
         "--violations",
         dest="violations_max",
-        type=positive_int,
+        type=whole(1, 10_000),
         default=10,
         metavar="N",
         help="Stop after N violations (default: 10)",
     )
-    simulate.add_argument(
-        "--jobs", type=positive_int, metavar="N", help="Processes (default: one per core)"
+    how.add_argument(
+        "--jobs", type=whole(1, 256), metavar="N", help="Processes (default: one per core)"
     )
-    simulate.add_argument(
-        "--scope",
-        type=scope_size,
-        metavar="N",
-        help="Play every history of up to N records (1 to 4)",
+    add_output(simulate)
+
+
+def _add_completion(commands: Commands) -> None:
+    completion = _command(
+        commands,
+        "completion",
+        "Print a script for your shell's completion",
+        "bash >> ~/.bash_completion\nzsh >> ~/.zshrc",
+        usage="SHELL",
     )
-
-
-def _add_table(command: argparse.ArgumentParser, defaults: Defaults) -> None:
-    command.add_argument(
-        "--table",
-        required=defaults.table is None,
-        default=defaults.table,
-        metavar="NAME",
-        help="Table name",
-    )
-    command.add_argument(
-        "--mirror",
-        metavar="MODULE:NAME",
-        help="Use this asyncsync.Mirror instead of the settings",
-    )
-
-
-def _add_max_rcu(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--max-rcu",
-        type=positive_float,
-        metavar="N",
-        help="Use at most N read capacity units per second",
-    )
-
-
-def _add_state(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--state",
-        metavar="PLACE",
-        help="Keep progress in a file or s3://bucket/prefix, to resume",
-    )
-
-
-def _add_json(command: argparse.ArgumentParser, summary: str) -> None:
-    command.add_argument("--json", dest="as_json", action="store_true", help=summary)
-
-
-def _add_servers(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--endpoint-url", metavar="URL", help="DynamoDB endpoint (default: the Region's)"
-    )
-    _add_redis(command)
-
-
-def _add_redis(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--redis-url", metavar="URL", help="Redis URL (default: $ASYNCSYNC_REDIS_URL)"
-    )
-
-
-# --- values -----------------------------------------------------------------------------------
-
-
-def positive_int(text: str) -> int:
-    """Parse a whole number of 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def non_negative_int(text: str) -> int:
-    """Parse a whole number of 0 or more."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return number
-
-
-def int_range(text: str) -> range:
-    """Parse one number, or a first and a last number: "7" or "0-7"."""
-    first, _, last = text.partition("-")
-    numbers = range(non_negative_int(first), non_negative_int(last or first) + 1)
-    if not numbers:
-        raise argparse.ArgumentTypeError("must be a number or a range, e.g. 0-7")
-    return numbers
-
-
-def scope_size(text: str) -> int:
-    """Parse the most records that a history of the small scope may have."""
-    number = int(text)
-    if not 1 <= number <= 4:
-        raise argparse.ArgumentTypeError("must be 1 to 4: 5 records have a million histories")
-    return number
-
-
-def positive_float(text: str) -> float:
-    """Parse a finite number above 0."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return number
+    options = completion.add_argument_group("options")
+    options.add_argument("shell", choices=("bash", "zsh"), metavar="SHELL", help="bash or zsh")
+    add_help(options)

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import fields
-from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncsync.config import Config
-from asyncsync.mirror import Mirror
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.aws.functions import DeployedFunction, read_function
+from asyncsync.aws.tables import describe_table
+from asyncsync.cli.settings import copy_of, region_of_arguments, table_of
 from asyncsync.tools.deadline import TimeLeft
-from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.output import Output
+from asyncsync.tools.reach import reach
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Options = TypeVar("Options", bound="DataclassInstance")
-
-# Takes the mirror, the environment, the output, and optionally a TimeLeft; returns whether all
-# went well.
-TableCommand: TypeAlias = Callable[
-    Concatenate[Mirror, Mapping[str, str], Output, ...], Awaitable[bool]
-]
 
 # The commands that work on a whole table, here or in the operations function.
 TABLE_COMMANDS = ("backfill", "audit", "redrive", "retire")
@@ -39,74 +37,89 @@ def options_of(options: type[Options], arguments: argparse.Namespace, **more: An
     return options(**{f.name: values[f.name] for f in fields(options) if f.name in values})
 
 
-def table_command(arguments: argparse.Namespace) -> TableCommand:
-    """Return one of TABLE_COMMANDS with its options; import only what it needs."""
-    if arguments.command == "backfill":
+def table_command(arguments: argparse.Namespace) -> tuple[Callable[..., Awaitable[bool]], Any]:
+    """Return a command that needs a table, and its options; import only what it needs."""
+    name = arguments.command
+    if name == "backfill":
         from asyncsync.tools.backfill.command import BackfillOptions, backfill
 
-        return partial(_with_clients, backfill, options_of(BackfillOptions, arguments))
-    if arguments.command == "audit":
+        return backfill, options_of(BackfillOptions, arguments)
+    if name == "audit":
         from asyncsync.tools.audit.command import AuditOptions, audit
 
-        return partial(_with_clients, audit, options_of(AuditOptions, arguments))
-    if arguments.command == "redrive":
+        return audit, options_of(AuditOptions, arguments)
+    if name == "redrive":
         from asyncsync.tools.redrive.command import RedriveOptions, redrive
 
-        return partial(_with_clients, redrive, options_of(RedriveOptions, arguments))
-    from asyncsync.tools.retire.command import RetireOptions, retire
+        return redrive, options_of(RedriveOptions, arguments)
+    if name == "retire":
+        from asyncsync.tools.retire.command import RetireOptions, retire
 
-    return partial(_with_clients, retire, options_of(RetireOptions, arguments))
+        return retire, options_of(RetireOptions, arguments)
+    from asyncsync.tools.run.command import RunOptions, run
+
+    return run, options_of(RunOptions, arguments)
 
 
-async def _with_clients(
-    command: Callable[..., Awaitable[bool]],
-    options: Any,
-    mirror: Mirror,
-    env: Mapping[str, str],
-    output: Output,
-    *time_left: TimeLeft,
+async def on_table(
+    arguments: argparse.Namespace, env: Mapping[str, str], output: Output, *time_left: TimeLeft
 ) -> bool:
-    from asyncsync.aws.clients import open_clients
+    """Say which copy a command acts on, connect to it, and run the command.
 
-    async with open_clients(options.endpoint_url, env) as clients:
-        return await command(clients, options, mirror, output, *time_left)
-
-
-# --- the settings and the mirror --------------------------------------------------------------
-
-
-def config_of(arguments: argparse.Namespace) -> Config:
-    """Read the settings from the environment; --redis-url wins.
-
-    Raises ConfigError.
+    Returns whether all went well. Raises what the command raises, and AwsFailed, StoreRefused or
+    StoreUnavailable if it cannot begin.
     """
-    override = {"ASYNCSYNC_REDIS_URL": arguments.redis_url} if arguments.redis_url else {}
-    return Config.from_env({**os.environ, **override})
+    copy = None
+    if arguments.function is None:  # wrong settings are known without AWS
+        copy = await copy_of(arguments, env, None, None, output)
+    output.waits_for("AWS")
+    async with opened(arguments, env) as (clients, function):
+        copy = copy or await copy_of(arguments, env, clients, function, output)
+        table = table_of(arguments, function)
+        arguments = argparse.Namespace(**{**vars(arguments), "table": table})
+        output.waits_for(f"table {table}")
+        output.note(copy.line(str((await describe_table(clients, table)).arn)))
+        output.waits_for(f"Redis at {copy.mirror.config.server.address}")
+        if not time_left:  # a person waits; a slice is tried again as a whole
+            await reach(copy.mirror)
+        output.waits_for("the first answers")
+        command, options = table_command(arguments)
+        return await command(clients, options, copy.mirror, output, *time_left)
 
 
-def has_own_mirror(arguments: argparse.Namespace) -> bool:
-    """Return whether --mirror is given; make its module importable.
+def clients_of(
+    arguments: argparse.Namespace, env: Mapping[str, str]
+) -> AbstractAsyncContextManager[AwsClients]:
+    """Open AWS's clients as the arguments say."""
+    region = region_of_arguments(arguments)
+    return open_clients(arguments.endpoint_url, env, region=region, profile=arguments.profile)
 
-    Raises CommandRefused where --redis-url is given, too.
+
+@asynccontextmanager
+async def opened(
+    arguments: argparse.Namespace, env: Mapping[str, str]
+) -> AsyncIterator[tuple[AwsClients, DeployedFunction | None]]:
+    """Open AWS's clients as the arguments say, and read the function that they name."""
+    async with clients_of(arguments, env) as clients:
+        name = arguments.function
+        yield clients, None if name is None else await read_function(clients, name)
+
+
+async def get_key(arguments: argparse.Namespace, env: Mapping[str, str], output: Output) -> bool:
+    """Say which copy is read, and show a key of it.
+
+    Returns whether Redis holds it. Raises what on_table raises.
     """
-    if arguments.mirror is None:
-        return False
-    if arguments.redis_url is not None:
-        raise CommandRefused("--mirror has its own Redis URL: leave --redis-url out")
-    sys.path.insert(0, os.getcwd())  # as python -m does
-    return True
+    from asyncsync.tools.get import get
 
-
-def mirror_of(arguments: argparse.Namespace) -> Mirror:
-    """Load the mirror that --mirror names, or make one from the settings.
-
-    Raises CommandRefused or ConfigError.
-    """
-    from asyncsync.tools.mirrors import load_mirror, make_mirror
-
-    if has_own_mirror(arguments):
-        return load_mirror(arguments.mirror)
-    return make_mirror(config_of(arguments), os.environ)
+    async with AsyncExitStack() as stack:
+        clients, function = None, None
+        if arguments.function is not None:
+            clients, function = await stack.enter_async_context(opened(arguments, env))
+        copy = await copy_of(arguments, env, clients, function, output)
+        output.note(copy.line())
+        output.waits_for(f"Redis at {copy.mirror.config.server.address}")
+        return await get(arguments.key, copy.mirror, output, as_json=arguments.as_json)
 
 
 @contextmanager

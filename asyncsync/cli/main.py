@@ -10,43 +10,67 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 from asyncsync.cli.arguments import build_parser
-from asyncsync.cli.commands import (
-    TABLE_COMMANDS,
-    config_of,
-    has_own_mirror,
-    interruptible,
-    mirror_of,
-    options_of,
-    table_command,
+from asyncsync.cli.exit_codes import (
+    DONE,
+    INTERRUPTED,
+    LEFT_WORK,
+    WRONG_ARGUMENTS,
+    exit_code_of,
 )
-from asyncsync.cli.exit_codes import DONE, LEFT_WORK, exit_code_of
 from asyncsync.errors import AsyncsyncError
-from asyncsync.tools.errors import CommandRefused, require
-from asyncsync.tools.output import Output
+from asyncsync.tools.errors import CommandRefused, UserCodeFailed, require
+from asyncsync.tools.output import INTERVAL_S, Output
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = build_parser().parse_args(argv)
-    output = Output(sys.stdout, sys.stderr)
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    if not words:
+        parser.print_help(sys.stderr)
+        return WRONG_ARGUMENTS
+    arguments = parser.parse_args(words)
+    output = _output(arguments)
     try:
-        return DONE if COMMANDS[arguments.command](arguments, output) else LEFT_WORK
+        with output.ticking():
+            return DONE if COMMANDS[arguments.command](arguments, output) else LEFT_WORK
     except AsyncsyncError as exc:
-        output.note(_error_line(exc))
+        output.warn(_error_line(exc))
         return exit_code_of(exc)
-    except KeyboardInterrupt:
-        output.note(_error_line("interrupted"))
+    except UserCodeFailed as exc:
+        output.warn(str(exc))
         return LEFT_WORK
+    except KeyboardInterrupt:
+        output.warn(_error_line(f"interrupted{_how_to_resume(arguments)}"))
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return LEFT_WORK
 
 
+def _output(arguments: argparse.Namespace) -> Output:
+    is_dumb = os.environ.get("TERM") == "dumb"
+    return Output(
+        sys.stdout,
+        sys.stderr,
+        interval_s=INTERVAL_S if is_dumb else None,
+        is_quiet=getattr(arguments, "quiet", False),
+        has_colour=not (is_dumb or os.environ.get("NO_COLOR")),
+    )
+
+
 def _error_line(reason: object) -> str:
     return f"asyncsync: {' '.join(str(reason).split())}"
+
+
+def _how_to_resume(arguments: argparse.Namespace) -> str:
+    if "state" not in arguments:
+        return ""
+    if arguments.state:
+        return f": resume with the same arguments and --state {arguments.state}"
+    return ": without --state no progress is kept, so the next run begins again"
 
 
 def _program() -> str:
@@ -58,6 +82,7 @@ def _program() -> str:
 
 def _demo(arguments: argparse.Namespace, output: Output) -> bool:
     require("demo", "demo", ("aioboto3", "anyio", "moto", "flask"))
+    from asyncsync.cli.commands import interruptible, options_of
     from asyncsync.lab.demo.command import demo
     from asyncsync.lab.demo.stage import DemoOptions
 
@@ -66,46 +91,37 @@ def _demo(arguments: argparse.Namespace, output: Output) -> bool:
         return demo(options, os.environ, output)
 
 
-def _run(arguments: argparse.Namespace, output: Output) -> bool:
-    require("run", "tools", ("aioboto3", "anyio"))
-    import anyio
-
-    from asyncsync.tools.run.command import RunOptions, run
-
-    options = options_of(RunOptions, arguments)
-    config = None if has_own_mirror(arguments) else config_of(arguments)
-    with interruptible(), suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
-        anyio.run(run, options, config, os.environ, output)
-    return True
-
-
 def _on_table(arguments: argparse.Namespace, output: Output) -> bool:
     require(arguments.command, "tools", ("aioboto3", "anyio"))
     import anyio
 
-    command, mirror = table_command(arguments), mirror_of(arguments)
+    from asyncsync.cli.commands import interruptible, on_table
+
     with interruptible():
-        return anyio.run(command, mirror, os.environ, output)
+        return anyio.run(on_table, arguments, os.environ, output)
 
 
 def _check(arguments: argparse.Namespace, output: Output) -> bool:
     if arguments.function is not None or arguments.table is not None:
         require("check", "tools", ("aioboto3",))
     import asyncio
-    import secrets
 
-    from asyncsync.tools.check.command import CheckOptions, check
+    from asyncsync.cli.checking import check_setup
+    from asyncsync.cli.commands import interruptible
 
-    nonces = (secrets.token_hex(8), secrets.token_hex(8))
-    options = options_of(CheckOptions, arguments, nonces=nonces)
-    return asyncio.run(check(options, os.environ, output))
+    with interruptible():
+        return asyncio.run(check_setup(arguments, os.environ, output))
 
 
 def _get(arguments: argparse.Namespace, output: Output) -> bool:
-    from asyncsync.tools.get import get
+    if arguments.function is not None:
+        require("get", "tools", ("aioboto3",))
+    import asyncio
 
-    config = config_of(arguments)
-    return get(arguments.key, config, os.environ, output, as_json=arguments.as_json)
+    from asyncsync.cli.commands import get_key, interruptible
+
+    with interruptible():
+        return asyncio.run(get_key(arguments, os.environ, output))
 
 
 def _simulate(arguments: argparse.Namespace, output: Output) -> bool:
@@ -115,6 +131,7 @@ def _simulate(arguments: argparse.Namespace, output: Output) -> bool:
         require("simulate", "tools", ("aioboto3", "anyio"))
     else:
         require("simulate", "demo", ("lupa",))
+    from asyncsync.cli.commands import interruptible, options_of
     from asyncsync.lab.simulation.command import (
         SimulateOptions,
         is_good,
@@ -123,21 +140,30 @@ def _simulate(arguments: argparse.Namespace, output: Output) -> bool:
         whole_scope,
     )
 
+    jobs = arguments.jobs or os.cpu_count() or 1
+    options = options_of(SimulateOptions, arguments, jobs=jobs, program=_program())
     with interruptible():
         if arguments.scope is not None:
-            return whole_scope(arguments.scope, arguments.violations_max, output)
+            return whole_scope(arguments.scope, options, output)
         if arguments.seed is not None:
-            return not tell(arguments.seed, output, trace=arguments.trace).violation
-        jobs = arguments.jobs or os.cpu_count() or 1
-        options = options_of(SimulateOptions, arguments, jobs=jobs, program=_program())
+            return not tell(
+                arguments.seed, output, trace=arguments.trace, as_json=arguments.as_json
+            ).violation
         return is_good(simulate(options, output))
+
+
+def _completion(arguments: argparse.Namespace, output: Output) -> bool:
+    from asyncsync.cli.completion import script
+
+    output.line(script(build_parser(), arguments.shell))
+    return True
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Output], bool]] = {
     "demo": _demo,
     "check": _check,
-    "run": _run,
     "get": _get,
-    **dict.fromkeys(TABLE_COMMANDS, _on_table),
+    **dict.fromkeys(("run", "backfill", "audit", "redrive", "retire"), _on_table),
     "simulate": _simulate,
+    "completion": _completion,
 }

@@ -24,11 +24,12 @@ from typing import Any
 import anyio
 import orjson
 
-from asyncsync.cli.arguments import Defaults, build_parser
-from asyncsync.cli.commands import TABLE_COMMANDS, TableCommand, mirror_of, table_command
+from asyncsync.cli.arguments import build_parser
+from asyncsync.cli.commands import TABLE_COMMANDS, on_table
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, WRONG_ARGUMENTS
+from asyncsync.cli.options import Defaults
 from asyncsync.errors import ConfigError
-from asyncsync.mirror import LambdaContext, Mirror
+from asyncsync.mirror import LambdaContext
 from asyncsync.tools.deadline import DeadlineReached
 from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.output import Output
@@ -68,9 +69,9 @@ def lambda_handler(event: object, context: LambdaContext | None = None) -> dict[
     output = SliceOutput()
     try:
         arguments = arguments_of(event, os.environ)
-        command, mirror = table_command(arguments), mirror_of(arguments)
+        output.is_quiet = arguments.quiet or arguments.as_json  # then every line is JSON
         log("slice_began", command=arguments.command, version=__version__)
-        is_good = anyio.run(_slice, command, mirror, output, context)
+        is_good = anyio.run(_slice, arguments, output, context)
         done, exit_code = True, DONE if is_good else LEFT_WORK
     except DeadlineReached as exc:
         output.line(str(exc))
@@ -83,16 +84,16 @@ def lambda_handler(event: object, context: LambdaContext | None = None) -> dict[
 
 
 async def _slice(
-    command: TableCommand, mirror: Mirror, output: Output, context: LambdaContext | None
+    arguments: argparse.Namespace, output: Output, context: LambdaContext | None
 ) -> bool:
     if context is None:
-        return await command(mirror, os.environ, output)
+        return await on_table(arguments, os.environ, output)
 
     def remaining_s() -> float:
         return context.get_remaining_time_in_millis() / 1_000
 
     with anyio.move_on_after(remaining_s() - ANSWER_S):
-        return await command(mirror, os.environ, output, lambda: remaining_s() - MARGIN_S)
+        return await on_table(arguments, os.environ, output, lambda: remaining_s() - MARGIN_S)
     raise DeadlineReached("time is up: the work under way is done again")
 
 
@@ -118,6 +119,10 @@ def arguments_of(event: object, env: Mapping[str, str]) -> argparse.Namespace:
             arguments = build_parser(defaults).parse_args(words)
     except SystemExit as exc:
         raise CommandRefused(printed.getvalue().strip().splitlines()[-1]) from exc
+    if arguments.function is not None or arguments.profile is not None:
+        raise CommandRefused(
+            "--function and --profile: this function's own are used; leave it out"
+        )
     if arguments.state is None:
         arguments.state = _state_place(arguments, words, env)
     elif not arguments.state.startswith("s3://"):
@@ -185,7 +190,7 @@ class SliceOutput(Output):
             self._remove(len(self._lines) // 2)
             self._omitted += 1
 
-    def note(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Keep a note as a line."""
         self.line(text)
 

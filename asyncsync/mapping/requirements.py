@@ -139,9 +139,9 @@ def _attempts(mapping: Mapping[str, Any]) -> Statement:
 def _age(mapping: Mapping[str, Any]) -> Statement:
     age_s = mapping.get("MaximumRecordAgeInSeconds", -1)
     if 0 <= age_s < RECORD_AGE_S_LIMIT:
-        return Statement("ok", "record age", f"at most {age_s} s")
-    value = "unlimited" if age_s < 0 else f"{age_s} s"
-    why = f"not under {RECORD_AGE_S_LIMIT} s, so records may be lost unseen"
+        return Statement("ok", "record age", f"at most {age_s:,} s")
+    value = "unlimited" if age_s < 0 else f"{age_s:,} s"
+    why = f"not under {RECORD_AGE_S_LIMIT:,} s, so records may be lost unseen"
     return Statement("fix", "record age", f"{value}, {why}: set 82800")
 
 

@@ -17,6 +17,13 @@ class CommandRefused(CommandFailed):
     """The command cannot begin: an argument is wrong, or an extra is not installed."""
 
 
+class UserCodeFailed(BaseException):
+    """The user's module, key function or transform raised; the message is their traceback.
+
+    Not an Exception: the mirror makes rejects of those.
+    """
+
+
 def require(command: str, extra: str, modules: Sequence[str]) -> None:
     """Check that the modules of an extra are installed.
 
@@ -28,11 +35,11 @@ def require(command: str, extra: str, modules: Sequence[str]) -> None:
 
 @contextmanager
 def first_error() -> Iterator[None]:
-    """Raise the first AsyncsyncError of a task group by itself, not in an exception group."""
+    """Raise the first of our errors in a task group by itself, not in an exception group."""
     try:
         yield
     except BaseExceptionGroup as group:
-        error = group.subgroup(AsyncsyncError)
+        error = group.subgroup((AsyncsyncError, UserCodeFailed))
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]  # type: ignore[assignment]
         if error is None:

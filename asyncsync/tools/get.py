@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from asyncsync.config import Config
 from asyncsync.fence import (
     NO_VERSION,
     RANK_RECORD,
@@ -17,10 +14,10 @@ from asyncsync.fence import (
     read_fence,
 )
 from asyncsync.keys import redis_names, slot
+from asyncsync.mirror import Mirror
 from asyncsync.model import Call
 from asyncsync.store import SCRIPT
 from asyncsync.tools.errors import CommandFailed
-from asyncsync.tools.mirrors import make_mirror
 from asyncsync.tools.output import Output
 
 RANKS = {
@@ -42,27 +39,27 @@ class KeyContents:
     fence_expires_in_ms: int | None
 
 
-async def read_key(key: str, config: Config, env: Mapping[str, str]) -> KeyContents:
+async def read_key(key: str, mirror: Mirror) -> KeyContents:
     """Read a key and its fence in one round trip, as the handler connects.
 
-    Raises CommandFailed, StoreRefused, or ConfigError where IAM has no credentials.
+    Raises CommandFailed or StoreRefused.
     """
     name = key.encode(errors="surrogateescape")
     value_name, fence_name = redis_names(name)
     names = [name, fence_name] if value_name == name else [name]
     commands = [(word, each) for each in names for word in (b"GET", b"PTTL")]
-    at_slot = slot(name) if config.redis_cluster else None
+    at_slot = slot(name) if mirror.config.redis_cluster else None
     calls = [
         Call(command, (at,), fenced=False, slot=at_slot) for at, command in enumerate(commands)
     ]
-    store = make_mirror(config, env).new_store(SCRIPT)
+    store = mirror.new_store(SCRIPT)
     try:
         written = await store.apply(calls, len(calls), float("inf"))
     finally:
         store.close()
     for outcome in written.outcomes:
         if outcome.kind == "failed":
-            server = f"Redis at {config.server.address}"
+            server = f"Redis at {mirror.config.server.address}"
             raise CommandFailed(f"{server}: {outcome.error}: {outcome.reason}")
     replies = [outcome.reply for outcome in written.outcomes]
     value, expiry, fence, fence_expiry = (*replies, None, None)[:4]
@@ -76,14 +73,12 @@ async def read_key(key: str, config: Config, env: Mapping[str, str]) -> KeyConte
     )
 
 
-def get(
-    key: str, config: Config, env: Mapping[str, str], output: Output, *, as_json: bool
-) -> bool:
+async def get(key: str, mirror: Mirror, output: Output, *, as_json: bool) -> bool:
     """Show a key; return whether Redis holds a value or a fence for it.
 
     Raises what read_key raises.
     """
-    contents = asyncio.run(read_key(key, config, env))
+    contents = await read_key(key, mirror)
     if as_json:
         output.document(document(contents))
     else:

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from traceback import StackSummary, TracebackException
+from typing import ParamSpec, TypeVar
+
+from msgspec import structs
 
 from asyncsync.config import Config
-from asyncsync.iam import AwsCredentials
-from asyncsync.mirror import Mirror
-from asyncsync.tools.errors import CommandRefused
-from asyncsync.transport_asyncio import Connect
+from asyncsync.errors import AsyncsyncError
+from asyncsync.iam import Credentials
+from asyncsync.mirror import Mirror, print_line
+from asyncsync.tools.errors import CommandRefused, UserCodeFailed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PACKAGE = str(Path(__file__).parents[1])
+_IMPORT = ("<frozen importlib", str(Path(functools.__file__).parent / "importlib"))
 
 
 def load_mirror(name: str) -> Mirror:
     """Import the user's mirror, named module:name.
 
-    Raises CommandRefused.
+    Raises CommandRefused, or UserCodeFailed where the module raises.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise CommandRefused(f"--mirror {name} is not of the form module:name")
     try:
-        mirror = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
+        loaded = import_module(module)
+    except AsyncsyncError:
+        raise
+    except Exception as exc:
+        is_absent = isinstance(exc, ModuleNotFoundError) and f"{module}.".startswith(
+            f"{exc.name}."
+        )
+        if is_absent:
+            raise CommandRefused(f"--mirror {name} cannot be loaded: {exc}") from exc
+        raise UserCodeFailed(user_traceback(exc)) from exc
+    try:
+        mirror = getattr(loaded, attribute)
+    except AttributeError as exc:
         raise CommandRefused(f"--mirror {name} cannot be loaded: {exc}") from exc
     if not isinstance(mirror, Mirror):
         raise CommandRefused(
@@ -31,14 +54,51 @@ def load_mirror(name: str) -> Mirror:
     return mirror
 
 
-def make_mirror(
-    config: Config,
-    env: Mapping[str, str],
-    *,
-    connect: Connect | None = None,
-    emit: Callable[[bytes], None] = lambda _: None,
-) -> Mirror:
-    """Make a mirror of the settings; for IAM, env holds the AWS credentials."""
-    return Mirror(
-        config, connect=connect, credentials=lambda: AwsCredentials.from_env(env), emit=emit
+def make_mirror(config: Config, credentials: Credentials | None = None) -> Mirror:
+    """Make a mirror of the settings that prints nothing; credentials sign in with IAM."""
+    return Mirror(config, credentials=credentials, emit=_print_nothing)
+
+
+def _print_nothing(_line: bytes) -> None:
+    """Take a log line and leave it."""
+
+
+def observe(mirror: Mirror, emit: Callable[[bytes], None]) -> None:
+    """Make a mirror's log lines go to `emit`, and end at the first exception of the user's.
+
+    A key function or transform that raises then raises UserCodeFailed out of the mirror; else
+    its record would be a reject, as in Lambda. A mirror that the user gave an `emit` keeps that.
+    """
+    rules = mirror.rules
+    mirror.rules = structs.replace(
+        rules,
+        key=rules.key and _guarded(rules.key),
+        transform=rules.transform and _guarded(rules.transform),
     )
+    if mirror._emit in (print_line, _print_nothing):  # noqa: SLF001 (no public name changes it)
+        mirror._emit = emit  # noqa: SLF001
+
+
+def _guarded(function: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Exception as exc:
+            raise UserCodeFailed(user_traceback(exc)) from exc
+
+    return guarded
+
+
+def user_traceback(error: Exception) -> str:
+    """Return the traceback of an error in the user's code, without our frames."""
+    report = TracebackException.from_exception(error)
+    part: TracebackException | None = report
+    while part is not None:
+        frames = [frame for frame in part.stack if not frame.filename.startswith(_HIDDEN)]
+        part.stack = StackSummary.from_list(frames)
+        part = part.__cause__ or part.__context__
+    return "".join(report.format()).rstrip()
+
+
+_HIDDEN = (_PACKAGE, *_IMPORT)

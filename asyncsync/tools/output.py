@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from textwrap import wrap
+from typing import Any, Literal, TextIO, TypeAlias
 
 import orjson
 
@@ -12,12 +16,25 @@ import orjson
 TERMINAL_INTERVAL_S = 1.0
 INTERVAL_S = 10.0
 
+# Lines of one list: more are for programs to read, from --json.
+LISTED_MAX = 20
+
+# The version of every JSON object that a command writes (docs/command-line.md). It changes when
+# a field changes its meaning or goes; a new field does not change it.
+FORMAT = 1
+
+Colour: TypeAlias = Literal["green", "yellow", "red"]
+_COLOURS: Mapping[Colour, str] = {"green": "32", "yellow": "33", "red": "31"}
+
+_CLEAR = "\r\x1b[K"  # to the start of the line, and erase it
+
 
 class Output:
     """Writes answers to `out`; writes notes and progress to `err`.
 
     Time counts from the moment the object is made. `interval_s` is the least time between two
-    lines of progress; the default depends on whether `err` is a terminal.
+    lines of progress; the default depends on whether `err` is a terminal. On a terminal one
+    line is updated. `is_quiet` leaves out notes and progress, never warnings and errors.
     """
 
     def __init__(
@@ -26,36 +43,102 @@ class Output:
         err: TextIO,
         *,
         interval_s: float | None = None,
+        is_quiet: bool = False,
+        has_colour: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._updates = interval_s is None and err.isatty()
         if interval_s is None:
-            interval_s = TERMINAL_INTERVAL_S if err.isatty() else INTERVAL_S
+            interval_s = TERMINAL_INTERVAL_S if self._updates else INTERVAL_S
         self._out = out
         self._err = err
         self._interval_s = interval_s
+        self.is_quiet = is_quiet
+        self._has_colour = has_colour and out.isatty()
         self._clock = clock
         self._began_s = self._progress_s = clock()
+        self._text = ""  # of the progress, which the ticker repeats
+        self._is_shown = False  # the terminal's last line is a line of progress
+        self._turn = threading.RLock()
 
     def line(self, text: str) -> None:
         """Write one line of the answer."""
-        print(text, file=self._out, flush=True)
+        with self._turn:
+            self._clear()
+            print(text, file=self._out, flush=True)
+
+    def paragraph(self, text: str, indent: int = 0) -> None:
+        """Write a line of the answer; on a terminal that is too narrow, as several lines."""
+        if not self._out.isatty():
+            self.line(text)
+            return
+        width = shutil.get_terminal_size().columns
+        for part in wrap(text, max(width, indent + 20), subsequent_indent=" " * indent):
+            self.line(part)
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Write one JSON object on one line of the answer."""
-        self.line(orjson.dumps(document).decode())
+        """Write one JSON object on one line of the answer, with its format's version."""
+        self.line(json_line(document))
+
+    def listed(self, lines: Sequence[str], rest: str = "--json has all") -> None:
+        """Write the first lines of a list, and how many more there are."""
+        for text in lines[:LISTED_MAX]:
+            self.line(text)
+        if len(lines) > LISTED_MAX:
+            self.line(f"  and {len(lines) - LISTED_MAX:,} more ({rest})")
 
     def note(self, text: str) -> None:
         """Write something that is not part of the answer."""
-        print(text, file=self._err, flush=True)
+        if not self.is_quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Write something that must be seen, even with --quiet."""
+        with self._turn:
+            self._clear()
+            print(text, file=self._err, flush=True)
+
+    def painted(self, text: str, colour: Colour) -> str:
+        """Return the text in a colour, where the answer goes to a terminal that wants it."""
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._has_colour else text
+
+    # --- progress -----------------------------------------------------------------------------
 
     def progress(self, text: str) -> bool:
         """Write how far the command is, with the time it took; return whether it was due."""
-        now_s = self._clock()
-        if now_s - self._progress_s < self._interval_s:
-            return False
-        self._progress_s = now_s
-        self._write_progress(self.timed(text))
-        return True
+        with self._turn:
+            self._text = text
+            now_s = self._clock()
+            if now_s - self._progress_s < self._interval_s:
+                return False
+            self._progress_s = now_s
+            if not self.is_quiet:
+                self._write_progress(self.timed(text))
+            return True
+
+    def waits_for(self, text: str) -> None:
+        """Say what the command waits for, if it takes long: the ticker writes it."""
+        self._text = f"waiting for {text}"
+
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Repeat the last progress when it is due, until the block ends: silence is no news."""
+        ended = threading.Event()
+
+        def tick() -> None:
+            while not ended.wait(self._interval_s):
+                if self._text:
+                    self.progress(self._text)
+
+        thread = threading.Thread(target=tick, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            with self._turn:
+                self._clear()
 
     @property
     def elapsed_s(self) -> float:
@@ -67,7 +150,22 @@ class Output:
         return f"{self.elapsed_s:7.1f} s  {text}"
 
     def _write_progress(self, text: str) -> None:
-        self.note(text)
+        if not self._updates:
+            print(text, file=self._err, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"{_CLEAR}{text[:width]}", end="", file=self._err, flush=True)
+        self._is_shown = True
+
+    def _clear(self) -> None:
+        if self._is_shown:
+            print(_CLEAR, end="", file=self._err, flush=True)
+            self._is_shown = False
+
+
+def json_line(document: Mapping[str, Any]) -> str:
+    """Return one JSON object as a line, with its format's version."""
+    return orjson.dumps({"format": FORMAT, **document}).decode()
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

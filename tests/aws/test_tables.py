@@ -38,6 +38,7 @@ from asyncsync.tools.audit import command as audit_command
 from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandRefused
+from asyncsync.tools.mirrors import make_mirror
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
 from asyncsync.tools.retire.command import RetireOptions, retire
 from asyncsync.tools.run.command import RunOptions, run
@@ -359,8 +360,8 @@ async def test_every_command_works_on_every_kind_of_table(
         return {bytes(each) for each in client.scan_iter() if not bytes(each).endswith(b"!f")}
 
     # run: the stream's records make the copy
-    options = RunOptions(**tools.at, exit_when_idle_s=1.0)
-    await run(options, tools.config, {}, RecordedOutput())
+    options = RunOptions(table=tools.at["table"], exit_when_idle_s=1.0)
+    await run(clients, options, make_mirror(tools.config), RecordedOutput())
     by_run = {each: client.get(each) for each in names()}
 
     # as does the handler, for the same records in Lambda's shape

@@ -412,12 +412,13 @@ def test_get_signs_in_with_a_token_too(
         assert '"Number":7' in capsys.readouterr().out
 
         cache.clock.now_s += TWELVE_HOURS_S
-        assert main(["get", "Players:7"]) == 1
+        assert main(["get", "Players:7", "--quiet"]) == 3
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert "hush" not in said
         assert "X-Amz" not in said
 
         monkeypatch.delenv("AWS_REGION")
-        assert main(["get", "Players:7"]) == 2
-        assert "signs in with AWS_REGION: not set" in capsys.readouterr().err
+        assert main(["get", "Players:7"]) == 3
+        assert "no AWS Region is set: pass --region" in capsys.readouterr().err
+        assert main(["get", "Players:7", "--region", ENV["AWS_REGION"]]) == 3  # a token, too old

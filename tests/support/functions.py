@@ -12,7 +12,9 @@ from asyncsync.aws.clients import AwsClients
 
 
 @asynccontextmanager
-async def function(clients: AwsClients, name: str = "mirror") -> AsyncIterator[Any]:
+async def function(
+    clients: AwsClients, name: str = "mirror", handler: str = "app.handler"
+) -> AsyncIterator[Any]:
     """Create a function that nothing invokes; yield Lambda's client."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as written:
@@ -24,7 +26,7 @@ async def function(clients: AwsClients, name: str = "mirror") -> AsyncIterator[A
             FunctionName=name,
             Runtime="python3.13",
             Role=role["Role"]["Arn"],
-            Handler="app.handler",
+            Handler=handler,
             Code={"ZipFile": archive.getvalue()},
         )
         yield functions

@@ -22,7 +22,7 @@ class RecordedOutput(Output):
         """Keep a line of the answer."""
         self.lines.append(text)
 
-    def note(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Keep a note."""
         self.notes.append(text)
 

@@ -103,6 +103,7 @@ async def test_what_was_planted_is_found_and_nothing_else(
     assert await world.found() == planted
 
     assert world.summary == {
+        "format": 1,
         "keys": 60,
         "compared": 60,
         "not_compared": 0,

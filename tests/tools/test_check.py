@@ -47,7 +47,7 @@ COMMANDS = ["EVALSHA", "EVAL", "MGET", "SET", "DEL", "write", "removal"]
 
 def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, str]]:
     """Run check; return its exit code, and state and message by subject."""
-    code = main(["check", *arguments])
+    code = main(["check", *arguments, "--quiet"])
     captured = capsys.readouterr()
     assert captured.err == ""
     verdicts = [
@@ -71,8 +71,9 @@ def test_a_right_server_is_ok_and_empty_afterwards(
     code, lines = checked(capsys, "--redis-url", real_server.url)
 
     assert code == 0
-    assert list(lines) == ["redis", "TLS", "cluster", "eviction", *COMMANDS]
-    assert {line.split()[0] for subject, line in lines.items() if subject != "TLS"} == {"ok"}
+    assert list(lines) == ["redis", "TLS", "cluster", "eviction", "scratch key", *COMMANDS]
+    notes = {"TLS", "scratch key"}
+    assert {line.split()[0] for subject, line in lines.items() if subject not in notes} == {"ok"}
     assert lines["TLS"].startswith("note off")
     assert real_client.keys("*") == []
 
@@ -87,7 +88,7 @@ def test_without_the_fence_only_two_commands_are_tried(
     code, lines = checked(capsys, "--redis-url", real_server.url)
 
     assert code == 0
-    assert list(lines)[4:] == ["SET", "DEL"]
+    assert list(lines)[5:] == ["SET", "DEL"]
 
 
 @pytest.mark.parametrize("command", ["evalsha", "eval", "mget", "set", "del"])
@@ -317,8 +318,8 @@ def test_the_templates_mapping_is_right_in_everything(translated: Any) -> None:
     [
         ({"FunctionResponseTypes": []}, "answers", "set ReportBatchItemFailures"),
         ({"MaximumRetryAttempts": -1}, "attempts", "unlimited"),
-        ({"MaximumRecordAgeInSeconds": -1}, "record age", "not under 86400 s"),
-        ({"MaximumRecordAgeInSeconds": 86_400}, "record age", "not under 86400 s"),
+        ({"MaximumRecordAgeInSeconds": -1}, "record age", "not under 86,400 s"),
+        ({"MaximumRecordAgeInSeconds": 86_400}, "record age", "not under 86,400 s"),
         ({"DestinationConfig": {}}, "on failure", "go to nowhere"),
         (
             {"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:a:b:c"}}},
@@ -352,17 +353,37 @@ def test_a_record_age_of_a_second_under_a_day_will_do() -> None:
     assert {each.state for each in verdicts} == {"ok"}
 
 
+def stream_of(dynamodb: str, table: str) -> str:
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=dynamodb,
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    return str(client.describe_table(TableName=table)["Table"]["LatestStreamArn"])
+
+
 class Lambda:
     """A stub of Lambda's API: one function, and mappings."""
 
     def __init__(self) -> None:
         self.settings: dict[str, str] = {"ASYNCSYNC_REDIS_URL": "rediss://cache.example.com"}
         self.mappings: list[dict[str, Any]] = [dict(GOOD)]
+        self.error: dict[str, Any] | None = None  # where Lambda could not decrypt the settings
 
     def answer(self, url: str) -> tuple[int, dict[str, Any]]:
         parts = urlsplit(url)
         if parts.path == "/2015-03-31/functions/mirror/configuration":
-            return 200, {"FunctionName": "mirror", "Environment": {"Variables": self.settings}}
+            return 200, {
+                "FunctionName": "mirror",
+                "FunctionArn": GOOD["FunctionArn"],
+                "Handler": "asyncsync.handler.lambda_handler",
+                "KMSKeyArn": "arn:aws:kms:us-east-1:111122223333:key/a",
+                "Environment": {"Error": self.error}
+                if self.error
+                else {"Variables": self.settings},
+            }
         if parts.path.rstrip("/") == "/2015-03-31/event-source-mappings":
             query = parse_qs(parts.query)
             (name,), (stream,) = query.get("FunctionName", [""]), query.get("EventSourceArn", [""])
@@ -377,8 +398,9 @@ class Lambda:
 
 
 @pytest.fixture
-def aws_lambda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambda]:
+def aws_lambda(dynamodb: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambda]:
     stub = Lambda()
+    stub.mappings[0]["EventSourceArn"] = stream_of(dynamodb, "Players")
 
     class Endpoint(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -400,6 +422,7 @@ def aws_lambda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambda]:
     thread.start()
     for name, value in {
         "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{server.server_address[1]}",
+        "AWS_ENDPOINT_URL_DYNAMODB": dynamodb,
         "AWS_ACCESS_KEY_ID": "any",
         "AWS_SECRET_ACCESS_KEY": "any",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -431,9 +454,10 @@ def test_an_endpoint_is_asked_for_the_function_too(
     for name in ("AWS_ENDPOINT_URL_LAMBDA", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
 
-    code, lines = checked(capsys, "--function", "mirror", "--endpoint-url", url)
+    _, lines = checked(capsys, "--function", "mirror", "--endpoint-url", url)
 
-    assert (code, lines["function"]) == (0, "ok mirror exists")
+    assert lines["function"] == "ok mirror exists"
+    assert lines["table"].startswith("fix DynamoDB")  # the endpoint is Lambda's alone
 
 
 def test_the_functions_settings_apply_to_its_server_and_table(
@@ -449,11 +473,9 @@ def test_the_functions_settings_apply_to_its_server_and_table(
     )  # this shell's setting; the function has another
     aws_lambda.settings["ASYNCSYNC_KEY"] = "Players:{Number}"
     aws_lambda.settings["ASYNCSYNC_MODE"] = "invalidate"
-    stream = boto3.client("dynamodb", endpoint_url=dynamodb).describe_table(TableName="Keys")
-    aws_lambda.mappings[0]["EventSourceArn"] = stream["Table"]["LatestStreamArn"]
+    aws_lambda.mappings[0]["EventSourceArn"] = stream_of(dynamodb, "Keys")
     set_user(real_client, "copy", ["on", "~Players:*", "~{Players:*}!f", "+@all"])
     url = f"redis://copy:any@{real_server.host}:{real_server.port}"
-    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb)
     arguments = ["--table", "Keys", "--redis-url", url]
 
     code, lines = checked(capsys, "--function", "mirror", *arguments)
@@ -463,8 +485,8 @@ def test_the_functions_settings_apply_to_its_server_and_table(
     assert lines["write"] == "ok applied"
 
 
-def other(function: str) -> dict[str, Any]:
-    return {**GOOD, "UUID": function, "FunctionArn": GOOD["FunctionArn"][:-6] + function}
+def other(mapping: dict[str, Any], function: str) -> dict[str, Any]:
+    return {**mapping, "UUID": function, "FunctionArn": GOOD["FunctionArn"][:-6] + function}
 
 
 @pytest.mark.parametrize(
@@ -474,7 +496,7 @@ def other(function: str) -> dict[str, Any]:
 def test_another_reader_of_the_stream_is_named(
     aws_lambda: Lambda, capsys: pytest.CaptureFixture[str], others: list[str], state: str
 ) -> None:
-    aws_lambda.mappings += [other(each) for each in others]
+    aws_lambda.mappings += [other(aws_lambda.mappings[0], each) for each in others]
     code, lines = checked(capsys, "--function", "mirror")
 
     assert lines["readers"].startswith(f"{state} also mapped to {', '.join(others)}")
@@ -492,11 +514,83 @@ def test_wrong_settings_no_mapping_and_no_function_are_fixes(
     aws_lambda.settings["ASYNCSYNC_MODE"] = "mirror"
     aws_lambda.mappings.clear()
     code, lines = checked(capsys, "--function", "mirror")
-    assert (code, lines["mapping"]) == (1, "fix mirror has no mappings on a stream, not 1")
+    assert (code, lines["mapping"]) == (1, "fix mirror has no mapping on a stream, not 1")
 
     code, lines = checked(capsys, "--function", "absent")
     assert code == 1
     assert "ResourceNotFoundException" in lines["function"]
+
+
+def test_settings_that_lambda_could_not_decrypt_are_a_fix_and_no_other_copy_is_checked(
+    aws_lambda: Lambda,
+    fake_server: ServerProcess,
+    fake_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aws_lambda.error = {"ErrorCode": "AccessDeniedException", "Message": "no kms:Decrypt"}
+    monkeypatch.setenv("ASYNCSYNC_REDIS_URL", fake_server.url)  # of another copy, perhaps
+
+    code, lines = checked(capsys, "--function", "mirror", "--redis-url", fake_server.url)
+    assert code == 1
+    assert lines["function"].startswith("fix Lambda could not decrypt the settings of function")
+    assert "kms:Decrypt on arn:aws:kms:us-east-1:111122223333:key/a" in lines["function"]
+    assert lines["redis"].startswith("note not checked")
+
+    assert main(["audit", "--function", "mirror", "--quiet"]) == 3
+    assert "could not decrypt" in capsys.readouterr().err
+    assert fake_client.keys("*") == []
+
+
+def test_a_table_alone_is_checked(
+    dynamodb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ASYNCSYNC_REDIS_URL", raising=False)
+    code, lines = checked(capsys, "--table", "Keys", "--endpoint-url", dynamodb)
+
+    assert code == 1
+    assert lines["view type"].startswith("fix KEYS_ONLY has no new images")
+    assert lines["redis"] == "note not checked: pass --redis-url or set ASYNCSYNC_REDIS_URL"
+
+
+@pytest.mark.skipif(not FOUND, reason="needs a real server")
+def test_a_missing_password_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with redis_process(FOUND[0], "--requirepass", "hush-hush") as server:
+        code, lines = checked(capsys, "--redis-url", server.url)
+
+    assert (code, list(lines)) == (1, ["redis"])
+    assert "wants a password (NOAUTH): set ASYNCSYNC_REDIS_PASSWORD" in lines["redis"]
+
+
+def test_a_server_that_takes_no_more_clients_says_so(
+    real_server: ServerProcess, real_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """C6: the text was lost, and the server "cannot be reached"."""
+    real_client.ping()
+    real_client.config_set("maxclients", 1)
+    try:
+        code, lines = checked(capsys, "--redis-url", real_server.url)
+        got = main(["get", "a", "--quiet", "--redis-url", real_server.url])
+    finally:
+        real_client.config_set("maxclients", 10_000)
+
+    assert (code, list(lines)) == (1, ["redis"])
+    assert "max number of clients reached" in lines["redis"]
+    assert got == 3
+
+
+def test_json_holds_every_verdict(
+    dynamodb: str, fake_server: ServerProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--table", "Keys", "--endpoint-url", dynamodb, "--redis-url", fake_server.url]
+    _, lines = checked(capsys, *arguments)
+    assert main(["check", *arguments, "--json", "--quiet"]) == 1
+    document = json.loads(capsys.readouterr().out)
+
+    verdicts = document.pop("verdicts")
+    assert document == {"format": 1, "to_fix": 1}
+    told = {each["subject"]: each["state"] for each in verdicts}
+    assert told == {subject: line.split()[0] for subject, line in lines.items()}
 
 
 def test_nothing_to_look_at_is_wrong_arguments(

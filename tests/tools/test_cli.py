@@ -14,7 +14,18 @@ from asyncsync.cli import main as cli
 from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess
 
-COMMANDS = {"demo", "check", "run", "get", "backfill", "audit", "redrive", "retire", "simulate"}
+COMMANDS = {
+    "demo",
+    "check",
+    "run",
+    "get",
+    "backfill",
+    "audit",
+    "redrive",
+    "retire",
+    "simulate",
+    "completion",
+}
 
 
 def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -46,7 +57,6 @@ def test_help_lists_every_command(
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["backfill"],
         ["get"],
         ["run"],
@@ -144,7 +154,7 @@ def test_a_command_whose_extra_is_not_installed_says_which(
 
 def test_help_and_get_need_no_extra() -> None:
     assert without_extras("--help")[0] == 0
-    assert without_extras("get", "a", "--redis-url", "redis://127.0.0.1:1")[0] == 1
+    assert without_extras("get", "a", "--redis-url", "redis://127.0.0.1:1")[0] == 3
 
 
 def test_python_m_and_the_script_are_the_same_command_line() -> None:
@@ -167,7 +177,7 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback(
     read_end, write_end = os.pipe()
     os.close(read_end)
     ended = subprocess.run(
-        [sys.executable, "-m", "asyncsync", "get", "a", "--redis-url", fake_server.url],
+        [sys.executable, "-m", "asyncsync", "get", "a", "--quiet", "--redis-url", fake_server.url],
         stdout=write_end,
         stderr=subprocess.PIPE,
         check=False,
@@ -183,6 +193,6 @@ def test_an_interrupt_is_one_line(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "config_of", interrupt)
+    monkeypatch.setitem(cli.COMMANDS, "get", interrupt)
 
-    assert ended(capsys, "get", "a") == (1, "", "asyncsync: interrupted\n")
+    assert ended(capsys, "get", "a") == (130, "", "asyncsync: interrupted\n")

@@ -124,7 +124,7 @@ def test_on_a_cluster_without_the_setting_the_error_names_it(
         codes.add(main(["get", "a", "--redis-url", f"redis://127.0.0.1:{node.port}"]))
         errors += capsys.readouterr().err
 
-    assert 1 in codes
+    assert 3 in codes
     assert "MOVED: the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true" in errors
 
 
@@ -147,7 +147,7 @@ def test_an_error_of_redis_is_one_line_without_the_password(
 ) -> None:
     any_client.rpush("list", "a")
 
-    assert main(["get", "list", "--redis-url", any_server.url]) == 1
+    assert main(["get", "list", "--quiet", "--redis-url", any_server.url]) == 3
 
     errors = capsys.readouterr().err
     assert errors.startswith("asyncsync: Redis at 127.0.0.1:")
@@ -167,12 +167,13 @@ def test_url_and_password_come_from_the_environment(
         monkeypatch.setenv("ASYNCSYNC_REDIS_PASSWORD", "hush-hush")
         assert main(["get", "Players:7"]) == 0
         monkeypatch.setenv("ASYNCSYNC_REDIS_PASSWORD", "hush-wrong")
-        assert main(["get", "Players:7"]) == 1
+        assert main(["get", "Players:7"]) == 3
         assert "hush" not in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["get", "a", "--redis-url", f"redis://127.0.0.1:{free_port()}"]) == 1
+    url = f"redis://127.0.0.1:{free_port()}"
+    assert main(["get", "a", "--quiet", "--redis-url", url]) == 3
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -187,7 +187,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
     assert result(answers[-1]["said"])[1] == summary
     found: dict[str, str] = {}
     for each in answers:
-        lines = [line for line in each["said"] if line.startswith('{"finding"')]
+        lines = [line for line in each["said"] if line.startswith('{"format":1,"finding"')]
         found |= {json.loads(line)["key"]: json.loads(line)["finding"] for line in lines}
     assert found == planted
     assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
@@ -210,7 +210,10 @@ async def test_the_environment_supplies_arguments(
     answer = await invoked({"args": ["redrive", "--endpoint-url", endpoint]}, Deadline(10**6))
 
     assert (answer["done"], answer["exit_code"]) == (True, 0)
-    assert answer["said"] == [
+    copy, *said = answer["said"]
+    assert copy.startswith(f"table arn:aws:dynamodb:us-east-1:123456789012:table/{table}, Redis ")
+    assert copy.endswith("settings from the environment")
+    assert said == [
         "1 of 1 object redriven and moved to redriven/: 1 key repaired, 0 were already newer; "
         "0 objects left"
     ]
@@ -271,13 +274,19 @@ def test_the_entry_point_is_the_functions_name() -> None:
             "args must be a list of strings: quote its numbers",
         ),
         ({"args": ["audit"], "also": "--repair"}, "args must be a list"),
-        ({"args": ["audit", "--sample", "0"]}, "argument --sample: must be 1 or more"),
-        ({"args": ["audit", "--sampel", "1"]}, "unrecognized arguments: --sampel 1"),
+        (
+            {"args": ["audit", "--sample", "0"]},
+            "--sample: must be a whole number from 1 to 1,000,000,000, not 0",
+        ),
+        (
+            {"args": ["audit", "--sampel", "1"]},
+            "there is no option --sampel; did you mean --sample?",
+        ),
         ({"args": ["audit", "--state", "a.json"]}, "--state must be s3://bucket/prefix here"),
-        ({"args": ["retire", "{A}", "--repair"]}, "unrecognized arguments: --repair"),
+        ({"args": ["retire", "{A}", "--repair"]}, "there is no option --repair."),
         ({"args": ["backfill"]}, "give --skip-mapping-check"),
         ({"args": ["audit", "x" * EVENT_BYTES_MAX]}, "at most 16,384 bytes"),
-        ({"args": ["audit", "\ud800"]}, "unrecognized arguments"),
+        ({"args": ["audit", "\ud800"]}, "unexpected argument"),
     ],
 )
 def test_wrong_arguments_are_an_answer_with_exit_code_2(
@@ -297,7 +306,7 @@ def test_wrong_settings_are_an_answer(settings: pytest.MonkeyPatch) -> None:
     settings.delenv(operations.STATE)
     assert "OPERATIONS_STATE is not set" in lambda_handler({"args": ["audit"]})["said"][0]
     settings.delenv(operations.TABLE)
-    assert "required: --table" in lambda_handler({"args": ["audit"]})["said"][0]
+    assert "give --table" in lambda_handler({"args": ["audit"]})["said"][0]
     settings.delenv(operations.PLACE)
     said = lambda_handler({"args": ["redrive", "--table", "T"]})["said"]
     assert "required: PLACE" in said[0]
@@ -740,7 +749,7 @@ async def test_the_machine_says_what_is_left_what_is_wrong_and_what_does_not_fol
     settings.syspath_prepend(str(tmp_path))
     assert (await walk("--mirror", "poisoned:mirror"))[0] == "LeftWork"
     assert (await walk("--what"))[0] == "WrongArguments"
-    assert "unrecognized arguments: --what" in (await walk("--what"))[1]
+    assert "there is no option --what" in (await walk("--what"))[1]
     function.alarm = "ALARM"
     assert (await walk())[0] == "NotFollowed"
     function.alarm = "INSUFFICIENT_DATA"  # nobody writes to the table

@@ -38,7 +38,7 @@ def test_answers_and_notes_go_to_their_own_streams() -> None:
     output.document({"keys": 7, "name": "zoë"})
     output.note("resume with the same arguments")
 
-    assert out.getvalue() == 'stale    Players:7\n{"keys":7,"name":"zoë"}\n'
+    assert out.getvalue() == 'stale    Players:7\n{"format":1,"keys":7,"name":"zoë"}\n'
     assert err.getvalue() == "resume with the same arguments\n"
 
 
@@ -59,8 +59,9 @@ def test_progress_is_at_most_one_line_in_an_interval_with_the_time_in_front(
     clock.now_s += 0.1
     assert output.progress("3 of 3")
 
-    lines = err.getvalue().splitlines()
-    assert lines == [f"{interval_s:7.1f} s  1 of 3", f"{2 * interval_s:7.1f} s  3 of 3"]
+    texts = [f"{interval_s:7.1f} s  1 of 3", f"{2 * interval_s:7.1f} s  3 of 3"]
+    line = "\r\x1b[K{}" if err.isatty() else "{}\n"  # a terminal's line is updated
+    assert err.getvalue() == "".join(line.format(text) for text in texts)
     assert out.getvalue() == ""
 
 

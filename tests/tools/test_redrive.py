@@ -366,12 +366,14 @@ async def test_a_dry_run_says_the_same_and_touches_nothing(
 
     left, summary = (json.loads(line) for line in bench.said)
     assert left == {
+        "format": 1,
         "left": str(bench.folder / "3"),
         "kind": "rejected",
         "key": f"{bench.table}:3",
         "reason": "the transform raised KeyError",
     }
     assert summary == {
+        "format": 1,
         "objects": 3,
         "redriven": 2,
         "left": 1,

@@ -54,6 +54,7 @@ async def test_old_names_are_removed_once_their_items_have_new_ones(
     client.rpush("v2:Players:7000", "not ours")
 
     assert await retired(world, "{@table}:{@key}") == {
+        "format": 1,
         "removed": 20,
         "kept": 2,
         "present": 0,
@@ -80,7 +81,7 @@ async def test_a_name_that_is_in_use_is_never_taken_for_an_old_one(
 
     counts = await retired(world, "{@table}:{A}:{B}")
 
-    assert counts == {"removed": 0, "kept": 0, "present": 2, "foreign": 0}
+    assert counts == {"format": 1, "removed": 0, "kept": 0, "present": 2, "foreign": 0}
     assert {name: client.get(name) for name in client.scan_iter()} == before
 
 

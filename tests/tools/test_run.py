@@ -35,6 +35,7 @@ from asyncsync.mapping.event_source_mapping import (
     EventSourceMapping,
     MappingSettings,
 )
+from asyncsync.tools.mirrors import make_mirror
 from asyncsync.tools.run import poller as poll
 from asyncsync.tools.run.command import RunOptions, run
 from asyncsync.tools.run.poller import Consumer, Poller
@@ -83,8 +84,8 @@ async def test_a_table_is_mirrored_and_progress_is_shown(
     output = RecordedOutput()
 
     monkeypatch.setattr("asyncsync.tools.run.command.PROGRESS_INTERVAL_S", 0.05)
-    options = RunOptions(table=table, endpoint_url=endpoint, exit_when_idle_s=1.5)
-    await run(options, Config(redis_url=any_server.url), {}, output)
+    options = RunOptions(table=table, exit_when_idle_s=1.5)
+    await run(clients, options, make_mirror(Config(redis_url=any_server.url)), output)
 
     held: Any = any_client.mget(*(f"{table}:{number}" for number in (1, 2, 3)))
     assert [each and json.loads(each) for each in held] == [
@@ -92,10 +93,9 @@ async def test_a_table_is_mirrored_and_progress_is_shown(
         None,
         {"Number": 3, "Odd": "/w=="},
     ]
-    assert re.match(rf"stream  arn:aws:dynamodb:[\w-]+:[0-9]+:table/{table}/", output.lines[0])
-    assert output.lines[1] == f"redis   127.0.0.1:{any_server.port}, keys {{@table}}:{{@key}}"
-    assert "5 records in 1 batches, 2 round trips, 2 superseded, caught up" in output.lines[-1]
-    assert any("5 records in 1 batches" in line for line in output.progress_lines)
+    (last,) = output.lines
+    assert "5 records in 1 batch, 2 superseded, caught up" in last
+    assert any("5 records in 1 batch" in line for line in output.progress_lines)
 
 
 async def test_a_redis_that_is_down_is_noted_with_what_was_reported(
@@ -106,16 +106,15 @@ async def test_a_redis_that_is_down_is_noted_with_what_was_reported(
     refused = anyio.Event()
 
     class Listening(RecordedOutput):
-        def note(self, text: str) -> None:
-            super().note(text)
+        def warn(self, text: str) -> None:
+            super().warn(text)
             if "ConnectionRefusedError" in text:
                 refused.set()
 
     output = Listening()
     async with anyio.create_task_group() as tasks:
-        options = RunOptions(table="Down", endpoint_url=endpoint)
-        config = Config(redis_url=f"redis://127.0.0.1:{free_port()}")
-        tasks.start_soon(run, options, config, {}, output)
+        mirror = make_mirror(Config(redis_url=f"redis://127.0.0.1:{free_port()}"))
+        tasks.start_soon(run, clients, RunOptions(table="Down"), mirror, output)
         with anyio.fail_after(10):
             await refused.wait()
         tasks.cancel_scope.cancel()
@@ -123,12 +122,11 @@ async def test_a_redis_that_is_down_is_noted_with_what_was_reported(
     assert any(re.search("batch of 1 reported [0-9]{21}", line) for line in output.notes)
 
 
-async def test_an_error_that_no_retry_fixes_ends_it_with_one_line(
+async def test_a_stream_without_new_images_is_refused_at_the_start(
     clients: AwsClients, endpoint: str, real_server: ServerProcess
 ) -> None:
     table = f"KeysOnly-{real_server.name}"
-    await make_table(clients, table, "KEYS_ONLY")
-    await put(clients, table, 1)
+    await make_table(clients, table, "KEYS_ONLY")  # with no record yet
 
     command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
     ended = await anyio.run_process(
@@ -136,32 +134,33 @@ async def test_an_error_that_no_retry_fixes_ends_it_with_one_line(
     )
 
     assert ended.returncode == 2
-    assert ended.stderr.count(b"\n") == 1
-    assert b"KEYS_ONLY" in ended.stderr
+    (_, error) = ended.stderr.splitlines()
+    assert b"has view type KEYS_ONLY, which has no new images" in error
 
 
 async def test_a_table_without_a_stream_or_no_table_is_refused(
     clients: AwsClients, endpoint: str
 ) -> None:
     await make_table(clients, "Streamless", None)
-    config = Config(redis_url="redis://127.0.0.1:1")
-    streamless = RunOptions(table="Streamless", endpoint_url=endpoint)
-    nowhere = RunOptions(table="Nowhere", endpoint_url=endpoint)
+    mirror = make_mirror(Config(redis_url="redis://127.0.0.1:1"))
 
     with pytest.raises(ConfigError, match="Streamless has no stream: enable one"):
-        await run(streamless, config, {}, RecordedOutput())
+        await run(clients, RunOptions(table="Streamless"), mirror, RecordedOutput())
     with pytest.raises(AwsFailed, match="describing table Nowhere: ResourceNotFoundException"):
-        await run(nowhere, config, {}, RecordedOutput())
+        await run(clients, RunOptions(table="Nowhere"), mirror, RecordedOutput())
 
 
-async def test_an_endpoint_that_is_not_there_is_one_line(no_sdk_backoff: None) -> None:
-    options = RunOptions(table="T", endpoint_url=f"http://127.0.0.1:{free_port()}")
+def test_an_endpoint_that_is_not_there_is_one_line(
+    no_sdk_backoff: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    given = ["--table", "T", "--endpoint-url", url, "--redis-url", "redis://127.0.0.1:1"]
 
-    with pytest.raises(AwsFailed, match="DynamoDB failed at describing table T: Could not"):
-        await run(options, Config(redis_url="redis://127.0.0.1:1"), {}, RecordedOutput())
+    assert main(["run", *given]) == 3
+    assert "DynamoDB failed at describing table T: Could not" in capsys.readouterr().err
 
 
-async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
+async def test_ctrl_c_ends_it_with_a_last_line_and_exit_130(
     clients: AwsClients, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     table = f"CtrlC-{real_server.name}"
@@ -179,9 +178,9 @@ async def test_ctrl_c_ends_it_with_a_last_line_and_exit_0(
             last = "".join([each.decode() async for each in process.stdout])
             errors = "".join([each.decode() async for each in process.stderr])
 
-    assert (process.returncode, errors) == (0, "")
-    assert "1 records in 1 batches" in last
-    assert "caught up" in last
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "asyncsync: interrupted"
+    assert "1 record in 1 batch," in last
     assert real_client.get(f"{table}:1") == b'{"Number":1}'
 
 
@@ -205,8 +204,88 @@ async def test_the_users_mirror_is_used_as_it_is(
 
     ended = await anyio.run_process([sys.executable, *command], cwd=tmp_path, check=False)
 
-    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.returncode == 0
+    assert b"keys by mine.<lambda>" in ended.stderr
+    assert b"settings from --mirror mine:mirror" in ended.stderr
+    assert b"caught up" in ended.stdout
     assert real_client.get("mine:1") == b'{"Number":1}'
+
+
+TYPO = """
+from asyncsync import Config, Mirror
+
+def name_of(keys):
+    return 'mine:' + keys['{key}']['N']
+
+def shape(item):
+    return {{'Name': inner(item)}}
+
+def inner(item):
+    return item['{attribute}']
+
+{more}
+mirror = Mirror(Config(redis_url={url!r}), key=name_of, transform=shape)
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "last", "line"),
+    [
+        ({"attribute": "Nmae"}, "KeyError: 'Nmae'", "return item['Nmae']"),
+        ({"key": "Nubmer"}, "KeyError: 'Nubmer'", "return 'mine:' + keys['Nubmer']['N']"),
+        ({"more": "import no_such_module"}, "No module named 'no_such_module'", "import no_such"),
+        ({"more": "raise ValueError('mine')"}, "ValueError: mine", "raise ValueError('mine')"),
+        ({"more": "def broken(:"}, "SyntaxError: invalid syntax", "def broken(:"),
+        ({"more": "from asyncsync import Mirrors"}, "cannot import name 'Mirrors'", "Mirrors"),
+    ],
+)
+async def test_an_exception_of_the_users_ends_it_with_their_traceback_and_none_of_our_lines(
+    clients: AwsClients,
+    endpoint: str,
+    fake_server: ServerProcess,
+    fake_client: redis.Redis,
+    tmp_path: Path,
+    table: str,
+    wrong: dict[str, str],
+    last: str,
+    line: str,
+) -> None:
+    """C12: raw metrics and "raised KeyError", tried again for ever."""
+    await make_table(clients, table)
+    await put(clients, table, 1, Name={"S": "one"})
+    source = {"url": fake_server.url, "attribute": "Name", "key": "Number", "more": "", **wrong}
+    (tmp_path / "mine.py").write_text(TYPO.format(**source))
+    command = ["-m", "asyncsync", "run", "--table", table, "--endpoint-url", endpoint]
+
+    with anyio.fail_after(20):
+        ended = await anyio.run_process(
+            [sys.executable, *command, "--mirror", "mine:mirror", "--quiet"],
+            cwd=tmp_path,
+            check=False,
+        )
+
+    errors = ended.stderr.decode()
+    assert ended.returncode == 1, errors
+    assert b'"_aws"' not in ended.stdout
+    assert last in errors.splitlines()[-1]
+    assert line in errors
+    files = re.findall(r'File "(.+)", line', errors)
+    assert {*files} == {str(tmp_path / "mine.py")}
+
+
+async def test_the_users_traceback_needs_no_run(
+    endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text("raise ValueError('mine')\n")
+    command = ["-m", "asyncsync", "audit", "--table", "T", "--endpoint-url", endpoint]
+
+    ended = await anyio.run_process(
+        [sys.executable, *command, "--mirror", "mine:mirror"], cwd=tmp_path, check=False
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr.decode().splitlines()[-1] == "ValueError: mine"
+    assert b"asyncsync" not in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -221,11 +300,11 @@ async def test_the_users_mirror_is_used_as_it_is(
 def test_a_name_without_a_mirror_is_refused(
     name: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     assert main(["run", "--table", "T", "--mirror", name]) == 2
     assert message in capsys.readouterr().err
-    assert main(["run", "--table", "T", "--mirror", name, "--redis-url", "redis://a"]) == 2
 
 
 # --- reading DynamoDB -------------------------------------------------------------------------
@@ -291,6 +370,67 @@ async def test_items_are_read_consistently_one_or_all(clients: AwsClients) -> No
         "B": {"B": "AA=="},
     }
     assert await get_item(clients, "Items", {"Number": {"N": "9"}}) is None
+
+
+# --- caught up ----------------------------------------------------------------------------------
+
+
+class Pages:
+    """A stream of one shard: these pages, then empty ones; each read is counted."""
+
+    def __init__(self, *pages: int) -> None:
+        self._pages = [
+            [record(number, FIRST + at * 1_000 + number) for number in range(count)]
+            for at, count in enumerate(pages)
+        ]
+
+    async def shards(self, *_: object) -> list[Shard]:
+        return [Shard("only", None)]
+
+    async def shard_iterator(self, *_: object) -> str:
+        return "0"
+
+    async def read_page(self, _clients: object, _arn: str, iterator: str) -> RecordPage:
+        at = int(iterator)
+        records = self._pages[at] if at < len(self._pages) else []
+        return RecordPage(records, str(at + 1))
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        (1_000, 1_000, 5),
+        (3, 1_000, 2),  # a page of 1 MB is short, and more follow
+        (2, 0, 3),  # an empty page between
+        (0, 7),
+    ],
+)
+async def test_it_says_caught_up_only_where_every_record_was_read_and_handled(
+    clients: AwsClients,
+    monkeypatch: pytest.MonkeyPatch,
+    fake_server: ServerProcess,
+    fake_client: redis.Redis,
+    pages: tuple[int, ...],
+) -> None:
+    """C12: "caught up" after 1,000 of 12,000, because the mapping was idle for a moment."""
+    table = f"Pages-{'-'.join(map(str, pages))}"
+    await make_table(clients, table)
+    stream = Pages(*pages)
+    for name in ("shards", "shard_iterator", "read_page"):
+        monkeypatch.setattr(poll, name, getattr(stream, name))
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr("asyncsync.tools.run.command.PROGRESS_INTERVAL_S", 0.005)
+    output = RecordedOutput()
+    mirror = make_mirror(Config(redis_url=fake_server.url))
+
+    with anyio.fail_after(60):
+        await run(clients, RunOptions(table=table, exit_when_idle_s=0.05), mirror, output)
+
+    total = sum(pages)
+    told = [line for line in [*output.progress_lines, *output.lines] if "caught up" in line]
+    assert told
+    assert all(f"{total:,} records" in line for line in told), told
+    assert any("reading on" in line for line in output.progress_lines)
 
 
 # --- the poller -------------------------------------------------------------------------------

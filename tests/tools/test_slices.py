@@ -297,12 +297,12 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
     compared = 0
     compare = audit_module.Auditor._compare
 
-    async def counted(*arguments: Any) -> None:
+    async def plural(*arguments: Any) -> None:
         nonlocal compared
         await compare(*arguments)
         compared += 1
 
-    monkeypatch.setattr(audit_module.Auditor, "_compare", counted)
+    monkeypatch.setattr(audit_module.Auditor, "_compare", plural)
     with monkeypatch.context() as patched:
         patched.setattr(audit_module, "wait_s", lambda _: anyio.sleep_forever)
         async with anyio.create_task_group() as tasks:
@@ -344,7 +344,9 @@ async def test_after_ctrl_c_the_command_line_goes_on_with_the_same_state(
         process.send_signal(signal.SIGINT)
         said = "".join([each.decode() async for each in process.stdout])
         errors = "".join([each.decode() async for each in process.stderr])
-    assert (process.returncode, errors) == (1, "asyncsync: interrupted\n")
+    assert process.returncode == 130
+    resume = f"asyncsync: interrupted: resume with the same arguments and --state {state}"
+    assert errors.splitlines()[-1] == resume
     assert f"resume with the same arguments and --state {state}" in said
     seed = documents_in(state)["parts"]["seed"]
     ended = await anyio.run_process([*program, "--recheck-after", "0.01", "--json"], check=False)
@@ -591,7 +593,13 @@ async def test_old_names_are_removed_in_slices(
 
     assert len(said) >= 5
     assert not good
-    assert json.loads(said[-1][-1]) == {"removed": 234, "kept": 6, "present": 0, "foreign": 0}
+    assert json.loads(said[-1][-1]) == {
+        "format": 1,
+        "removed": 234,
+        "kept": 6,
+        "present": 0,
+        "foreign": 0,
+    }
     assert len(real_client.keys("old:*")) == 6
     assert not names_below(state.parent, state.name)
 

@@ -1,4 +1,4 @@
-"""asyncsync demo: the mirror and the usual handler beside it, on one stream and one Redis.
+"""asyncsync demo: the mirror and two usual handlers beside it, on one stream and one Redis.
 
 Each gets the same records through its own mapping, loses Redis for the same seconds, and gets
 one old batch again. The demo does not judge: a scan of the table at the end does.
@@ -7,7 +7,7 @@ one old batch again. The demo does not judge: a scan of the table at the end doe
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import SystemRandom
 from typing import Any
 
@@ -25,10 +25,10 @@ from asyncsync.lab.compare import (
 )
 from asyncsync.lab.demo.changes import ItemChange, make_changes
 from asyncsync.lab.demo.environment import DemoReader, Servers, open_servers
-from asyncsync.lab.demo.output import Column, life_of, scoreboard, verdict
+from asyncsync.lab.demo.output import Column, document, life_of, scoreboard, verdict
 from asyncsync.lab.demo.stage import DemoOptions, Side, Stage, staged
 from asyncsync.tools.errors import first_error
-from asyncsync.tools.output import Output
+from asyncsync.tools.output import Colour, Output, plural
 from asyncsync.version import __version__
 
 # A steady pace that one slow core keeps up with: 3,000 changes in ten seconds.
@@ -55,6 +55,7 @@ def demo(
 
     Raises ServerError, CommandFailed or AwsFailed where it cannot run.
     """
+    output.waits_for("a local DynamoDB and Redis")
     with open_servers(options.endpoint_url, options.redis_url) as servers, first_error():
         verdicts: list[bool] = []
         try:
@@ -81,36 +82,64 @@ async def _run(
         if before_comparison is not None:
             await before_comparison(stage.ours.reader, stage.table)
         stage.is_over = True
-        ours, usual, sample = await _findings(stage)
+        findings, sample = await _findings(stage)
         end_s = time.monotonic()
-        began_s = end_s - output.elapsed_s
-        for line in (
-            *life_of(stage.journal, stage.ours.watcher, stage.table, began_s),
-            *scoreboard(
-                _column("asyncsync", stage.ours, ours, end_s),
-                _column("usual handler", stage.usual, usual, end_s),
-            ),
-            *verdict(ours, usual, sample, servers.redis_url, options, seed),
-        ):
-            output.line(line)
+        columns = [
+            _column(name, side, each, end_s)
+            for name, side, each in zip(_NAMES, stage.sides, findings, strict=True)
+        ]
+        ours, usual, _ = findings
+        if options.as_json:
+            output.document(_document(stage, seed, columns, ours))
+        else:
+            began_s = end_s - output.elapsed_s
+            life = life_of(stage.journal, stage.ours.watcher, stage.table, began_s)
+            for line in (*life, *scoreboard(columns)):
+                output.line(line)
+            for line in verdict(ours, usual, sample, servers.redis_url, options, seed):
+                output.paragraph(_painted(line, output), 2)
         verdicts.append(not ours.all)
         if options.keep:
-            output.line("everything stays up until Ctrl-C")
+            output.note("everything stays up until Ctrl-C")
             await anyio.sleep_forever()
 
 
+_NAMES = ("asyncsync", "usual handler", "awaited loop")
+
+
+def _painted(line: str, output: Output) -> str:
+    colours: dict[str, Colour] = {"PASS": "green", "FAIL": "red"}
+    colour = colours.get(line[:4])
+    return line if colour is None else output.painted(line[:4], colour) + line[4:]
+
+
+def _document(
+    stage: Stage, seed: int, columns: Sequence[Column], ours: Findings
+) -> dict[str, object]:
+    return {
+        "table": stage.table,
+        "items": stage.options.items,
+        "changes": stage.options.changes,
+        "seed": seed,
+        "passed": not ours.all,
+        "differences": ours.all,
+        "handlers": [document(column) for column in columns],
+    }
+
+
 async def _introduce(stage: Stage, servers: Servers, seed: int) -> None:
-    options, line = stage.options, stage.output.line
+    options, line = stage.options, stage.tell
     redis_name = servers.redis_name or await stage.ours.reader.server_name()
     line(f"asyncsync {__version__} demo, seed {seed}")
     line(f"  table     {stage.table}, {options.changes:,} changes to {options.items:,} items")
     line(f"  DynamoDB  {servers.dynamodb_name} at {servers.endpoint_url}")
     line(f"  Redis     {redis_name} at {parse_url(servers.redis_url).address}, behind a proxy")
     line("  usual     one SET or DEL per record, answers before Redis confirms, no fence")
+    line("  awaited   one SET or DEL per record, waits for each reply, no fence")
 
 
 async def _play(stage: Stage, changes: list[ItemChange]) -> None:
-    """Write the changes at their pace, cut Redis off on the way, wait until both are done."""
+    """Write the changes at their pace, cut Redis off on the way, wait until all are done."""
     async with anyio.create_task_group() as tasks:
         due_s = time.monotonic()
         cut_at = int(CUT_AT_SHARE * len(changes))
@@ -170,16 +199,16 @@ async def _cut(stage: Stage) -> None:
     for side in stage.sides:
         side.proxy.heal()
     stage.healed_s = time.monotonic()
+    acknowledged = stage.usual.delivered - delivered
     stage.show(
         f"Redis is back after {stage.healed_s - began_s:.1f} s: "
-        f"{stage.progress.failures - failures} attempts failed and are retried;"
+        f"{plural(stage.progress.failures - failures, 'attempt')} by asyncsync failed, the usual "
+        f"handler acknowledged {plural(acknowledged, 'record')}"
     )
-    acknowledged = stage.usual.delivered - delivered
-    stage.show(f"  meanwhile the usual handler acknowledged {acknowledged:,} records")
 
 
 async def _drain(stage: Stage, expected: int) -> None:
-    """Wait until both mappings have acknowledged so many records, and read the copies."""
+    """Wait until every mapping has acknowledged so many records, and read the copies."""
     await stage.wait_until(
         lambda: all(
             side.acknowledged >= expected and side.mapping.is_idle for side in stage.sides
@@ -198,36 +227,36 @@ async def _replay(stage: Stage) -> None:
     batch = max(reversed(before_cut), key=lambda batch: len(batch.records))
     fenced = stage.progress.fenced
     backward = [side.watcher.backward for side in stage.sides]
+    keys = len({record.key for record in batch.records})
     stage.show(
-        f"REPLAY: a batch of {len(batch.records)} records "
-        f"({len({record.key for record in batch.records})} keys), acknowledged earlier,"
+        f"REPLAY: a batch of {plural(len(batch.records), 'record')} ({plural(keys, 'key')}), "
+        "acknowledged earlier, is delivered again to all, after everything newer"
     )
-    stage.show("  is delivered again to both, after everything newer")
     for consumer in stage.consumers:
         consumer.mapping.deliver_again(batch)
         consumer.wake()
     await _drain(stage, len(stage.journal.written_s) + len(batch.records))
-    ours, usual = (
-        side.watcher.backward - before for side, before in zip(stage.sides, backward, strict=True)
-    )
-    stage.show(f"asyncsync: {stage.progress.fenced - fenced} fenced: {_moved(ours)}")
-    stage.show(f"usual handler: {_moved(usual)}")
+    for name, side, before in zip(_NAMES, stage.sides, backward, strict=True):
+        is_ours = side is stage.ours
+        held_off = f"{stage.progress.fenced - fenced:,} fenced: " if is_ours else ""
+        stage.show(f"{name}: {held_off}{_moved(side.watcher.backward - before)}")
 
 
 def _moved(backward: int) -> str:
-    return f"{backward} keys moved backwards" if backward else "nothing moved backwards"
+    return f"{plural(backward, 'key')} moved backwards" if backward else "nothing moved backwards"
 
 
-async def _findings(stage: Stage) -> tuple[Findings, Findings, str]:
-    """Compare both copies with a consistent scan of the table; also name a key to look at."""
+async def _findings(stage: Stage) -> tuple[tuple[Findings, Findings, Findings], str]:
+    """Compare the copies with a consistent scan of the table; also name a key to look at."""
     items: dict[int, Any] = {}
     async for item in scan(stage.clients, stage.table):
         items[int(item["Number"]["N"])] = plain_item(item)
-    return (
+    findings = (
         await _compare(stage.ours, items, from_json),
         await _compare(stage.usual, items, from_dynamodb_json),
-        f"{stage.table}:{min(items, default=1)}",
+        await _compare(stage.awaited, items, from_dynamodb_json),
     )
+    return findings, f"{stage.table}:{min(items, default=1)}"
 
 
 async def _compare(

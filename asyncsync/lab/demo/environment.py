@@ -72,12 +72,12 @@ def _redis(redis_url: str | None) -> Iterator[tuple[str, str]]:
         yield server.url, "" if installed else f"fakeredis {version('fakeredis')}"
 
 
-def table_names(is_guest: bool) -> tuple[str, str]:
-    """Return the names of the table and of the usual copy; random ones on the user's servers."""
+def table_names(is_guest: bool) -> tuple[str, str, str]:
+    """Return the names of the table and of both usual copies; random on the user's servers."""
     if not is_guest:
-        return TABLE, TABLE
+        return TABLE, TABLE, TABLE
     suffix = secrets.token_hex(4)
-    return f"{TABLE}-{suffix}", f"{TABLE}-usual-{suffix}"
+    return f"{TABLE}-{suffix}", f"{TABLE}-usual-{suffix}", f"{TABLE}-awaited-{suffix}"
 
 
 @asynccontextmanager

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 
 from asyncsync.config import parse_url
 from asyncsync.lab.compare import Findings
 from asyncsync.lab.demo.changes import ItemChange
 from asyncsync.lab.demo.stage import DemoOptions
 from asyncsync.lab.demo.watcher import CopyWatcher, Journal
+from asyncsync.tools.output import plural
 
-_LABEL_WIDTH = 44
-_COLUMN_WIDTH = 17
+_LABEL_WIDTH = 32
+_COLUMN_WIDTH = 16
 _LIFE_CHANGES_MAX = 8
 _NAMED_MAX = 10
 
@@ -32,39 +32,57 @@ class Column:
     commands: int
 
 
-def scoreboard(ours: Column, usual: Column) -> Iterator[str]:
-    """Yield the results of both handlers, side by side."""
+def scoreboard(columns: Sequence[Column]) -> Iterator[str]:
+    """Yield the results of the handlers, side by side, the most telling first."""
     yield ""
-    yield _row("", ours.name, usual.name)
-    for label, left, right in zip(_LABELS, _cells(ours), _cells(usual), strict=True):
-        yield _row(label, left, right)
+    yield _row("", [column.name for column in columns])
+    for label, *cells in zip(_LABELS, *map(_cells, columns), strict=True):
+        yield _row(label, cells)
     yield ""
 
 
 _LABELS = (
-    "records delivered, retries and replay included",
-    "round trips, counted at the socket",
-    "commands sent",
     "keys equal to the table",
     "  stale / missing / came back",
     "backward steps a reader saw",
-    "lag until a reader saw it, p50 / p99, ms",
+    "lag until seen, p50 / p99, ms",
+    "round trips, at the socket",
+    "commands sent",
+    "records, with retries and replay",
 )
 
 
 def _cells(column: Column) -> Iterator[str]:
     findings = column.findings
-    yield f"{column.delivered:,}"
-    yield f"{column.round_trips:,}"
-    yield f"{column.commands:,}"
-    yield f"{findings.equal} of {findings.equal + len(findings.all)}"
-    yield f"{len(findings.stale)} / {len(findings.missing)} / {len(findings.came_back)}"
+    yield f"{findings.equal:,} of {findings.equal + len(findings.all):,}"
+    yield f"{len(findings.stale):,} / {len(findings.missing):,} / {len(findings.came_back):,}"
     yield f"{column.backward:,}"
     yield f"{column.lag_p50_ms:,} / {column.lag_p99_ms:,}"
+    yield f"{column.round_trips:,}"
+    yield f"{column.commands:,}"
+    yield f"{column.delivered:,}"
 
 
-def _row(label: str, left: str, right: str) -> str:
-    return f"{label:<{_LABEL_WIDTH}}{left:>{_COLUMN_WIDTH}}{right:>{_COLUMN_WIDTH}}"
+def _row(label: str, cells: Iterable[str]) -> str:
+    return f"{label:<{_LABEL_WIDTH}}" + "".join(f"{cell:>{_COLUMN_WIDTH}}" for cell in cells)
+
+
+def document(column: Column) -> dict[str, object]:
+    """Return a handler's results as JSON."""
+    findings = column.findings
+    return {
+        "handler": column.name,
+        "equal": findings.equal,
+        "stale": len(findings.stale),
+        "missing": len(findings.missing),
+        "came_back": len(findings.came_back),
+        "backward_steps": column.backward,
+        "lag_p50_ms": column.lag_p50_ms,
+        "lag_p99_ms": column.lag_p99_ms,
+        "round_trips": column.round_trips,
+        "commands": column.commands,
+        "records": column.delivered,
+    }
 
 
 def life_of(journal: Journal, watcher: CopyWatcher, table: str, began_s: float) -> Iterator[str]:
@@ -107,13 +125,11 @@ def verdict(
     if not usual.all:
         yield "the usual handler was right too in this run"
     if ours.all:
-        text = f"FAIL: {', '.join(ours.all[:_NAMED_MAX])}"
         more = len(ours.all) - _NAMED_MAX
-        if more > 0:
-            text += f" and {more} more"
-        yield from wrap(text, 80, subsequent_indent="  ", break_on_hyphens=False)
+        rest = f" and {more:,} more" if more > 0 else ""
+        yield f"FAIL: {', '.join(ours.all[:_NAMED_MAX])}{rest}"
     else:
-        yield f"PASS: all {ours.equal} items equal Redis, by consistent read"
+        yield f"PASS: all {plural(ours.equal, 'item')} equal Redis, by consistent read"
     name = ours.all[0].split(" (")[0] if ours.all else sample
     if not options.keep:
         yield f"look yourself: {options.program} demo --keep --seed {seed}"

@@ -1,4 +1,4 @@
-"""The demo's stage: both handlers with their mappings, a reader that polls both copies, progress.
+"""The demo's stage: three handlers with their mappings, a reader of their copies, progress.
 
 Whatever runs in the background runs here, from before the first change until the comparison.
 What happens on the stage is in command.py.
@@ -16,6 +16,7 @@ import orjson
 
 from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.config import Config
+from asyncsync.connection import ReplyError
 from asyncsync.lab.demo.environment import (
     DemoReader,
     Servers,
@@ -23,10 +24,10 @@ from asyncsync.lab.demo.environment import (
     temporary_table,
     through,
 )
-from asyncsync.lab.demo.usual_handler import UsualHandler
+from asyncsync.lab.demo.usual_handler import AwaitedHandler, UsualHandler
 from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 from asyncsync.lab.proxy import Proxy, proxy_to
-from asyncsync.mapping.answers import Answer, Returned
+from asyncsync.mapping.answers import Answer, FunctionError, Returned
 from asyncsync.mapping.event_source_mapping import (
     Batch,
     Decision,
@@ -34,7 +35,7 @@ from asyncsync.mapping.event_source_mapping import (
     MappingSettings,
 )
 from asyncsync.mirror import Mirror
-from asyncsync.tools.output import Output
+from asyncsync.tools.output import Output, plural
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.tools.run.poller import Consumer, Function, Poller, function_of
 from asyncsync.tools.run.progress import Progress, failure_line
@@ -44,6 +45,7 @@ FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:demo"
 INVOCATION_TIMEOUT_S = 30.0
 READ_INTERVAL_S = 0.05
 PROGRESS_INTERVAL_S = 2.0
+_INDENT = 11  # of a long line's rest: the width of a time
 
 # Bisect as in the template. The longest backoff is shorter than Lambda's, so that retries show
 # during a cut of a few seconds.
@@ -62,11 +64,14 @@ class DemoOptions:
     endpoint_url: str | None = None
     cut_s: float = 3.0
     program: str = "asyncsync"  # how the command line was called
+    region: str | None = None
+    profile: str | None = None
+    as_json: bool = False
 
 
 @dataclass(slots=True)
 class Side:
-    """One of the two handlers: its mapping, its connection, and what a reader sees of its copy."""
+    """One of the handlers: its mapping, its connection, and what a reader sees of its copy."""
 
     config: Config
     names: list[str]  # of its keys, by item
@@ -76,7 +81,7 @@ class Side:
     reader: DemoReader
     watcher: CopyWatcher
     mapping: EventSourceMapping
-    delivered: int = 0  # records, counted in every attempt
+    delivered: int = 0  # records, plural in every attempt
     acknowledged: int = 0  # records
 
     @classmethod
@@ -118,6 +123,7 @@ class Stage:
     journal: Journal
     ours: Side
     usual: Side
+    awaited: Side
     usual_handler: UsualHandler
     progress: Progress = field(default_factory=Progress)  # of ours
     consumers: list[Consumer] = field(default_factory=list)
@@ -126,11 +132,18 @@ class Stage:
     healed_s: float | None = None  # when Redis came back, until the first write after it
     reasons: set[str] = field(default_factory=set)  # that were shown
     is_over: bool = False  # no change is under way any more
-    answered: anyio.Event = field(default_factory=anyio.Event)  # by either handler
+    answered: anyio.Event = field(default_factory=anyio.Event)  # by any handler
+
+    def tell(self, text: str) -> None:
+        """Write a line of the story: with --json it is not the answer."""
+        if self.options.as_json:
+            self.output.note(text)
+        else:
+            self.output.paragraph(text, _INDENT)
 
     def show(self, text: str) -> None:
-        """Write a line with its time."""
-        self.output.line(self.output.timed(text))
+        """Write a line of the story with its time."""
+        self.tell(self.output.timed(text))
 
     def show_reason(self) -> None:
         """Write why our handler failed, once for each reason."""
@@ -140,9 +153,9 @@ class Stage:
             self.show(f"  {reason}")
 
     @property
-    def sides(self) -> tuple[Side, Side]:
-        """Return both sides, ours first."""
-        return self.ours, self.usual
+    def sides(self) -> tuple[Side, Side, Side]:
+        """Return the sides, ours first."""
+        return self.ours, self.usual, self.awaited
 
     async def wait_until(self, condition: Callable[[], bool], within_s: float) -> None:
         """Wait until a condition holds, checked after every answer, or until time is up."""
@@ -152,7 +165,7 @@ class Stage:
                 await self.answered.wait()
 
     async def read_copies(self) -> None:
-        """Let the reader read both copies once."""
+        """Let the reader read each copy once."""
         for side in self.sides:
             values = await side.reader.read(side.names)
             now_s = time.monotonic()
@@ -169,39 +182,37 @@ async def staged(
     Raises CommandFailed or AwsFailed.
     """
     is_guest = options.redis_url is not None or options.endpoint_url is not None
-    table, usual_table = table_names(is_guest)
-    usual_url = servers.redis_url
-    if options.redis_url is None:  # the server is ours: the usual copy gets its own database
-        usual_url = f"{servers.redis_url}/1"
+    table, usual_table, awaited_table = table_names(is_guest)
+    urls = [servers.redis_url] * 3
+    if options.redis_url is None:  # the server is ours: each usual copy gets its own database
+        urls = [servers.redis_url, f"{servers.redis_url}/1", f"{servers.redis_url}/2"]
     journal = Journal()
     async with AsyncExitStack() as stack:
-        clients = await stack.enter_async_context(open_clients(servers.endpoint_url, env))
+        clients = await stack.enter_async_context(
+            open_clients(servers.endpoint_url, env, region=options.region, profile=options.profile)
+        )
         stream_arn = await stack.enter_async_context(
             temporary_table(clients, table, keep=options.keep)
         )
-        ours = await Side.open(
-            stack,
-            servers.redis_url,
-            _names(table, options),
-            CopyWatcher(journal, _version_of_ours),
-            stream_arn,
-        )
-        usual = await Side.open(
-            stack,
-            usual_url,
-            _names(usual_table, options),
-            CopyWatcher(journal, _version_of_usual),
-            stream_arn,
-        )
+        names = [_names(each, options) for each in (table, usual_table, awaited_table)]
+        versions = (_version_of_ours, _version_of_usual, _version_of_usual)
+        ours, usual, awaited = [
+            await Side.open(stack, url, names_, CopyWatcher(journal, version), stream_arn)
+            for url, names_, version in zip(urls, names, versions, strict=True)
+        ]
         handler = UsualHandler(usual.connect, usual.config.server, usual_table)
-        stage = Stage(options, output, clients, table, journal, ours, usual, handler)
+        loop = AwaitedHandler(awaited.connect, awaited.config.server, awaited_table)
+        stack.callback(loop.close)
+        stage = Stage(options, output, clients, table, journal, ours, usual, awaited, handler)
         if options.redis_url is not None and not options.keep:
             stack.push_async_callback(_remove_keys, stage)
         mirror = Mirror(ours.config, connect=ours.connect, emit=stage.progress.read_log)
         stack.callback(mirror.close)
+        invoke = function_of(mirror, INVOCATION_TIMEOUT_S)
         stage.consumers += [
-            Consumer(ours.mapping, function_of(mirror, INVOCATION_TIMEOUT_S), _watch_ours(stage)),
-            Consumer(usual.mapping, _function_of_usual(handler), _watch_usual(stage)),
+            Consumer(ours.mapping, invoke, _watch_ours(stage)),
+            Consumer(usual.mapping, _function_of_usual(handler), _watch(stage, usual)),
+            Consumer(awaited.mapping, _function_of_awaited(loop), _watch(stage, awaited)),
         ]
         poller = Poller(clients, stream_arn, stage.consumers)
         async with anyio.create_task_group() as tasks:
@@ -238,6 +249,20 @@ def _function_of_usual(handler: UsualHandler) -> Function:
     return invoke
 
 
+def _function_of_awaited(handler: AwaitedHandler) -> Function:
+    sandbox = anyio.Lock()  # one batch at a time, as in one sandbox
+
+    async def invoke(batch: Batch) -> Answer:
+        async with sandbox:
+            try:
+                await handler.handle(batch.event)
+            except (OSError, ReplyError) as exc:
+                return FunctionError(type(exc).__name__)
+        return Returned(None)
+
+    return invoke
+
+
 def _watch_ours(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
     def watch(batch: Batch, answer: Answer, decision: Decision) -> None:
         stage.answered.set()
@@ -252,17 +277,17 @@ def _watch_ours(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
             after_s = time.monotonic() - stage.healed_s
             stage.healed_s = None
             stage.show(
-                f"RECOVERED: first batch of {len(batch.records)} written "
+                f"RECOVERED: first batch of {plural(len(batch.records), 'record')} written "
                 f"{after_s:.1f} s after Redis came back"
             )
 
     return watch
 
 
-def _watch_usual(stage: Stage) -> Callable[[Batch, Answer, Decision], None]:
+def _watch(stage: Stage, side: Side) -> Callable[[Batch, Answer, Decision], None]:
     def watch(batch: Batch, _answer: Answer, decision: Decision) -> None:
         stage.answered.set()
-        stage.usual.count(batch, decision)
+        side.count(batch, decision)
 
     return watch
 
@@ -279,6 +304,7 @@ async def _show_progress(stage: Stage) -> None:
         lag_s = stage.ours.watcher.behind_s(time.monotonic())
         progress = stage.progress
         stage.output.progress(
-            f"{len(stage.journal.written_s):,} written, lag {lag_s:.1f} s, {progress.batches} "
-            f"batches, {stage.ours.proxy.turns} round trips, {progress.superseded:,} superseded"
+            f"{len(stage.journal.written_s):,} written, lag {lag_s:.1f} s, "
+            f"{plural(progress.batches, 'batch', 'batches')}, "
+            f"{plural(stage.ours.proxy.turns, 'round trip')}, {progress.superseded:,} superseded"
         )

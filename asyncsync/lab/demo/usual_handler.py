@@ -1,8 +1,9 @@
-"""The handler that is usually deployed, for comparison.
+"""The two handlers that are usually deployed, for comparison.
 
-It sends one SET or DEL per record, in order of arrival, with the raw image as the value. It
-answers before Redis confirms, ignores every error, and has no fence. It is better than most in
-one thing: it keeps its connection from one invocation to the next.
+Both send one SET or DEL per record, in order of arrival, with the raw image as the value, and
+have no fence. One answers before Redis confirms and ignores every error; the other, the awaited
+loop, waits for each reply and raises at the first error. They are better than most in one thing:
+they keep their connection from one invocation to the next.
 """
 
 from __future__ import annotations
@@ -34,15 +35,8 @@ class UsualHandler:
     def handle(self, event: bytes) -> str:
         """Queue the writes of an event and claim success."""
         records = orjson.loads(event)["Records"]
-        self._queue.put_nowait([self._command(record) for record in records])
+        self._queue.put_nowait([_command(record, self._table) for record in records])
         return f"Successfully processed {len(records)} records."
-
-    def _command(self, record: dict[str, Any]) -> tuple[str | bytes, ...]:
-        change = record["dynamodb"]
-        name = f"{self._table}:{change['Keys']['Number']['N']}"
-        if record["eventName"] == "REMOVE":
-            return ("DEL", name)
-        return ("SET", name, orjson.dumps(change["NewImage"]))
 
     async def run(self) -> None:
         """Send the queued writes, in order, until cancelled."""
@@ -98,3 +92,55 @@ class UsualHandler:
         """Wait until every queued write has been sent and answered, or lost."""
         await self._queue.join()
         await self._quiet.wait()
+
+
+class AwaitedHandler:
+    """The loop that waits for each reply: one round trip per record."""
+
+    def __init__(self, connect: Connect, server: Server, table: str) -> None:
+        self._connect = connect
+        self._server = server
+        self._table = table
+        self._streams: Streams | None = None
+        self._replies = hiredis.Reader(replyError=ReplyError)
+
+    async def handle(self, event: bytes) -> None:
+        """Write the records of an event, one after another. Raises OSError or ReplyError."""
+        try:
+            if self._streams is None:
+                self._replies = hiredis.Reader(replyError=ReplyError)
+                self._streams = await self._connect(self._server)
+                if self._server.database:
+                    await self._ask(("SELECT", str(self._server.database)))
+            for record in orjson.loads(event)["Records"]:
+                await self._ask(_command(record, self._table))
+        except BaseException:
+            self.close()
+            raise
+
+    async def _ask(self, command: tuple[str | bytes, ...]) -> None:
+        assert self._streams is not None, "handle connects"
+        reader, writer = self._streams
+        # hiredis's type stub only knows tuples of one element.
+        writer.write(hiredis.pack_command(command))  # type: ignore[arg-type]
+        while (reply := self._replies.gets()) is False:
+            data = await reader.read(65_536)
+            if not data:
+                raise ConnectionResetError("the connection broke")
+            self._replies.feed(data)
+        if isinstance(reply, ReplyError):
+            raise reply
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+
+def _command(record: dict[str, Any], table: str) -> tuple[str | bytes, ...]:
+    change = record["dynamodb"]
+    name = f"{table}:{change['Keys']['Number']['N']}"
+    if record["eventName"] == "REMOVE":
+        return ("DEL", name)
+    return ("SET", name, orjson.dumps(change["NewImage"]))

@@ -11,7 +11,7 @@ from asyncsync.lab.simulation.seeds import MEDIANS_MIN, Summary, run_seeds
 from asyncsync.lab.simulation.small_scope_play import MODES, FakeRedis, play
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 from asyncsync.lab.simulation.world import RunResult, run
-from asyncsync.tools.output import Output, rate_and_left
+from asyncsync.tools.output import Output, plural, rate_and_left
 from asyncsync.version import __version__
 
 
@@ -24,25 +24,45 @@ class SimulateOptions:
     jobs: int = 1
     violations_max: int = 10  # end then: people have to read them
     program: str = "asyncsync"
+    as_json: bool = False
 
 
 def simulate(options: SimulateOptions, output: Output) -> Summary:
     """Run seeds, print a summary, and return it."""
     last = options.first + options.seeds - 1
-    output.line(
-        f"asyncsync {__version__} simulate, seeds {options.first} to {last}, {options.jobs} jobs"
+    output.note(
+        f"asyncsync {__version__} simulate, seeds {options.first:,} to {last:,}, "
+        f"{plural(options.jobs, 'process', 'processes')}"
     )
     began_s = time.monotonic()
 
     def show(summary: Summary) -> None:
         took_s = time.monotonic() - began_s
         text = _progress_text(summary.seeds, options.seeds, "seeds", took_s)
-        output.progress(f"{text}, {len(summary.violations)} violations")
+        output.progress(f"{text}, {plural(len(summary.violations), 'violation')}")
 
+    show(Summary())
     summary = run_seeds(options.first, options.seeds, options.jobs, options.violations_max, show)
-    for line in summary_lines(summary, time.monotonic() - began_s, options.program):
-        output.line(line)
+    seconds = time.monotonic() - began_s
+    if options.as_json:
+        output.document(_summary_document(summary, seconds))
+    else:
+        for line in summary_lines(summary, seconds, options.program):
+            output.line(line)
     return summary
+
+
+def _summary_document(summary: Summary, seconds: float) -> dict[str, object]:
+    return {
+        "seeds": summary.seeds,
+        "seconds": round(seconds, 3),
+        "checks": summary.checks,
+        "faults": {str(fault): summary.fired[fault] for fault in Fault},
+        "too_little": summary.shortcomings,
+        "violations": [
+            {"seed": result.seed, "violation": result.violation} for result in summary.violations
+        ],
+    }
 
 
 def is_good(summary: Summary) -> bool:
@@ -52,7 +72,10 @@ def is_good(summary: Summary) -> bool:
 
 def summary_lines(summary: Summary, seconds: float, program: str) -> list[str]:
     """Return the summary of many seeds as lines for people."""
-    lines = [f"{summary.seeds:,} seeds in {seconds:.0f} s, {summary.checks:,} checks of an item"]
+    lines = [
+        f"{plural(summary.seeds, 'seed')} in {seconds:,.0f} s, "
+        f"{plural(summary.checks, 'check')} of an item"
+    ]
     for name in MEDIANS_MIN:
         quartiles = " / ".join(str(quartile) for quartile in summary.quartiles(name))
         lines.append(f"  {name:<14} quartiles {quartiles}")
@@ -63,50 +86,73 @@ def summary_lines(summary: Summary, seconds: float, program: str) -> list[str]:
         lines.append(f"VIOLATION  seed {result.seed}: {result.violation}")
         lines.append(f"           replay: {program} simulate --seed {result.seed} --trace")
     verdict = "PASS" if is_good(summary) else "FAIL"
-    lines.append(f"{verdict}  {len(summary.violations)} violations in {summary.seeds:,} seeds")
+    violations = plural(len(summary.violations), "violation")
+    lines.append(f"{verdict}  {violations} in {plural(summary.seeds, 'seed')}")
     return lines
 
 
-def tell(seed: int, output: Output, *, trace: bool) -> RunResult:
+def tell(seed: int, output: Output, *, trace: bool, as_json: bool = False) -> RunResult:
     """Run one seed and print its result, with its whole story if `trace` is true."""
-    output.line(f"asyncsync {__version__} simulate, seed {seed}")
-    result = run(seed, output.line if trace else None)
+    output.note(f"asyncsync {__version__} simulate, seed {seed}")
+    result = run(seed, output.line if trace and not as_json else None)
+    fired = {fault: result.fired[fault] for fault in Fault if fault in result.fired}
+    if as_json:
+        output.document(
+            {
+                "seed": seed,
+                "scenario": str(result.scenario),
+                "changes": result.changes,
+                "invocations": result.invocations,
+                "checks": result.checks,
+                "faults": {str(fault): count for fault, count in fired.items()},
+                "violation": result.violation or None,
+            }
+        )
+        return result
     output.line(f"seed {seed}: {result.scenario}")
-    output.line(
-        f"{result.changes} changes, {result.invocations} invocations, {result.checks} checks"
-    )
-    for fault in Fault:
-        if fault in result.fired:
-            output.line(f"{result.fired[fault]:>6}  {fault}")
+    done = (result.changes, "change"), (result.invocations, "invocation"), (result.checks, "check")
+    output.line(", ".join(plural(count, noun) for count, noun in done))
+    for fault, count in fired.items():
+        output.line(f"{count:>6,}  {fault}")
     output.line(f"VIOLATION  {result.violation}" if result.violation else "PASS")
     return result
 
 
-def whole_scope(records_max: int, violations_max: int, output: Output) -> bool:
+def whole_scope(records_max: int, options: SimulateOptions, output: Output) -> bool:
     """Play every history of the small scope; return whether every promise was kept."""
     total = scope.expected(records_max) * len(MODES)
-    output.line(
-        f"asyncsync {__version__} simulate, the small scope: up to {records_max} records of "
-        f"{len(scope.ITEMS)} items, one fault at every point, {len(MODES)} modes"
+    output.note(
+        f"asyncsync {__version__} simulate, the small scope: up to "
+        f"{plural(records_max, 'record')} of {len(scope.ITEMS)} items, one fault at every point, "
+        f"{len(MODES)} modes"
     )
     began_s = time.monotonic()
     loop, backend = VirtualLoop(), FakeRedis()
     played, violations = 0, 0
-    for mode in MODES:
-        for history in scope.histories(records_max):
-            violation = play(history, backend, loop, mode)
-            played += 1
-            if violation:
-                violations += 1
+    histories = ((mode, each) for mode in MODES for each in scope.histories(records_max))
+    for mode, history in histories:
+        violation = play(history, backend, loop, mode)
+        played += 1
+        if violation:
+            violations += 1
+            if options.as_json:
+                output.document({"violation": violation, "mode": mode, "history": str(history)})
+            else:
                 output.line(f"VIOLATION  {mode}, {history}: {violation}")
-                if violations >= violations_max:
-                    return False
-            text = _progress_text(played, total, "histories", time.monotonic() - began_s)
-            output.progress(f"{text}, {violations} violations")
+            if violations >= options.violations_max:
+                break
+        text = _progress_text(played, total, "histories", time.monotonic() - began_s)
+        output.progress(f"{text}, {plural(violations, 'violation')}")
     loop.close()
-    assert played == total, f"the formula counts {total} histories, {played} were played"
-    verdict = "FAIL" if violations else "PASS"
-    output.line(f"{verdict}  {played:,} histories, as the formula counts, {violations} violations")
+    assert violations or played == total, f"{total} histories are expected, {played} were played"
+    if options.as_json:
+        output.document({"histories": played, "violations": violations})
+    else:
+        verdict = "FAIL" if violations else "PASS"
+        output.line(
+            f"{verdict}  {played:,} histories, as the formula counts, "
+            f"{plural(violations, 'violation')}"
+        )
     return not violations
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED as ANY
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 from asyncsync.lab.simulation.faults import Fault
 from asyncsync.lab.simulation.world import RunResult, run
@@ -82,7 +85,7 @@ class Summary:
 
 
 def quantile(sizes: Counter[int], share: float) -> int:
-    """Return a quantile of counted sizes; 0 if there are none."""
+    """Return a quantile of plural sizes; 0 if there are none."""
     remaining = share * sum(sizes.values())
     for size in sorted(sizes):
         remaining -= sizes[size]
@@ -127,20 +130,42 @@ def _parts(first: int, count: int, jobs: int) -> Iterator[Summary]:
         yield from (run_some(*task) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # a child inherits no thread and no socket
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = iter(tasks)
-        pending: set[Future[Summary]] = set()
         try:
-            while True:
-                # Twice as many as processes, so that a soak keeps few in memory.
-                for task in waiting:
-                    pending.add(pool.submit(run_some, *task))
-                    if len(pending) >= 2 * jobs:
-                        break
-                if not pending:
-                    return
-                done, pending = wait(pending, return_when=ANY)
-                for future in done:
-                    yield future.result()
+            yield from _results(pool, iter(tasks), 2 * jobs)
+        except BaseException:  # Ctrl-C, or enough violations: what is under way is not wanted
+            for child in set(multiprocessing.active_children()) - {*others}:
+                child.kill()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _results(
+    pool: ProcessPoolExecutor, tasks: Iterator[tuple[int, int]], pending_max: int
+) -> Iterator[Summary]:
+    """Yield each task's result as it comes; submit few at once, so that a soak keeps few."""
+    pending: set[Future[Summary]] = set()
+    while True:
+        with _without_interrupt():
+            for task in islice(tasks, pending_max - len(pending)):
+                pending.add(pool.submit(run_some, *task))
+        if not pending:
+            return
+        done, pending = wait(pending, return_when=ANY)
+        for future in done:
+            yield future.result()
+
+
+@contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Block SIGINT, so that a process that starts within the block never gets Ctrl-C.
+
+    This process ends them then; a traceback of each would follow otherwise.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from asyncsync.copy.repair import Repaired
 from asyncsync.tools.audit.confidence import CONFIDENCE, bound_percent, lower_bound, percent
 from asyncsync.tools.audit.confirm import Confirmed, Difference
 from asyncsync.tools.cursors import add, counts
-from asyncsync.tools.output import Output, plural, rate_and_left
+from asyncsync.tools.output import Output, json_line, plural, rate_and_left
 
 # Findings whose lines are repeated when an audit resumes, beside their count.
 NAMED_MAX = 20
@@ -151,7 +149,7 @@ class AuditReport:
         self, finding: Difference, answer: Repaired | None, *, show_values: bool
     ) -> list[str]:
         if self._as_json:
-            return [orjson.dumps(_finding_json(finding, answer, show_values=show_values)).decode()]
+            return [json_line(_finding_json(finding, answer, show_values=show_values))]
         lines = [f"{finding.kind:<8} {_text(finding.name) or 'an item without a name'}"]
         if finding.reason:
             lines[0] += f": {finding.reason}"

@@ -7,63 +7,22 @@ the verdict says how.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from asyncsync.aws.clients import AwsClients, aws_errors
+from asyncsync.aws.functions import DeployedFunction
 from asyncsync.aws.tables import Table
 from asyncsync.config import PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.keys import bind, parse_template
 from asyncsync.mapping.requirements import statements_of
 from asyncsync.tools.check.verdict import Severity, Verdict
+from asyncsync.tools.output import plural
 
 # A shard serves two readers, one on a global table (Lambda developer guide, "Using AWS Lambda
 # with DynamoDB").
 READERS_MAX = 2
 
 _IMAGES = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
-
-
-@dataclass(frozen=True, slots=True)
-class DeployedFunction:
-    """A function's settings and the mappings that matter to it, as Lambda's API returns them."""
-
-    name: str
-    settings: Mapping[str, str]  # its ASYNCSYNC_ variables
-    mappings: Sequence[Mapping[str, Any]]  # of streams, to this function
-    other_mappings: Sequence[Mapping[str, Any]]  # of the same streams, to other functions
-
-
-async def read_function(clients: AwsClients, name: str) -> DeployedFunction:
-    """Read a function and its mappings.
-
-    Raises AwsFailed where Lambda cannot be used.
-    """
-    async with clients.open("lambda") as client:
-        with aws_errors(f"reading function {name} and its mappings", "Lambda"):
-            configuration = await client.get_function_configuration(FunctionName=name)
-            mappings = await _mappings(client, FunctionName=name)
-            ids = {mapping["UUID"] for mapping in mappings}
-            streams = {mapping.get("EventSourceArn", "") for mapping in mappings}
-            other_mappings = [
-                mapping
-                for stream in sorted(streams)
-                for mapping in await _mappings(client, EventSourceArn=stream)
-                if mapping["UUID"] not in ids
-            ]
-    variables = configuration.get("Environment", {}).get("Variables", {})
-    settings = {key: value for key, value in variables.items() if key.startswith(PREFIX)}
-    return DeployedFunction(name, settings, [m for m in mappings if _is_stream(m)], other_mappings)
-
-
-async def _mappings(client: Any, **query: str) -> list[Mapping[str, Any]]:
-    pages = client.get_paginator("list_event_source_mappings").paginate(**query)
-    return [mapping async for page in pages for mapping in page["EventSourceMappings"]]
-
-
-def _is_stream(mapping: Mapping[str, Any]) -> bool:
-    return ":dynamodb:" in mapping.get("EventSourceArn", "")
 
 
 def check_settings(function: DeployedFunction) -> tuple[Config | None, Verdict]:
@@ -113,8 +72,8 @@ def check_mappings(
     """Check the function's mapping of this stream; without an ARN, of any stream."""
     mappings = [m for m in function.mappings if stream_arn in (None, m["EventSourceArn"])]
     if len(mappings) != 1:
-        count, stream = len(mappings) or "no", stream_arn or "a stream"
-        message = f"{function.name} has {count} mappings on {stream}, not 1"
+        count = plural(len(mappings), "mapping") if mappings else "no mapping"
+        message = f"{function.name} has {count} on {stream_arn or 'a stream'}, not 1"
         return [Verdict("fix", "mapping", message)]
     (mapping,) = mappings
     verdicts = check_mapping(mapping, config, stream_arn)

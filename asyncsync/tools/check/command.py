@@ -6,126 +6,98 @@ writes only scratch keys, which it removes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal
 
-from asyncsync.aws.clients import AwsFailed, open_clients
+from asyncsync.aws.clients import AwsClients, AwsFailed
+from asyncsync.aws.functions import DeployedFunction
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.config import PREFIX, Config
 from asyncsync.errors import ConfigError
-from asyncsync.tools.check.aws import (
-    DeployedFunction,
-    check_mappings,
-    check_settings,
-    check_table,
-    read_function,
-)
+from asyncsync.mirror import Mirror
+from asyncsync.tools.check.aws import check_mappings, check_table
 from asyncsync.tools.check.redis import check_redis, scratch_key
-from asyncsync.tools.check.verdict import Verdict
-from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.output import Output
+from asyncsync.tools.check.verdict import Severity, Verdict
+from asyncsync.tools.output import Colour, Output
 
-Report: TypeAlias = Callable[..., None]  # takes verdicts
+_COLOURS: dict[Severity, Colour] = {"ok": "green", "note": "yellow", "fix": "red"}
+
+
+class CheckReport:
+    """Writes verdicts as they come, or all of them at the end as one JSON object."""
+
+    def __init__(self, output: Output, *, as_json: bool) -> None:
+        self._output = output
+        self._as_json = as_json
+        self._verdicts: list[Verdict] = []
+
+    def add(self, *verdicts: Verdict) -> None:
+        """Write verdicts."""
+        self._verdicts += verdicts
+        for verdict in () if self._as_json else verdicts:
+            state, rest = str(verdict)[:5], str(verdict)[5:]
+            self._output.line(self._output.painted(state, _COLOURS[verdict.state]) + rest)
+
+    def has_fix(self, subject: str) -> bool:
+        """Return whether a subject is wrong."""
+        return any(v.subject == subject and v.state == "fix" for v in self._verdicts)
+
+    def end(self) -> bool:
+        """Write what is left to write; return whether nothing is to be fixed."""
+        fixes = sum(verdict.state == "fix" for verdict in self._verdicts)
+        if self._as_json:
+            verdicts = [
+                {"state": v.state, "subject": v.subject, "message": v.message}
+                for v in self._verdicts
+            ]
+            self._output.document({"verdicts": verdicts, "to_fix": fixes})
+        return not fixes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckOptions:
-    """The command line's options; the nonces make unique scratch keys."""
+class CheckTarget:
+    """What is checked; the nonces make unique scratch keys."""
 
-    function: str | None = None
-    table: str | None = None
-    endpoint_url: str | None = None
-    redis_url: str | None = None
+    config: Config | None  # None: the settings are wrong
+    mirror: Mirror | None  # None: there is no server to check
+    table: str | None = None  # its name or ARN
+    function: DeployedFunction | None = None
+    unreachable: Literal["fix", "note"] = "fix"  # the state of a server that does not answer
     nonces: tuple[str, str]
 
 
-async def check(options: CheckOptions, env: Mapping[str, str], output: Output) -> bool:
-    """Check what the options name, a line per verdict; return whether nothing is to be fixed.
+async def check(target: CheckTarget, clients: AwsClients | None, report: CheckReport) -> bool:
+    """Check a target, a verdict for each thing; return whether nothing is to be fixed.
 
-    Raises ConfigError for wrong settings, CommandRefused where the options name nothing.
+    The clients may be None where no table and no function is checked.
     """
-    if options.function is None and not _redis_url(options, env):
-        raise CommandRefused("nothing to check: give --redis-url or --function")
-    verdicts: list[Verdict] = []
-
-    def report(*more: Verdict) -> None:
-        verdicts.extend(more)
-        for verdict in more:
-            output.line(str(verdict))
-
-    function = await _check_function(options, env, report)
-    config = _settings(options, function, env)
-    table = await _describe_table(options, env, report)
-    _check_aws(function, table, config, report)
-    if config is None:
-        message = f"not checked: give --redis-url or set {PREFIX}REDIS_URL"
-        report(Verdict("note", "redis", message))
-    elif not any(v.subject == "key" and v.state == "fix" for v in verdicts):
-        attributes = sorted(table.key) if table else ()
-        first, second = (
-            scratch_key(config, table.name if table else options.table, attributes, nonce)
-            for nonce in options.nonces
-        )
-        report(*await check_redis(config, (first, second), env))
-    return not any(verdict.state == "fix" for verdict in verdicts)
-
-
-def _redis_url(options: CheckOptions, env: Mapping[str, str]) -> str | None:
-    return options.redis_url or env.get(f"{PREFIX}REDIS_URL")
-
-
-def _check_aws(
-    function: DeployedFunction | None, table: Table | None, config: Config | None, report: Report
-) -> None:
-    """Check table and mapping against the function's settings, else against ours."""
-    if function is not None:
-        function_config, verdict = check_settings(function)
-        report(verdict)
-        config = function_config or config
+    table = None
+    if target.table is not None:
+        assert clients is not None, "a table needs them"
+        table = await _describe(clients, target.table, report)
+    config = target.config
     if config is not None and table is not None:
-        report(*check_table(table, config))
-    if config is not None and function is not None:
-        report(*check_mappings(function, table.stream_arn if table else None, config))
+        report.add(*check_table(table, config))
+    if config is not None and target.function is not None:
+        stream_arn = table.stream_arn if table else None
+        report.add(*check_mappings(target.function, stream_arn, config))
+    if target.mirror is None:
+        message = f"not checked: pass --redis-url or set {PREFIX}REDIS_URL"
+        report.add(Verdict("note", "redis", message))
+    elif not report.has_fix("key"):
+        attributes = sorted(table.key) if table else ()
+        name = table.name if table else None
+        first, second = (
+            scratch_key(target.mirror.config, name, attributes, nonce) for nonce in target.nonces
+        )
+        verdicts = await check_redis(target.mirror, (first, second), target.unreachable)
+        report.add(*verdicts)
+    return report.end()
 
 
-def _settings(
-    options: CheckOptions, function: DeployedFunction | None, env: Mapping[str, str]
-) -> Config | None:
-    """Read this environment's settings over the function's; None where no URL is given here.
-
-    The function's own server is in the function's network, which we are seldom in.
-    """
-    url = _redis_url(options, env)
-    if not url:
-        return None
-    function_settings = function.settings if function else {}
-    return Config.from_env({**function_settings, **env, f"{PREFIX}REDIS_URL": url})
-
-
-async def _check_function(
-    options: CheckOptions, env: Mapping[str, str], report: Report
-) -> DeployedFunction | None:
-    if options.function is None:
-        return None
+async def _describe(clients: AwsClients, name: str, report: CheckReport) -> Table | None:
     try:
-        async with open_clients(options.endpoint_url, env) as clients:
-            function = await read_function(clients, options.function)
-    except AwsFailed as exc:
-        report(Verdict("fix", "function", str(exc)))
-        return None
-    report(Verdict("ok", "function", f"{options.function} exists"))
-    return function
-
-
-async def _describe_table(
-    options: CheckOptions, env: Mapping[str, str], report: Report
-) -> Table | None:
-    if options.table is None:
-        return None
-    try:
-        async with open_clients(options.endpoint_url, env) as clients:
-            return await describe_table(clients, options.table)
+        return await describe_table(clients, name)
     except (AwsFailed, ConfigError) as exc:
-        report(Verdict("fix", "table", str(exc)))
+        report.add(Verdict("fix", "table", str(exc)))
         return None

@@ -7,11 +7,11 @@ only scratch keys with random names, and removes them.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from asyncsync.config import Config
+from asyncsync.config import PREFIX, Config, Server
 from asyncsync.connection import ReplyError
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.fence import NO_VERSION, RANK_RECORD
@@ -19,8 +19,8 @@ from asyncsync.keys import Placeholder, bind, parse_template, redis_names, rende
 from asyncsync.mirror import Mirror
 from asyncsync.model import Call
 from asyncsync.store import SCRIPT, Store, digest_of
-from asyncsync.tools.check.verdict import Verdict
-from asyncsync.tools.mirrors import make_mirror
+from asyncsync.tools.check.verdict import Severity, Verdict
+from asyncsync.tools.reach import reason_of
 from asyncsync.transport import open_socket
 
 Ask: TypeAlias = Callable[..., Awaitable[object]]  # takes a command's words, returns the reply
@@ -57,27 +57,30 @@ def scratch_key(
 
 
 async def check_redis(
-    config: Config, keys: tuple[ScratchKey, ScratchKey], env: Mapping[str, str]
+    mirror: Mirror, keys: tuple[ScratchKey, ScratchKey], unreachable: Severity
 ) -> list[Verdict]:
     """Check the server; the two keys are in different slots of a cluster.
 
-    Raises ConfigError where IAM has no credentials.
+    `unreachable` is the state of a server that cannot be reached from here.
     """
-    mirror = make_mirror(config, env)
-    address = config.server.address
+    address = mirror.config.server.address
     try:
         verdicts = await _check_server(mirror, keys)
     except StoreUnavailable as exc:
-        if exc.timed_out:
-            message = f"{address} does not answer: check the network path to it"
-            return [Verdict("fix", "redis", message)]
-        reason = " ".join(str(exc.__cause__ or exc).split())
-        return [Verdict("fix", "redis", f"{address} cannot be reached: {reason}")]
+        message = f"{address} cannot be reached: {reason_of(exc)}"
+        if unreachable != "fix":
+            message = f"not checked: {message}. Check from inside its network, or pass --redis-url"
+        return [Verdict(unreachable, "redis", message)]
     except StoreRefused as exc:
         return [Verdict("fix", "redis", str(exc))]
-    if any(v.subject == "cluster" and v.state == "fix" for v in verdicts):
-        return verdicts  # a write would go to the wrong place
-    return verdicts + await _check_commands(mirror, keys[0])
+    if any(v.subject in ("redis", "cluster") and v.state == "fix" for v in verdicts):
+        return verdicts  # a write would be refused, or go to the wrong place
+    scratch = Verdict("note", "scratch key", f"{_text(keys[0].name)} is written and removed")
+    return [*verdicts, scratch, *await _check_commands(mirror, keys[0])]
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
 
 
 async def _check_server(mirror: Mirror, keys: tuple[ScratchKey, ScratchKey]) -> list[Verdict]:
@@ -89,6 +92,9 @@ async def _check_server(mirror: Mirror, keys: tuple[ScratchKey, ScratchKey]) -> 
         return await client.ask(command, _NO_END_S)
 
     try:
+        refusal = await _check_sign_in(ask, server)
+        if refusal is not None:
+            return [refusal]
         cluster = await _check_cluster(ask, config, keys)
         tls = "on, the certificate is trusted" if server.tls else "off: safe on one machine only"
         verdicts = [
@@ -102,6 +108,22 @@ async def _check_server(mirror: Mirror, keys: tuple[ScratchKey, ScratchKey]) -> 
         return verdicts
     finally:
         client.close()
+
+
+async def _check_sign_in(ask: Ask, server: Server) -> Verdict | None:
+    """Return what is wrong where the server answers nothing, whatever is asked; else None."""
+    reply = await ask(b"PING")
+    if not isinstance(reply, ReplyError):
+        return None
+    if reply.word == "NOAUTH":
+        message = (
+            f"{server.address} wants a password (NOAUTH): set {PREFIX}REDIS_PASSWORD, or a user "
+            "and password in the URL"
+        )
+        return Verdict("fix", "redis", message)
+    if reply.word == "ERR" and "unknown command" not in str(reply):
+        return Verdict("fix", "redis", f"{server.address} answers: {reply}")
+    return None
 
 
 async def _check_cluster(ask: Ask, config: Config, keys: tuple[ScratchKey, ScratchKey]) -> Verdict:

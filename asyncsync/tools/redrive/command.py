@@ -15,7 +15,6 @@ from random import Random, SystemRandom
 from typing import Any
 
 import anyio
-import orjson
 
 from asyncsync.aws.budget import ReadBudget
 from asyncsync.aws.clients import AwsClients
@@ -27,7 +26,7 @@ from asyncsync.model import Key
 from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandFailed, first_error
-from asyncsync.tools.output import Output, plural, rate_and_left
+from asyncsync.tools.output import Output, json_line, plural, rate_and_left
 from asyncsync.tools.redrive.discarded import Discarded, highest, matching, read_discarded
 from asyncsync.tools.redrive.objects import DONE, Listed, ObjectLeft, Objects, open_objects
 from asyncsync.tools.state import SavedRun, identity_of, open_state, resume_hint, resume_or_begin
@@ -331,7 +330,7 @@ def _unresolved_json(unresolved: Unresolved) -> str:
         "key": _text(unresolved.name),
         "reason": unresolved.reason,
     }
-    return orjson.dumps(document).decode()
+    return json_line(document)
 
 
 def _text(name: bytes) -> str:

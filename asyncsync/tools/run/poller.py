@@ -38,6 +38,10 @@ SHARDS_INTERVAL_S = 10.0
 # With more records than this waiting, reading pauses, so that memory stays bounded.
 WAITING_MAX = 10_000
 
+# DynamoDB may answer with no records and still have some. After so many empty answers in a row
+# an open shard counts as read to its end.
+EMPTY_PAGES_MIN = 2
+
 # After a full page there are more records (DynamoDB Streams API, GetRecords).
 PAGE_RECORDS_MAX = 1_000
 
@@ -132,6 +136,14 @@ class Poller:
         self._stream_arn = stream_arn
         self._consumers = consumers
         self._ends: dict[str, anyio.Event] = {}
+        self._empty_pages: dict[str, int] = {}  # the last ones in a row, by open shard
+        self._is_listed = False
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether every shard was read to its end; more records may come at any time."""
+        empty_pages = self._empty_pages.values()
+        return self._is_listed and all(count >= EMPTY_PAGES_MIN for count in empty_pages)
 
     async def run(self) -> None:
         """Read every shard and run every consumer, until cancelled."""
@@ -147,6 +159,8 @@ class Poller:
         new = [shard for shard in listed if shard.shard_id not in self._ends]
         for shard in new:
             self._ends[shard.shard_id] = anyio.Event()
+            self._empty_pages[shard.shard_id] = 0
+        self._is_listed = True
         for shard in new:
             tasks.start_soon(self._read, shard)
 
@@ -173,6 +187,7 @@ class Poller:
             if len(page.records) < PAGE_RECORDS_MAX:
                 await anyio.sleep(POLL_INTERVAL_S)
 
+        del self._empty_pages[shard.shard_id]
         for consumer in self._consumers:
             consumer.mapping.close(shard.shard_id)
             consumer.wake()
@@ -187,7 +202,9 @@ class Poller:
     def _hand_over(self, shard: Shard, page: RecordPage) -> str | None:
         records: list[ShardRecord] = [shard_record(record) for record in page.records]
         if not records:
+            self._empty_pages[shard.shard_id] += 1
             return None
+        self._empty_pages[shard.shard_id] = 0
         self.last_record_s = time.monotonic()
         for consumer in self._consumers:
             consumer.mapping.add(shard.shard_id, records, wall_ms())

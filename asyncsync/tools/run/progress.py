@@ -9,13 +9,13 @@ import orjson
 
 from asyncsync.mapping.answers import Answer, FunctionError, Returned
 from asyncsync.mapping.event_source_mapping import Batch, Decision, EventSourceMapping
-from asyncsync.tools.run.meter import Meter
+from asyncsync.tools.output import plural
 from asyncsync.tools.run.poller import wall_ms
 
 
 @dataclass(slots=True)
 class Progress:
-    """Counts of records and batches; with a meter, of round trips."""
+    """Counts of records and batches."""
 
     records: int = 0
     batches: int = 0
@@ -23,7 +23,6 @@ class Progress:
     fenced: int = 0
     failures: int = 0
     last_log: str = ""  # error and reason of the handler's last log line
-    meter: Meter | None = None
 
     def read_log(self, line: bytes) -> None:
         """Read one line that the handler printed: its metrics or its log."""
@@ -42,16 +41,32 @@ class Progress:
         self.records += len(decision.acknowledged)
         self.superseded += len(batch.records) - len({record.key for record in batch.records})
 
-    def line(self, mapping: EventSourceMapping) -> str:
-        """Return the counts and the lag as one line."""
+    def line(self, mapping: EventSourceMapping, is_behind: bool) -> str:
+        """Return the counts and the lag as one line.
+
+        `is_behind` says that the stream may have records that were not read yet.
+        """
         oldest_ms = mapping.oldest_ms
-        lag = "caught up" if oldest_ms is None else f"lag {(wall_ms() - oldest_ms) / 1_000:.1f} s"
-        trips = "" if self.meter is None else f", {self.meter.turns:,} round trips"
+        if oldest_ms is not None:
+            lag = f"lag {(wall_ms() - oldest_ms) / 1_000:,.1f} s"
+        else:
+            lag = "reading on" if is_behind else "caught up"
         fenced = f", {self.fenced:,} fenced" if self.fenced else ""
         return (
-            f"{self.records:,} records in {self.batches:,} batches{trips}, "
+            f"{plural(self.records, 'record')} in {plural(self.batches, 'batch', 'batches')}, "
             f"{self.superseded:,} superseded{fenced}, {lag}"
         )
+
+    def counts(self, mapping: EventSourceMapping, is_behind: bool) -> dict[str, Any]:
+        """Return the same for programs."""
+        return {
+            "records": self.records,
+            "batches": self.batches,
+            "superseded": self.superseded,
+            "fenced": self.fenced,
+            "failed_attempts": self.failures,
+            "caught_up": mapping.oldest_ms is None and not is_behind,
+        }
 
 
 def failure_line(batch: Batch, answer: Answer, decision: Decision) -> str:
@@ -63,10 +78,10 @@ def failure_line(batch: Batch, answer: Answer, decision: Decision) -> str:
         first_failed = batch.records[len(decision.acknowledged)]
         reported = f"reported {first_failed.item_identifier}"
     next_step = {
-        "split": f"split, in {decision.wait_ms} ms",
-        "retry": f"again in {decision.wait_ms} ms",
-        "rest": f"{len(decision.acknowledged)} acknowledged",
+        "split": f"split, in {decision.wait_ms:,} ms",
+        "retry": f"again in {decision.wait_ms:,} ms",
+        "rest": f"{len(decision.acknowledged):,} acknowledged",
         "discarded": "discarded",
-        "throttled": f"throttled, again in {decision.wait_ms} ms",
+        "throttled": f"throttled, again in {decision.wait_ms:,} ms",
     }[decision.kind]
-    return f"batch of {len(batch.records)} {reported}: {next_step}"
+    return f"batch of {len(batch.records):,} {reported}: {next_step}"
