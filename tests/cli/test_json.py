@@ -12,7 +12,6 @@ from typing import Any
 import anyio
 import pytest
 import redis
-from tests.support.package import ROOT
 
 from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients
@@ -21,6 +20,7 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.output import FORMAT
 from tests.support.events import FIRST, arn, event, record
 from tests.support.on_failure import discarded
+from tests.support.project.package import ROOT
 from tests.support.tables import begin_stream, load, make_table, numbered, only_moto
 
 pytestmark = only_moto

@@ -553,9 +553,9 @@ def test_a_table_alone_is_checked(
     assert lines["redis"] == "note not checked: pass --redis-url or set ASYNCSYNC_REDIS_URL"
 
 
-@pytest.mark.skipif(not FOUND, reason="needs a real server")
-def test_a_missing_password_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with redis_process(FOUND[0], "--requirepass", "hush-hush") as server:
+@pytest.mark.parametrize("binary", ONE_SERVER)
+def test_a_missing_password_is_said_once(capsys: pytest.CaptureFixture[str], binary: str) -> None:
+    with redis_process(binary, "--requirepass", "hush-hush") as server:
         code, lines = checked(capsys, "--redis-url", server.url)
 
     assert (code, list(lines)) == (1, ["redis"])
