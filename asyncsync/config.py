@@ -78,10 +78,32 @@ class _Settings(StructMeta):
 
 
 class Config(Struct, frozen=True, kw_only=True, metaclass=_Settings):
-    """Every setting; an argument is the environment's name in lower case without its prefix.
+    """Every setting; its name in the environment is ASYNCSYNC_ and the argument in capitals.
 
-    Each value is checked by its annotation: a Literal's choices, a range's ends.
-    Raises ConfigError.
+        Config(redis_url="rediss://cache.example:6379", key="prod:{@table}:{@key}")
+
+    Args:
+        redis_url: The server: redis://, rediss:// for TLS, or unix://.
+        redis_password: Replaces the URL's, so that the URL can be shown.
+        redis_ca_file: The file of a private certificate authority.
+        redis_cluster: Whether the server is a cluster, or serverless.
+        redis_iam_cache: Sign in by IAM to the cache of this name.
+        key: The template of an item's Redis key.
+        value: The format of values.
+        mode: Write each change, refresh only what is there, or remove what changes.
+        fence: Whether an older change is kept from replacing a newer one.
+        fence_ttl_s: How long a fence outlives its last write, in seconds.
+        ttl_s: When each value expires, in seconds after its write.
+        ttl_attribute: The attribute that says when an item expires, in epoch seconds.
+        rejects: Report what no retry can help, or skip it.
+        on_failure: Report failed records, or raise.
+        timeout_ms: The longest wait for a round trip, and for connecting.
+        metrics: Which invocations print a metrics line.
+        raw_event: Take events as bytes where that is safe, or never.
+        log_keys: Whether logs may name Redis keys.
+
+    Raises:
+        ConfigError: A value, a combination of values or an argument's name is wrong.
     """
 
     redis_url: str
