@@ -10,9 +10,9 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-from tests.support.package import ROOT
 
 import asyncsync
+from tests.support.project.package import ROOT
 
 PLAIN = """
 from typing import Any
