@@ -1,9 +1,13 @@
-"""Checks a documented command line against the real command's options."""
+"""Runs command lines: a documented one against the real options, one that argparse may end."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
+
+from asyncsync.cli.main import main
 
 
 def assert_parses(arguments: list[str]) -> None:
@@ -19,3 +23,13 @@ def assert_parses(arguments: list[str]) -> None:
     assert shown.returncode == 0, shown.stderr
     for option in (word for word in rest if word.startswith("--")):
         assert option in shown.stdout
+
+
+def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run a command that argparse may end; return its exit code, stdout and stderr."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as exc:
+        code = int(str(exc.code))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err

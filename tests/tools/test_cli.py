@@ -11,8 +11,8 @@ import pytest
 
 from asyncsync import __version__
 from asyncsync.cli import main as cli
-from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess
+from tests.support.command_line import ended
 
 COMMANDS = {
     "demo",
@@ -26,16 +26,6 @@ COMMANDS = {
     "simulate",
     "completion",
 }
-
-
-def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run a command that argparse may end; return its exit code, stdout and stderr."""
-    try:
-        code = main(list(arguments))
-    except SystemExit as exc:
-        code = int(str(exc.code))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_the_version_comes_from_its_one_place(capsys: pytest.CaptureFixture[str]) -> None:
