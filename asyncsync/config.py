@@ -200,7 +200,7 @@ def _check(name: str, value: object) -> None:
         low, high = _RANGES[name]
         is_number = isinstance(value, int) and not isinstance(value, bool)
         is_allowed = is_number and low <= value <= high  # type: ignore[operator]
-        allowed = f"a whole number from {low:_} to {high:_}"
+        allowed = f"a whole number from {low:,} to {high:,}"
     elif _ANNOTATIONS[name] is bool:
         is_allowed, allowed = isinstance(value, bool), "true or false"
     else:

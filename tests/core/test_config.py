@@ -158,7 +158,7 @@ def test_a_number_is_allowed_up_to_its_edges_and_not_past_them(name: str) -> Non
     for outside in (low - 1, high + 1):
         assert refusal({**ENV, setting: str(outside)}) == (
             f"{setting}={outside} is not allowed; "
-            f"allowed is a whole number from {low:_} to {high:_}"
+            f"allowed is a whole number from {low:,} to {high:,}"
         )
 
 
@@ -177,7 +177,7 @@ def test_what_is_no_whole_number_is_refused(name: str, text: str) -> None:
     setting = f"ASYNCSYNC_{name.upper()}"
 
     assert refusal({**ENV, setting: text}) == (
-        f"{setting}={text!r} is not allowed; allowed is a whole number from {low:_} to {high:_}"
+        f"{setting}={text!r} is not allowed; allowed is a whole number from {low:,} to {high:,}"
     )
 
 

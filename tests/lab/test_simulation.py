@@ -128,11 +128,12 @@ def test_a_violation_is_told_with_the_line_that_replays_it(
     monkeypatch.setattr("asyncsync.lab.simulation.seeds.run", broken)
 
     assert main(["simulate", "--seeds", "5", "--jobs", "1"]) == 1
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
     assert "VIOLATION  seed 3: G1: it moved back" in lines
     assert any(line.endswith("simulate --seed 3 --trace") for line in lines)
-    assert lines[0].startswith("asyncsync ")
-    assert lines[0].endswith("simulate, seeds 0 to 4, 1 jobs")
+    assert captured.err.startswith("asyncsync ")
+    assert captured.err.endswith("simulate, seeds 0 to 4, 1 process\n")
 
 
 @pytest.mark.parametrize("mode", ["mirror", "refresh", "invalidate"])

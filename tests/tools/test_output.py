@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from asyncsync.tools.output import (
     INTERVAL_S,
     TERMINAL_INTERVAL_S,
     Output,
+    plural,
     rate_and_left,
 )
 
@@ -88,3 +90,98 @@ def test_a_rate_says_how_long_the_rest_takes_where_that_is_known(
     done: int, expected: int, took_s: float, text: str
 ) -> None:
     assert rate_and_left(done, expected, took_s) == text
+
+
+def test_progress_is_cleared_before_anything_else_is_written_to_the_terminal() -> None:
+    out, err = io.StringIO(), Terminal()
+    clock = Clock()
+    output = Output(out, err, clock=clock)
+    clock.now_s += 1
+    output.progress("1 of 3")
+
+    output.line("answer")
+    output.note("note")
+
+    assert err.getvalue() == "\r\x1b[K    1.0 s  1 of 3\r\x1b[Knote\n"
+    assert out.getvalue() == "answer\n"
+
+
+def test_a_quiet_output_has_answers_and_warnings_only() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    output = Output(out, err, interval_s=0, is_quiet=True)
+
+    output.progress("1 of 3")
+    output.note("note")
+    output.warn("warning")
+    output.line("answer")
+
+    assert (out.getvalue(), err.getvalue()) == ("answer\n", "warning\n")
+
+
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_the_ticker_says_what_a_silent_command_waits_for(is_quiet: bool) -> None:
+    err = io.StringIO()
+    output = Output(io.StringIO(), err, interval_s=0.02, is_quiet=is_quiet)
+
+    with output.ticking():
+        output.waits_for("Redis at cache:6379")
+        time.sleep(0.2)
+        output.progress("5 of 9")
+        time.sleep(0.2)
+
+    lines = err.getvalue().splitlines()
+    waits = [line for line in lines if line.endswith(" s  waiting for Redis at cache:6379")]
+    assert (len(waits) > 1) == (not is_quiet)
+    assert any(line.endswith(" s  5 of 9") for line in lines) == (not is_quiet)
+
+
+@pytest.mark.parametrize(("count", "rest"), [(20, 0), (21, 1), (12_004, 11_984)])
+def test_a_list_is_capped(count: int, rest: int) -> None:
+    out = io.StringIO()
+    Output(out, io.StringIO()).listed([f"key {at}" for at in range(count)])
+
+    lines = out.getvalue().splitlines()
+    assert lines[:20] == [f"key {at}" for at in range(20)]
+    assert lines[20:] == ([f"  and {rest:,} more (--json has all)"] if rest else [])
+
+
+@pytest.mark.parametrize(
+    ("out", "has_colour", "text"),
+    [
+        (Terminal(), True, "\x1b[31mfix\x1b[0m"),
+        (Terminal(), False, "fix"),
+        (io.StringIO(), True, "fix"),  # a file wants no colour
+    ],
+)
+def test_colour_is_for_a_terminal_that_wants_it(
+    out: io.StringIO, has_colour: bool, text: str
+) -> None:
+    assert Output(out, io.StringIO(), has_colour=has_colour).painted("fix", "red") == text
+
+
+def test_a_paragraph_is_wrapped_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "   12.1 s  Redis is back after 3.0 s, and the handler goes on where it was"
+    terminal, file = Terminal(), io.StringIO()
+
+    Output(file, io.StringIO()).paragraph(text, 11)
+    Output(terminal, io.StringIO()).paragraph(text, 11)
+
+    assert file.getvalue() == f"{text}\n"
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert all(line.startswith(" " * 11) for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "nouns", "text"),
+    [
+        (0, "orphan", "", "0 orphans"),
+        (1, "orphan", "", "1 orphan"),
+        (2_000, "orphan", "", "2,000 orphans"),
+        (1, "batch", "batches", "1 batch"),
+        (3, "batch", "batches", "3 batches"),
+    ],
+)
+def test_a_count_agrees_with_its_noun(count: int, noun: str, nouns: str, text: str) -> None:
+    assert plural(count, noun, nouns) == text

@@ -137,9 +137,8 @@ def _parts(first: int, count: int, jobs: int) -> Iterator[Summary]:
         except BaseException:  # Ctrl-C, or enough violations: what is under way is not wanted
             for child in set(multiprocessing.active_children()) - {*others}:
                 child.kill()
+            pool.shutdown(cancel_futures=True)
             raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _results(
