@@ -295,7 +295,7 @@ def parse_url(url: str, password: str | None = None, ca_file: str | None = None)
     for fault, is_right in checks.items():
         if not is_right:
             raise ConfigError(
-                f"{PREFIX}REDIS_URL={_shown(url)!r}: {fault} is not allowed; allowed is {_URLS}"
+                f"{PREFIX}REDIS_URL={_redacted(url)!r}: {fault} is not allowed; allowed is {_URLS}"
             )
     return Server(
         host=(ipv6[1:] or host).lower(),
@@ -309,7 +309,7 @@ def parse_url(url: str, password: str | None = None, ca_file: str | None = None)
     )
 
 
-def _shown(url: str) -> str:
+def _redacted(url: str) -> str:
     """Return what of a URL is no secret: not its user and options, nor what may be a password.
 
     Without an @ a port of more than five characters may be one.
