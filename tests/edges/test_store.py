@@ -439,7 +439,7 @@ def test_the_scripts_digest_is_the_one_that_is_written_down() -> None:
 
 # Bytes of used_memory that a fence takes at most, by engine and major version: a few more than
 # were measured (docs/support.md).
-FENCE_BYTES_MAX = {"redis": {6: 190, 7: 190, 8: 201}, "valkey": {8: 190, 9: 131}}
+FENCE_BYTES_MAX = {"redis": {6: 190, 7: 190, 8: 202}, "valkey": {8: 190, 9: 131}}
 
 
 async def test_a_fence_takes_at_most_what_its_engine_is_known_to_take(
