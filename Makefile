@@ -4,6 +4,8 @@
 VENV ?= .venv
 # The environment that checks the template: half a GB, apart from the others.
 TEMPLATE_VENV ?= .venv-template
+# Node's clients of Redis, which docs/reading.md names.
+READERS := .readers
 # The Python that creates the environment; empty: the first of these that runs.
 PYTHON ?=
 PYTHONS := python3.13 python3.12 python3.11 python3
@@ -13,13 +15,13 @@ UV ?= uv
 
 BIN := $(VENV)/bin
 # Wheels only: a source distribution would need a compiler and build tools that are not pinned.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-PINNED := $(PIP) --require-hashes --only-binary :all:
+INSTALL := $(BIN)/python scripts/install.py
+PINNED := $(INSTALL) --require-hashes --only-binary :all:
 COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 \
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage coverage-core check format dist build package deploy template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill requirements clean
+.PHONY: help demo test matrix readers coverage coverage-core check format dist build package deploy template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -31,16 +33,19 @@ demo: $(VENV)/.demo ## show it: DynamoDB, Redis, a cut and a replay on this mach
 test: $(VENV)/.dev ## run the tests, on redis-server and valkey-server where they are on PATH
 	$(BIN)/python -m pytest $(TESTS)
 
+matrix: $(VENV)/.dev ## run what talks to a server on SERVERS=folder:folder (DYNAMODB_JAR=), into docs/support.md
+	$(BIN)/python -m tests.programs.matrix $(if $(DYNAMODB_JAR),--jar "$(abspath $(DYNAMODB_JAR))") "$(SERVERS)"
+
 # A process that a test starts is not counted.
 coverage: $(VENV)/.dev ## run the package's tests and hold its branch coverage (several minutes)
 	$(BIN)/coverage run -m pytest tests/core tests/edges tests/mapping tests/copy tests/aws \
-	    tests/tools tests/lab
+	    tests/testing tests/tools tests/lab
 	$(BIN)/coverage report
 
 coverage-core: $(VENV)/.dev ## run the core's tests and hold its branch coverage at 100 %
 	$(BIN)/coverage run -m pytest tests/core
 	$(BIN)/coverage report --fail-under=100 --include="$$($(BIN)/python -c \
-	    'from tests.support.package import CORE; print(*map("asyncsync/{}.py".format, CORE), sep=",")')"
+	    'from tests.support.project.package import CORE; print(*map("asyncsync/{}.py".format, CORE), sep=",")')"
 
 check: $(VENV)/.dev ## check format, lint and types, as CI does
 	$(BIN)/ruff format --check .
@@ -62,6 +67,9 @@ package: $(VENV)/.dev ## build them as zips with SHA-256, for Terraform, CDK and
 
 deploy: package $(TEMPLATE_VENV)/.template ## sam deploy, with the parameters in samconfig.toml (docs/deploy.md)
 	$(TEMPLATE_VENV)/bin/sam deploy --template-file template.yaml $(ARGS)
+
+readers: $(VENV)/.dev $(READERS)/.installed ## run docs/reading.md's JavaScript (Node 20 or later, npm)
+	$(BIN)/python -m pytest tests/deploy/test_readers.py
 
 template: $(VENV)/.dev $(TEMPLATE_VENV)/.template ## check template.yaml as CloudFormation gets it
 	$(BIN)/python -m pytest tests/deploy tests/tools/test_operations.py
@@ -111,7 +119,7 @@ requirements: ## pin the newest dependencies (needs uv); dev first, so that all 
 	$(COMPILE) --upgrade --group template -o requirements/template.txt
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) $(TEMPLATE_VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(TEMPLATE_VENV) $(READERS) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 	find asyncsync scripts tests benchmarks -name __pycache__ -exec rm -rf {} +
 
 # --- the environment --------------------------------------------------------------------------
@@ -125,7 +133,7 @@ $(VENV)/.demo: requirements/demo.txt | $(VENV)/.made
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.made
 	@echo "installing requirements/dev.txt and the package into $(VENV)"
 	@$(PINNED) -r requirements/dev.txt
-	@$(PIP) --no-build-isolation --no-deps --editable .
+	@$(INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(VENV)/.bench: requirements/bench.txt | $(VENV)/.dev
@@ -135,8 +143,15 @@ $(VENV)/.bench: requirements/bench.txt | $(VENV)/.dev
 
 $(TEMPLATE_VENV)/.template: requirements/template.txt | $(TEMPLATE_VENV)/.made
 	@echo "installing requirements/template.txt into $(TEMPLATE_VENV)"
-	@$(TEMPLATE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	@$(TEMPLATE_VENV)/bin/python scripts/install.py \
 	    --require-hashes --only-binary :all: --no-deps -r requirements/template.txt
+	@touch $@
+
+$(READERS)/.installed: tests/readers/package-lock.json tests/readers/package.json
+	@mkdir -p $(READERS)
+	@cp tests/readers/package.json tests/readers/package-lock.json $(READERS)
+	@echo "installing tests/readers/package-lock.json into $(READERS)"
+	@cd $(READERS) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # A python3.x on PATH may be a version manager's shim that cannot run, so try each.

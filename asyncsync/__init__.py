@@ -1,4 +1,17 @@
-"""Keep a Redis or Valkey copy of a DynamoDB table exact, from the table's stream."""
+"""Keep a Redis or Valkey copy of a DynamoDB table exact, from the table's stream.
+
+    from asyncsync import Config, LambdaContext, Mirror, Response
+
+    mirror = Mirror(Config(redis_url="rediss://cache.example:6379"))
+
+    def lambda_handler(event: dict[str, object], context: LambdaContext) -> Response:
+        return mirror.lambda_handler(event, context)
+
+Types for your own functions: a `KeyFunction` gets the key attributes, each an `AttributeValue`
+such as `{"N": "10"}`, and returns the item's Redis key; a `Transform` gets the item, with
+numbers as Decimal, and returns a dict, bytes, or None to leave the item out. `Response` is what
+Lambda is answered. Every error is an `AsyncsyncError`. `__version__` is this package's.
+"""
 
 from asyncsync.config import Config
 from asyncsync.errors import (
@@ -6,11 +19,14 @@ from asyncsync.errors import (
     BatchFailed,
     ConfigError,
     EventError,
+    RecordError,
     StoreRefused,
     StoreUnavailable,
 )
-from asyncsync.keys import AttributeValue
-from asyncsync.mirror import Mirror
+from asyncsync.keys import AttributeValue, KeyFunction
+from asyncsync.mirror import LambdaContext, Mirror
+from asyncsync.report import Response
+from asyncsync.values import Transform
 from asyncsync.version import __version__
 
 __all__ = [
@@ -20,8 +36,13 @@ __all__ = [
     "Config",
     "ConfigError",
     "EventError",
+    "KeyFunction",
+    "LambdaContext",
     "Mirror",
+    "RecordError",
+    "Response",
     "StoreRefused",
     "StoreUnavailable",
+    "Transform",
     "__version__",
 ]

@@ -34,6 +34,7 @@ class ClusterStore:
         self._new_client = new_client
         self._clients: dict[Server, Client] = {}
         self._known: list[Server] = []  # nodes and replicas; the one asked last is the last
+        self._replicas: set[Server] = set()
         self._slot_owners: SlotOwners = []  # by slot; empty while they are unknown
 
     async def apply(self, calls: Iterable[Call], entry_count: int, end_s: float) -> Written:
@@ -127,7 +128,7 @@ class ClusterStore:
                 run.dead.add(node)
                 error = exc
                 continue
-            self._slot_owners = owners
+            self._slot_owners, self._replicas = owners, {*nodes} - primaries - {self._seed_node}
             self._known = [*(each for each in nodes if each != node), node]
             for gone in [each for each in self._clients if each not in primaries]:
                 self._clients.pop(gone).close()
@@ -137,10 +138,12 @@ class ClusterStore:
     def _topology_candidates(self, dead: set[Server]) -> list[Server]:
         """Order the nodes to ask: the one asked longest ago, the seed, the others; dead ones last.
 
-        They take turns, because a node that was taken out of the cluster may still answer.
+        They take turns, because a node that was taken out of the cluster may still answer. A
+        replica comes after the primaries: nothing needs its port to be open.
         """
         candidates = dict.fromkeys([*self._known[:1], self._seed_node, *self._known[1:]])
-        return sorted(candidates, key=dead.__contains__)[:TOPOLOGY_ASKED_MAX]
+        order = sorted(candidates, key=lambda node: (node in dead, node in self._replicas))
+        return order[:TOPOLOGY_ASKED_MAX]
 
     def close(self) -> None:
         """Close every connection and forget the topology."""
@@ -275,12 +278,12 @@ def _topology(reply: Any, asked: Server) -> tuple[SlotOwners, set[Server], list[
     """
     if isinstance(reply, ReplyError):
         refuse(reply, asked, "CLUSTER SLOTS")
-        if reply.word == "ERR":  # a single server: "cluster support disabled"
+        if "cluster" in str(reply).lower():  # a single server: "cluster support disabled"
             raise StoreRefused(
                 f"{asked.address} is no node of a cluster ({reply}), "
                 "but ASYNCSYNC_REDIS_CLUSTER is true"
             )
-        raise StoreUnavailable(reply.word, "the node gave no topology")
+        raise StoreUnavailable(reply.word, reply.reason())
     owners: SlotOwners = [None] * SLOTS
     primaries: set[Server] = set()
     nodes: dict[Server, None] = {}

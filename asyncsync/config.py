@@ -7,11 +7,11 @@ line: the setting, the value, and what to set instead. It never holds a secret.
 # Without `from __future__ import annotations`: the checks read the annotations.
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
 
-from msgspec import Struct
+from msgspec import Struct, StructMeta
 
 from asyncsync.errors import ConfigError
 from asyncsync.keys import parse_template
@@ -58,11 +58,52 @@ class Server(Struct, frozen=True):
         return self.path or f"{self.host}:{self.port}"
 
 
-class Config(Struct, frozen=True, kw_only=True):
-    """Every setting; an argument is the environment's name in lower case without its prefix.
+class _Settings(StructMeta):
+    """Refuses an unknown argument as from_env does an unknown name, not by a TypeError."""
 
-    Each value is checked by its annotation: a Literal's choices, a range's ends.
-    Raises ConfigError.
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *values, **arguments):  # noqa: N805 # it is a class's class
+            """Make the settings from named arguments. Raises ConfigError."""
+            if values:
+                raise ConfigError("give every setting by its name, such as Config(redis_url=...)")
+            for name in arguments.keys() - {*cls.__struct_fields__}:
+                nearest = _nearest(name.lower().removeprefix("asyncsync_"), cls.__struct_fields__)
+                raise ConfigError(f"{name} is no setting{nearest}")
+            if "redis_url" not in arguments:
+                raise ConfigError(
+                    f"{PREFIX}REDIS_URL is not set; it is required: redis://, rediss:// or unix://"
+                )
+            return super().__call__(**arguments)
+
+
+class Config(Struct, frozen=True, kw_only=True, metaclass=_Settings):
+    """Every setting; its name in the environment is ASYNCSYNC_ and the argument in capitals.
+
+        Config(redis_url="rediss://cache.example:6379", key="prod:{@table}:{@key}")
+
+    Args:
+        redis_url: The server: redis://, rediss:// for TLS, or unix://.
+        redis_password: Replaces the URL's, so that the URL can be shown.
+        redis_ca_file: The file of a private certificate authority.
+        redis_cluster: Whether the server is a cluster, or serverless.
+        redis_iam_cache: Sign in by IAM to the cache of this name.
+        key: The template of an item's Redis key.
+        value: The format of values.
+        mode: Write each change, refresh only what is there, or remove what changes.
+        fence: Whether an older change is kept from replacing a newer one.
+        fence_ttl_s: How long a fence outlives its last write, in seconds.
+        ttl_s: When each value expires, in seconds after its write.
+        ttl_attribute: The attribute that says when an item expires, in epoch seconds.
+        rejects: Report what no retry can help, or skip it.
+        on_failure: Report failed records, or raise.
+        timeout_ms: The longest wait for a round trip, and for connecting.
+        metrics: Which invocations print a metrics line.
+        raw_event: Take events as bytes where that is safe, or never.
+        log_keys: Whether logs may name Redis keys.
+
+    Raises:
+        ConfigError: A value, a combination of values or an argument's name is wrong.
     """
 
     redis_url: str
@@ -81,7 +122,7 @@ class Config(Struct, frozen=True, kw_only=True):
     on_failure: Literal["report", "raise"] = "report"
     timeout_ms: Annotated[int, range(1, TIMEOUT_MS_MAX + 1)] = 2_000
     metrics: Literal["all", "trouble", "off"] = "all"
-    raw_event: Literal["auto", "false"] = "auto"
+    raw_event: Literal["auto", "false", False] = "auto"
     log_keys: bool = False
 
     @property
@@ -119,16 +160,14 @@ class Config(Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name} is no setting{_nearest(name.upper(), known)}")
             if text:
                 arguments[known[name]] = _parse(known[name], text)
-        if "redis_url" not in arguments:
-            raise ConfigError(
-                f"{PREFIX}REDIS_URL is not set; it is required: redis://, rediss:// or unix://"
-            )
         return cls(**arguments)
 
 
 _ANNOTATIONS: Mapping[str, Any] = Config.__annotations__
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    name: get_args(hint) for name, hint in _ANNOTATIONS.items() if get_origin(hint) is Literal
+    name: tuple([choice for choice in get_args(hint) if choice is not False])
+    for name, hint in _ANNOTATIONS.items()
+    if get_origin(hint) is Literal
 }
 _RANGES: Mapping[str, tuple[int, int]] = {
     name: (hint.__metadata__[0][0], hint.__metadata__[0][-1])
@@ -155,9 +194,8 @@ def _is_number(text: str, digits_max: int) -> bool:
 def _check(name: str, value: object) -> None:
     if name in _CHOICES:
         choices = _CHOICES[name]
-        is_allowed, allowed = value in choices, " or ".join(choices)
-        if not is_allowed:
-            allowed += _nearest(str(value), choices)
+        is_allowed = value in choices or (name == "raw_event" and value is False)
+        allowed = " or ".join(choices) + ("" if is_allowed else _nearest(str(value), choices))
     elif name in _RANGES:
         low, high = _RANGES[name]
         is_number = isinstance(value, int) and not isinstance(value, bool)
@@ -210,19 +248,26 @@ def _refused(name: str, value: object, allowed: str) -> ConfigError:
     return _conflict(name, value, f"is not allowed; allowed is {allowed}")
 
 
-def _nearest(word: str, known: Mapping[str, str] | tuple[str, ...]) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches  # only where something is wrong
 
-    close = get_close_matches(word, list(known), n=1)
+    close = get_close_matches(word, [*known], n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+_SCHEMES = {"redis": False, "rediss": True, "valkey": False, "valkeys": True, "unix": False}
+_URLS = (
+    "redis://[user:password@]host[:port][/database], rediss:// for TLS, valkey://, valkeys://, or "
+    "unix:///path[?db=1] (in a password, write / ? # [ ] @ and : percent-encoded)"
+)
 
 
 @lru_cache(maxsize=4)
 def parse_url(url: str, password: str | None = None, ca_file: str | None = None) -> Server:
     """Parse a Redis URL; a password that is given wins over the URL's.
 
-    urllib.parse would cost each cold start 4 ms. Raises ConfigError, which shows neither the
-    URL's user and password nor its options.
+    urllib.parse would cost each cold start 4 ms. Raises ConfigError, which names the part that is
+    wrong and shows neither the URL's user and password nor an option's value.
     """
     scheme, _, rest = url.partition("://")
     location, _, options = rest.partition("?")
@@ -234,36 +279,53 @@ def parse_url(url: str, password: str | None = None, ca_file: str | None = None)
     scheme, port = scheme.lower(), port or "6379"
     is_unix = scheme == "unix"
     database = options.removeprefix("db=") or ("" if is_unix else path.strip("/")) or "0"
-    is_valid = (
-        (scheme in ("redis", "rediss") or (is_unix and path))
-        and bool(host or ipv6) != is_unix
-        and (not ipv6 or (ipv6.startswith("[") and not host))
-        and not set("[]") & {*user, *host}
-        and url.isprintable()
-        and not set(" #") & {*url}
-        and options in ("", f"db={database}")
-        and _is_number(port, 5)
-        and 0 < int(port) <= PORT_MAX
-        and _is_number(database, DATABASE_DIGITS_MAX)
-    )
-    if not is_valid:
-        shown = re.split(r"[?#]", url.rsplit("@", 1)[-1], maxsplit=1)[0]
-        raise _refused(
-            "redis_url",
-            shown,
-            "redis://[user:password@]host[:port][/database], rediss:// for TLS, or "
-            "unix:///path[?db=1] (in a password, write / ? # [ ] @ and : percent-encoded)",
-        )
+    is_host = not ipv6 or (ipv6.startswith("[") and not host)
+    checks = {
+        "a blank, a # or a control character in it": url.isprintable() and not {*" #"} & {*url},
+        "an @ behind a / or a ?": "@" not in path + options,
+        _scheme_fault(scheme): scheme in _SCHEMES,
+        "without a path, a unix:// URL": not is_unix or path,
+        "a host beside a path": not is_unix or not (host or ipv6),
+        "without a host, its address": is_unix or host or ipv6,
+        "a [ or ] that is not an IPv6 address's": is_host and not {*"[]"} & {*user, *host},
+        "its port": _is_number(port, 5) and 0 < int(port) <= PORT_MAX,
+        _option_fault(options): options in ("", f"db={database}") and "&" not in options,
+        "its database": _is_number(database, DATABASE_DIGITS_MAX),
+    }
+    for fault, is_right in checks.items():
+        if not is_right:
+            raise ConfigError(
+                f"{PREFIX}REDIS_URL={_shown(url)!r}: {fault} is not allowed; allowed is {_URLS}"
+            )
     return Server(
         host=(ipv6[1:] or host).lower(),
         port=int(port),
         path=_unquote(slash + path) if is_unix else "",
-        tls=scheme == "rediss",
+        tls=_SCHEMES[scheme],
         database=int(database),
         username=_unquote(username),
         password=password or _unquote(secret),
         ca_file=ca_file,
     )
+
+
+def _shown(url: str) -> str:
+    """Return what of a URL is no secret: not its user and options, nor what may be a password.
+
+    Without an @ a port of more than five characters may be one.
+    """
+    text = re.split(r"[?#]", url.rsplit("@", 1)[-1], maxsplit=1)[0]
+    return re.sub(r"^((?:\w+://)?(?:[^:/]+:(?=[^/]{6})|:)).*", r"\1...", text)
+
+
+def _scheme_fault(scheme: str) -> str:
+    return f"its scheme {scheme!r}" if re.fullmatch(r"[a-z+]{1,12}", scheme) else "its scheme"
+
+
+def _option_fault(options: str) -> str:
+    """Name the first option that is no database."""
+    names = re.findall(r"(?:^|&)(?!db=)([a-z_]{1,30})=", options)
+    return f"its option {names[0]}" if names else "what follows its ?"
 
 
 def _unquote(text: str) -> str:

@@ -7,6 +7,7 @@ Lambda bills that. No method waits past the time its caller allows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -29,20 +30,48 @@ READ_BYTES = 65_536  # most that any transport reads at once
 
 # Packed commands go out in pieces of at least this size: small ones share a system call.
 _WRITE_BYTES = 65_536
+_REASON_CHARACTERS = 200
 _REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM")
 
 # Refusals that only the words of an error show: a script's command that the user may not run
-# (Redis 7, then Valkey 8), and a missing or wrong password.
-_REFUSAL_SIGNS = ("executing the script can't", "ACL failure in script", "password")
+# (Redis 7, then Valkey 8), a password that nobody wants, and a large command before sign-in.
+_REFUSAL_SIGNS = re.compile(
+    r"ERR (?:Error running script .*: )?(?:The user executing the script can't"
+    r"|ACL failure in script|AUTH <password>|Client sent AUTH|Protocol error: unauthenticated)"
+)
+
+BROKEN = "the connection broke"
+REFUSED = "refused by the server"
+
+# Redis 6.2 puts a place before an error in a script: "@user_script: 25: -OOM command not ...".
+_PLACE = re.compile(r"@user_script: \d+: (?:-(\w+))?")
 
 
 class ReplyError(Exception):
     """The server's error reply to one command."""
 
+    @classmethod
+    def in_script(cls, text: str) -> ReplyError:
+        """Return the error that a script caught; Redis 6.2 puts the script's line before it."""
+        text = re.sub(r"^(?:@user_script: ?\d+: )?-?", "", text)
+        return cls(text if text.split(" ", 1)[0].isupper() else f"ERR {text}")
+
     @property
     def word(self) -> str:
-        """Return the first word, which is the error's code."""
-        return str(self).split(" ", 1)[0]
+        """Return the error's code: its first word, or, before Redis 7, that after the place."""
+        place = _PLACE.match(str(self))
+        return str(self).split(" ", 1)[0] if place is None else place[1] or "ERR"
+
+    def reason(self, arguments: Iterable[bytes] = ()) -> str:
+        """Return what the server said after a mere ERR, without any of the command's arguments."""
+        if self.word != "ERR":
+            return REFUSED
+        text = str(self)[4:].partition(", with args")[0]
+        for argument in arguments:
+            if len(argument) > 2:
+                text = text.replace(argument.decode(errors="replace"), "...")
+        # What is quoted and no plain word, such as a command's, may be part of an argument.
+        return re.sub(r"(['\"`])(?![A-Za-z]+\1).*?\1", "...", text)[:_REASON_CHARACTERS] or REFUSED
 
 
 class Transport(Protocol):
@@ -86,7 +115,7 @@ class Connection:
         """
         count = size = 0
         packed: list[bytes] = []
-        with _map_errors("the connection broke", "no answer in time"):
+        with _map_errors(BROKEN, "no answer in time"):
             for command in commands:
                 count += 1
                 # hiredis's stub knows tuples of one element only.
@@ -101,7 +130,7 @@ class Connection:
 
     async def receive(self, count: int, take: Take, time_left: TimeLeft) -> None:
         """Pass so many replies to `take`, in order, each as it comes."""
-        with _map_errors("the connection broke", "no answer in time"):
+        with _map_errors(BROKEN, "no answer in time"):
             for _ in range(count):
                 take(await self._reply(time_left))
 
@@ -157,17 +186,18 @@ async def _sign_in(
     if server.database:
         commands.append(("SELECT", str(server.database)))
     replies = await connection.exchange(commands, time_left)
-    for (command, *_), reply in zip(commands, replies, strict=True):
+    for (command, *arguments), reply in zip(commands, replies, strict=True):
         if isinstance(reply, ReplyError):
             refuse(reply, server, command)
-            raise StoreUnavailable(reply.word, f"the server refused {command!r}")
+            raise StoreUnavailable(reply.word, reply.reason([each.encode() for each in arguments]))
 
 
 def refuse(reply: ReplyError, server: Server, command: str) -> None:
     """Raise StoreRefused if a reply is about credentials or permissions."""
-    if reply.word in _REFUSAL_WORDS or any(sign in str(reply) for sign in _REFUSAL_SIGNS):
+    if reply.word in _REFUSAL_WORDS or _REFUSAL_SIGNS.match(str(reply)):
+        shown = reply.reason() if reply.word == "ERR" else reply.word
         raise StoreRefused(
-            f"{server.address} refused user {server.user!r} the command {command}: {reply.word}; "
+            f"{server.address} refused user {server.user!r} the command {command}: {shown}; "
             "see ASYNCSYNC_REDIS_URL, ASYNCSYNC_REDIS_PASSWORD or ASYNCSYNC_REDIS_IAM_CACHE, "
             "or the user's permissions"
         )

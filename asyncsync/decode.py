@@ -1,8 +1,9 @@
 """Stage 1: the event's bytes in, stream records and rejects out.
 
 Sequence numbers become int here and nowhere else. An image stays a slice of the event's bytes,
-because most images are superseded and never needed. One odd record never spoils its neighbours:
-one typed pass reads the whole event, and only where that fails is each record read alone.
+because most images are superseded and never needed. One odd record never spoils its neighbours,
+whatever its bytes: one typed pass reads the whole event, and only where that fails is each record
+read alone, and one that is not JSON by what its text still says.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from asyncsync.model import (
     Stream,
     StreamRecord,
 )
+from asyncsync.senders import WINDOWED, refused
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -38,9 +40,12 @@ KEY_TYPES = ("S", "N", "B")
 
 # DynamoDB writes a JSON number in plain decimal notation. Others may write an exponent, which
 # DynamoDB's range (1E-130 to 9.99E+125) ends at three digits.
-# Possessive, because shapes.py makes it a part of longer patterns: no digit is tried twice.
-NUMBER = re.compile(r"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]{1,3}+)?+")
+# Not possessive: Python 3.11.2's possessive groups match "1e".
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 
+_SOURCE = "aws:dynamodb"
+_NOT_JSON = "the record is not JSON"
+_FAULTS = {_NOT_JSON: _NOT_JSON}
 _NO_SEQUENCE_NUMBER = f"a record has no SequenceNumber of 1 to {SEQUENCE_NUMBER_DIGITS_MAX} digits"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ARN = re.compile(r"arn:[^:]+:dynamodb:[^:]*:[^:]*:table/([A-Za-z0-9_.-]+)/stream/(.+)")
@@ -71,11 +76,17 @@ class _Record(Struct, gc=False):
     eventSourceARN: str = ""
 
 
-class _Event(Struct):
+class _Window(Struct, kw_only=True):
+    window: Raw = Raw()
+    state: Raw = Raw()
+    isFinalInvokeForWindow: Raw = Raw()
+
+
+class _Event(_Window):
     Records: list[_Record]
 
 
-class _RawEvent(Struct):
+class _RawEvent(_Window):
     Records: list[Raw]
 
 
@@ -83,8 +94,25 @@ _number = cast("Callable[[str], SequenceNumber]", int)  # 0.1 us less than a cal
 
 _NULL = Raw(b"null")
 _ABSENT = Raw()
+_EMPTY = Raw(b"{}")
+_NO_WINDOW = (_ABSENT, _ABSENT, _ABSENT)
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+# What is between two records, however broken their texts are: the next object begins with a
+# record's field, or at least with no type tag, with which objects in an image's arrays begin.
+_SEPARATOR = re.compile(rb',\s*(?=\{\s*"(?:event\w+|awsRegion|dynamodb|userIdentity)"\s*:)')
+_ANY_SEPARATOR = re.compile(rb',\s*(?=\{\s*"(?!(?:[SNBML]|BOOL|NULL|[SNB]S)"\s*:))')
+_HEAD = re.compile(rb'\s*\{\s*"Records"\s*:\s*\[')
+_TAIL = re.compile(rb"\]\s*\}\s*\Z")
+
+# A field in a record's text: a string without escapes, or a map of maps of strings.
+_QUOTED = rb'"(?:[^"\\]|\\.)*"'
+_FIELD_TEXT = re.compile(
+    rb'"(?:(SequenceNumber|StreamViewType|eventSource|eventSourceARN)"\s*:\s*("[ !#-\[\]-~]*")'
+    rb'|(Keys)"\s*:\s*(\{(?:\s*%b\s*:\s*\{(?:[^{}"]|%b)*\}\s*,?)+\}))' % (_QUOTED, _QUOTED),
+    re.DOTALL,
+)
 
 _EVENT = msgspec.json.Decoder(_Event)
 _RAW_EVENT = msgspec.json.Decoder(_RawEvent)
@@ -93,6 +121,11 @@ _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _KEYS = msgspec.json.Decoder(dict[str, dict[str, str | None]])
 _STRING = msgspec.json.Decoder(str)
 _FLOAT = msgspec.json.Decoder(float)
+_SIMPLE: Mapping[str, msgspec.json.Decoder[Any]] = {
+    **dict.fromkeys(("eventName", "eventSource", "eventSourceARN"), _STRING),
+    **dict.fromkeys(("SequenceNumber", "StreamViewType"), _STRING),
+    "ApproximateCreationDateTime": _FLOAT,
+}
 
 
 def to_bytes(event: bytes | Mapping[str, Any]) -> bytes:
@@ -103,14 +136,21 @@ def to_bytes(event: bytes | Mapping[str, Any]) -> bytes:
     if isinstance(event, bytes | bytearray | memoryview):
         return bytes(event)
     try:
-        return orjson.dumps(event)
+        return orjson.dumps(event, default=_plain)
     except TypeError:
         pass
     try:
         # orjson's integers have 64 bits; a sequence number that is one must spoil only itself.
-        return json.dumps(event).encode()
+        return json.dumps(event, default=_plain).encode()
     except (TypeError, ValueError) as exc:
         raise EventError(f"the event is not JSON data: {exc}") from exc
+
+
+def _plain(value: object) -> dict[str, object]:
+    """Return a mapping that is no dict as one: an event of Powertools' data classes."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{type(value).__name__} is not JSON")
+    return {name: value[name] for name in value}  # theirs may shadow keys()
 
 
 def decode(event: bytes) -> Decoded:
@@ -145,7 +185,9 @@ def _stream_record(source: _Record, sequence_number: str) -> StreamRecord:
         sequence_number,
         name == "REMOVE",
         _ABSENT if image == _NULL else image,
-        "" if name in EVENT_NAMES else "eventName is not INSERT, MODIFY or REMOVE",
+        ""
+        if name in EVENT_NAMES
+        else _FAULTS.get(name, "eventName is not INSERT, MODIFY or REMOVE"),
     )
 
 
@@ -156,36 +198,72 @@ def _oldest_s(sources: Sequence[_Record]) -> float | None:
 
 def _read_records(event: bytes) -> list[_Record]:
     try:
-        return _EVENT.decode(event).Records
+        whole: _Event | _RawEvent = _EVENT.decode(event)
     except _UNREADABLE:
-        pass
+        whole = _read_loosely(event)
+    if (whole.window, whole.state, whole.isFinalInvokeForWindow) != _NO_WINDOW:
+        raise EventError(WINDOWED)
+    return whole.Records if isinstance(whole, _Event) else [*map(_loose_record, whole.Records)]
+
+
+def _read_loosely(event: bytes) -> _RawEvent:
+    """Part an event into its records' texts, which need not be JSON."""
+    if event.lstrip().startswith(b"["):
+        raise refused("[")
     try:
-        raws = _RAW_EVENT.decode(event).Records
-    except msgspec.ValidationError as exc:
-        raise EventError(f"not a DynamoDB stream event, it has no list of Records: {exc}") from exc
+        return _RAW_EVENT.decode(event)
+    except msgspec.ValidationError:
+        fields = _or_else({}, _OBJECT, Raw(event))
+        raise refused(fields, _or_else("", _STRING, fields.get("eventSource", _ABSENT))) from None
     except _UNREADABLE as exc:
-        raise EventError(f"the event is not JSON: {exc}") from exc
-    return [_loose_record(raw) for raw in raws]
+        head, tail = _HEAD.match(event), _TAIL.search(event)
+        if not head or not tail:
+            raise EventError(f"the event is not JSON: {exc}") from exc
+    texts: list[Raw] = []
+    for text in _SEPARATOR.split(event[head.end() : tail.start()]):
+        is_one = text.count(b'"SequenceNumber"') < 2
+        texts += map(Raw, [text] if is_one else _ANY_SEPARATOR.split(text))
+    return _RawEvent(Records=texts)
 
 
 def _loose_record(raw: Raw) -> _Record:
     """Decode one record field by field; a field of a wrong type counts as absent."""
-    fields = _or_else({}, _OBJECT, raw)
-    change = _or_else({}, _OBJECT, fields.get("dynamodb", _ABSENT))
+    fields: Mapping[str, Raw] = {}
+    change: Mapping[str, Raw] = {}
+    try:
+        fields = _OBJECT.decode(raw)
+        change = _OBJECT.decode(fields.get("dynamodb", _EMPTY))
+    except msgspec.ValidationError:
+        pass
+    except _UNREADABLE:
+        fields = change = _fields_of_text(bytes(raw))
+    if "EventSource" in fields:  # SNS's
+        fields = {"eventSource": fields["EventSource"]}
+    keys = _loose_keys(change.get("Keys", _ABSENT))
+    image = change.get("NewImage", _ABSENT)
     return _Record(
-        dynamodb=_Change(
-            Keys=_loose_keys(change.get("Keys", _ABSENT)),
-            SequenceNumber=_or_else("", _STRING, change.get("SequenceNumber", _ABSENT)),
-            NewImage=change.get("NewImage", _ABSENT),
-            ApproximateCreationDateTime=_or_else(
-                None, _FLOAT, change.get("ApproximateCreationDateTime", _ABSENT)
-            ),
-            StreamViewType=_or_else("", _STRING, change.get("StreamViewType", _ABSENT)),
-        ),
-        eventName=_or_else("", _STRING, fields.get("eventName", _ABSENT)),
-        eventSource=_or_else("", _STRING, fields.get("eventSource", _ABSENT)),
-        eventSourceARN=_or_else("", _STRING, fields.get("eventSourceARN", _ABSENT)),
+        _Change(Keys=keys, NewImage=image, **_loose_fields(_Change, change)),
+        **_loose_fields(_Record, fields),
     )
+
+
+def _loose_fields(kind: type[Struct], fields: Mapping[str, Raw]) -> dict[str, Any]:
+    """Return those of a type's simple fields that can be read."""
+    known = [name for name in fields if name in _SIMPLE and name in kind.__struct_fields__]
+    values = {name: _or_else(None, _SIMPLE[name], fields[name]) for name in known}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _fields_of_text(text: bytes) -> dict[str, Raw]:
+    """Return what the text of a record that is not JSON still says, each name that it says once.
+
+    An attribute of an image with such a name has another kind of value.
+    """
+    texts: dict[str, set[bytes]] = {}
+    for name, string, keys, attributes in _FIELD_TEXT.findall(text):
+        texts.setdefault((name or keys).decode(), set()).add(string or attributes)
+    fields = {name: Raw(values.pop()) for name, values in texts.items() if len(values) == 1}
+    return fields | {"eventName": Raw(b'"%b"' % _NOT_JSON.encode())}
 
 
 def _loose_keys(raw: Raw) -> dict[str, _KeyAttribute]:
@@ -236,22 +314,27 @@ def _stream_of(sources: Sequence[_Record]) -> tuple[Stream | None, str]:
     """Return the event's one stream and its view type; a record without an ARN is part of it."""
     if not sources:
         return None, ""
-    named = [source for source in sources if source.eventSourceARN]
-    first = (named or sources)[0]
-    if first.eventSource not in ("aws:dynamodb", ""):
-        raise EventError(f"not a DynamoDB stream event: its eventSource is {first.eventSource!r}")
-    if not named:
+    services = dict.fromkeys([source.eventSource for source in sources if source.eventSource])
+    if services and _SOURCE not in services:
+        raise refused((), next(iter(services)))
+    arns = [*dict.fromkeys([each.eventSourceARN for each in sources if each.eventSourceARN])]
+    if len(arns) > 1:  # a broken one costs its own record
+        arns = [arn for arn in arns if _ARN.fullmatch(arn)] or arns
+        for source in sources:
+            if source.eventSourceARN not in ("", *arns):
+                source.dynamodb.Keys = None
+    if not arns:
         raise EventError(
             "not a DynamoDB stream event: no record has an eventSourceARN; "
             f"a real one looks like {_ARN_EXAMPLE}"
         )
-    for source in named:
-        if source.eventSourceARN != first.eventSourceARN:
-            raise EventError(
-                f"one event holds records of two streams, {first.eventSourceARN!r} and "
-                f"{source.eventSourceARN!r}: a mapping sends one stream's"
-            )
-    return parse_stream_arn(first.eventSourceARN), first.dynamodb.StreamViewType
+    if len(arns) > 1:
+        raise EventError(
+            f"one event holds records of two streams, {arns[0]!r} and {arns[1]!r}: "
+            "a mapping sends one stream's"
+        )
+    views = [source.dynamodb.StreamViewType for source in sources]
+    return parse_stream_arn(arns[0]), next(filter(None, views), "")
 
 
 @lru_cache(maxsize=16)

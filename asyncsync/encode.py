@@ -57,14 +57,14 @@ def encode(
     """
     named: list[_Named] = []
     rejects: list[Reject] = []
-    name_of = _namer(latest, stream, rules)
+    name_of = namer(latest, stream, rules)
     for record in latest:
         try:
             named.append((record, *redis_names(name_of(record.key))))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
     _refuse_shared_names(named)
-    return Encoding(named, rejects, stream.label_ms, _value_encoder(rules, now_ms))
+    return Encoding(named, rejects, stream.label_ms, value_encoder(rules, now_ms))
 
 
 class Encoding:
@@ -121,7 +121,7 @@ class Encoding:
         return self._encoded
 
 
-def _value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
+def value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
     """Choose how a batch's images become values; None where no value is ever written."""
     config, transform = rules.config, rules.transform
     if config.mode == "invalidate":
@@ -139,27 +139,30 @@ def _encode_unexpired(
     encode_image: ImageEncoder, ttl_attribute: str, ends_ms: int, now_ms: int, image: bytes
 ) -> tuple[bytes | None, int]:
     """Encode an image that names its own expiry; the sooner of that and ends_ms counts."""
-    own_ms = expiry_ms(read_attribute(image, ttl_attribute))
+    own_ms = expiry_ms(read_attribute(image, ttl_attribute), now_ms)
     ends_ms = min(own_ms, ends_ms) if own_ms and ends_ms else own_ms or ends_ms
     if 0 < ends_ms <= now_ms:
         return None, 0
     return encode_image(image), ends_ms
 
 
-def _namer(
+def namer(
     latest: Sequence[StreamRecord], stream: Stream, rules: EncodeRules
 ) -> Callable[[Key], bytes]:
-    """Choose how a batch's keys become names; the first record has the key attributes of all."""
+    """Choose how a batch's keys become names; all have the key attributes of the table."""
     if rules.key is not None:
         return partial(from_function, rules.key)
-    attributes = tuple([attribute for attribute, _, _ in latest[0].key]) if latest else ()
+    # Of three records, so that one whose names are damaged does not decide for all.
+    keys = [latest[at].key for at in (0, (len(latest) - 1) // 2, -1)] if latest else [()]
+    named = [tuple([attribute for attribute, _, _ in key]) for key in keys]
+    attributes = max(named, key=named.count)
     bound = bind(parse_template(rules.config.key), stream.table, attributes) if latest else ()
     if len(attributes) == 1 and len(bound) == 2 and isinstance(bound[0], str):
         return partial(_name_by_prefix, bound[0], attributes[0])
     return partial(_name_by_template, bound, attributes)
 
 
-_OTHER_ATTRIBUTES = "its key attributes are not those of the batch's first record"
+_OTHER_ATTRIBUTES = "its key attributes are not those of the batch's other records"
 
 
 def _name_by_template(bound: Template, attributes: tuple[str, ...], key: Key) -> bytes:
@@ -183,7 +186,7 @@ def _refuse_shared_names(named: Sequence[_Named]) -> None:
     if len({name for _, name, _ in named}) == len(named):
         return
     first_of: dict[bytes, StreamRecord] = {}
-    for record, name, _ in named:
+    for record, name, _ in named:  # pragma: no branch (two are equal)
         first = first_of.setdefault(name, record)
         if first is not record:
             raise ConfigError(

@@ -34,10 +34,13 @@ class BatchFailed(AsyncsyncError):
 
 
 class RecordError(AsyncsyncError):
-    """One record cannot be decoded or encoded; becomes a reject, never leaves the core."""
+    """An item cannot be named or encoded; in the handler it becomes a reject.
+
+    `path` leads to the attribute. Mirror.redis_key and redis_value raise it.
+    """
 
     def __init__(self, reason: str, *path: str) -> None:
-        super().__init__(reason)
+        super().__init__(f"{'.'.join(path)}: {reason}" if path else reason)
         self.reason = reason
         self.path = path
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from asyncsync.errors import RecordError
-from asyncsync.shapes import Shapes
+from asyncsync.shapes import Shapes, is_utf8
 
 # Encodes an image's bytes; None leaves the item out. Raises RecordError.
 ImageEncoder: TypeAlias = Callable[[bytes], bytes | None]
@@ -20,6 +20,8 @@ ImageEncoder: TypeAlias = Callable[[bytes], bytes | None]
 def _raw_image(image: bytes) -> bytes:
     if not image:
         raise RecordError("the record has no NewImage")
+    if not is_utf8(image):  # else its bytes were read as JSON already
+        raise RecordError("NewImage is not JSON")
     return image
 
 

@@ -43,6 +43,10 @@ NAME_BYTES_MAX = 4_000
 # PXAT takes a signed 64-bit integer; past 2**53 ms (year 287396) other clients lose digits.
 EXPIRY_MS_MAX = 2**53
 
+# DynamoDB leaves an item whose expiry is longer past than five years (DynamoDB developer guide,
+# "Using time to live"). Counted without leap days: nearer than that we never remove too much.
+EXPIRY_PAST_MS_MAX = 5 * 365 * 86_400_000
+
 # Redis numbers its databases from 0 in an int, which has ten digits.
 DATABASE_DIGITS_MAX = 10
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from asyncsync.collapse import collapse
 from asyncsync.config import Config, Server
@@ -37,9 +37,11 @@ Event: TypeAlias = bytes | Mapping[str, Any]  # JSON, or what the runtime parsed
 
 
 class LambdaContext(Protocol):
-    """The part of Lambda's context object that a mirror uses."""
+    """The part of Lambda's context object that a mirror uses; AWS's and Powertools' fit."""
 
-    aws_request_id: str
+    @property
+    def aws_request_id(self) -> str:
+        """Return the invocation's id, which log lines name."""
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how long the invocation may still run."""
@@ -53,11 +55,27 @@ def print_line(line: bytes) -> None:
 class Mirror:
     """Keep a Redis copy of one table, from the events of the table's stream.
 
-    `key` names an item from its key attributes and must be injective. `transform` makes a
-    value from an item; None leaves the item out. `credentials` sign in where the settings ask
-    for IAM. `raw_event` makes Lambda's runtime client pass events as bytes, where that is
-    safe: only for a process whose handler is this mirror's, since no other can read them.
-    A mirror works on one event loop. Raises ConfigError.
+        mirror = Mirror(Config(redis_url="rediss://cache.example:6379"))
+        lambda_handler = mirror.lambda_handler
+
+    On an event loop: `async with Mirror(config) as mirror: await mirror.handle(event)`.
+
+    Args:
+        config: The settings.
+        key: Names an item from its key attributes, as DynamoDB JSON. No two items may share a
+            name. By default the template of the settings names items.
+        transform: Makes the value from an item: a dict that JSON can hold, or the bytes
+            themselves; None leaves the item out.
+        raw_event: Make Lambda's runtime client pass events as bytes, where that is safe: only
+            for a process whose handler is this mirror's, since no other can read them.
+        connect: Opens asyncio's streams to a server; for tests.
+        clock: Tells seconds that never go back; for tests.
+        wall_clock: Tells epoch seconds; for tests.
+        credentials: Sign in where the settings ask for IAM.
+        emit: Takes each log and metrics line; by default stdout does.
+
+    Raises:
+        ConfigError: An argument is wrong, or does not go with the settings.
     """
 
     def __init__(
@@ -73,7 +91,7 @@ class Mirror:
         credentials: Credentials | None = None,
         emit: Callable[[bytes], None] = print_line,
     ) -> None:
-        _refuse_transform(transform, config)
+        _refuse_wrong(config, key, transform)
         self.config = config
         self.rules = EncodeRules(config, key, transform)
         self.clock = clock
@@ -82,13 +100,13 @@ class Mirror:
         self._password = _password_of(config, credentials, wall_clock)
         self._connect = connect
         self._is_cold = True
-        self._loop: AbstractEventLoop | None = None
-        self._loop_store: Store | None = None
+        self._loop: AbstractEventLoop | None = None  # of lambda_handler, where it needs one
+        self._loop_stores: dict[AbstractEventLoop, Store] = {}
         self._socket_store: Client | None = None  # of lambda_handler, which then needs no loop
         # Do the slow things now: INIT has more processor than a small function. They are asyncio's
         # import for a cluster, and for TLS reading the authorities (40 ms).
         if config.redis_cluster:
-            self._loop_store = self.new_store(SCRIPT)
+            self.new_store(SCRIPT)
         elif connect is None:
             self._socket_store = self.new_client(config.server, open_socket)
         if config.server.tls:
@@ -123,16 +141,32 @@ class Mirror:
         timeout_ms = self.config.timeout_ms
         return Client(server, timeout_ms, open_transport, self.clock, self._password, script)
 
-    async def handle(self, event: Event, context: LambdaContext | None) -> Response:
-        """Mirror one event on the caller's event loop and answer as Lambda expects.
+    async def handle(self, event: Event, context: LambdaContext | None = None) -> Response:
+        """Mirror one event on the running event loop, whichever that is, and answer as Lambda
+        expects: `{"batchItemFailures": [...]}`, with the lowest failed record if any.
 
-        One at a time: a mirror has one connection to a server, and a second batch meanwhile
-        raises RuntimeError. Raises EventError, ConfigError or StoreRefused where no partial
-        answer makes sense, and EventError or BatchFailed after the rest of the batch was written.
+        One at a time on each loop, because each has one connection to a server.
+
+        Args:
+            event: The event's JSON, or what was parsed of it: any mapping.
+            context: Lambda's context; without it only the timeout setting bounds a call.
+
+        Raises:
+            EventError: The event is not of a table's stream, or, after all else was written, a
+                record cannot be named in the answer.
+            ConfigError: The settings do not fit the table or its stream.
+            StoreRefused: Redis refused the user.
+            BatchFailed: Some records failed, and the settings ask to raise then.
+            RuntimeError: Another event is being handled on this loop.
         """
-        if self._loop_store is None:
-            self._loop_store = self.new_store(SCRIPT)
-        return await self._answer(event, context, self._loop_store)
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
+        if loop not in self._loop_stores:
+            for other in [each for each in [*self._loop_stores] if each.is_closed()]:
+                self._loop_stores.pop(other).close()
+            self._loop_stores[loop] = self.new_store(SCRIPT)
+        return await self._answer(event, context, self._loop_stores[loop])
 
     async def _answer(self, event: Event, context: LambdaContext | None, store: Store) -> Response:
         end_s, request_id = float("inf"), ""
@@ -163,8 +197,7 @@ class Mirror:
     def lambda_handler(self, event: Event, context: LambdaContext | None = None) -> Response:
         """Mirror one event and answer Lambda, which cannot run a coroutine; it blocks.
 
-        One connection serves the process's life. Only a cluster, or a `connect` of the
-        caller's, needs an event loop.
+        Takes, answers and raises what `handle` does. One connection serves the process's life.
         """
         if self._socket_store is not None:
             return run_blocking(self._answer(event, context, self._socket_store))
@@ -174,19 +207,66 @@ class Mirror:
             self._loop = asyncio.new_event_loop()
         return _wait_for(self._loop, self.handle(event, context))
 
+    async def __aenter__(self) -> Self:
+        """Return this mirror; leaving the block closes its connections."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        from asyncio import sleep
+
+        self.close()
+        await sleep(0)  # one turn, in which the socket closes
+
     def close(self) -> None:
         """Close the connections and the event loop (Lambda never calls this)."""
-        for store in (self._socket_store, self._loop_store):
-            if store is not None:
-                store.close()
+        if self._socket_store is not None:
+            self._socket_store.close()
+        while self._loop_stores:
+            self._loop_stores.popitem()[1].close()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon(self._loop.stop)
             self._loop.run_forever()  # one turn, in which the socket closes
             self._loop.close()
         self._loop = None
 
+    def redis_key(self, keys: Mapping[str, object], *, table: str | None = None) -> str:
+        """Return the Redis key of an item: `redis_key({"Number": 10}) == "player-10"`.
 
-def _refuse_transform(transform: Transform | None, config: Config) -> None:
+        Args:
+            keys: the item's key attributes, as Python values or DynamoDB JSON.
+            table: the table's name or ARN; only a key template with {@table} needs it.
+
+        Raises RecordError, ConfigError, or TypeError or ValueError where an argument is wrong.
+        """
+        from asyncsync.copy.plain import redis_key  # not for Lambda: the bundle leaves it out
+
+        return redis_key(self.rules, keys, table)
+
+    def redis_value(self, image: Mapping[str, object]) -> bytes | None:
+        """Return what `GET` gives for an item: `redis_value({"Number": 10}) == b'{"Number":10}'`.
+
+        None: the item is left out, has expired, or the mode writes no values.
+
+        Args:
+            image: all attributes of the item, as Python values or DynamoDB JSON.
+
+        Raises RecordError with the attribute's path, or TypeError or ValueError where DynamoDB
+        has no type for a value.
+        """
+        from asyncsync.copy.plain import redis_value
+
+        return redis_value(self.rules, image, int(self.wall_clock() * 1_000))
+
+
+def _refuse_wrong(config: Config, key: object, transform: object) -> None:
+    if not isinstance(config, Config):
+        kind = type(config).__name__
+        raise ConfigError(f"a mirror needs a Config, not {kind}: Mirror(Config(redis_url=...))")
+    if not (key is None or callable(key)):
+        raise ConfigError("key must be a function; a template is a setting: Config(key=...)")
+    if not (transform is None or callable(transform)):
+        raise ConfigError(f"transform must be a function, not {type(transform).__name__}")
     if transform is not None and config.value != "json":
         raise ConfigError("a transform makes plain JSON or bytes: it needs value='json'")
     if transform is not None and config.mode == "invalidate":

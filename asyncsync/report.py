@@ -196,7 +196,10 @@ def _headline(
     if failed:
         outcome = failed[0][1]
         event = "reconnected" if written.reconnected else "write_failed"
-        return "deadline" if written.out_of_time else event, outcome.error, outcome.reason
+        event = "deadline" if written.out_of_time else event
+        if outcome.error == "ERR":  # which says nothing
+            return event, outcome.reason, "refused by the server"
+        return event, outcome.error, outcome.reason
     if rejects:
         return "rejected", "Reject", rejects[0].reason
     return "rejected", "Unnamed", decoded.unnamed[0]

@@ -19,6 +19,7 @@ from msgspec import Struct, field
 
 from asyncsync.config import Server
 from asyncsync.connection import (
+    BROKEN,
     Connection,
     OpenTransport,
     Password,
@@ -40,6 +41,9 @@ FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 Clock = Callable[[], float]  # seconds, never back
 
 REDIRECTIONS = ("MOVED", "ASK")
+
+# What a server says that is no primary, or not yet: its name may lead to another by now.
+_DEMOTED = ("READONLY", "MASTERDOWN", "LOADING")
 _CLUSTER = "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true"
 
 UNSENT = Outcome("failed", "Unsent", "not sent")
@@ -70,6 +74,7 @@ class Job(Struct):
     redirected: list[tuple[Call, ReplyError]] = field(default_factory=list)
     round_trip_s: float = 0.0
     out_of_time: bool = False  # an upcoming call came too late to be sent
+    is_demoted: bool = False  # the server cannot write any more, or not yet
 
     def record_reply(self, call: Call, reply: object, server: Server) -> None:
         """Record the outcome of each of a call's entries. Raises StoreRefused."""
@@ -77,21 +82,26 @@ class Job(Struct):
         assert len(replies) == len(call.entries), "the script answers once for each key"
         outcomes = self.outcomes
         for at, entry_reply in zip(call.entries, replies, strict=True):
-            outcomes[at] = _outcome(call, entry_reply, server)
+            outcomes[at] = self._outcome(call, entry_reply, server)
+
+    def _outcome(self, call: Call, reply: object, server: Server) -> Outcome:
+        if call.fenced:
+            if isinstance(reply, int):
+                return _SCRIPT_OUTCOMES[reply]
+            if isinstance(reply, bytes):  # the server refused this key alone
+                reply = ReplyError.in_script(reply.decode(errors="replace"))
+            assert isinstance(reply, ReplyError), "a script answers an outcome or an error"
+        if not isinstance(reply, ReplyError):
+            return Outcome("applied", reply=reply)
+        refuse(reply, server, _command_of(call))
+        self.is_demoted = self.is_demoted or reply.word in _DEMOTED
+        if reply.word == "CROSSSLOT":
+            return Outcome("failed", reply.word, _CLUSTER)
+        return Outcome("failed", reply.word, reply.reason(call.arguments[not call.fenced :]))
 
 
-def _outcome(call: Call, reply: object, server: Server) -> Outcome:
-    if call.fenced:
-        if isinstance(reply, int):
-            return _SCRIPT_OUTCOMES[reply]
-        if isinstance(reply, bytes):  # the server refused this key alone
-            reply = ReplyError(reply.decode(errors="replace").lstrip("-"))
-        assert isinstance(reply, ReplyError), "a script answers an outcome or an error"
-    if not isinstance(reply, ReplyError):
-        return Outcome("applied", reply=reply)
-    refuse(reply, server, FENCED_COMMAND if call.fenced else call.arguments[0].decode())
-    reason = _CLUSTER if reply.word == "CROSSSLOT" else "refused by the server"
-    return Outcome("failed", reply.word, reason)
+def _command_of(call: Call) -> str:
+    return FENCED_COMMAND if call.fenced else call.arguments[0].decode()
 
 
 def fail_calls(outcomes: list[Outcome], calls: Iterable[Call], error: str, reason: str) -> None:
@@ -150,6 +160,7 @@ class Client:
 
         A call that the server redirects counts as done here: it joins the job's redirected.
         """
+        is_new = not self.is_open
         try:
             with self._exclusive():
                 connection = await self._connect(job.end_s)
@@ -158,11 +169,28 @@ class Client:
                     # The server lost the script (a restart, SCRIPT FLUSH): EVAL brings it.
                     self._check_time(job.end_s)
                     await self._exchange(connection, job, b"EVAL", self._script)
+                if job.is_demoted:
+                    self.close()
                 if job.out_of_time:
                     raise OutOfTime
         except StoreUnavailable as exc:
-            return exc
+            return await self._explain(exc, job) if is_new and exc.reason == BROKEN else exc
         return None
+
+    async def _explain(self, error: StoreUnavailable, job: Job) -> StoreUnavailable:
+        """Ask on another connection why a server broke off a new one: it may have said nothing.
+
+        To a large command before sign-in it answers an error, and closes while we still send.
+        Raises StoreRefused.
+        """
+        try:
+            reply = await self.ask((b"PING",), job.end_s)
+        except StoreUnavailable:
+            return error
+        if not isinstance(reply, ReplyError) or reply.word == "NOPERM":  # to send PING
+            return error
+        refuse(reply, self._server, _command_of(job.pending[0]) if job.pending else "PING")
+        return StoreUnavailable(reply.word, reply.reason())
 
     async def ask(self, command: tuple[bytes, ...], end_s: float) -> object:
         """Return the reply to one command, perhaps a ReplyError.
@@ -171,7 +199,10 @@ class Client:
         """
         with self._exclusive():
             connection = await self._connect(end_s)
-            return (await connection.exchange([command], self._time_left(end_s)))[0]
+            reply = (await connection.exchange([command], self._time_left(end_s)))[0]
+            if isinstance(reply, ReplyError) and reply.word in _DEMOTED:
+                self.close()
+            return reply
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from socket import SHUT_RDWR
 from typing import TypeAlias
 
 from asyncsync.config import Server
@@ -36,6 +38,11 @@ class StreamTransport:
         """Close the socket at once and drop unsent bytes."""
         if not self._loop.is_closed():
             self._writer.transport.abort()
+            return
+        connected = self._writer.get_extra_info("socket")  # which a closed loop cannot close
+        if connected is not None:
+            with suppress(OSError):
+                connected.shutdown(SHUT_RDWR)
 
 
 def asyncio_transport(connect: Connect) -> OpenTransport:

@@ -20,7 +20,7 @@ from msgspec import Raw
 
 from asyncsync.decode import NUMBER
 from asyncsync.errors import RecordError
-from asyncsync.limits import EXPIRY_MS_MAX
+from asyncsync.limits import EXPIRY_MS_MAX, EXPIRY_PAST_MS_MAX
 
 Item: TypeAlias = dict[str, object]
 Transform: TypeAlias = Callable[[Item], "dict[str, object] | bytes | None"]
@@ -30,6 +30,7 @@ T = TypeVar("T")
 _number = NUMBER.fullmatch
 _Fragment = orjson.Fragment
 _TAG = "[A-Z]{1,4}"
+_INFINITY = float("inf")
 _TOP = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -222,38 +223,94 @@ def transformed(transform: Transform, image: Mapping[str, Any]) -> bytes | None:
             f"the transform returned {type(value).__name__}, not dict, bytes or None"
         )
     try:
-        return orjson.dumps(value, default=_jsonable)
+        written = orjson.dumps(value, default=_jsonable)
+        if b"null" not in written:  # orjson writes a float that is no number as null
+            return written
     except orjson.JSONEncodeError:
-        raise RecordError("the transform returned a dict that JSON cannot hold") from None
+        pass  # of its limits some are not JSON's
+    try:
+        return _json_of(value)
+    except RecursionError:
+        raise RecordError("the transform returned a dict that is nested too deep") from None
 
 
 def _jsonable(value: object) -> object:
+    """Return what orjson writes for a value whose type it does not know."""
     if isinstance(value, Decimal) and value.is_finite():
-        return orjson.Fragment(str(value))
-    if isinstance(value, bytes):
+        return _Fragment(str(value))
+    if isinstance(value, bytes | bytearray | memoryview):
         return b2a_base64(value, newline=False).decode()
     if isinstance(value, set | frozenset):
         return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, float | tuple):  # of a subclass
+        return float(value) if isinstance(value, float) else list(value)
     raise TypeError
+
+
+def _json_of(value: Any) -> bytes:
+    """Write a value as JSON, of any depth and with whole numbers of any size.
+
+    Raises RecordError with the path of what JSON cannot hold.
+    """
+    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        names = [name for name in value.__dataclass_fields__ if not name.startswith("_")]
+        value = {name: getattr(value, name) for name in names}
+    if isinstance(value, dict):
+        return b"{%b}" % _json_each(value.items(), is_named=True)
+    if isinstance(value, list | tuple):
+        return b"[%b]" % _json_each(enumerate(value), is_named=False)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(Decimal(value)).encode()  # str(int) ends at 4,300 digits
+    if isinstance(value, float) and not abs(value) < _INFINITY:  # nor is NaN
+        raise _unholdable(type(value).__name__)
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        pass
+    try:
+        plain = _jsonable(value)
+    except Exception:  # also what a class of the user's raises
+        raise _unholdable(type(value).__name__) from None
+    return _json_of(plain)
+
+
+def _json_each(members: Iterable[tuple[object, object]], *, is_named: bool) -> bytes:
+    texts = []
+    for name, member in members:
+        if is_named and not isinstance(name, str):
+            raise _unholdable(f"name of type {type(name).__name__}")
+        head = _json_of(name) + b":" if is_named else b""
+        try:
+            texts.append(head + _json_of(member))
+        except RecordError as exc:
+            raise exc.inside(str(name)) from None
+    return b",".join(texts)
+
+
+def _unholdable(kind: str) -> RecordError:
+    return RecordError(f"the transform returned a {kind} that JSON cannot hold")
 
 
 # --- expiry -----------------------------------------------------------------------------------
 
 
-def expiry_ms(attribute: Any) -> int:
+def expiry_ms(attribute: Any, now_ms: int) -> int:
     """Return when an item with this TTL attribute expires, in epoch milliseconds; 0 for never.
 
-    DynamoDB's own rule: only a number of epoch seconds counts. Anything else, and a time past
-    2**53 ms, means no expiry, never a bad record.
+    DynamoDB's whole rule: a positive number of epoch seconds, at most five years past. Anything
+    else, and a time past 2**53 ms, means no expiry, never a bad record.
     """
     try:
         digits = _digits(attribute["N"])
     except (KeyError, TypeError, RecordError):
         return 0
     seconds = Decimal(digits)
-    if seconds > EXPIRY_MS_MAX // 1_000:
+    if not 0 < seconds <= EXPIRY_MS_MAX // 1_000:
         return 0
-    return int(seconds) * 1_000 if seconds >= 1 else 1  # 1: long past, but not "never"
+    ends_ms = int(seconds) * 1_000
+    return ends_ms if ends_ms >= now_ms - EXPIRY_PAST_MS_MAX else 0
 
 
 def read_attribute(raw: bytes, name: str) -> Any:

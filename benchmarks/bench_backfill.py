@@ -43,10 +43,11 @@ import redis
 from asyncsync.aws.clients import AwsClients, open_clients
 from asyncsync.aws.items import ItemPage, image_of, key_of, scan_page
 from asyncsync.aws.raw_items import without_items
-from asyncsync.aws.tables import describe_table
+from asyncsync.aws.tables import Table, TableArn, describe_table
 from asyncsync.config import Config
 from asyncsync.copy.entries import entries_of
 from asyncsync.lab.servers import (
+    BINARIES,
     ServerProcess,
     binaries,
     dynamodb_process,
@@ -74,6 +75,8 @@ PROGRAM = (sys.executable, "-m", "benchmarks.bench_backfill")  # for its other p
 PAGE_BYTES = 1_048_576  # of a scan
 TABLE = "Players"
 NAMES = ["Number"]
+# The server of `--answer-with` has one answer: that of a scan.
+READ_TABLE = Table(TableArn("aws", "us-east-1", "123456789012", TABLE), {"Number": "N"})
 
 
 def sdk_item(each: Image) -> dict[str, Any]:
@@ -264,10 +267,9 @@ async def _read(
 ) -> Mapping[str, Sequence[float]]:
     times_us: dict[str, list[float]] = {"read": [], "parsed": []}
     async with open_clients(url, {}) as clients:
-        table = await describe_table(clients, TABLE)
 
         async def read() -> list[Any]:
-            answer = await scan_page(clients, table, 0, 1, None)
+            answer = await scan_page(clients, READ_TABLE, 0, 1, None)
             return [(key_of(item, NAMES), image_of(item)) for item in answer.items]
 
         async def parsed() -> list[Any]:
@@ -390,13 +392,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.answer_with:
         _answer_with(arguments.answer_with.read_bytes(), arguments.port)
 
+    if not binaries():
+        parser.error(
+            f"none of {', '.join(BINARIES)} is on PATH; on Debian: apt install redis-server"
+        )
+    binary = binaries()[0]
     print(
         f"{platform.machine()}, Python {platform.python_version()}, redis-py {version('redis')}, "
-        f"hiredis {version('hiredis')}, aioboto3 {version('aioboto3')}, {binaries()[0]}"
+        f"hiredis {version('hiredis')}, aioboto3 {version('aioboto3')}, {binary}"
     )
     chance = random.Random(arguments.seed)
     missed = 0
-    with redis_process(binaries()[0]) as server:
+    with redis_process(binary) as server:
         if arguments.only in (None, "fill"):
             missed |= fill_ratios(server, arguments.items, arguments.rounds, chance)
         if arguments.only in (None, "table"):

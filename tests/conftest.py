@@ -22,12 +22,12 @@ from asyncsync.lab.servers import (
     fake_redis,
     redis_process,
 )
-from tests.support.cloudformation import ROOT, TOOLS, translate
 from tests.support.cluster import Cluster, redis_cluster
 from tests.support.events import SEED
 from tests.support.recoveries import HEAD, Recoveries
-from tests.support.servers import FOUND, WANTED
+from tests.support.servers import FOUND, LACKING, SERVERS, WANTED, shortages, skip, skip_without
 from tests.support.tables import drop_tables, table_names
+from tests.support.template.cloudformation import ROOT, TOOLS, translate
 from tests.support.tls import make_authority
 
 _RECOVERIES = pytest.StashKey[list[str]]()
@@ -36,11 +36,16 @@ _RECOVERIES = pytest.StashKey[list[str]]()
 OTHER_DYNAMODB = os.environ.get("ASYNCSYNC_TEST_DYNAMODB_URL", "")
 
 
-def pytest_report_header() -> list[str]:
-    """Name the servers that the tests use; CI needs both."""
+def pytest_sessionstart() -> None:
+    """End at once in CI if a server is missing."""
     missing = [name for name in WANTED if name not in FOUND]
     if missing and os.environ.get("CI"):
         pytest.exit(f"CI needs {' and '.join(missing)} on PATH", returncode=1)
+
+
+def pytest_report_header() -> list[str]:
+    """Name the servers that the tests use."""
+    missing = [name for name in WANTED if name not in FOUND]
     absent = f"; not found: {', '.join(missing)}" if missing else ""
     servers = f"servers: {', '.join(['fakeredis', *FOUND])}{absent}"
     servers += f"; DynamoDB: moto{', and ' + OTHER_DYNAMODB if OTHER_DYNAMODB else ''}"
@@ -65,7 +70,16 @@ def pytest_terminal_summary(
             terminalreporter.write_line(row)
 
 
-@pytest.fixture(scope="session", params=["fakeredis", *FOUND])
+@pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")
+def pytest_last_lines(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say last what was skipped for want of which program, and how to install it."""
+    yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    for line in shortages(report.longrepr[2].removeprefix("Skipped: ") for report in skipped):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session", params=["fakeredis", *SERVERS])
 def any_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """Run each server in turn: the fake one, Redis, Valkey; one process per session."""
     started = fake_redis() if request.param == "fakeredis" else redis_process(request.param)
@@ -73,7 +87,7 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
         yield server
 
 
-@pytest.fixture(scope="session", params=FOUND)
+@pytest.fixture(scope="session", params=SERVERS)
 def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """Run each real server in turn."""
     with redis_process(request.param) as server:
@@ -114,12 +128,13 @@ def real_client(real_server: ServerProcess) -> Iterator[redis.Redis]:
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a private CA and its certificate for localhost."""
+    skip_without("openssl")
     folder = tmp_path_factory.mktemp("tls")
     make_authority(folder)
     return folder
 
 
-@pytest.fixture(scope="session", params=FOUND)
+@pytest.fixture(scope="session", params=SERVERS)
 def running_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Run a cluster of six nodes of each real server in turn, three of them replicas."""
     with redis_cluster(request.param) as cluster:
@@ -140,8 +155,8 @@ def cluster(running_cluster: Cluster) -> Cluster:
 @pytest.fixture(scope="session")
 def translated() -> Any:
     """Return the template as CloudFormation gets it; CI fails without the template's tools."""
-    if not TOOLS.exists() and not os.environ.get("CI"):
-        pytest.skip("run `make template` first: it installs the template's tools")
+    if not TOOLS.exists():
+        skip(f"{LACKING}tools for the template (make template)")
     process = translate(ROOT / "template.yaml")
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)

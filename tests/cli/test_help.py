@@ -13,7 +13,7 @@ from asyncsync.cli.arguments import build_parser
 from asyncsync.cli.completion import script
 from asyncsync.cli.exit_codes import EXIT_CODES
 from asyncsync.cli.main import COMMANDS, main
-from tests.support.command_line import ended
+from tests.support.project.command_line import ended
 
 PARSER = build_parser()
 WORDS_MAX = 12

@@ -20,7 +20,7 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.output import FORMAT
 from tests.support.events import FIRST, arn, event, record
 from tests.support.on_failure import discarded
-from tests.support.package import ROOT
+from tests.support.project.package import ROOT
 from tests.support.tables import begin_stream, load, make_table, numbered, only_moto
 
 pytestmark = only_moto

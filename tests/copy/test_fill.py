@@ -193,8 +193,9 @@ async def test_a_filled_value_equals_the_handlers_to_the_byte(
         client.flushall()
         copy = CopyFiller(fake_server.url, **options)
         items = [each.item for each in make_changes(150, 150, 3) if each.item is not None]
-        for at, each in enumerate(items):  # one in three has expired
-            each["Points"] = {"N": "1" if at % 3 == 0 else "99999999999"}
+        ends = ("1", str(int(time.time()) - 60), "99999999999")  # one in three has expired
+        for at, each in enumerate(items):
+            each["Points"] = {"N": ends[at % 3]}
         await copy.handle(
             *(
                 record(0, FIRST + at, image=_as_lambda(each), Keys={"Number": each["Number"]})

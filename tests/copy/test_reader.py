@@ -23,7 +23,8 @@ def test_a_read_hands_back_what_was_read(
     fake_client.set("a", value)
     fake_client.set("{a}!f", value)
     config = Config(redis_url=fake_server.url)
-    copy = CopyReader(Mirror(config, emit=lambda _: None))
+    mirror = Mirror(config, emit=lambda _: None)
+    copy = CopyReader(mirror)
     entry = Entry(b"a", b"{a}!f", b"", None, 0, SequenceNumber(0), "0")
 
     async def read() -> None:
@@ -31,7 +32,7 @@ def test_a_read_hands_back_what_was_read(
         (pair,) = await copy.read_pairs([entry])
         assert (pair.value, pair.fence) == (value, value)
         copy.close()
-        contents = await read_key("a", config, {})
+        contents = await read_key("a", mirror)
         assert (contents.value, contents.fence) == (value, value)
 
     asyncio.run(read())

@@ -283,7 +283,7 @@ async def test_a_refused_write_leaves_the_fence_as_it_was(
     bench = Bench(real_server.url)
     await bench.change(1, FIRST, item(1))
     real_client.set("Players:1", "damaged")
-    real_client.config_set("maxmemory", "1mb")
+    real_client.config_set("maxmemory", 1)
     try:
         (answer,) = await bench.repair(target(1))
     finally:
@@ -335,13 +335,16 @@ async def test_a_repair_sets_the_items_own_expiry(
     in_an_hour = int(time.time()) + 3_600
     bench.table = {
         "1": item(1, Until={"N": str(in_an_hour)}),
-        "2": item(2, Until={"N": "1"}),
+        "2": item(2, Until={"N": str(in_an_hour - 7_200)}),
+        "3": item(3, Until={"N": "1"}),  # DynamoDB leaves what is more than five years past
+        "4": item(4, Until={"N": "0"}),
     }
-    any_client.set("Players:2", "long over")
+    any_client.set("Players:2", "over")
 
-    assert await bench.kinds(target(1), target(2)) == ["repaired", "repaired"]
+    assert await bench.kinds(*map(target, (1, 2, 3, 4))) == ["repaired"] * 4
     assert 3_590 < any_client.ttl("Players:1") <= 3_600
     assert any_client.get("Players:2") is None
+    assert (any_client.ttl("Players:3"), any_client.ttl("Players:4")) == (-1, -1)
 
 
 # --- a version to leave the fence at ----------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -101,9 +101,9 @@ def test_an_empty_value_is_one_that_is_not_set() -> None:
 
 def test_the_choices_that_are_checked_are_those_that_are_typed() -> None:
     typed = {
-        name: get_args(hint)
+        name: tuple(choice for choice in get_args(hint) if choice is not False)
         for name, hint in get_type_hints(Config).items()
-        if all(isinstance(choice, str) for choice in get_args(hint)) and get_args(hint)
+        if get_origin(hint) is Literal
     }
 
     assert typed == _CHOICES
@@ -323,6 +323,9 @@ def server(**parts: Any) -> Server:
 @pytest.mark.parametrize(
     ("url", "read"),
     [
+        ("valkey://h:7000/3", server(port=7000, database=3)),
+        ("valkeys://u:p@h", server(tls=True, username="u", password="p")),
+        ("VALKEYS://h", server(tls=True)),
         ("redis://h", server()),
         ("redis://h/", server()),
         ("redis://h:7000/3", server(port=7000, database=3)),
@@ -434,10 +437,102 @@ def test_a_url_that_is_no_redis_url_is_refused_showing_what_is(url: str) -> None
     message = refusal({"ASYNCSYNC_REDIS_URL": url})
 
     # What follows a ? may be a password, so it need not be shown.
-    assert message.startswith(f"ASYNCSYNC_REDIS_URL='{url.partition('?')[0]}")
+    assert message.startswith(f"ASYNCSYNC_REDIS_URL='{url.partition('?')[0]}'")
     assert "is not allowed; allowed is redis://" in message
     for scheme in ("redis://[user:password@]host", "rediss://", "unix://"):
         assert scheme in message
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "part"),
+    [
+        ("rediss://h?ssl_cert_reqs=none", "rediss://h", "its option ssl_cert_reqs"),
+        ("rediss://u:secret@h/0?ssl_cert_reqs=none", "h/0", "its option ssl_cert_reqs"),
+        ("redis://h?db=1&timeout=5", "redis://h", "its option timeout"),
+        ("redis://h?timeout=5&db=1", "redis://h", "its option timeout"),
+        ("redis://h?password=secret", "redis://h", "its option password"),
+        ("unix:///tmp/r?password=secret", "unix:///tmp/r", "its option password"),
+        ("redis://h?secret", "redis://h", "what follows its ?"),
+        ("redis://h?=secret", "redis://h", "what follows its ?"),
+        ("redis://h?db=secret", "redis://h", "its database"),
+        ("redis://u:secret@h/x", "h/x", "its database"),
+        ("redis://h:99999", "redis://h:99999", "its port"),
+        ("redis://h:0", "redis://h:0", "its port"),
+        ("http://h", "http://h", "its scheme 'http'"),
+        ("valkeyss://h", "valkeyss://h", "its scheme 'valkeyss'"),
+        ("redis+tls://u:secret@h", "h", "its scheme 'redis+tls'"),
+        ("h:6379", "h:6379", "its scheme"),
+        ("redis://", "redis://", "without a host, its address"),
+        ("redis://:secret@", "", "without a host, its address"),
+        ("unix://", "unix://", "without a path, a unix:// URL"),
+        ("unix://var/run/redis.sock", "unix://var/run/redis.sock", "a host beside a path"),
+        ("redis://[::1", "redis://[::1", "a [ or ] that is not an IPv6 address's"),
+        ("redis://h h", "redis://h h", "a blank, a # or a control character in it"),
+        ("redis://u:secret#x@h", "h", "a blank, a # or a control character in it"),
+        ("redis://u:sec/ret@h", "h", "an @ behind a / or a ?"),
+        ("redis://u:sec?ret@h", "h", "an @ behind a / or a ?"),
+        # Who forgot the host wrote a password where the port belongs.
+        ("redis://user:secret-word", "redis://user:...", "its port"),
+        ("redis://:secret", "redis://:...", "without a host, its address"),
+        ("redis://:s", "redis://:...", "without a host, its address"),
+        ("user:secret-word", "user:...", "its scheme"),
+    ],
+)
+def test_the_part_of_a_url_that_is_wrong_is_named_and_no_secret(
+    url: str, shown: str, part: str
+) -> None:
+    message = refusal({"ASYNCSYNC_REDIS_URL": url})
+
+    assert message.startswith(f"ASYNCSYNC_REDIS_URL={shown!r}: {part}")
+    assert re.search("secret|sec/ret|sec[?]ret", message) is None
+
+
+@pytest.mark.parametrize("never", [False, "false"])
+def test_a_boolean_is_a_boolean(never: Any) -> None:
+    assert Config(redis_url=URL, raw_event=never).raw_event != "auto"
+    assert Config(redis_url=URL, log_keys=True, redis_cluster=False).log_keys is True
+
+
+@pytest.mark.parametrize("value", [True, 0, 1, None, "no", ""])
+def test_raw_events_are_auto_or_never(value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"ASYNCSYNC_RAW_EVENT={value!r} is not allowed"):
+        Config(redis_url=URL, raw_event=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("redis_ulr", "redis_url"),
+        ("redis_paswword", "redis_password"),
+        ("fence_ttl", "fence_ttl_s"),
+        ("MODE", "mode"),
+        ("ASYNCSYNC_MODE", "mode"),
+    ],
+)
+def test_a_misspelt_argument_is_refused_with_its_nearest(name: str, nearest: str) -> None:
+    arguments: dict[str, Any] = {"redis_url": URL, name: "secret"}
+    with pytest.raises(ConfigError) as refused:
+        Config(**arguments)
+
+    assert str(refused.value) == f"{name} is no setting; did you mean {nearest}?"
+
+
+def test_an_argument_near_nothing_is_refused_alone() -> None:
+    arguments: dict[str, Any] = {"redis_url": URL, "xqzwkjvvvvv": "secret"}
+    with pytest.raises(ConfigError, match=r"^xqzwkjvvvvv is no setting$"):
+        Config(**arguments)
+
+
+def test_settings_without_their_names_are_refused() -> None:
+    make: Any = Config
+    with pytest.raises(
+        ConfigError, match=r"^give every setting by its name, such as Config"
+    ) as one:
+        make("redis://:secret@h")
+    with pytest.raises(ConfigError, match="ASYNCSYNC_REDIS_URL is not set"):
+        make()
+
+    assert "secret" not in str(one.value)
 
 
 def test_the_one_required_setting_is_asked_for() -> None:

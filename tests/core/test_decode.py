@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -376,12 +375,13 @@ def test_deep_nesting_in_one_record_spoils_no_other(field: str) -> None:
     assert decoded.delivered == 4
 
 
-def test_nesting_past_what_can_be_read_is_refused_as_an_event() -> None:
+def test_nesting_past_what_can_be_read_costs_its_record_alone() -> None:
     # DynamoDB's own ends at 32.
     body = event(with_odd({"NewImage": "HERE"}, 1))
 
-    with pytest.raises(EventError, match="the event is not JSON"):
-        decode(body.replace(b'"HERE"', b"[" * 100_000 + b"]" * 100_000))
+    decoded = decode(body.replace(b'"HERE"', b"[" * 100_000 + b"]" * 100_000))
+
+    assert len(decoded.records) == 4
 
 
 def test_key_text_that_is_not_utf_8_is_rejected_alone() -> None:
@@ -395,15 +395,7 @@ def test_key_text_that_is_not_utf_8_is_rejected_alone() -> None:
 
 # --- what is no event of one stream -------------------------------------------------------------
 
-SQS = {
-    "messageId": "m",
-    "body": "{}",
-    "eventSource": "aws:sqs",
-    "eventSourceARN": "arn:aws:sqs:us-east-1:111122223333:q",
-}
-S3 = {"eventVersion": "2.1", "eventSource": "aws:s3", "s3": {"object": {"key": "k"}}}
-SNS = {"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": {"Message": "m"}}
-NO_RECORDS = "not a DynamoDB stream event, it has no list of Records"
+NO_RECORDS = "not a DynamoDB stream event: it has no list of Records"
 
 
 @pytest.mark.parametrize(
@@ -415,17 +407,12 @@ NO_RECORDS = "not a DynamoDB stream event, it has no list of Records"
         (b'{"Records":[]', "the event is not JSON"),
         (b'{"Records":[]} x', "the event is not JSON"),
         (b"{}", NO_RECORDS),
-        (b"[]", NO_RECORDS),
         (b"null", NO_RECORDS),
         (b'"text"', NO_RECORDS),
         (b'{"Records":null}', NO_RECORDS),
         (b'{"Records":{}}', NO_RECORDS),
-        (b'{"source":"aws.events","detail":{}}', NO_RECORDS),
         (b'{"Records":[1]}', "no record has an eventSourceARN"),
         (event([{**record(1, 1), "eventSourceARN": ""}]), "no record has an eventSourceARN"),
-        (orjson.dumps({"Records": [SNS]}), "no record has an eventSourceARN"),
-        (orjson.dumps({"Records": [S3]}), "its eventSource is 'aws:s3'"),
-        (orjson.dumps({"Records": [SQS]}), "its eventSource is 'aws:sqs'"),
     ],
 )
 def test_an_event_of_another_kind_is_refused(body: bytes, message: str) -> None:

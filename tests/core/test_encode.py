@@ -191,6 +191,7 @@ def test_every_survivor_is_one_entry_as_the_obvious_loop_has_it(
 # --- expiry -------------------------------------------------------------------------------------
 
 SOON = NOW_MS // 1_000 + 100
+FIVE_YEARS_AGO = -(-NOW_MS // 1_000) - 5 * 365 * 86_400
 
 
 @pytest.mark.parametrize("value", ["json", "dynamodb-json"])
@@ -208,6 +209,13 @@ SOON = NOW_MS // 1_000 + 100
         ({"ttl_attribute": "Ends", "ttl_s": 600}, SOON, SOON * 1_000),
         ({"ttl_attribute": "Ends", "ttl_s": 600}, None, NOW_MS + 600_000),
         ({"ttl_attribute": "Ends"}, NOW_MS // 1_000 + 1, NOW_MS + 1_000),
+        # DynamoDB never expires these, so the value stays.
+        ({"ttl_attribute": "Ends"}, 0, 0),
+        ({"ttl_attribute": "Ends"}, -1, 0),
+        ({"ttl_attribute": "Ends"}, 1, 0),
+        ({"ttl_attribute": "Ends"}, FIVE_YEARS_AGO - 1, 0),
+        ({"ttl_attribute": "Ends", "ttl_s": 60}, 0, NOW_MS + 60_000),
+        ({"ttl_attribute": "Ends", "ttl_s": 60}, FIVE_YEARS_AGO - 1, NOW_MS + 60_000),
     ],
 )
 def test_a_value_expires_at_the_sooner_of_both_times(
@@ -223,7 +231,7 @@ def test_a_value_expires_at_the_sooner_of_both_times(
 
 
 @pytest.mark.parametrize("value", ["json", "dynamodb-json"])
-@pytest.mark.parametrize("own", [NOW_MS // 1_000, NOW_MS // 1_000 - 1, 0, -1, 1])
+@pytest.mark.parametrize("own", [NOW_MS // 1_000, NOW_MS // 1_000 - 1, FIVE_YEARS_AGO])
 def test_an_item_that_has_expired_is_a_removal_with_the_records_version(
     own: int, value: str
 ) -> None:
@@ -310,13 +318,18 @@ def test_a_template_that_is_not_the_tables_is_refused() -> None:
         encoded(record(1, FIRST), by=rules(key="{Id}"))
 
 
-def test_a_record_with_other_key_attributes_than_the_first_is_rejected_alone() -> None:
-    other = record(2, FIRST + 1, Keys={"Id": {"S": "x"}})
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("template", ["{@table}:{@key}", "{@table}:{Number}"])
+def test_a_record_with_other_key_attributes_than_the_others_is_rejected_alone(
+    at: int, template: str
+) -> None:
+    records = [record(1, FIRST + 1), record(3, FIRST + 3)]
+    records.insert(at, record(2, FIRST + 2, Keys={"Id": {"S": "x"}}))
 
-    batch = encoded(record(1, FIRST), other, record(3, FIRST + 2))
+    batch = encoded(*records, by=rules(key=template))
 
     assert [(reject.sequence_number, reject.reason) for reject in batch.rejects] == [
-        (FIRST + 1, "its key attributes are not those of the batch's first record")
+        (FIRST + 2, "its key attributes are not those of the batch's other records")
     ]
     assert [entry.name for entry in batch.entries] == [b"Players:1", b"Players:3"]
 
@@ -358,7 +371,7 @@ def test_a_record_with_other_key_attributes_is_rejected_alone(template: str, odd
     batch = encoded(record(1, FIRST), record(2, FIRST + 1, Keys=odd), by=rules(key=template))
 
     (reject,) = batch.rejects
-    assert reject.reason == "its key attributes are not those of the batch's first record"
+    assert reject.reason == "its key attributes are not those of the batch's other records"
     assert only(batch).sequence_number == FIRST
 
 

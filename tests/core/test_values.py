@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections import UserDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 import pytest
@@ -30,6 +35,9 @@ from tests.support.scalars import BASE64, LEGAL_NUMBERS, SMALL_NUMBERS
 
 
 TEXT = st.text(max_size=4)
+
+NOW_S = 1_767_225_600
+YEAR_S = 365 * 86_400
 
 
 def attributes(numbers: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
@@ -331,6 +339,43 @@ IMAGE: dict[str, Any] = {
 }
 
 
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Whole(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Word(StrEnum):
+    GOALS = "goals"
+
+
+@dataclass
+class Score:
+    goals: float
+    _secret: str = "x"
+
+
+class Raises(UserDict[str, object]):
+    """A user's mapping whose members cannot be read."""
+
+    def __getitem__(self, name: str) -> object:
+        raise ValueError("secret value")
+
+
+def nested_list(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
 def test_a_transform_gets_python_values() -> None:
     item = to_item(IMAGE)
 
@@ -359,6 +404,41 @@ def test_a_transform_that_changes_nothing_gives_the_same_json() -> None:
             b'{"b":"AA==","s":[1,2,3],"f":["a","b"]}',
         ),
         ({"x": {b"\x01", b"\x00"}}, b'{"x":["AA==","AQ=="]}'),
+        # What orjson refuses and JSON holds: whole numbers past 64 bits, digits past Python's
+        # own 4,300, more than 254 levels.
+        ({"x": 2**64}, b'{"x":18446744073709551616}'),
+        ({"x": -(2**63) - 1, "y": [2**70]}, b'{"x":-9223372036854775809,"y":[%d]}' % 2**70),
+        ({"x": 10**5_000}, b'{"x":1' + b"0" * 5_000 + b"}"),
+        ({"x": Whole(2**70)}, b'{"x":%d}' % 2**70),
+        ({"x": nested_list(300)}, b'{"x":' + b"[" * 300 + b"]" * 300 + b"}"),
+        (
+            {
+                "x": 2**64,
+                "d": Decimal("1.50"),
+                "b": b"\x00",
+                "t": True,
+                "n": None,
+                "f": 0.1,
+                "s": "é",
+            },
+            '{"x":18446744073709551616,"d":1.50,"b":"AA==","t":true,"n":null,"f":0.1,"s":"é"}'.encode(),
+        ),
+        ({"x": {2**64, 1}}, b'{"x":[1,18446744073709551616]}'),
+        # What orjson has no name for.
+        ({"x": Point(1, 2**64)}, b'{"x":[1,18446744073709551616]}'),
+        ({"x": Point(1, 2)}, b'{"x":[1,2]}'),
+        ({"x": MappingProxyType({"y": 2**64})}, b'{"x":{"y":18446744073709551616}}'),
+        ({"x": bytearray(b"\x00"), "y": memoryview(b"\x01")}, b'{"x":"AA==","y":"AQ=="}'),
+        ({"x": Real(0.5)}, b'{"x":0.5}'),
+        ({Word.GOALS: 1, "n": None}, b'{"goals":1,"n":null}'),
+        # What it writes by itself, with and without its limits.
+        ({"x": Score(1), "n": None}, b'{"x":{"goals":1},"n":null}'),
+        ({"x": Score(2**64)}, b'{"x":{"goals":18446744073709551616}}'),
+        (
+            {"x": datetime(2026, 1, 2, tzinfo=UTC), "y": 2**64},
+            b'{"x":"2026-01-02T00:00:00+00:00","y":18446744073709551616}',
+        ),
+        ({"x": "null", "y": None}, b'{"x":"null","y":null}'),
         ({}, b"{}"),
         (b"", b""),
         (b"any bytes \xff", b"any bytes \xff"),
@@ -370,25 +450,79 @@ def test_a_transform_returns_json_bytes_or_a_removal(returned: Any, written: byt
 
 
 @pytest.mark.parametrize(
-    ("returned", "reason"),
-    [
-        ("text", "the transform returned str, not dict, bytes or None"),
-        ([], "the transform returned list, not dict, bytes or None"),
-        (5, "the transform returned int, not dict, bytes or None"),
-        ({"x": object()}, "the transform returned a dict that JSON cannot hold"),
-        ({"x": Decimal("NaN")}, "the transform returned a dict that JSON cannot hold"),
-        ({"x": Decimal("Infinity")}, "the transform returned a dict that JSON cannot hold"),
-        ({"x": {1, "a"}}, "the transform returned a dict that JSON cannot hold"),
-        ({"x": 2**70}, "the transform returned a dict that JSON cannot hold"),
-        ({5: "x"}, "the transform returned a dict that JSON cannot hold"),
-        ({"x": "\ud800"}, "the transform returned a dict that JSON cannot hold"),
-    ],
+    "returned", ["text", [], 5, bytearray(b"x")], ids=lambda returned: type(returned).__name__
 )
-def test_a_transform_that_returns_anything_else_is_a_reject(returned: Any, reason: str) -> None:
+def test_a_transform_that_returns_anything_else_is_a_reject(returned: Any) -> None:
+    kind = type(returned).__name__
+
     with pytest.raises(RecordError) as rejected:
         transformed(lambda _: returned, IMAGE)
 
-    assert rejected.value.reason == reason
+    assert rejected.value.reason == f"the transform returned {kind}, not dict, bytes or None"
+    assert rejected.value.path == ()
+
+
+HOLDS_ITSELF: dict[str, Any] = {}
+HOLDS_ITSELF["x"] = HOLDS_ITSELF
+
+
+@pytest.mark.parametrize(
+    ("returned", "kind", "path"),
+    [
+        ({"x": object()}, "object that", ("x",)),
+        ({"x": 5j}, "complex that", ("x",)),
+        ({"x": Decimal("NaN")}, "Decimal that", ("x",)),
+        ({"x": Decimal("-Infinity")}, "Decimal that", ("x",)),
+        # orjson writes these as null.
+        ({"x": float("nan")}, "float that", ("x",)),
+        ({"x": 1, "y": [0, {"z": float("inf")}]}, "float that", ("y", "1", "z")),
+        ({"x": Real("-inf")}, "Real that", ("x",)),
+        ({"x": Score(float("nan"))}, "float that", ("x", "goals")),
+        ({"x": MappingProxyType({"y": float("nan")})}, "float that", ("x", "y")),
+        ({"x": {1, "a"}}, "set that", ("x",)),
+        ({5: "x"}, "name of type int that", ()),
+        ({"x": {None: 1}}, "name of type NoneType that", ("x",)),
+        ({"x": "\ud800"}, "str that", ("x",)),
+        ({"x": [{"y": ["ok", "a\udfff"]}]}, "str that", ("x", "0", "y", "1")),
+        ({"a": {"\ud800": 1}}, "str that", ("a",)),
+        ({"x": Raises(a=1)}, "Raises that", ("x",)),
+        ({"x": 2**64, "y": object()}, "object that", ("y",)),
+    ],
+)
+def test_what_json_cannot_hold_is_rejected_with_its_path(
+    returned: Any, kind: str, path: tuple[str, ...]
+) -> None:
+    with pytest.raises(RecordError) as rejected:
+        transformed(lambda _: returned, IMAGE)
+
+    assert rejected.value.reason == f"the transform returned a {kind} JSON cannot hold"
+    assert rejected.value.path == path
+
+
+@pytest.mark.parametrize("returned", [HOLDS_ITSELF, {"x": nested_list(100_000)}])
+def test_what_has_no_end_is_rejected_and_no_crash(returned: Any) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(transformed, lambda _: returned, IMAGE)
+        with pytest.raises(RecordError, match="nested too deep"):
+            writing.result()
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(exclude_categories=["Cs"])),
+        lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    )
+)
+def test_a_transforms_json_reads_back_as_what_it_returned(returned: object) -> None:
+    written = transformed(lambda _: {"x": returned}, IMAGE)
+
+    assert written is not None
+    assert json.loads(written) == {"x": returned}
 
 
 def test_a_transform_that_raises_rejects_the_record_without_its_message() -> None:
@@ -429,13 +563,42 @@ def test_a_transform_is_not_asked_about_a_malformed_image() -> None:
         ({"N": "1767225600", "S": None}, 1_767_225_600_000),
         ({"N": "1767225600.9"}, 1_767_225_600_000),
         ({"N": "1.7672256E9"}, 1_767_225_600_000),
-        ({"N": "1"}, 1_000),
-        # Long past is not "never": DynamoDB has such an item expired.
-        ({"N": "0.9"}, 1),
-        ({"N": "0"}, 1),
-        ({"N": "-1"}, 1),
-        ({"N": "-1E999"}, 1),
-        ({"N": "1E-999"}, 1),
+        ({"N": "1735689600.5"}, 1_735_689_600_000),
+        ({"N": "1.7e9"}, 1_700_000_000_000),
+        ({"N": "+1767225600"}, 0),
+        ({"N": " 1767225600"}, 0),
+        ({"N": ""}, 0),
+        ({"N": "NaN"}, 0),
+        ({"N": "Infinity"}, 0),
+        # Not positive, or more than five years past, is no time: DynamoDB leaves such an item.
+        ({"N": "0"}, 0),
+        ({"N": "-0"}, 0),
+        ({"N": "0.0"}, 0),
+        ({"N": "0.9"}, 0),
+        ({"N": "-1"}, 0),
+        ({"N": "-1767225600"}, 0),
+        ({"N": "-1E999"}, 0),
+        ({"N": "1E-999"}, 0),
+        ({"N": "1"}, 0),
+        ({"N": str(NOW_S - 6 * YEAR_S)}, 0),
+        ({"N": str(NOW_S - 5 * YEAR_S - 1)}, 0),
+        ({"N": str(NOW_S - 5 * YEAR_S)}, (NOW_S - 5 * YEAR_S) * 1_000),  # expired, not left
+        ({"N": str(NOW_S - 5 * YEAR_S + 1)}, (NOW_S - 5 * YEAR_S + 1) * 1_000),
+        ({"N": str(NOW_S)}, NOW_S * 1_000),
+        # A number in milliseconds is a time in the year 57970.
+        ({"N": str(NOW_S * 1_000)}, NOW_S * 1_000_000),
+        ({"N": str(NOW_S * 1_000_000)}, 0),
+        # Numbers of other types.
+        ({"NS": ["1767225600"]}, 0),
+        ({"SS": ["1767225600"]}, 0),
+        ({"M": {"N": {"N": "1767225600"}}}, 0),
+        ({"L": [{"N": "1767225600"}]}, 0),
+        ({"B": "MTc2NzIyNTYwMA=="}, 0),
+        ({"BOOL": True}, 0),
+        ({"NULL": True}, 0),
+        ({"N": ["1767225600"]}, 0),
+        ({"N": {"N": "1767225600"}}, 0),
+        ({"N": True}, 0),
         # 2**53 ms is 9007199254740.992 s.
         ({"N": "9007199254740"}, 9_007_199_254_740_000),
         ({"N": "9007199254741"}, 0),
@@ -451,13 +614,13 @@ def test_a_transform_is_not_asked_about_a_malformed_image() -> None:
     ],
 )
 def test_an_expiry_is_a_number_of_epoch_seconds_or_none(attribute: Any, milliseconds: int) -> None:
-    assert expiry_ms(attribute) == milliseconds
+    assert expiry_ms(attribute, NOW_S * 1_000) == milliseconds
 
 
 @settings(deadline=None)
-@given(st.integers(1, 2**53 // 1_000))
+@given(st.integers(NOW_S, 2**53 // 1_000))
 def test_whole_seconds_are_kept_exactly(seconds: int) -> None:
-    assert expiry_ms({"N": str(seconds)}) == seconds * 1_000
+    assert expiry_ms({"N": str(seconds)}, NOW_S * 1_000) == seconds * 1_000
 
 
 @settings(deadline=None)

@@ -23,8 +23,8 @@ from asyncsync.cli import operations
 from asyncsync.lab.servers import dynamodb_process, redis_process
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from scripts import bundle
-from tests.support.package import HOT
-from tests.support.servers import FOUND
+from tests.support.project.package import HOT
+from tests.support.servers import ONE_SERVER
 
 ROOT = Path(__file__).parents[2]
 HERE = {"aarch64": "arm64", "x86_64": "x86_64"}[platform.machine()]
@@ -346,7 +346,7 @@ def players() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("binary", FOUND[:1])
+@pytest.mark.parametrize("binary", ONE_SERVER)
 def test_it_works_on_a_table_and_a_copy_with_what_it_holds_and_nothing_else(
     tools_here: Path, players: str, binary: str
 ) -> None:
@@ -375,7 +375,7 @@ def test_it_works_on_a_table_and_a_copy_with_what_it_holds_and_nothing_else(
 
     assert ended.returncode == 0, ended.stderr
     unfollowed, *done = json.loads(ended.stdout.splitlines()[-1])
-    assert "no event source mapping reads the table's stream" in unfollowed["said"][0]
+    assert "no event source mapping reads this table's stream" in unfollowed["said"][0]
     assert [each["exit_code"] for each in done] == [0, 0, 0]
     assert "30 of 30 keys are the same in table and copy" in done[1]["said"]
 

@@ -107,7 +107,8 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
 
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "template.yaml", ".ci/run"}
-    wanted |= {"tests/conftest.py", "benchmarks/bench_core.py", "requirements/dev.txt"}
+    wanted |= {"tests/conftest.py", "benchmarks/bench_core.py", "examples/pytest/my_mirror.py"}
+    wanted |= {"requirements/dev.txt"}
     assert wanted <= names
 
 

@@ -23,11 +23,11 @@ from asyncsync.cli.commands import table_command
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.report import METRICS
 from scripts.bundle import PLATFORMS
-from tests.support.alarms import PROMISES
-from tests.support.cache_users import set_user, write
-from tests.support.cloudformation import ROOT, TOOLS, Resolver
-from tests.support.command_line import assert_parses
 from tests.support.events import FIRST, event, record
+from tests.support.project.command_line import assert_parses
+from tests.support.template.alarms import PROMISES
+from tests.support.template.cache_users import set_user, write
+from tests.support.template.cloudformation import ROOT, TOOLS, Resolver
 
 PAGES = ("deploy", "operations", "reading")
 TEXTS = {page: (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES}
@@ -81,7 +81,10 @@ def test_aws_and_sam_take_every_command_line(translated: Any, tmp_path: Path) ->
         archive.writestr("a", "")  # aws looks whether it is one
 
     ended = subprocess.run(
-        [str(TOOLS / "python"), str(ROOT / "tests" / "support" / "parse_commands.py")],
+        [
+            str(TOOLS / "python"),
+            str(ROOT / "tests" / "support" / "template" / "parse_commands.py"),
+        ],
         input=json.dumps(commands),
         cwd=tmp_path,
         env={**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"},

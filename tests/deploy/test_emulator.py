@@ -28,10 +28,10 @@ import redis
 from asyncsync import Config, Mirror
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from scripts import bundle
-from tests.support.cache_users import set_user
-from tests.support.cloudformation import ROOT, TOOLS, Resolver
 from tests.support.events import FIRST, event, record
-from tests.support.servers import FOUND
+from tests.support.servers import SERVERS
+from tests.support.template.cache_users import set_user
+from tests.support.template.cloudformation import ROOT, TOOLS, Resolver
 from tests.support.tls import tls_options
 
 GIVES_UP_S = 30.0
@@ -58,7 +58,7 @@ class Function:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
 
-@pytest.fixture(scope="module", params=FOUND)
+@pytest.fixture(scope="module", params=SERVERS)
 def function(
     request: pytest.FixtureRequest,
     translated: Any,
@@ -81,7 +81,7 @@ def function(
     settings["ASYNCSYNC_REDIS_URL"] = f"rediss://{user['UserName']}@localhost:{tls_port}"
     settings["ASYNCSYNC_REDIS_CA_FILE"] = str(authority / "ca.crt")
     with (
-        redis_process(request.param, *tls_options(authority, tls_port)) as server,
+        redis_process(request.param, *tls_options(authority, tls_port, request.param)) as server,
         redis.Redis(host=server.host, port=server.port) as client,
     ):
         set_user(client, user["UserName"], user["AccessString"].split())

@@ -26,8 +26,8 @@ from asyncsync.tools import state
 from benchmarks.harness.contestants import KEEPS_MEMORY
 from scripts import bundle
 from scripts.bundle import LAMBDA_PYTHON
-from tests.support.alarms import PROMISES
-from tests.support.cloudformation import PSEUDO, Resolver, pair_cover, tool, translate
+from tests.support.template.alarms import PROMISES
+from tests.support.template.cloudformation import PSEUDO, Resolver, pair_cover, tool, translate
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "template.yaml"

@@ -14,10 +14,10 @@ import redis
 
 from asyncsync import StoreRefused
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
-from tests.support.cache_users import access, set_user, write
-from tests.support.cloudformation import Resolver
 from tests.support.cluster import Cluster
-from tests.support.servers import FOUND
+from tests.support.servers import SERVERS
+from tests.support.template.cache_users import access, set_user, write
+from tests.support.template.cloudformation import Resolver
 from tests.support.tls import tls_options
 
 MODES = ("mirror", "refresh", "invalidate")
@@ -88,7 +88,7 @@ def test_the_users_may_do_nothing_else(
             client.execute_command(*command.split())
 
 
-@pytest.mark.parametrize("binary", FOUND)
+@pytest.mark.parametrize("binary", SERVERS)
 def test_the_function_that_looks_reads_a_key_over_tls(
     translated: Any, authority: Path, tmp_path: Path, binary: str
 ) -> None:
@@ -96,7 +96,7 @@ def test_the_function_that_looks_reads_a_key_over_tls(
     (tmp_path / "index.py").write_text(function["Code"]["ZipFile"])
     module, name = function["Handler"].split(".")
     tls_port = free_port()
-    with redis_process(binary, *tls_options(authority, tls_port)) as server:
+    with redis_process(binary, *tls_options(authority, tls_port, binary)) as server:
         with redis.Redis(host=server.host, port=server.port) as client:
             variables = function["Environment"]["Variables"]
             set_user(client, variables["REDIS_USER"], access(translated, "LookUser"))

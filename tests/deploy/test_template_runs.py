@@ -14,8 +14,8 @@ from asyncsync.mapping.event_source_mapping import (
     MappingSettings,
     shard_record,
 )
-from tests.support.cloudformation import ROOT
 from tests.support.events import FIRST, arn, record
+from tests.support.template.cloudformation import ROOT
 
 AWAY_S = 1_800
 RECORDS_A_SECOND = 20

@@ -26,6 +26,7 @@ from asyncsync.transport_asyncio import Connect, Streams, asyncio_transport, con
 from tests.support.entries import entry
 
 NEVER = float("inf")
+REPLICA_PORT = 6_380  # which nobody opens
 Answer: TypeAlias = bytes | Callable[[], bytes]
 
 OK = b"+OK\r\n"
@@ -310,6 +311,100 @@ async def test_so_many_nodes_are_asked_for_the_topology_and_by_turns() -> None:
         assert len(opened) == TOPOLOGY_ASKED_MAX
         await write(entry(b"a", 1))
         assert opened[3:] == [3, 9, 4]
+
+
+async def test_a_replica_is_asked_for_the_topology_after_the_primaries() -> None:
+    """As a serverless cache whose security group opens 6379 and not its replicas' 6380."""
+    opened: list[int] = []
+
+    async def connect_and_remember(server: Server) -> Streams:
+        opened.append(server.port)
+        if server.port == REPLICA_PORT:
+            await asyncio.sleep(60)
+        return await connect(server)
+
+    async with nodes(1) as (node,), writing(node, connect=connect_and_remember) as write:
+        primary = b"*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$1\r\nx\r\n" % node.port
+        replica = b"*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$1\r\ny\r\n" % REPLICA_PORT
+        node.says[b"CLUSTER"] = b"*1\r\n*4\r\n:0\r\n:16383\r\n" + primary + replica
+        node.says[b"EVALSHA"] = times(2, b"-OOM command not allowed\r\n", WRITTEN)
+
+        kinds = [[each.kind for each in await write(entry(b"a", 1))] for _ in range(3)]
+
+        assert kinds == [["failed"], ["failed"], ["applied"]]
+        assert opened == [node.port]  # and it is connected all the while
+
+
+async def test_a_replica_is_asked_where_no_primary_answers() -> None:
+    opened: list[int] = []
+
+    async def refuse(server: Server) -> Streams:
+        opened.append(server.port)
+        raise ConnectionRefusedError
+
+    async with writing(Node(port=9), connect=refuse) as write:
+        known = [replace(write.config.server, port=port) for port in range(1, 4)]
+        write.store._known, write.store._replicas = known, {known[0], known[2]}
+
+        await write(entry(b"a", 1))
+
+        assert opened == [9, 2, 1]
+
+
+@pytest.mark.parametrize("word", ["READONLY", "MASTERDOWN", "LOADING", "OOM", "CLUSTERDOWN"])
+async def test_a_node_that_is_no_primary_any_more_is_left(word: str) -> None:
+    """Its name may lead to another node by now, so the next invocation looks it up again."""
+    opened: list[int] = []
+
+    async def connect_and_remember(server: Server) -> Streams:
+        opened.append(server.port)
+        return await connect(server)
+
+    async with nodes(1) as (node,), writing(node, connect=connect_and_remember) as write:
+        node.says[b"EVALSHA"] = times(1, b"-%b not now\r\n" % word.encode(), WRITTEN)
+
+        assert [each.error for each in await write(entry(b"a", 1))] == [word]
+        assert [each.kind for each in await write(entry(b"a", 1))] == ["applied"]
+
+        assert len(opened) == 1 + (word in ("READONLY", "MASTERDOWN", "LOADING"))
+
+
+@pytest.mark.parametrize("said", [b"-LOADING not yet\r\n", b"-MASTERDOWN no link\r\n"])
+async def test_a_node_that_gives_no_topology_for_now_is_left_too(said: bytes) -> None:
+    opened: list[int] = []
+
+    async def connect_and_remember(server: Server) -> Streams:
+        opened.append(server.port)
+        return await connect(server)
+
+    async with nodes(1) as (node,), writing(node, connect=connect_and_remember) as write:
+        node.says[b"CLUSTER"] = said
+        assert [each.kind for each in await write(entry(b"a", 1))] == ["failed"]
+        del node.says[b"CLUSTER"]
+
+        assert [each.kind for each in await write(entry(b"a", 1))] == ["applied"]
+        assert len(opened) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"-ERR max number of clients reached\r\n", "max number of clients reached"),
+        (
+            b"-ERR unknown subcommand 'slots'. Try HELP.\r\n",
+            "unknown subcommand 'slots'. Try HELP.",
+        ),
+    ],
+)
+async def test_any_other_error_than_that_there_is_no_cluster_is_a_failure(
+    said: bytes, reason: str
+) -> None:
+    async with nodes(1) as (node,), writing(node) as write:
+        node.says[b"CLUSTER"] = said
+
+        (outcome,) = await write(entry(b"a", 1))
+
+        assert (outcome.kind, outcome.error, outcome.reason) == ("failed", "ERR", reason)
 
 
 # --- what ends an apply -------------------------------------------------------------------------

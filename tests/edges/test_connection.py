@@ -69,7 +69,7 @@ async def test_tls_with_a_private_ca_works_and_a_strangers_is_refused(
 ) -> None:
     port = free_port()
     with (
-        redis_process(real_server.name, *tls_options(authority, port)) as server,
+        redis_process(real_server.name, *tls_options(authority, port, real_server.name)) as server,
         redis.Redis(port=server.port) as client,
     ):
         trusting = Run(f"rediss://localhost:{port}", redis_ca_file=str(authority / "ca.crt"))
@@ -124,7 +124,7 @@ async def test_a_database_that_is_not_there_fails_and_nothing_is_written_elsewhe
     run = Run(f"{real_server.url}/4711")
 
     assert await run() == [str(FIRST)]
-    assert run.error == "ERR"
+    assert run.error == "DB index is out of range"
     assert real_client.dbsize() == 0
 
 

@@ -16,7 +16,7 @@ from asyncsync.config import Server, parse_url
 from asyncsync.connection import TimeLeft, Transport
 from asyncsync.errors import StoreRefused
 from asyncsync.model import Call
-from asyncsync.store import UNSENT, Client, Job
+from asyncsync.store import UNSENT, Client, Clock, Job, OutOfTime
 from asyncsync.transport import run_blocking
 
 SERVER = parse_url("redis://unused")
@@ -67,11 +67,11 @@ class Script:
             raise self.error
 
 
-def client_over(transport: Script) -> Client:
+def client_over(transport: Script, clock: Clock = lambda: 0.0) -> Client:
     async def open_transport(server: Server, time_left: TimeLeft) -> Transport:
         return transport
 
-    return Client(SERVER, 2_000, open_transport, lambda: 0.0, lambda: "")
+    return Client(SERVER, 2_000, open_transport, clock, lambda: "")
 
 
 calls = st.lists(
@@ -157,3 +157,24 @@ async def test_a_send_that_the_kernel_ends_with_a_timeout_is_an_error_of_the_con
 
     assert error is not None
     assert error.timed_out
+
+
+def test_the_script_is_not_sent_with_too_little_time_left() -> None:
+    """The server answers NOSCRIPT so late that less than 500 ms are left for EVAL."""
+    now_s = 0.0
+
+    class Late(Script):
+        async def read(self, time_left: TimeLeft) -> bytes:
+            nonlocal now_s
+            now_s = 9.501
+            return await super().read(time_left)
+
+    transport = Late([REPLIES["NOSCRIPT"]], 9, OSError())
+    call = Call((b"2", b"a", b"{a}!f"), (0,), fenced=True)
+    job = Job(10.0, [call], [UNSENT])
+
+    error = run_blocking(client_over(transport, lambda: now_s).write(job))
+
+    assert isinstance(error, OutOfTime)
+    assert job.pending == [call]
+    assert len(transport.written) == 1

@@ -16,9 +16,10 @@ import pytest
 import redis
 
 from asyncsync import Config, Mirror
-from asyncsync.lab.servers import ServerProcess, binaries, free_port, redis_process
+from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from tests.support.context import Context
 from tests.support.events import FIRST, event, failed, record
+from tests.support.servers import ONE_SERVER
 
 
 class Lines:
@@ -78,11 +79,12 @@ def test_a_connection_killed_between_two_invocations_loses_nothing(
     assert lines.logs == []  # nothing failed, so nothing is logged
 
 
+@pytest.mark.parametrize("binary", ONE_SERVER)
 def test_a_stopped_server_is_answered_for_in_time_and_written_when_it_goes_on(
-    lines: Lines,
+    binary: str, lines: Lines
 ) -> None:
     """SIGSTOP: the socket stays open and silent, as with a frozen or partitioned server."""
-    with redis_process(_binary()) as server, redis.Redis(port=server.port) as client:
+    with redis_process(binary) as server, redis.Redis(port=server.port) as client:
         mirror = Mirror(Config(redis_url=server.url), emit=lines)
         mirror.lambda_handler(event([record(1, FIRST)]), Context())
         assert server.process is not None
@@ -106,9 +108,9 @@ def test_a_stopped_server_is_answered_for_in_time_and_written_when_it_goes_on(
         mirror.close()
 
 
-def test_a_restarted_server_has_no_script_and_gets_all(lines: Lines) -> None:
+@pytest.mark.parametrize("binary", ONE_SERVER)
+def test_a_restarted_server_has_no_script_and_gets_all(binary: str, lines: Lines) -> None:
     port = free_port()
-    binary = _binary()
     with redis_process(binary, port=port) as server:
         mirror = Mirror(Config(redis_url=server.url), emit=lines)
         mirror.lambda_handler(event([record(1, FIRST)]), Context())
@@ -259,10 +261,3 @@ def test_a_wrong_start_is_refused_by_one_line(
 
 def _connections(client: redis.Redis) -> int:
     return int(client.info("clients")["connected_clients"])
-
-
-def _binary() -> str:
-    found = binaries()
-    if not found:
-        pytest.skip("needs redis-server or valkey-server")
-    return found[0]

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -334,7 +335,7 @@ class Cache:
 def cache_of(binary: str, authority: Path) -> Iterator[Cache]:
     port = free_port()
     with (
-        redis_process(binary, *tls_options(authority, port)) as server,
+        redis_process(binary, *tls_options(authority, port, binary)) as server,
         redis.Redis(port=server.port) as client,
     ):
         cache = Cache(client, port, authority)
@@ -399,8 +400,8 @@ def test_get_signs_in_with_a_token_too(
     with cache_of(real_server.name, authority) as cache:
         cache.wants_the_token_of_now()
         cache.write(7, 0)
-        defaults: Any = Mirror.__init__.__kwdefaults__
-        monkeypatch.setitem(defaults, "wall_clock", cache.clock)
+        at_its_time = partial(Mirror, wall_clock=cache.clock)
+        monkeypatch.setattr("asyncsync.tools.mirrors.Mirror", at_its_time)
         for name, text in ENV.items():
             monkeypatch.setenv(name, text)
         monkeypatch.setenv("ASYNCSYNC_REDIS_URL", cache.config.redis_url)

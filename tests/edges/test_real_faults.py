@@ -8,7 +8,7 @@ and at the end; a table after the results shows how long each recovery took.
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -28,7 +28,7 @@ from asyncsync.transport_asyncio import Connect, connect
 from tests.support.events import SEED
 from tests.support.history import History, Run
 from tests.support.recoveries import Recoveries
-from tests.support.servers import FOUND
+from tests.support.servers import ONE_SERVER, SERVERS
 from tests.support.tls import tls_options
 
 SECRET = "hush-hush"
@@ -312,7 +312,7 @@ async def endures(
     assert HISTORY.compare(machine.client).all == []
 
 
-@pytest.mark.parametrize("binary", FOUND)
+@pytest.mark.parametrize("binary", SERVERS)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 async def test_nothing_acknowledged_is_lost_and_redis_ends_equal_to_the_table(
     binary: str, fault: Fault, tmp_path: Path, recoveries: Recoveries
@@ -323,29 +323,30 @@ async def test_nothing_acknowledged_is_lost_and_redis_ends_equal_to_the_table(
         await endures(made, config, fault, recoveries, "TCP")
 
 
+@pytest.mark.parametrize("binary", ONE_SERVER)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 async def test_nor_is_it_on_an_event_loop_of_the_callers(
-    fault: Fault, tmp_path: Path, recoveries: Recoveries
+    binary: str, fault: Fault, tmp_path: Path, recoveries: Recoveries
 ) -> None:
-    with machine(FOUND[-1], tmp_path, *fault.options) as made:
+    with machine(binary, tmp_path, *fault.options) as made:
         url = f"redis://127.0.0.1:{made.port}"
         config = Config(redis_url=url, timeout_ms=fault.timeout_ms)
         await endures(made, config, fault, recoveries, "TCP, asyncio", connect)
 
 
-@pytest.mark.parametrize("binary", FOUND)
+@pytest.mark.parametrize("binary", SERVERS)
 @pytest.mark.parametrize("way", ["TLS, private CA", "ACL user", "unix socket"])
 async def test_a_kill_is_endured_however_the_server_is_reached(
     binary: str, way: str, tmp_path: Path, authority: Path, recoveries: Recoveries
 ) -> None:
     tls_port, path = free_port(), tmp_path / "redis.sock"
     acl = ("--user", "mirror", "on", f">{SECRET}", "~*", "+@all")
-    options: dict[str, tuple[str, ...]] = {
-        "TLS, private CA": tuple(tls_options(authority, tls_port)),
-        "ACL user": acl,
-        "unix socket": ("--unixsocket", str(path)),
+    options: dict[str, Callable[[], Sequence[str]]] = {
+        "TLS, private CA": lambda: tls_options(authority, tls_port, binary),
+        "ACL user": lambda: acl,
+        "unix socket": lambda: ("--unixsocket", str(path)),
     }
-    with machine(binary, tmp_path, *KEPT, *options[way]) as made:
+    with machine(binary, tmp_path, *KEPT, *options[way]()) as made:
         settings: dict[str, dict[str, Any]] = {
             "TLS, private CA": {
                 "redis_url": f"rediss://localhost:{tls_port}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from asyncsync.config import Config
-from asyncsync.connection import OpenTransport
+from asyncsync.connection import OpenTransport, ReplyError
 from asyncsync.errors import StoreRefused
 from asyncsync.fence import version
 from asyncsync.lab.proxy import proxy_to
@@ -33,6 +32,7 @@ from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport import open_socket, run_blocking
 from asyncsync.transport_asyncio import Connect, asyncio_transport, connect
 from tests.support.entries import LABEL_MS, entry
+from tests.support.servers import LACKING, PACKAGES, major_version, skip, skip_without
 
 NEVER = float("inf")
 
@@ -374,7 +374,7 @@ async def test_a_full_server_fails_what_it_refuses_and_writes_the_rest_later(
     """At maxmemory a SET fails with OOM; with room again the same entries are written."""
     write = Writer(real_server.url)
     await write(entry(b"a", 1, b"before"))
-    real_client.config_set("maxmemory", "1mb")
+    real_client.config_set("maxmemory", 1)
     try:
         outcomes = await write.outcomes(entry(b"a", 2, b"x" * 1_000), entry(b"b", 2))
     finally:
@@ -387,11 +387,33 @@ async def test_a_full_server_fails_what_it_refuses_and_writes_the_rest_later(
     write.store.close()
 
 
+IN_SCRIPT = "(The user executing the script can't|ACL failure in script)"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
+        ("LOADING", "LOADING"),
+        # A script's on Redis 6.2
+        ("@user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
+        ("@user_script: 29: -READONLY You can't write against a read only replica.", "READONLY"),
+        ("@user_script: 29: The user executing the script can't run this command", "ERR"),
+        # A key may be called so.
+        ("WRONGTYPE @user_script: 1: -OOM", "WRONGTYPE"),
+    ],
+)
+def test_the_code_of_an_error_is_its_first_word_past_the_place_in_a_script(
+    text: str, word: str
+) -> None:
+    assert ReplyError(text).word == word
+
+
 @pytest.mark.parametrize(
     ("rules", "word"),
     [
-        ({"keys": ["*"], "categories": ["+@all"], "commands": ["-set"]}, "ERR"),
-        ({"keys": ["*"], "categories": ["+@all"], "commands": ["-mget"]}, "ERR"),
+        ({"keys": ["*"], "categories": ["+@all"], "commands": ["-set"]}, IN_SCRIPT),
+        ({"keys": ["*"], "categories": ["+@all"], "commands": ["-mget"]}, IN_SCRIPT),
         ({"keys": ["Other:*"], "categories": ["+@all"]}, "NOPERM"),
         ({"keys": ["*"], "categories": ["+@all"], "commands": ["-evalsha"]}, "NOPERM"),
     ],
@@ -415,8 +437,17 @@ def test_the_scripts_digest_is_the_one_that_is_written_down() -> None:
     assert digest_of(SCRIPT + b"\n") == sha1(SCRIPT + b"\n").hexdigest().encode()
 
 
-async def test_a_fence_takes_at_most_190_bytes(real_server: ServerProcess) -> None:
+# Bytes of used_memory that a fence takes at most, by engine and major version: a few more than
+# were measured (docs/support.md).
+FENCE_BYTES_MAX = {"redis": {6: 190, 7: 190, 8: 201}, "valkey": {8: 190, 9: 131}}
+
+
+async def test_a_fence_takes_at_most_what_its_engine_is_known_to_take(
+    real_server: ServerProcess, record_property: Callable[[str, object], None]
+) -> None:
     """Measures used_memory over 20,000 fences: 20-byte names, 25-digit sequence numbers."""
+    engine = real_server.name.removesuffix("-server")
+    at_most = FENCE_BYTES_MAX[engine][major_version(real_server.name)]
     with redis_process(real_server.name) as server, redis.Redis(port=server.port) as client:
         write = Writer(server.url)
         await write(entry(b"first", 1, None))
@@ -427,8 +458,11 @@ async def test_a_fence_takes_at_most_190_bytes(real_server: ServerProcess) -> No
 
         assert client.dbsize() == 20_001
         client.client_kill_filter(_type="normal", skipme=True)  # its buffers are no fences
-        assert (_used_memory(client) - before) / 20_000 <= 190
+        fence_bytes = (_used_memory(client) - before) / 20_000
+        record_property("fence_bytes", round(fence_bytes, 1))
+        # Close it first: what a failed test leaves open fails the tests that follow.
         write.store.close()
+        assert fence_bytes <= at_most
 
 
 def _used_memory(client: redis.Redis) -> int:
@@ -438,20 +472,19 @@ def _used_memory(client: redis.Redis) -> int:
 @contextlib.contextmanager
 def _locale(folder: Path) -> Iterator[dict[str, str]]:
     """Build the locale en_US.UTF-8, whose order of punctuation and case is not byte order."""
+    skip_without("localedef")
     made = subprocess.run(
         ["localedef", "-i", "en_US", "-f", "UTF-8", str(folder / "en_US.UTF-8")],
         capture_output=True,
         check=False,
     )
     if made.returncode:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs the sources of locales: {made.stderr.decode()}")
-        pytest.skip("localedef cannot build en_US.UTF-8 here: install the package locales")
+        skip(f"{LACKING}sources of locales ({PACKAGES['localedef']}): {made.stderr.decode()}")
     yield {**os.environ, "LOCPATH": str(folder), "LC_ALL": "en_US.UTF-8"}
 
 
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server")
 async def test_versions_sort_alike_in_a_server_of_another_locale(tmp_path: Path) -> None:
+    skip_without("redis-server")
     with _locale(tmp_path) as env, redis_process("redis-server", env=env) as server:
         with redis.Redis(port=server.port) as client:
             # The locale is in force: in the C locale "B" < "a".

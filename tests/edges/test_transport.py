@@ -256,7 +256,7 @@ def test_a_batch_larger_than_any_buffer_arrives_whole_over_tls(
     values = {at: hashlib.sha256(b"%d" % at).hexdigest() * 60 for at in range(1_500)}  # 5.7 MB
     records = [record(at, FIRST + at, image={"V": {"S": text}}) for at, text in values.items()]
     with (
-        redis_process(real_server.name, *tls_options(authority, port)) as server,
+        redis_process(real_server.name, *tls_options(authority, port, real_server.name)) as server,
         redis.Redis(port=server.port) as client,
     ):
         config = Config(

@@ -26,7 +26,7 @@ from asyncsync.lab.demo.watcher import CopyWatcher, Journal
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.values import to_json
 from tests.support.output import RecordedOutput
-from tests.support.servers import FOUND
+from tests.support.servers import SERVERS
 from tests.support.tables import table_names
 
 SMALL = {"items": 20, "changes": 150, "seed": 4711, "cut_s": 0.5}
@@ -54,7 +54,7 @@ def cut_of(lines: list[str]) -> tuple[float, int]:
     return float(match[1]), int(match[2])
 
 
-@pytest.mark.parametrize("server", ["", *FOUND])
+@pytest.mark.parametrize("server", ["", *SERVERS])
 def test_a_run_passes_tells_all_and_its_table_fits_eighty_columns(
     monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:

@@ -13,10 +13,11 @@ from asyncsync.aws.clients import open_clients
 from asyncsync.aws.items import image_of, read_keys, scan_page
 from asyncsync.aws.tables import describe_table
 from asyncsync.lab.demo.changes import make_changes
-from asyncsync.lab.servers import binaries, dynamodb_process, redis_process
+from asyncsync.lab.servers import dynamodb_process, redis_process
 from tests.programs.mending_drill import MARK, PROGRAM, Drill, NotSo, Scale, drill, name_of, staged
 from tests.support.events import SEED
 from tests.support.moto_server import quick_dynamodb
+from tests.support.servers import ONE_SERVER
 from tests.support.tables import load, make_table, numbered
 
 SMALL = Scale(items=300, planted=30, settle_s=2.0, seed=SEED)
@@ -35,11 +36,14 @@ sys.exit(cli.main())
 """
 
 
-async def test_a_copy_is_filled_proven_mended_and_redriven_while_its_table_changes() -> None:
+@pytest.mark.parametrize("binary", ONE_SERVER)
+async def test_a_copy_is_filled_proven_mended_and_redriven_while_its_table_changes(
+    binary: str,
+) -> None:
     lines: list[str] = []
     scale = Scale(items=5_000, planted=100, settle_s=2.0, seed=SEED)
 
-    with quick_dynamodb() as endpoint, redis_process(binaries()[0]) as server:
+    with quick_dynamodb() as endpoint, redis_process(binary) as server:
         await drill(scale, endpoint, server.url, lines.append)
 
     print("\n".join(lines))  # shows how long each part took if it fails on a busy machine
@@ -49,17 +53,18 @@ async def test_a_copy_is_filled_proven_mended_and_redriven_while_its_table_chang
 
 
 @asynccontextmanager
-async def filled(program: Sequence[str] = PROGRAM) -> AsyncIterator[Drill]:
+async def filled(binary: str, program: Sequence[str] = PROGRAM) -> AsyncIterator[Drill]:
     """Run a small drill up to its backfill; from then on it uses `program`."""
-    with quick_dynamodb() as endpoint, redis_process(binaries()[0]) as server:
+    with quick_dynamodb() as endpoint, redis_process(binary) as server:
         async with staged(SMALL, endpoint, server.url, PROGRAM, print) as run:
             await run.backfill()
             run.program = program
             yield run
 
 
-async def test_it_ends_where_what_is_said_to_be_repaired_is_not() -> None:
-    async with filled((sys.executable, "-c", CLAIMS_REPAIRED)) as run:
+@pytest.mark.parametrize("binary", ONE_SERVER)
+async def test_it_ends_where_what_is_said_to_be_repaired_is_not(binary: str) -> None:
+    async with filled(binary, (sys.executable, "-c", CLAIMS_REPAIRED)) as run:
         with pytest.raises(NotSo, match="repaired, and yet not the same: "):
             await run.mend()
         with pytest.raises(NotSo, match="redriven, and yet not the same: "):
@@ -83,7 +88,9 @@ def numbers(planted: dict[str, str]) -> set[int]:
     return {int(name.rpartition(":")[2]) for name in planted}
 
 
+@pytest.mark.parametrize("binary", ONE_SERVER)
 async def test_it_ends_where_what_is_found_is_not_what_was_planted(
+    binary: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant = Drill.plant
@@ -96,15 +103,18 @@ async def test_it_ends_where_what_is_found_is_not_what_was_planted(
         return planted
 
     monkeypatch.setattr(Drill, "plant", plant_otherwise)
-    async with filled() as run:
+    async with filled(binary) as run:
         for _ in range(2):
             with pytest.raises(NotSo, match="the audit did not find just that: ") as raised:
                 await run.mend()
             assert str(raised.value).endswith(expected[-1])
 
 
-async def test_it_ends_where_a_foreign_key_was_touched_or_a_key_differs_at_rest() -> None:
-    async with filled() as run:
+@pytest.mark.parametrize("binary", ONE_SERVER)
+async def test_it_ends_where_a_foreign_key_was_touched_or_a_key_differs_at_rest(
+    binary: str,
+) -> None:
+    async with filled(binary) as run:
         name = next(iter(run.foreign))
         dump: Any = run.copy.dump(name)
         run.copy.set(name, "touched")

@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from asyncsync.connection import ReplyError
 from asyncsync.copy.fill import SCRIPT as FILL
 from asyncsync.copy.repair import SCRIPT as REPAIR
 from asyncsync.lab.servers import ServerProcess
@@ -28,13 +29,9 @@ FENCES = (b"{a}!f", b"{b}!f", b"{t}c!f")
 LATER_MS = b"%d" % ((int(time.time()) + 100_000) * 1_000)
 
 
-class ServerError(Exception):
-    """An error reply."""
-
-
 def read(data: bytes) -> object:
     """Return the first reply in some bytes; an error is reduced to its first word."""
-    reader = hiredis.Reader(replyError=ServerError)
+    reader = hiredis.Reader(replyError=ReplyError)
     reader.feed(data)
     reply = reader.gets()
     assert reply is not False, data
@@ -42,11 +39,14 @@ def read(data: bytes) -> object:
 
 
 def plain(reply: object) -> object:
-    if isinstance(reply, ServerError):
-        return ("error", str(reply).split()[0])
+    if isinstance(reply, ReplyError):
+        return ("error", reply.word)
     if isinstance(reply, list):
         # An error of one key is a string in the list.
-        return [part.split(b" ")[0] if isinstance(part, bytes) else part for part in reply]
+        return [
+            ReplyError(part.decode()).word.encode() if isinstance(part, bytes) else part
+            for part in reply
+        ]
     return reply
 
 
@@ -56,7 +56,7 @@ class Both:
     def __init__(self, port: int) -> None:
         self.model = ModelServer()
         self._socket = socket.create_connection(("127.0.0.1", port))
-        self._reader = hiredis.Reader(replyError=ServerError)
+        self._reader = hiredis.Reader(replyError=ReplyError)
 
     def real(self, *command: bytes) -> object:
         """Return the reply of the real server."""

@@ -41,7 +41,7 @@ from asyncsync.store import UNSENT, Client, Job
 from asyncsync.transport_asyncio import Streams, asyncio_transport
 from tests.programs.bugs import BUGS
 from tests.support.lua_server import LuaServer
-from tests.support.patches import ROOT, Patch, PatchLost, patched
+from tests.support.project.patches import ROOT, Patch, PatchLost, patched
 
 CI_SEEDS = 600
 SEED = "93"  # with every tool in it, and a kill

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from tests.support.patches import Patch, PatchLost, applied, in_copies, jobs_and_words, run
+from tests.support.project.patches import Patch, PatchLost, applied, in_copies, jobs_and_words, run
 
 SEEDS = 2_000
 
@@ -136,7 +136,7 @@ BUGS = (
         "loss",
         "what the server refuses counts as written",
         "store.py",
-        'return Outcome("failed", reply.word, reason)',
+        'return Outcome("failed", reply.word, reply.reason(call.arguments[not call.fenced :]))',
         "return APPLIED",
     ),
     bug(
@@ -206,6 +206,7 @@ BUGS = (
         "store.py",
         "                    self._check_time(job.end_s)\n",
         "",
+        "edges/test_conservation.py",
     ),
     bug(
         "deadline",

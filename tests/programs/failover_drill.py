@@ -20,7 +20,6 @@ from typing import Any
 from asyncsync import Config, Mirror
 from asyncsync.keys import slot
 from asyncsync.lab.compare import Findings, compare, from_json, plain_item
-from asyncsync.lab.servers import binaries
 from asyncsync.mapping.answers import Returned
 from asyncsync.mapping.event_source_mapping import (
     Batch,
@@ -32,6 +31,7 @@ from asyncsync.mapping.event_source_mapping import (
 from tests.support.cluster import Cluster, ClusterNode, redis_cluster
 from tests.support.context import Context
 from tests.support.events import FIRST, SEED, TABLE, arn, failed, record
+from tests.support.servers import add_binary
 
 SHARD = "shardId-00000000000000000000-00000000"
 SETTINGS = MappingSettings(
@@ -260,7 +260,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--binary", choices=binaries(), default=binaries()[0])
+    add_binary(parser)
     options = parser.parse_args()
     began_s = time.monotonic()
 

@@ -29,7 +29,7 @@ from asyncsync.aws.items import get_item, scan
 from asyncsync.aws.tables import describe_table, stream_of
 from asyncsync.errors import AsyncsyncError
 from asyncsync.lab.compare import from_json, plain_item
-from asyncsync.lab.servers import binaries, redis_process
+from asyncsync.lab.servers import redis_process
 from asyncsync.mapping.answers import Answer, FunctionError
 from asyncsync.mapping.event_source_mapping import (
     Batch,
@@ -42,6 +42,7 @@ from asyncsync.tools.run.poller import Consumer, Poller, function_of, wall_ms
 from tests.support.events import SEED, TABLE
 from tests.support.moto_server import quick_dynamodb
 from tests.support.planted import Foreign, look, plant_foreign
+from tests.support.servers import add_binary
 from tests.support.tables import begin_stream, load, make_table, numbered, until
 
 FUNCTION = "arn:aws:lambda:us-east-1:111122223333:function:mirror"
@@ -481,7 +482,7 @@ def main() -> int:
     )
     parser.add_argument("--recheck-after", dest="settle", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--binary", choices=binaries(), default=binaries()[0])
+    add_binary(parser)
     options = parser.parse_args()
     began_s = time.monotonic()
 

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.patches import (
+from tests.support.project.patches import (
     Patch,
     PatchLost,
     applied,
@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(
         "a refused write is a failed one",
         "store.py",
-        'return Outcome("failed", reply.word, reason)',
+        'return Outcome("failed", reply.word, reply.reason(call.arguments[not call.fenced :]))',
         "return APPLIED",
     ),
     Mutant(
@@ -303,6 +303,39 @@ MUTANTS = (
         "store.py",
         "*self._without_script, *sent, *self._waiting",
         "*self._without_script, *self._waiting",
+    ),
+    Mutant(
+        "the script is not sent with less than 500 ms left",
+        "store.py",
+        "                    self._check_time(job.end_s)\n",
+        "",
+        "edges/test_conservation.py",
+    ),
+    Mutant(
+        "a plain read hands back what was read",
+        "store.py",
+        '        return Outcome("applied", reply=reply)\n',
+        '        return APPLIED if reply == b"OK" else Outcome("applied", reply=reply)\n',
+        "edges/test_store.py",
+    ),
+    Mutant(
+        "a call whose ASKING broke the connection is pending",
+        "store.py",
+        "                self._sent += (None, call)\n"
+        '                yield (b"ASKING",)\n'
+        "            else:\n"
+        "                self._sent.append(call)\n",
+        "                self._sent.append(None)\n"
+        '                yield (b"ASKING",)\n'
+        "            self._sent.append(call)\n",
+        "edges/test_conservation.py",
+    ),
+    Mutant(
+        "a timeout of the socket is a failure of the connection",
+        "connection.py",
+        '        raise StoreUnavailable("TimeoutError", silent, timed_out=True) from exc\n',
+        "        raise\n",
+        "edges/test_conservation.py",
     ),
     Mutant(
         "a call holds the server for about a millisecond",

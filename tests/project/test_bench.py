@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from asyncsync.lab.servers import ServerProcess
+from asyncsync.lab.servers import ServerProcess, redis_process
 from benchmarks import bench
 from benchmarks.events import Batch, batch, image
 from benchmarks.harness import bundles, contestants, cpu_share, delay_proxy, measure
@@ -30,6 +30,7 @@ from benchmarks.report.result import Result, Warm, billed_ms, load
 from benchmarks.report.statistics import Summary
 from benchmarks.report.tables import report
 from benchmarks.report.targets import format_ratio, targets
+from tests.support.servers import ONE_SERVER
 
 ROOT = Path(__file__).parents[2]
 HOT: Batch = batch(100, "hot", "NEW_AND_OLD_IMAGES", 1)
@@ -61,13 +62,13 @@ BACKWARDS = "def lambda_handler(event, context):\n    write(event['Records'][::-
 FAILING = "def lambda_handler(event, context):\n    raise ValueError('no')\n"
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    from asyncsync.lab.servers import binaries, redis_process
-
+@pytest.fixture(scope="module", params=ONE_SERVER)
+def network(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("commands")
     write_commands([HOT], folder)
-    with redis_process(binaries()[0], "--databases", "20") as server:
+    with redis_process(request.param, "--databases", "20") as server:
         endpoint = Endpoint(server.port, server.port, folder)
         yield Network("loopback", 0.0, endpoint, endpoint)
 
@@ -217,8 +218,12 @@ def used_s(pid: int) -> float:
 # --- the whole --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("binary", ONE_SERVER)  # it picks one itself
 def test_a_run_from_end_to_end_says_what_it_found_and_what_it_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    binary: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     case = Case("0.5 ms", cpu_share.ONE_VCPU_MB, "NEW_AND_OLD_IMAGES", 10, "distinct", 2)
     large = replace(case, records=1_000, contestants=(contestants.OWN,))

@@ -27,8 +27,8 @@ from asyncsync.report import METRICS
 from asyncsync.tools.audit.confidence import bound_percent, percent
 from asyncsync.values import to_json
 from tests.programs.bugs import BUGS
-from tests.support.command_line import assert_parses
-from tests.support.package import FLOORS, HOT
+from tests.support.project.command_line import assert_parses
+from tests.support.project.package import FLOORS, HOT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +38,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/guarantees.md",
+    "docs/testing.md",
     "benchmarks/README.md",
 )
 ADDRESS = "127.0.0.1:6379"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.programs.bugs import BUGS, Bug
 from tests.programs.mutants import MUTANTS, Mutant
-from tests.support.patches import ROOT, Patch, patched
+from tests.support.project.patches import ROOT, Patch, patched
 
 
 def read(file: str) -> str:

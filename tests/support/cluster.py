@@ -8,10 +8,11 @@ then may have no replica to take over.
 from __future__ import annotations
 
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from subprocess import Popen
 from typing import Any
@@ -24,11 +25,13 @@ from redis.retry import Retry
 from asyncsync.keys import slot
 from asyncsync.lab.servers import ServerError, free_port, running
 from asyncsync.limits import SLOTS
+from tests.support.servers import major_version
 
 READY_WITHIN_S = 30.0  # 2 s alone on this kind of machine, several times that on a busy one
 NODE_TIMEOUT_MS = 1_000
 ANSWER_WITHIN_S = 2.0
 LOOK_EVERY_S = 0.02
+BUS_ABOVE = 10_000
 
 
 @dataclass(slots=True)
@@ -54,12 +57,13 @@ class ClusterNode:
             "save": "",
             "appendonly": "no",
             "cluster-enabled": "yes",
-            "cluster-port": self.bus_port,
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "cluster-replica-validity-factor": 0,  # a replica may be elected however stale
             "repl-diskless-sync-delay": 0,  # stock: waits 5 s for more replicas
             "repl-ping-replica-period": 1,  # a replica is shown once it has heard something
         }
+        if major_version(binary) >= 7:
+            options["cluster-port"] = self.bus_port
         command = [binary, *(word for k, v in options.items() for word in (f"--{k}", str(v)))]
         self.process = self.stack.enter_context(running(command, self.port))
 
@@ -246,8 +250,8 @@ def redis_cluster(binary: str, nodes: int = 6, replicas: int = 1) -> Iterator[Cl
         started: list[ClusterNode] = []
         for _ in range(nodes):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asyncsync-"))
-            port = free_port()
-            node = ClusterNode(port, free_port(), folder, stack.enter_context(_client(port)))
+            port, bus_port = _free_ports(binary)
+            node = ClusterNode(port, bus_port, folder, stack.enter_context(_client(port)))
             stack.callback(node.kill)
             node.start(binary)
             started.append(node)
@@ -255,6 +259,17 @@ def redis_cluster(binary: str, nodes: int = 6, replicas: int = 1) -> Iterator[Cl
         _join(cluster)
         cluster.wait_until_ready()
         yield cluster
+
+
+def _free_ports(binary: str) -> tuple[int, int]:
+    """Return a port for commands and one for the bus, which before 7.0 is 10,000 above it."""
+    if major_version(binary) >= 7:
+        return free_port(), free_port()
+    while True:
+        port = free_port() - BUS_ABOVE
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port, port + BUS_ABOVE
 
 
 @contextmanager
@@ -276,7 +291,7 @@ def _join(cluster: Cluster) -> None:
     for at, node in enumerate(nodes):
         node.ask("SET-CONFIG-EPOCH", at + 1)
         if at < primaries:
-            node.ask("ADDSLOTSRANGE", edges[at], edges[at + 1] - 1)
+            node.ask("ADDSLOTS", *range(edges[at], edges[at + 1]))  # 6.2 has no range
         if at:
             nodes[0].ask("MEET", "127.0.0.1", node.port, node.bus_port)
     known = b"cluster_known_nodes:%d\r" % len(nodes)

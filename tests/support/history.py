@@ -127,7 +127,7 @@ class Deployed(Mirror):
     """A mirror that is called as Lambda calls it, over a blocking socket, in a thread."""
 
     async def handle(
-        self, event: bytes | Mapping[str, Any], context: LambdaContext | None
+        self, event: bytes | Mapping[str, Any], context: LambdaContext | None = None
     ) -> Response:
         return await anyio.to_thread.run_sync(self.lambda_handler, event, context)
 

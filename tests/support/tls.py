@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tests.support.servers import LACKING, has_tls, skip
+
 
 def make_authority(folder: Path) -> None:
     """Create a CA and its certificate for localhost with openssl."""
@@ -24,8 +26,13 @@ def make_authority(folder: Path) -> None:
         )
 
 
-def tls_options(authority: Path, port: int) -> list[str]:
-    """Return the options that make a server listen for TLS beside its plain port."""
+def tls_options(authority: Path, port: int, binary: str) -> list[str]:
+    """Return the options that make a server listen for TLS beside its plain port.
+
+    Skips the test if the server is built without TLS.
+    """
+    if not has_tls(binary):
+        skip(f"{LACKING}TLS in this {binary}, which is built without it")
     options = ["--tls-port", str(port), "--tls-cert-file", str(authority / "s.crt")]
     options += ["--tls-key-file", str(authority / "s.key"), "--tls-auth-clients", "no"]
     return [*options, "--tls-ca-cert-file", str(authority / "ca.crt")]

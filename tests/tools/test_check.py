@@ -21,11 +21,11 @@ from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
 from asyncsync.tools.check.redis import scratch_key
-from tests.support.cache_users import set_user
 from tests.support.cluster import Cluster
 from tests.support.events import arn
-from tests.support.servers import FOUND
+from tests.support.servers import ONE_SERVER
 from tests.support.tables import table_of
+from tests.support.template.cache_users import set_user
 from tests.support.tls import tls_options
 
 CONFIG = Config(redis_url="redis://unused")
@@ -131,13 +131,16 @@ def test_forbidden_keys_are_found_by_the_template(
     assert checked(capsys, "--redis-url", url)[0] == 0
 
 
-@pytest.mark.skipif(not FOUND, reason="needs a real server")
+@pytest.mark.parametrize("binary", ONE_SERVER)
 def test_a_wrong_password_authority_or_port_is_one_line(
-    authority: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    binary: str,
+    authority: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tls_port = free_port()
-    options = [*tls_options(authority, tls_port), "--requirepass", "hush-hush"]
-    with redis_process(FOUND[0], *options) as server:
+    options = [*tls_options(authority, tls_port, binary), "--requirepass", "hush-hush"]
+    with redis_process(binary, *options) as server:
         code, lines = checked(capsys, "--redis-url", f"redis://:hush-no@127.0.0.1:{server.port}")
         assert (code, list(lines)) == (1, ["redis"])
         assert "WRONGPASS" in lines["redis"]
@@ -301,7 +304,7 @@ def test_a_tables_mistakes_are_named(
 
 
 def test_the_templates_mapping_is_right_in_everything(translated: Any) -> None:
-    from tests.support.cloudformation import Resolver
+    from tests.support.template.cloudformation import Resolver
 
     mapping = dict(Resolver(translated, {}, known=True).resources()["MirrorChanges"]["Properties"])
     mapping["State"] = "Enabled"
@@ -550,9 +553,9 @@ def test_a_table_alone_is_checked(
     assert lines["redis"] == "note not checked: pass --redis-url or set ASYNCSYNC_REDIS_URL"
 
 
-@pytest.mark.skipif(not FOUND, reason="needs a real server")
-def test_a_missing_password_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with redis_process(FOUND[0], "--requirepass", "hush-hush") as server:
+@pytest.mark.parametrize("binary", ONE_SERVER)
+def test_a_missing_password_is_said_once(capsys: pytest.CaptureFixture[str], binary: str) -> None:
+    with redis_process(binary, "--requirepass", "hush-hush") as server:
         code, lines = checked(capsys, "--redis-url", server.url)
 
     assert (code, list(lines)) == (1, ["redis"])

@@ -12,7 +12,7 @@ import pytest
 from asyncsync import __version__
 from asyncsync.cli import main as cli
 from asyncsync.lab.servers import ServerProcess
-from tests.support.command_line import ended
+from tests.support.project.command_line import ended
 
 COMMANDS = {
     "demo",

@@ -15,7 +15,7 @@ from asyncsync.fence import NO_VERSION, read_fence
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, event, item, record
-from tests.support.servers import FOUND
+from tests.support.servers import ONE_SERVER
 
 
 def write(url: str, records: Sequence[dict[str, Any]], **options: Any) -> None:
@@ -156,11 +156,11 @@ def test_an_error_of_redis_is_one_line_without_the_password(
     assert errors.count("\n") == 1
 
 
-@pytest.mark.skipif(not FOUND, reason="needs a real server")
+@pytest.mark.parametrize("binary", ONE_SERVER)
 def test_url_and_password_come_from_the_environment(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    binary: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with redis_process(FOUND[0], "--requirepass", "hush-hush") as server:
+    with redis_process(binary, "--requirepass", "hush-hush") as server:
         url = f"redis://:hush-hush@{server.host}:{server.port}"
         write(url, [record(7, FIRST)])
         monkeypatch.setenv("ASYNCSYNC_REDIS_URL", server.url)

@@ -38,16 +38,16 @@ from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.output import Output
 from asyncsync.tools.retire.command import RetireOptions, retire
-from tests.support.cache_users import access, set_user
-from tests.support.cloudformation import PSEUDO, Resolver
 from tests.support.events import FIRST, record
 from tests.support.exports import Exported, parts
 from tests.support.functions import function
 from tests.support.on_failure import at_version, discarded
 from tests.support.planted import ITEMS, plant_differences, result
-from tests.support.servers import FOUND
-from tests.support.state_machine import Failed, Walk
+from tests.support.servers import ONE_SERVER
 from tests.support.tables import begin_stream, load, make_table, numbered, stream_arn_of
+from tests.support.template.cache_users import access, set_user
+from tests.support.template.cloudformation import PSEUDO, Resolver
+from tests.support.template.state_machine import Failed, Walk
 
 BUCKET = "operated"
 STATE = f"s3://{BUCKET}/operations"
@@ -73,7 +73,7 @@ def endpoint() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module", params=FOUND[:1])
+@pytest.fixture(scope="module", params=ONE_SERVER)
 def real_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """One server is enough: other tests run the commands on every server."""
     with redis_process(request.param) as server:

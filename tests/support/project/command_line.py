@@ -1,4 +1,4 @@
-"""Runs command lines: a documented one against the real options, one that argparse may end."""
+"""Runs the command line, and checks a documented one against the real options."""
 
 from __future__ import annotations
 

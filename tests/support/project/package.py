@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "asyncsync"
 
 # What Lambda runs, in reading order; a module imports only those before it.
@@ -17,6 +17,7 @@ HOT = (
     "fence",
     "keys",
     "config",
+    "senders",
     "decode",
     "collapse",
     "values",
@@ -52,7 +53,7 @@ CORE = (
 
 # The floors, lowest first. What Lambda runs is asyncsync/*.py; the others are folders. A module
 # imports its own floor and those below it.
-FLOORS = ("what Lambda runs", "mapping", "copy", "aws", "reader", "tools", "lab", "cli")
+FLOORS = ("what Lambda runs", "mapping", "copy", "aws", "reader", "testing", "tools", "lab", "cli")
 
 
 def modules(folder: Path = PACKAGE) -> list[Path]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / ".venv-template" / "bin"
 
 _ACCOUNT = "us-east-1:111122223333"
@@ -64,7 +64,7 @@ def tool(*command: str) -> subprocess.CompletedProcess[str]:
 
 def translate(template: Path) -> subprocess.CompletedProcess[str]:
     """Translate a template into what CloudFormation gets, on standard output."""
-    return tool("python", str(ROOT / "tests" / "support" / "translate.py"), str(template))
+    return tool("python", str(ROOT / "tests/support/template/translate.py"), str(template))
 
 
 class Resolver:

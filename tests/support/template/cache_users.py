@@ -7,8 +7,8 @@ from typing import Any
 import redis
 
 from asyncsync import Config, Mirror
-from tests.support.cloudformation import Resolver
 from tests.support.events import FIRST, event, record
+from tests.support.template.cloudformation import Resolver
 
 
 def access(translated: Any, user: str, **parameters: str) -> list[str]:

@@ -1,0 +1,130 @@
+"""A mirror works on every event loop, also a new one each time, and without Lambda's context."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Mapping
+from threading import Thread
+from typing import Any
+
+import pytest
+import redis
+
+from asyncsync import Config, ConfigError, Mirror, Response
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.mirror import Event
+from tests.support.context import Context
+from tests.support.events import FIRST, event, record
+
+ALL_WELL: Response = {"batchItemFailures": []}
+
+# A loop that is closed before its connections leaves them to the garbage collector, which warns.
+UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def nothing(_: bytes) -> None:
+    """Drop a line."""
+
+
+def mirror_of(server: ServerProcess) -> Mirror:
+    return Mirror(Config(redis_url=server.url, metrics="off"), emit=nothing)
+
+
+def batch(number: int) -> bytes:
+    return event([record(number, FIRST + number)])
+
+
+@UNCLOSED
+def test_a_new_loop_for_each_event_works(
+    any_server: ServerProcess, any_client: redis.Redis
+) -> None:
+    mirror = mirror_of(any_server)
+
+    for number in range(3):
+        assert asyncio.run(mirror.handle(batch(number), None)) == ALL_WELL
+
+    assert len(mirror._loop_stores) == 1  # those of closed loops are let go
+    assert [any_client.exists(f"Players:{number}") for number in range(3)] == [1, 1, 1]
+    mirror.close()
+    gc.collect()  # here, where the warnings are expected
+
+
+def test_leaving_the_block_closes_the_connections(
+    any_server: ServerProcess, any_client: redis.Redis
+) -> None:
+    async def main(number: int) -> None:
+        async with mirror as entered:
+            assert entered is mirror
+            assert await mirror.handle(batch(number)) == ALL_WELL
+            assert mirror._loop_stores
+        assert not mirror._loop_stores
+
+    mirror = mirror_of(any_server)
+    for number in range(2):
+        asyncio.run(main(number))
+
+    assert any_client.exists("Players:0", "Players:1") == 2
+
+
+def test_two_loops_at_once_have_a_connection_each(any_server: ServerProcess) -> None:
+    answers: list[Mapping[str, Any]] = []
+
+    async def main(first: int) -> None:
+        answers.extend([await mirror.handle(batch(first + at)) for at in range(10)])
+        mirror._loop_stores[asyncio.get_running_loop()].close()
+        await asyncio.sleep(0)
+
+    mirror = mirror_of(any_server)
+    threads = [Thread(target=asyncio.run, args=(main(100 * at),)) for at in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert answers == [ALL_WELL] * 30
+    mirror.close()
+
+
+@pytest.mark.parametrize("form", [lambda body: body, lambda body: {"Records": [record(1, FIRST)]}])
+def test_lambda_handler_and_handle_may_be_mixed(any_server: ServerProcess, form: Any) -> None:
+    async def main() -> None:
+        async with mirror:
+            assert await mirror.handle(parsed, Context(1_000)) == ALL_WELL
+            assert mirror.lambda_handler(parsed) == ALL_WELL  # it blocks this loop meanwhile
+
+    mirror = mirror_of(any_server)
+    parsed: Event = form(batch(1))
+    assert mirror.lambda_handler(parsed, None) == ALL_WELL
+    asyncio.run(main())
+
+
+# --- what cannot be a mirror --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", ["redis://:secret@h", None, {"redis_url": "redis://h"}, Config])
+def test_a_mirror_of_no_settings_is_refused_in_words(config: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Mirror(config)
+
+    assert str(refused.value) == (
+        f"a mirror needs a Config, not {type(config).__name__}: Mirror(Config(redis_url=...))"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"key": "prod:{@key}"}, "key must be a function; a template is a setting: Config(key="),
+        ({"key": 5}, "key must be a function"),
+        ({"transform": "public"}, "transform must be a function, not str"),
+        ({"transform": {}}, "transform must be a function, not dict"),
+    ],
+)
+def test_what_is_no_function_is_refused_by_its_argument(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Mirror(Config(redis_url="redis://h"), **arguments)
+
+    assert str(refused.value).startswith(message)

@@ -1,0 +1,172 @@
+"""Three users' handlers pass `mypy --strict`, and what is wrong in one is found."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+import asyncsync
+from tests.support.project.package import ROOT
+
+PLAIN = """
+from typing import Any
+
+from asyncsync import Config, LambdaContext, Mirror, Response
+
+mirror = Mirror(Config(redis_url="rediss://cache.example:6379", raw_event=False))
+
+
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Response:
+    answer: Response = mirror.lambda_handler(event, context)
+    return answer
+
+
+async def main(event: bytes) -> list[str]:
+    async with Mirror(Config(redis_url="redis://h", log_keys=True)) as copy:
+        response = await copy.handle(event)
+        response = await copy.handle(event, None)
+    return [failure["itemIdentifier"] for failure in response["batchItemFailures"]]
+"""
+
+# Their context has read-only properties, and their event is a mapping that is no dict.
+POWERTOOLS = """
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from asyncsync import Config, Mirror, Response
+
+
+class LambdaContext:
+    _aws_request_id: str
+
+    @property
+    def function_name(self) -> str:
+        return ""
+
+    @property
+    def aws_request_id(self) -> str:
+        return self._aws_request_id
+
+    @staticmethod
+    def get_remaining_time_in_millis() -> int:
+        return 0
+
+
+class DynamoDBStreamEvent(Mapping[str, Any]):
+    def __getitem__(self, name: str) -> Any:
+        return self
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("")
+
+    def __len__(self) -> int:
+        return 0
+
+
+mirror = Mirror(Config(redis_url="redis://cache.example:6379"))
+
+
+def lambda_handler(event: DynamoDBStreamEvent, context: LambdaContext) -> Response:
+    return mirror.lambda_handler(event, context)
+
+
+handler: Callable[[DynamoDBStreamEvent, LambdaContext], Response] = mirror.lambda_handler
+"""
+
+OWN = """
+from collections.abc import Mapping
+
+from asyncsync import AttributeValue, Config, KeyFunction, Mirror, Transform
+
+
+def name_of(keys: Mapping[str, AttributeValue]) -> str:
+    return "player:" + keys["Number"]["N"]
+
+
+def public(item: dict[str, object]) -> dict[str, object] | None:
+    return None if item.get("Hidden") else {"name": item["Name"]}
+
+
+def packed(item: dict[str, object]) -> bytes:
+    return str(item["Name"]).encode()
+
+
+key: KeyFunction = name_of
+transforms: list[Transform] = [public, packed]
+mirrors = [Mirror(Config(redis_url="redis://h"), key=key, transform=each) for each in transforms]
+lambda_handler = mirrors[0].lambda_handler
+"""
+
+WRONG = {
+    "Config(redis_ulr='redis://h')": "redis_ulr",
+    "Config(redis_url='redis://h', mode='mirrored')": "mode",
+    "Config(redis_url='redis://h', log_keys='yes')": "log_keys",
+    "Mirror('redis://h')": "Config",
+    "Mirror(Config(redis_url='redis://h'), key='prod:{@key}')": "key",
+    "Mirror(Config(redis_url='redis://h'), transform=len)": "transform",
+}
+
+
+def check(folder: Path, source: str) -> str:
+    """Return what mypy says of a user's module."""
+    (folder / "app.py").write_text(source)
+    (folder / "mypy.ini").write_text("[mypy]\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "app.py"]
+    command += ["--cache-dir", str(folder / "cache"), "--config-file", "mypy.ini"]
+    process = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return process.stdout + process.stderr
+
+
+@pytest.mark.parametrize(
+    "source", [PLAIN, POWERTOOLS, OWN], ids=["plain", "Powertools", "own functions"]
+)
+def test_a_users_handler_is_typed(tmp_path: Path, source: str) -> None:
+    assert check(tmp_path, source) == ""
+
+
+def test_what_a_user_gets_wrong_is_found_before_it_runs(tmp_path: Path) -> None:
+    lines = ["from asyncsync import Config, Mirror", *WRONG]
+
+    found = check(tmp_path, "\n".join(lines) + "\n").splitlines()
+
+    for at, (line, word) in enumerate(WRONG.items(), 2):
+        assert any(each.startswith(f"app.py:{at}: error:") and word in each for each in found), (
+            line
+        )
+
+
+@pytest.mark.parametrize("name", ["Config", "Mirror"])
+def test_a_class_that_users_make_shows_its_arguments_errors_and_an_example(name: str) -> None:
+    text = getattr(asyncsync, name).__doc__
+
+    assert "Args:" in text
+    assert "Raises:" in text
+    assert f"{name}(" in text
+    for argument in signature(getattr(asyncsync, name)).parameters:
+        assert re.search(rf"^ +{argument}: ", text, re.MULTILINE), argument
+
+
+@pytest.mark.parametrize("name", asyncsync.__all__)
+def test_a_public_name_says_what_it_is_for(name: str) -> None:
+    value = getattr(asyncsync, name)
+    if not isinstance(value, type):  # a type alias, or the version, is told of in its module
+        module = sys.modules["asyncsync"]
+        assert name in (module.__doc__ or "")
+        return
+    assert value.__doc__
+    for method, member in vars(value).items():
+        if callable(member) and not method.startswith("_") and value.__module__ != "builtins":
+            assert member.__doc__, method
