@@ -20,7 +20,7 @@ SHAPES_MAX = 4
 # 2.3 ms, as much as some 300 images save. A small function may never pay it.
 SHAPES_SAMPLE_EVERY = 100
 
-# Compiling takes 0.1 ms a value, nested ones plural; larger images are encoded without a shape.
+# Compiling takes 0.1 ms a value, nested ones counted; larger images are encoded without a shape.
 SHAPE_VALUES_MAX = 64
 
 # --- what Redis is sent -----------------------------------------------------------------------

@@ -67,6 +67,7 @@ OPERATIONS = Kind(  # 8.9 MB today, half of it botocore and aiohttp
     "operations",
     12_000_000,
     (
+        "mapping",
         "aws",
         "copy",
         "cli",

@@ -209,7 +209,7 @@ def _add_backfill(commands: Commands, defaults: Defaults) -> None:
         "--only-segments",
         type=segments(_SEGMENTS_MAX),
         metavar="N[-N]",
-        help="Scan only these segments, plural from 0, e.g. 0-7",
+        help="Scan only these segments, counted from 0, e.g. 0-7",
     )
     source.add_argument(
         "--page-items",

@@ -87,7 +87,7 @@ class Beside(RuleBasedStateMachine):
         self.mirror = Mirror(Config(redis_url=self.url), emit=lambda _: None)
         self.fills = self.mirror.new_store(SCRIPT)
         self.table: dict[int, int | None] = dict.fromkeys(NUMBERS, 0)  # item versions
-        self.versions = dict.fromkeys(NUMBERS, 0)  # removals plural
+        self.versions = dict.fromkeys(NUMBERS, 0)  # removals counted
         self.changes = 0
         self.upcoming: dict[int, list[Any]] = {of: [] for of in NUMBERS}
         self.delivered: dict[int, list[Any]] = {of: [] for of in NUMBERS}

@@ -70,7 +70,7 @@ class Writing:
         return [line for line in self.printed if "_aws" in line][-1]
 
     def turns(self) -> dict[int, int]:
-        """Return the round trips to each node since the last call, plural at its socket."""
+        """Return the round trips to each node since the last call, counted at its socket."""
         found = {port: meter.turns for port, meter in self.meters.items() if meter.turns}
         for meter in self.meters.values():
             meter.turns = meter.commands = 0

@@ -318,7 +318,7 @@ def test_the_seeds_and_histories_that_were_run_are_those_that_are_written_down()
     starts = [row["first"] for row in journal]
     ends = [row["first"] + row["seeds"] for row in journal]
 
-    assert starts == [0, *ends[:-1]]  # no seed is missing, none plural twice
+    assert starts == [0, *ends[:-1]]  # no seed is missing, none counted twice
     assert sum(row["violations"] for row in journal) == 0
     assert f"**Seeds so far**: {_spaced(ends[-1])}, no violation" in text
     assert f"{_spaced(scope.expected() * len(MODES))} histories" in text

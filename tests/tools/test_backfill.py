@@ -347,12 +347,12 @@ class World:
 
     async def versions_by_record(self) -> dict[tuple[str, int], int]:
         """Return the item's version after each record; a removal counts as a version."""
-        plural: Counter[str] = Counter()
+        counted: Counter[str] = Counter()
         found = {}
         for each in await self.records():
             name = f"{self.table}:{each['Keys']['Number']['N']}"
-            plural[name] += 1
-            found[name, int(each["SequenceNumber"])] = 1 + plural[name]
+            counted[name] += 1
+            found[name, int(each["SequenceNumber"])] = 1 + counted[name]
         return found
 
     async def caught_up(self, mapping: EventSourceMapping, seen: int) -> None:
@@ -464,7 +464,7 @@ async def test_killed_and_started_again_it_goes_on_where_it_was(
     ended = await anyio.run_process(again)
     counts = orjson.loads(ended.stdout)
 
-    assert counts["read"] == 400  # what the first has read is plural, too
+    assert counts["read"] == 400  # what the first has read is counted, too
     assert 0 <= counts["present"] <= 10  # at most one page is done again
     assert counts["filled"] + counts["present"] == 400
     assert real_client.dbsize() == 400

@@ -59,7 +59,7 @@ def test_a_cursor_moves_only_past_complete_pages() -> None:
 def test_cut_anywhere_and_resumed_every_page_counts_once(
     parts: list[int], seed: int, cut_after: int
 ) -> None:
-    """Each page weighs a power of two, so that one left out or plural twice shows."""
+    """Each page weighs a power of two, so that one left out or counted twice shows."""
     chance = Random(seed)
     weights = {
         (part, step): 2 ** (part * 5 + step) for part, n in enumerate(parts) for step in range(n)

@@ -297,12 +297,12 @@ async def test_an_audit_that_is_cut_short_goes_on_and_counts_nothing_twice(
     compared = 0
     compare = audit_module.Auditor._compare
 
-    async def plural(*arguments: Any) -> None:
+    async def counted(*arguments: Any) -> None:
         nonlocal compared
         await compare(*arguments)
         compared += 1
 
-    monkeypatch.setattr(audit_module.Auditor, "_compare", plural)
+    monkeypatch.setattr(audit_module.Auditor, "_compare", counted)
     with monkeypatch.context() as patched:
         patched.setattr(audit_module, "wait_s", lambda _: anyio.sleep_forever)
         async with anyio.create_task_group() as tasks:

@@ -81,7 +81,7 @@ class Side:
     reader: DemoReader
     watcher: CopyWatcher
     mapping: EventSourceMapping
-    delivered: int = 0  # records, plural in every attempt
+    delivered: int = 0  # records, counted in every attempt
     acknowledged: int = 0  # records
 
     @classmethod

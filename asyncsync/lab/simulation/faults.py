@@ -13,7 +13,7 @@ from random import Random
 from typing import Literal
 
 # Where a fault gets its chance. Each "moment" of a run is drawn before the run begins. What is
-# a "consequence" follows from settings and other faults, and is only plural.
+# a "consequence" follows from settings and other faults, and is only counted.
 _Per = Literal[
     "request", "connect", "invocation", "change", "read", "tool", "moment", "consequence"
 ]
@@ -132,7 +132,7 @@ class Faults:
     def strikes(self, fault: Fault) -> bool:
         """Return whether a fault strikes here; count it if it does."""
         assert isinstance(fault, Fault), f"{fault!r} is no fault"
-        assert fault.per != "consequence", f"{fault} is only plural"
+        assert fault.per != "consequence", f"{fault} is only counted"
         if self.is_calm or fault not in self.odds:
             return False
         hit = self.chance.random() < self.odds[fault]

@@ -349,5 +349,5 @@ def before_stream(item: int) -> dict[str, Any]:
 
 def _count_of(plain: Any) -> int:
     """Return the count of the change that a decoded value shows; 0 if it shows none."""
-    plural = plain.get("Count") if isinstance(plain, dict) else None
-    return int(plural[1]) if isinstance(plural, tuple) else 0
+    counted = plain.get("Count") if isinstance(plain, dict) else None
+    return int(counted[1]) if isinstance(counted, tuple) else 0

@@ -85,7 +85,7 @@ class Summary:
 
 
 def quantile(sizes: Counter[int], share: float) -> int:
-    """Return a quantile of plural sizes; 0 if there are none."""
+    """Return a quantile of counted sizes; 0 if there are none."""
     remaining = share * sum(sizes.values())
     for size in sorted(sizes):
         remaining -= sizes[size]

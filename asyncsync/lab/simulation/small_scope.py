@@ -3,7 +3,7 @@
 A history says which item each record is of, whether it removes the item, how the records fall
 into batches, and where the one fault strikes; a late fault also says after which later batch
 it shows. The real handler runs against fakeredis, which runs the real script, and the oracle
-looks after each command. The histories are plural, and the count is compared with a formula.
+looks after each command. The histories are counted, and the count is compared with a formula.
 """
 
 from __future__ import annotations

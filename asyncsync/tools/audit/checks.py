@@ -44,7 +44,7 @@ class Phase:
         self._tally.waiting += keys
 
     def end_check(self, page: Page[AuditTally], keys: int, more: AuditTally) -> None:
-        """Add what a check plural; the page no longer waits for it."""
+        """Add what a check counted; the page no longer waits for it."""
         self._tally.waiting -= keys
         self.count(page, more)
         self.cursors.complete(page)

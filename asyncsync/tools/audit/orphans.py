@@ -1,6 +1,6 @@
 """Finds possible orphans: key names of ours that hold a value and have no item.
 
-A name that is not surely an item's of this table is foreign: it is plural and left alone. So
+A name that is not surely an item's of this table is foreign: it is counted and left alone. So
 is a key of any type but string, which the handler never writes.
 """
 

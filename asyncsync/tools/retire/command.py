@@ -2,7 +2,7 @@
 
 A key is deleted only if the old template reads a complete key of the table's types out of its
 name, it holds a string, its name is not in use under the present settings, and the item's new
-key exists. Every other key is plural and left alone.
+key exists. Every other key is counted and left alone.
 """
 
 from __future__ import annotations
