@@ -98,7 +98,7 @@ def draw(chance: Random, faults: Faults) -> Scenario:
         faults.odds.pop(Fault.NOT_YET_ENCODED, None)
     if mode != "mirror":  # the copy holds only what readers have asked for
         faults.odds.pop(Fault.BACKFILL_BEGINS, None)
-    quiet_day = chance.random() < 0.42
+    quiet_day = chance.random() < 0.5
     wide = chance.random() < 0.01  # more keys than fit in one script call
     if quiet_day and chance.random() < 0.5:  # a run skips its quiet day after data was destroyed
         for fault in DESTRUCTIVE:
