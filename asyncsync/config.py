@@ -256,10 +256,6 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 _SCHEMES = {"redis": False, "rediss": True, "valkey": False, "valkeys": True, "unix": False}
-_URLS = (
-    "redis://[user:password@]host[:port][/database], rediss:// for TLS, valkey://, valkeys://, or "
-    "unix:///path[?db=1] (in a password, write / ? # [ ] @ and : percent-encoded)"
-)
 
 
 @lru_cache(maxsize=4)
@@ -280,23 +276,21 @@ def parse_url(url: str, password: str | None = None, ca_file: str | None = None)
     is_unix = scheme == "unix"
     database = options.removeprefix("db=") or ("" if is_unix else path.strip("/")) or "0"
     is_host = not ipv6 or (ipv6.startswith("[") and not host)
-    checks = {
-        "a blank, a # or a control character in it": url.isprintable() and not {*" #"} & {*url},
-        "an @ behind a / or a ?": "@" not in path + options,
-        _scheme_fault(scheme): scheme in _SCHEMES,
-        "without a path, a unix:// URL": not is_unix or path,
-        "a host beside a path": not is_unix or not (host or ipv6),
-        "without a host, its address": is_unix or host or ipv6,
-        "a [ or ] that is not an IPv6 address's": is_host and not {*"[]"} & {*user, *host},
-        "its port": _is_number(port, 5) and 0 < int(port) <= PORT_MAX,
-        _option_fault(options): options in ("", f"db={database}") and "&" not in options,
-        "its database": _is_number(database, DATABASE_DIGITS_MAX),
-    }
-    for fault, is_right in checks.items():
+    checks = (
+        (url.isprintable() and not {*" #"} & {*url}, "a blank, a # or a control character in it"),
+        ("@" not in path + options, "an @ behind a / or a ?"),
+        (scheme in _SCHEMES, "its scheme"),
+        (path or not is_unix, "without a path, a unix:// URL"),
+        (not is_unix or not (host or ipv6), "a host beside a path"),
+        (is_unix or host or ipv6, "without a host, its address"),
+        (is_host and not {*"[]"} & {*user, *host}, "a [ or ] that is not an IPv6 address's"),
+        (_is_number(port, 5) and 0 < int(port) <= PORT_MAX, "its port"),
+        (options in ("", f"db={database}") and "&" not in options, "what follows its ?"),
+        (_is_number(database, DATABASE_DIGITS_MAX), "its database"),
+    )
+    for is_right, part in checks:
         if not is_right:
-            raise ConfigError(
-                f"{PREFIX}REDIS_URL={_redacted(url)!r}: {fault} is not allowed; allowed is {_URLS}"
-            )
+            raise _refused_url(url, part, scheme, options)
     return Server(
         host=(ipv6[1:] or host).lower(),
         port=int(port),
@@ -309,23 +303,24 @@ def parse_url(url: str, password: str | None = None, ca_file: str | None = None)
     )
 
 
-def _redacted(url: str) -> str:
-    """Return what of a URL is no secret: not its user and options, nor what may be a password.
+def _refused_url(url: str, part: str, scheme: str, options: str) -> ConfigError:
+    """Name what is wrong with a URL, and show what of it is no secret.
 
-    Without an @ a port of more than five characters may be one.
+    That is neither its user nor an option's value, nor, without an @, what stands where the port
+    belongs and has more than five characters: it may be a password.
     """
-    text = re.split(r"[?#]", url.rsplit("@", 1)[-1], maxsplit=1)[0]
-    return re.sub(r"^((?:\w+://)?(?:[^:/]+:(?=[^/]{6})|:)).*", r"\1...", text)
-
-
-def _scheme_fault(scheme: str) -> str:
-    return f"its scheme {scheme!r}" if re.fullmatch(r"[a-z+]{1,12}", scheme) else "its scheme"
-
-
-def _option_fault(options: str) -> str:
-    """Name the first option that is no database."""
     names = re.findall(r"(?:^|&)(?!db=)([a-z_]{1,30})=", options)
-    return f"its option {names[0]}" if names else "what follows its ?"
+    if part == "its scheme" and re.fullmatch(r"[a-z+]{1,12}", scheme):
+        part += f" {scheme!r}"
+    elif part == "what follows its ?" and names:
+        part = f"its option {names[0]}"
+    text = re.split(r"[?#]", url.rsplit("@", 1)[-1], maxsplit=1)[0]
+    shown = re.sub(r"^((?:\w+://)?(?:[^:/]+:(?=[^/]{6})|:)).*", r"\1...", text)
+    return ConfigError(
+        f"{PREFIX}REDIS_URL={shown!r}: {part} is not allowed; allowed is redis://[user:password@]"
+        "host[:port][/database], rediss:// for TLS, valkey://, valkeys://, or "
+        "unix:///path[?db=1] (in a password, write / ? # [ ] @ and : percent-encoded)"
+    )
 
 
 def _unquote(text: str) -> str:

@@ -12,7 +12,7 @@ from binascii import Error as BinasciiError
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 import orjson
@@ -223,74 +223,68 @@ def transformed(transform: Transform, image: Mapping[str, Any]) -> bytes | None:
             f"the transform returned {type(value).__name__}, not dict, bytes or None"
         )
     try:
-        written = orjson.dumps(value, default=_jsonable)
+        written = orjson.dumps(value, default=_holdable)
         if b"null" not in written:  # orjson writes a float that is no number as null
             return written
     except orjson.JSONEncodeError:
         pass  # of its limits some are not JSON's
     try:
-        return _json_of(value)
+        return orjson.dumps(_holdable(value))
     except RecursionError:
         raise RecordError("the transform returned a dict that is nested too deep") from None
 
 
-def _jsonable(value: object) -> object:
-    """Return what orjson writes for a value whose type it does not know."""
-    if isinstance(value, Decimal) and value.is_finite():
-        return _Fragment(str(value))
+def _holdable(value: Any) -> Any:
+    """Return what orjson writes for a value: a fragment where it is past one of its limits.
+
+    Those are whole numbers of 64 bits, 254 levels and its own types. Raises RecordError with
+    the path of what JSON cannot hold.
+    """
+    kind = type(value).__name__
     if isinstance(value, bytes | bytearray | memoryview):
         return b2a_base64(value, newline=False).decode()
-    if isinstance(value, set | frozenset):
-        return sorted(value)
+    if isinstance(value, Decimal | int) and not isinstance(value, bool):
+        number = Decimal(value)  # str(int) ends at 4,300 digits
+        return _Fragment(str(number)) if number.is_finite() else _unholdable(kind)
+    if isinstance(value, float):
+        return float(value) if abs(value) < _INFINITY else _unholdable(kind)
+    try:  # a class of the user's may raise anything
+        value = _plain_container(value)
+        if not isinstance(value, dict | list):
+            return _Fragment(orjson.dumps(value))
+    except Exception:
+        _unholdable(kind)
+    return _fragment(value)
+
+
+def _plain_container(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        names = [name for name in value.__dataclass_fields__ if not name.startswith("_")]
+        return {name: getattr(value, name) for name in names}
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, float | tuple):  # of a subclass
-        return float(value) if isinstance(value, float) else list(value)
-    raise TypeError
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
-def _json_of(value: Any) -> bytes:
-    """Write a value as JSON, of any depth and with whole numbers of any size.
-
-    Raises RecordError with the path of what JSON cannot hold.
-    """
-    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-        names = [name for name in value.__dataclass_fields__ if not name.startswith("_")]
-        value = {name: getattr(value, name) for name in names}
-    if isinstance(value, dict):
-        return b"{%b}" % _json_each(value.items(), is_named=True)
-    if isinstance(value, list | tuple):
-        return b"[%b]" % _json_each(enumerate(value), is_named=False)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(Decimal(value)).encode()  # str(int) ends at 4,300 digits
-    if isinstance(value, float) and not abs(value) < _INFINITY:  # nor is NaN
-        raise _unholdable(type(value).__name__)
-    try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError:
-        pass
-    try:
-        plain = _jsonable(value)
-    except Exception:  # also what a class of the user's raises
-        raise _unholdable(type(value).__name__) from None
-    return _json_of(plain)
-
-
-def _json_each(members: Iterable[tuple[object, object]], *, is_named: bool) -> bytes:
+def _fragment(value: dict[Any, Any] | list[Any]) -> orjson.Fragment:
+    """Write each member of a dict or a list on its own."""
     texts = []
-    for name, member in members:
-        if is_named and not isinstance(name, str):
-            raise _unholdable(f"name of type {type(name).__name__}")
-        head = _json_of(name) + b":" if is_named else b""
+    is_dict = isinstance(value, dict)
+    for name, member in value.items() if isinstance(value, dict) else enumerate(value):
+        if is_dict and not isinstance(name, str):
+            _unholdable(f"name of type {type(name).__name__}")
+        head = orjson.dumps(_holdable(name)) + b":" if is_dict else b""
         try:
-            texts.append(head + _json_of(member))
+            texts.append(head + orjson.dumps(_holdable(member)))
         except RecordError as exc:
             raise exc.inside(str(name)) from None
-    return b",".join(texts)
+    return _Fragment((b"{%b}" if is_dict else b"[%b]") % b",".join(texts))
 
 
-def _unholdable(kind: str) -> RecordError:
-    return RecordError(f"the transform returned a {kind} that JSON cannot hold")
+def _unholdable(kind: str) -> NoReturn:
+    raise RecordError(f"the transform returned a {kind} that JSON cannot hold")
 
 
 # --- expiry -----------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ from tests.support.lua_server import LuaServer
 from tests.support.project.patches import ROOT, Patch, PatchLost, patched
 
 CI_SEEDS = 600
-SEED = "93"  # with every tool in it, and a kill
+SEED = "12"  # with every tool in it, and a kill
 
 LABEL_MS = 1_767_225_600_000
 
@@ -478,6 +478,18 @@ def test_a_run_that_does_not_come_to_rest_says_why(monkeypatch: pytest.MonkeyPat
 
     assert violation.startswith("G3: not at rest")
     assert re.search(r"mapping \d holds \d+ records, \d in flight, next in \d+ ms", violation)
+
+
+def test_a_connection_kept_to_a_node_that_became_a_replica_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asyncsync.store._DEMOTED", ())
+
+    violations = (run(seed).violation for seed in range(200))
+    violation = next(text for text in violations if text)
+
+    assert violation.startswith("G7: a write failed without a fault")
+    assert '"error":"READONLY"' in violation
 
 
 # --- what seeds found -------------------------------------------------------------------------

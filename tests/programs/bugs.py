@@ -254,6 +254,13 @@ BUGS = (
     ),
     bug(
         "connection",
+        "a connection is kept after READONLY, though the name has moved",
+        "store.py",
+        '_DEMOTED = ("READONLY", ',
+        "_DEMOTED = (",
+    ),
+    bug(
+        "connection",
         "a server without the script is never given it",
         "store.py",
         'word == "NOSCRIPT" and self._command == b"EVALSHA"',

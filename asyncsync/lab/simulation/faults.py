@@ -81,6 +81,7 @@ class Fault(StrEnum):
     OOM = "moment", 0.08, "some writes are refused with OOM"
     LOADING = "moment", 0.08, "all commands are refused with LOADING"
     READONLY = "moment", 0.08, "writes are refused with READONLY"
+    NAME_MOVES = "moment", 0.08, "the name moves, the old node stays as a replica"
     FENCES_EVICTED = "moment", 0.07, "fences are evicted"
     SHARD_SPLITS = "moment", 0.12, "a shard splits"
     MAPPING_RECREATED = "moment", 0.05, "the mapping is deleted and created again"

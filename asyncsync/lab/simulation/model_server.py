@@ -105,6 +105,8 @@ class ModelServer:
             raise ErrorReply("LOADING Redis is loading the dataset in memory")
         if word in (b"EVALSHA", b"EVAL"):
             return self._script(word, arguments)
+        if word == b"PING":
+            return b"+PONG\r\n"
         if word == b"CLUSTER":
             return TOPOLOGY
         if word == b"SET":

@@ -46,6 +46,7 @@ class SimulatedConnection:
         self.answered = True  # since the last request: the next one begins a round trip
         self.silent = False  # loses everything that is sent, without an error
         self.is_open = True  # at the server's end
+        self.is_demoted = False  # it leads to a node that has become a replica
         self._loop = loop
         self._network = network
         self._is_mute = False
@@ -168,6 +169,11 @@ class Network:
         """Close every client's end, as when its process ends."""
         for connection in self.connections:
             connection.writer.transport.abort()
+
+    def demote_all(self) -> None:
+        """Let every connection lead to a replica; only new ones lead to the primary."""
+        for connection in self.connections:
+            connection.is_demoted = True
 
     def drop_all(self) -> None:
         """Break every connection; bytes on their way are lost."""

@@ -105,6 +105,7 @@ class Sandbox(SimulatedProcess):
         self.end_s = 0.0  # of the invocation, on the loop's clock
         self.opened = 0  # connections in this invocation
         self.calm_runs = 0
+        self.knows_replica = False  # it met its demoted node in calm, and must have left it
         self.connection: SimulatedConnection | None = None
 
     def get_remaining_time_in_millis(self) -> int:
@@ -160,9 +161,9 @@ class SimulatedFunction:
         self._idle.clear()
 
     def freeze(self) -> None:
-        """Freeze every idle sandbox until its connection is dead."""
+        """Freeze every idle sandbox until its connection is dead; to a replica it stays alive."""
         for sandbox in self._idle:
-            if sandbox.connection is not None:
+            if sandbox.connection is not None and not sandbox.connection.is_demoted:
                 sandbox.connection.drop()
 
     async def connect(self, owner: object) -> SimulatedConnection:
@@ -183,7 +184,7 @@ class SimulatedFunction:
         sandbox = self._take()
         sandbox.aws_request_id = batch.request_id  # a retry has the same, as in AWS
         sandbox.allowed, sandbox.sent, sandbox.opened = allowed, 0, 0
-        sandbox.calm_runs += self._faults.is_calm
+        self._count_calm_run(sandbox)
         sandbox.lines.clear()
         limit_s = self._scenario.timeout_s
         if self._faults.strikes(Fault.LITTLE_TIME):
@@ -201,6 +202,15 @@ class SimulatedFunction:
         finally:
             self.running -= 1
         return self._check_answer(sandbox, limit_s, answer)
+
+    def _count_calm_run(self, sandbox: Sandbox) -> None:
+        """Count an invocation without faults, except the first one that meets a replica."""
+        if not self._faults.is_calm:
+            return
+        connection = sandbox.connection
+        is_on_replica = connection is not None and connection.is_open and connection.is_demoted
+        sandbox.calm_runs += not is_on_replica or sandbox.knows_replica
+        sandbox.knows_replica = sandbox.knows_replica or is_on_replica
 
     async def _run(self, sandbox: Sandbox, event: bytes) -> Answer:
         try:

@@ -48,12 +48,16 @@ class ServerFaults:
             Fault.OOM: partial(self._refuse, "full", self._set_full),
             Fault.LOADING: partial(self._refuse, "loading", self._set_loading),
             Fault.READONLY: partial(self._refuse, "read-only", self._set_read_only),
+            Fault.NAME_MOVES: self._move_name,
         }
 
     # --- requests ------------------------------------------------------------------------------
 
     def _execute(self, command: Command, connection: SimulatedConnection) -> bytes:
+        is_read_only = self._server.read_only
+        self._server.read_only = is_read_only or connection.is_demoted
         reply = self._server.execute(command, self._loop.wall_ms())
+        self._server.read_only = is_read_only
         self._say("    server: %s %s", command[0].decode(), _short(reply))
         if self._server.changed:
             self._oracle.ran(self._server.changed, connection.allowed)
@@ -126,6 +130,12 @@ class ServerFaults:
     def _up(self) -> None:
         self.network.is_up = True
         self._say("SERVER  up")
+
+    def _move_name(self) -> None:
+        """Fail over to a node that lacks nothing; the old one stays up as its replica."""
+        self._say("SERVER  its name moves to another node, the old one stays as a replica")
+        self._server.scripts.clear()
+        self.network.demote_all()
 
     def _evict(self) -> None:
         fences = [name for name in self._server.keys if name.endswith(_FENCE_SUFFIX)]
