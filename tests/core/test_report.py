@@ -353,6 +353,16 @@ def test_a_failed_write_says_what_failed_and_of_which_records() -> None:
     }
 
 
+def test_a_mere_err_is_logged_as_what_the_server_said_after_it() -> None:
+    batch = Batch([("1", "failed")])
+    batch.outcomes = [Outcome("failed", "ERR", "max number of clients reached")]
+
+    line = log_of(batch.report())
+
+    assert line["error"] == "max number of clients reached"
+    assert line["reason"] == "refused by the server"
+
+
 @pytest.mark.parametrize(
     ("facts", "event"),
     [
