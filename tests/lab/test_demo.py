@@ -74,7 +74,7 @@ def test_a_run_passes_tells_all_and_its_table_fits_eighty_columns(
         r"reported \d{21,}: (split,|again) in 100 ms",  # again: a batch of one record
         r"Redis is back after \d+\.\d s: [1-9]\d* attempts?",
         r"RECOVERED: .* s after Redis came back",
-        r"REPLAY: a batch of \d+ records",
+        r"REPLAY: a batch of \d+ records?",
         r"asyncsync: \d+ fenced: nothing moved backwards",
         r"awaited loop: .* moved backwards",
         "one item's life: Players:",

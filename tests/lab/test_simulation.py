@@ -43,7 +43,7 @@ from tests.programs.bugs import BUGS
 from tests.support.lua_server import LuaServer
 from tests.support.project.patches import ROOT, Patch, PatchLost, patched
 
-CI_SEEDS = 600
+CI_SEEDS = 750
 SEED = "12"  # with every tool in it, and a kill
 
 LABEL_MS = 1_767_225_600_000
