@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -38,10 +39,20 @@ T = TypeVar("T")
 EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
 KEY_TYPES = ("S", "N", "B")
 
+
+def possessive(pattern: str) -> str:
+    """Return a pattern as this Python may have it: plain where possessive repetitions go wrong.
+
+    Possessive, one never goes back into what it matched. Python 3.11.2's match "1e" as a number.
+    """
+    return pattern if sys.version_info >= (3, 12) else re.sub(r"([+*?}])\+", r"\1", pattern)
+
+
 # DynamoDB writes a JSON number in plain decimal notation. Others may write an exponent, which
 # DynamoDB's range (1E-130 to 9.99E+125) ends at three digits.
-# Not possessive: Python 3.11.2's possessive groups match "1e".
-NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+NUMBER = re.compile(
+    possessive(r"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]{1,3}+)?+"),
+)
 
 _SOURCE = "aws:dynamodb"
 _NOT_JSON = "the record is not JSON"

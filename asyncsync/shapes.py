@@ -13,24 +13,21 @@ import re
 from binascii import a2b_base64
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from itertools import count, islice
+from itertools import islice
 from typing import Any, TypeAlias
 
 import orjson
 from msgspec import Struct
 
-from asyncsync.decode import NUMBER
+from asyncsync.decode import NUMBER, possessive
 from asyncsync.limits import SHAPE_VALUES_MAX, SHAPES_MAX, SHAPES_SAMPLE_EVERY
 from asyncsync.values import parse_image, to_json
 
+# Possessive, so an image of another shape fails at once.
 # A string may hold only escapes that orjson writes too; \u and \/ would come out otherwise.
-_STRING = rb'"[^"\\\x00-\x1f]*(?:\\["\\bfnrt][^"\\\x00-\x1f]*)*"'
-_BASE64 = rb'"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"'
-
-# A long value is captured in a lookahead, then matched by its group: the engine never goes back
-# into it, so an image of another shape fails at once. Possessive repetitions would say the same,
-# but Python 3.11.2 gets them wrong.
-_CAPTURED = rb"(?=(%b))\#"  # "\#" becomes "\1", "\2" and so on; SHAPE_VALUES_MAX is under 100
+_STRING = possessive(r'"[^"\\\x00-\x1f]*+(?:\\["\\bfnrt][^"\\\x00-\x1f]*+)*+"').encode()
+_DIGIT = "[A-Za-z0-9+/]"
+_BASE64 = possessive(f'"(?:{_DIGIT}{{4}})*+(?:{_DIGIT}{{2}}==|{_DIGIT}{{3}}=)?+"').encode()
 
 Order: TypeAlias = Callable[[bytes], bytes]
 # A pattern, its part of the template, and the type tag where it begins a value.
@@ -56,13 +53,8 @@ def shape_of(image: Mapping[str, Any]) -> Shape | None:
     if len(tags) > SHAPE_VALUES_MAX:
         return None
     groups = [tag for tag in tags if tag not in ("M", "L", "NULL")]
-    number = count(1)
-    patterns = [
-        pattern.replace(rb"\#", rb"\%d" % next(number)) if template == b"%b" else pattern
-        for pattern, template, _ in pieces
-    ]
     return Shape(
-        b"".join(patterns),
+        b"".join([pattern for pattern, _, _ in pieces]),
         b"".join([template for _, template, _ in pieces]),
         tuple([(at, _ORDERS[tag]) for at, tag in enumerate(groups) if tag in _ORDERS]),
     )
@@ -172,13 +164,13 @@ def is_utf8(raw: bytes) -> bool:
 
 def _set_of(member: bytes) -> bytes:
     # DynamoDB has no empty set.
-    return _CAPTURED % (rb"\[%b(?:,%b)*\]" % (member, member))
+    return rb"(\[%b(?:,%b)*\])" % (member, member)
 
 
 _LEAVES = {
-    "S": _CAPTURED % _STRING,
+    "S": b"(%b)" % _STRING,
     "N": b'"(%b)"' % NUMBER.pattern.encode(),
-    "B": _CAPTURED % _BASE64,
+    "B": b"(%b)" % _BASE64,
     "BOOL": b"(true|false)",
     "NULL": b"true",
     "SS": _set_of(_STRING),
