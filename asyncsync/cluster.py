@@ -271,16 +271,16 @@ def _node_from(host: str, port: int, by: Server) -> Server:
     return structs.replace(by, host=host or by.host, port=port)
 
 
-def _topology(reply: Any, asked: Server) -> tuple[SlotOwners, set[Server], list[Server]]:
+def _topology(reply: Any, node: Server) -> tuple[SlotOwners, set[Server], list[Server]]:
     """Read the owner of each slot, all owners, and all nodes from a reply to CLUSTER SLOTS.
 
     Raises StoreUnavailable if it holds no topology, StoreRefused if there is no cluster.
     """
     if isinstance(reply, ReplyError):
-        refuse(reply, asked, "CLUSTER SLOTS")
+        refuse(reply, node, "CLUSTER SLOTS")
         if "cluster" in str(reply).lower():  # a single server: "cluster support disabled"
             raise StoreRefused(
-                f"{asked.address} is no node of a cluster ({reply}), "
+                f"{node.address} is no node of a cluster ({reply}), "
                 "but ASYNCSYNC_REDIS_CLUSTER is true"
             )
         raise StoreUnavailable(reply.word, reply.reason())
@@ -289,7 +289,7 @@ def _topology(reply: Any, asked: Server) -> tuple[SlotOwners, set[Server], list[
     nodes: dict[Server, None] = {}
     try:
         for first, last, *servers in reply:
-            named = [_node_from((host or b"").decode(), port, asked) for host, port, *_ in servers]
+            named = [_node_from((host or b"").decode(), port, node) for host, port, *_ in servers]
             owners[first : last + 1] = [named[0]] * (last + 1 - first)
             primaries.add(named[0])
             nodes |= dict.fromkeys(named)

@@ -43,7 +43,7 @@ class EncodeRules(Struct, frozen=True):
     shapes: Shapes = field(default_factory=Shapes)
 
 
-_Named: TypeAlias = tuple[StreamRecord, bytes, bytes]  # a record, its name, its fence's name
+_NamedRecord: TypeAlias = tuple[StreamRecord, bytes, bytes]  # a record, its name, its fence's name
 # Encodes an image to value bytes (None removes) and expiry in epoch milliseconds (0: never).
 _EncodeValue: TypeAlias = Callable[[bytes], tuple[bytes | None, int]]
 
@@ -55,16 +55,16 @@ def encode(
 
     Raises ConfigError where the template does not fit the table, or two items get one name.
     """
-    named: list[_Named] = []
+    records: list[_NamedRecord] = []
     rejects: list[Reject] = []
     name_of = namer(latest, stream, rules)
     for record in latest:
         try:
-            named.append((record, *redis_names(name_of(record.key))))
+            records.append((record, *redis_names(name_of(record.key))))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
-    _refuse_shared_names(named)
-    return Encoding(named, rejects, stream.label_ms, value_encoder(rules, now_ms))
+    _refuse_shared_names(records)
+    return Encoding(records, rejects, stream.label_ms, value_encoder(rules, now_ms))
 
 
 class Encoding:
@@ -72,12 +72,12 @@ class Encoding:
 
     def __init__(
         self,
-        named: list[_Named],
+        records: list[_NamedRecord],
         rejects: list[Reject],
         label_ms: int,
         encode_value: _EncodeValue | None,
     ) -> None:
-        self._named = named
+        self._named = records
         self._label_ms = label_ms
         self._encode_value = encode_value  # None: no value is ever written
         self._encoded = Encoded([], rejects)
@@ -154,8 +154,8 @@ def namer(
         return partial(from_function, rules.key)
     # Of three records, so that one whose names are damaged does not decide for all.
     keys = [latest[at].key for at in (0, (len(latest) - 1) // 2, -1)] if latest else [()]
-    named = [tuple([attribute for attribute, _, _ in key]) for key in keys]
-    attributes = max(named, key=named.count)
+    candidates = [tuple([attribute for attribute, _, _ in key]) for key in keys]
+    attributes = max(candidates, key=candidates.count)
     bound = bind(parse_template(rules.config.key), stream.table, attributes) if latest else ()
     if len(attributes) == 1 and len(bound) == 2 and isinstance(bound[0], str):
         return partial(_name_by_prefix, bound[0], attributes[0])
@@ -182,11 +182,11 @@ def _reject(record: StreamRecord, error: RecordError) -> Reject:
     return Reject(record.sequence_number, record.item_identifier, error.reason, error.path)
 
 
-def _refuse_shared_names(named: Sequence[_Named]) -> None:
-    if len({name for _, name, _ in named}) == len(named):
+def _refuse_shared_names(records: Sequence[_NamedRecord]) -> None:
+    if len({name for _, name, _ in records}) == len(records):
         return
     first_of: dict[bytes, StreamRecord] = {}
-    for record, name, _ in named:  # pragma: no branch (two are equal)
+    for record, name, _ in records:  # pragma: no branch (two are equal)
         first = first_of.setdefault(name, record)
         if first is not record:
             raise ConfigError(

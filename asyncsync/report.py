@@ -174,9 +174,9 @@ def _log_line(
         "version": __version__,
     }
     if rejects:
-        line |= _some("paths", [".".join(reject.path) for reject in rejects if reject.path])
+        line |= _first_few("paths", [".".join(reject.path) for reject in rejects if reject.path])
     if config.log_keys and failed:
-        line |= _some("keys", [entry.name.decode(errors="replace") for entry, _ in failed])
+        line |= _first_few("keys", [entry.name.decode(errors="replace") for entry, _ in failed])
     return orjson.dumps(line)
 
 
@@ -184,7 +184,7 @@ def _table(decoded: Decoded) -> str:
     return decoded.stream.table if decoded.stream else ""
 
 
-def _some(name: str, values: Sequence[str]) -> dict[str, object]:
+def _first_few(name: str, values: Sequence[str]) -> dict[str, object]:
     """Return the first values under a name, and the count of the others."""
     return {name: values[:LOG_PATHS_MAX], f"{name}_more": max(0, len(values) - LOG_PATHS_MAX)}
 

@@ -167,7 +167,7 @@ MUTANTS = (
     Mutant(
         "two items on one Redis key raise",
         "encode.py",
-        "    _refuse_shared_names(named)\n",
+        "    _refuse_shared_names(records)\n",
         "",
     ),
     # --- the fence ----------------------------------------------------------------------------

@@ -108,46 +108,50 @@ class Oracle:
         content = self._read(fence_of(item))
         before = self._fences.get(item)
         value = self._read(name_of(item))
-        shown = self._shown(item, value)
+        visible = self._visible_change(item, value)
         if content is None:
             if before is not None:
                 raise Violation(f"the fence of item {item} is gone, and no fault took it")
-            self._check_shown(item, BEFORE_STREAM, shown)
+            self._check_visible(item, BEFORE_STREAM, visible)
             return
         fence = self._fences[item] = parse_fence(content)
         if before is not None and fence < before:
             raise Violation(f"G1: the fence of item {item} went from {before} back to {fence}")
         self._highest[item] = max(fence, self._highest.get(item, fence))
-        self._check_shown(item, fence[:2], shown)
-        self._check_fenced(item, fence, value, shown)
+        self._check_visible(item, fence[:2], visible)
+        self._check_fenced(item, fence, value, visible)
 
-    def _check_shown(self, item: int, at: Version, shown: Change | None) -> None:
+    def _check_visible(self, item: int, at: Version, visible: Change | None) -> None:
         """Check that a value is not older than any fence so far or any value under this fence.
 
         A fill or a repair may be ahead of the fence; the changes between then pass once more.
         """
-        if shown is None:
+        if visible is None:
             return
         highest = self._highest.get(item, (*BEFORE_STREAM, 0))[:2]
-        if shown.version < highest:
+        if visible.version < highest:
             change = self._change_at(item, highest)
             kind = "deleted stays deleted" if change.item is None else "G1"
             raise Violation(
-                f"{kind}: item {item} shows change {shown.count}, its fence was at {change.count}"
+                f"{kind}: item {item} shows change {visible.count}, "
+                f"its fence was at {change.count}"
             )
-        last_at, newest = self._ahead.get(item, (at, shown.version))
-        if last_at == at and shown.version < newest and self._config.ttl_s is None:
+        last_at, newest = self._ahead.get(item, (at, visible.version))
+        if last_at == at and visible.version < newest and self._config.ttl_s is None:
             raise Violation(
-                f"a repair is undone: item {item} shows change {shown.count}, and its fence has "
+                f"a repair is undone: item {item} shows change {visible.count}, and its fence has "
                 "not moved since it showed a newer one"
             )
-        self._ahead[item] = (at, max(newest, shown.version) if last_at == at else shown.version)
+        self._ahead[item] = (
+            at,
+            max(newest, visible.version) if last_at == at else visible.version,
+        )
 
     def _check_fenced(
-        self, item: int, fence: Fence, value: bytes | None, shown: Change | None
+        self, item: int, fence: Fence, value: bytes | None, visible: Change | None
     ) -> None:
         change = self._change_at(item, fence[:2])
-        if fence[2] == 0 and shown is not None and shown.version == change.version:
+        if fence[2] == 0 and visible is not None and visible.version == change.version:
             raise Violation(f"G6: item {item} shows a change that its fence says was rejected")
         if value is None and fence[2] > 0 and self._is_missed(item, change):
             raise Violation(f"item {item} is missing, its fence is at change {change.count}")
@@ -172,7 +176,7 @@ class Oracle:
             f"the fence of item {item} is at {version}, which is none of the item's changes"
         )
 
-    def _shown(self, item: int, value: bytes | None) -> Change | None:
+    def _visible_change(self, item: int, value: bytes | None) -> Change | None:
         """Return the change that a value shows; it must equal that change to the last digit."""
         if value is None:
             return None
@@ -295,7 +299,7 @@ class Oracle:
             return excuse
         if last is None or self._only_discarded(item, last):
             return ""
-        return self._compare(last, self._shown(item, self._read(name_of(item))))
+        return self._compare(last, self._visible_change(item, self._read(name_of(item))))
 
     def _excuse(self, item: int, last: Change | None) -> str:
         """Return why an item may differ although no promise is broken; empty if it may not."""
@@ -320,20 +324,20 @@ class Oracle:
         ]
         return last.version not in highest
 
-    def _compare(self, last: Change, shown: Change | None) -> str:
+    def _compare(self, last: Change, visible: Change | None) -> str:
         config = self._config
         # The record may have no image where the table has the item: a repair can write that.
-        is_poison = last.poison == "never" and (shown is None or "Odd" in (last.item or {}))
+        is_poison = last.poison == "never" and (visible is None or "Odd" in (last.item or {}))
         is_present = last.item is not None and not is_poison and config.mode != "invalidate"
-        if shown is None:
+        if visible is None:
             # A skipped record's key is gone until the item next changes.
             skipped = config.rejects == "skip" and bool(last.poison)
             optional = config.mode == "refresh" or config.ttl_s is not None or skipped
             return "is missing" if is_present and not optional else ""
         if not is_present:
-            return f"should be absent, but shows change {shown.count}"
-        if shown.count != last.count:
-            return f"shows change {shown.count}, the table is at {last.count}"
+            return f"should be absent, but shows change {visible.count}"
+        if visible.count != last.count:
+            return f"shows change {visible.count}, the table is at {last.count}"
         return ""
 
 

@@ -146,33 +146,33 @@ class ToolRuns:
 
     def begin(self) -> None:
         """Begin some of the tools, before the first change or before a quiet day."""
-        for what in self._tools.begin:
-            if self._chance.random() < 0.7 and not self._is_under_way(what):
-                self._patience[what] = AGAIN_MAX
-                self._begin(what)
+        for command in self._tools.begin:
+            if self._chance.random() < 0.7 and not self._is_under_way(command):
+                self._patience[command] = AGAIN_MAX
+                self._begin(command)
 
     def begin_by_chance(self) -> None:
         """Begin each tool if its chance comes up."""
-        for what in self._tools.begin:
-            if not self._faults.strikes(BEGINS[what]):
+        for command in self._tools.begin:
+            if not self._faults.strikes(BEGINS[command]):
                 continue
-            if what == "backfill" and self._is_under_way(what):
+            if command == "backfill" and self._is_under_way(command):
                 continue
-            self._patience[what] = AGAIN_MAX
-            self._begin(what)
-            if what == "redrive" and self._faults.strikes(Fault.TWO_REDRIVES):
-                self._begin(what)
+            self._patience[command] = AGAIN_MAX
+            self._begin(command)
+            if command == "redrive" and self._faults.strikes(Fault.TWO_REDRIVES):
+                self._begin(command)
 
-    def _is_under_way(self, what: Run) -> bool:
+    def _is_under_way(self, command: Run) -> bool:
         """Return whether it runs or will begin again: two backfills must not share state."""
-        return what in self._again or what in self._running.values()
+        return command in self._again or command in self._running.values()
 
     # --- a process -----------------------------------------------------------------------------
 
-    def _begin(self, what: Run) -> asyncio.Task[Document | None]:
-        self._again.discard(what)
-        self._begun[what] += 1
-        name = f"{what} {self._begun[what]}"
+    def _begin(self, command: Run) -> asyncio.Task[Document | None]:
+        self._again.discard(command)
+        self._begun[command] += 1
+        name = f"{command} {self._begun[command]}"
         process = ToolProcess(
             name,
             self._scenario,
@@ -181,10 +181,10 @@ class ToolRuns:
             self._function,
             self._object_moved,
             since=self._oracle.now,
-            held_read=self._held_read(what),
+            held_read=self._held_read(command),
         )
-        task = process.start(self._live(what, process))
-        self._running[task] = what
+        task = process.start(self._live(command, process))
+        self._running[task] = command
         # A run with a held read is not killed before that read is stale.
         if not process.held_read and self._faults.strikes(Fault.TOOL_KILLED):
             after_s = self._chance.uniform(0, KILLED_READS * self._tools.read_s)
@@ -192,14 +192,14 @@ class ToolRuns:
         task.add_done_callback(self._task_done)
         return task
 
-    def _held_read(self, what: Run) -> int:
+    def _held_read(self, command: Run) -> int:
         """Draw which read of a run is held until the quiet day is over; 0: none."""
         is_ahead = self._scenario.quiet_day and not self._aws.is_stale.is_set()
         if is_ahead and self._faults.strikes(Fault.ANSWER_HELD):
-            return self._chance.randint(1, READS[what])
+            return self._chance.randint(1, READS[command])
         return 0
 
-    async def _live(self, what: Run, process: ToolProcess) -> Document | None:
+    async def _live(self, command: Run, process: ToolProcess) -> Document | None:
         """Run a tool and return the last document that it printed; None if it ended early."""
         self._say("%s begins", process.name)
         documents: list[Document] = [{}]
@@ -211,7 +211,7 @@ class ToolRuns:
             self._say("  %s: %s", process.name, document)
 
         try:
-            await self._commands[what](process, ToolOutput(tell))
+            await self._commands[command](process, ToolOutput(tell))
         except asyncio.CancelledError:
             self._say("%s is killed", process.name)
         except AsyncsyncError as exc:
@@ -219,20 +219,20 @@ class ToolRuns:
         except Exception as exc:
             raise _violation(process.name, exc) from exc
         else:
-            self._note(what, documents[-1])
+            self._note(command, documents[-1])
             self._say("%s has ended", process.name)
             return documents[-1]
-        self._note(what, documents[-1])
-        if not self._faults.is_calm and self._patience[what]:
-            self._patience[what] -= 1
-            self._again.add(what)
+        self._note(command, documents[-1])
+        if not self._faults.is_calm and self._patience[command]:
+            self._patience[command] -= 1
+            self._again.add(command)
             after_s = self._chance.uniform(0, AGAIN_READS * self._tools.read_s)
-            self._loop.call_later(after_s, self._begin_again, what)
+            self._loop.call_later(after_s, self._begin_again, command)
         return None
 
-    def _begin_again(self, what: Run) -> None:
-        if what in self._again and not self._faults.is_calm:
-            self._begin(what)
+    def _begin_again(self, command: Run) -> None:
+        if command in self._again and not self._faults.is_calm:
+            self._begin(command)
 
     def _task_done(self, task: asyncio.Task[Document | None]) -> None:
         self._running.pop(task)
@@ -241,14 +241,14 @@ class ToolRuns:
                 {"message": "a tool failed", "exception": task.exception()}
             )
 
-    def _note(self, what: Run, document: Document) -> None:
+    def _note(self, command: Run, document: Document) -> None:
         count = self._faults.count
-        if what == "backfill":
+        if command == "backfill":
             count(Fault.BACKFILL_FILLED, document.get("filled", 0))
             count(Fault.BACKFILL_REPAIRED, document.get("repaired", 0))
             if document.get("how") == "done" and not document["left"]:
                 self._backfilled_since = self._scan_since
-        elif what == "audit":
+        elif command == "audit":
             count(Fault.AUDIT_REPAIRED, document.get("repaired", 0))
             count(
                 Fault.ORPHAN_REMOVED, min(document.get("orphans", 0), document.get("repaired", 0))
@@ -332,10 +332,10 @@ class ToolRuns:
         """Return whether a backfill is done that began after the last damage."""
         return self._backfilled_since >= self._oracle.last_damage
 
-    async def _complete(self, what: Run) -> Document:
-        document = await self._begin(what)
+    async def _complete(self, command: Run) -> Document:
+        document = await self._begin(command)
         if document is None:
-            raise Violation(f"G3: {what} gave up without a fault")
+            raise Violation(f"G3: {command} gave up without a fault")
         return document
 
     def _check_objects(self) -> None:
