@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -40,12 +39,13 @@ EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
 KEY_TYPES = ("S", "N", "B")
 
 
-def possessive(pattern: str) -> str:
-    """Return a pattern as this Python may have it: plain where possessive repetitions go wrong.
+# Python 3.11.2, which Debian 12 has, gets possessive repetitions wrong: there this matches.
+HAS_POSSESSIVE = re.fullmatch("(?:e[0-9]++)?+", "e") is None
 
-    Possessive, one never goes back into what it matched. Python 3.11.2's match "1e" as a number.
-    """
-    return pattern if sys.version_info >= (3, 12) else re.sub(r"([+*?}])\+", r"\1", pattern)
+
+def possessive(pattern: str) -> str:
+    """Return a pattern whose repetitions never go back, or a plain one where Python cannot."""
+    return pattern if HAS_POSSESSIVE else re.sub(r"([+*?}])\+", r"\1", pattern)
 
 
 # DynamoDB writes a JSON number in plain decimal notation. Others may write an exponent, which

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from asyncsync.decode import NUMBER, possessive
+from asyncsync import decode
+from asyncsync.decode import HAS_POSSESSIVE, NUMBER, possessive
 from asyncsync.shapes import shape_of
 from asyncsync.values import parse_image
 from tests.support.project.package import ROOT, label, modules, parse
@@ -28,6 +28,8 @@ def texts(path: Path) -> Iterator[str]:
     tree = parse(path)
     apart = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "HAS_POSSESSIVE":
+            apart |= {id(part) for part in ast.walk(node)}
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == possessive.__name__:
             apart |= {id(part) for part in ast.walk(node)}
     for node in ast.walk(tree):
@@ -48,8 +50,8 @@ def test_a_pattern_is_possessive_only_through_the_function_that_knows_better(pat
     assert not [text for text in texts(path) if WRONG_IN_3_11_2.search(text)]
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python has them right")
-def test_no_pattern_of_a_shape_is_possessive_or_atomic_on_python_3_11() -> None:
+@pytest.mark.skipif(HAS_POSSESSIVE, reason="this Python has them right")
+def test_no_pattern_of_a_shape_is_possessive_or_atomic_on_python_3_11_2() -> None:
     image = parse_image(
         b'{"s":{"S":"x"},"n":{"N":"1"},"b":{"B":"AA=="},"t":{"BOOL":true},"z":{"NULL":true},'
         b'"ss":{"SS":["x"]},"ns":{"NS":["1"]},"bs":{"BS":["AA=="]},"l":{"L":[{"M":{}}]}}'
@@ -68,8 +70,13 @@ def test_no_pattern_of_a_shape_is_possessive_or_atomic_on_python_3_11() -> None:
         (r"[+-]?+x+[/*]{1,3}+", r"[+-]?x+[/*]{1,3}"),
     ],
 )
-def test_a_possessive_pattern_is_plain_on_python_3_11(text: str, plain: str) -> None:
-    assert possessive(text) == (text if sys.version_info >= (3, 12) else plain)
+def test_a_possessive_pattern_is_plain_on_python_3_11_2(
+    text: str, plain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has_possessive, pattern in ((True, text), (False, plain)):
+        monkeypatch.setattr(decode, "HAS_POSSESSIVE", has_possessive)
+
+        assert possessive(text) == pattern
 
 
 @pytest.mark.parametrize(
