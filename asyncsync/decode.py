@@ -40,7 +40,7 @@ KEY_TYPES = ("S", "N", "B")
 
 
 # Python 3.11.2, which Debian 12 has, gets possessive repetitions wrong: there this matches.
-HAS_POSSESSIVE = re.fullmatch("(?:e[0-9]++)?+", "e") is None
+HAS_POSSESSIVE = re.fullmatch("(?:e[+-]?+[0-9]++)?+", "e") is None
 
 
 def possessive(pattern: str) -> str:
