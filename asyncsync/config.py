@@ -98,7 +98,7 @@ class Config(Struct, frozen=True, kw_only=True, metaclass=_Settings):
         rejects: Report what no retry can help, or skip it.
         on_failure: Report failed records, or raise.
         timeout_ms: The longest wait for a round trip, and for connecting.
-        metrics: Which invocations print a metrics line.
+        metrics: When a metrics line is printed.
         raw_event: Take events as bytes where that is safe, or never.
         log_keys: Whether logs may name Redis keys.
 
@@ -121,7 +121,7 @@ class Config(Struct, frozen=True, kw_only=True, metaclass=_Settings):
     rejects: Literal["report", "skip"] = "report"
     on_failure: Literal["report", "raise"] = "report"
     timeout_ms: Annotated[int, range(1, TIMEOUT_MS_MAX + 1)] = 2_000
-    metrics: Literal["all", "trouble", "off"] = "all"
+    metrics: Literal["summary", "every", "trouble", "off"] = "summary"
     raw_event: Literal["auto", "false", False] = "auto"
     log_keys: bool = False
 

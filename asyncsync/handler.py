@@ -7,6 +7,7 @@ and prints one line that describes the copy.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import Mirror, print_line
+from asyncsync.report import timestamp
 from asyncsync.runtime import ENTRY_POINT
 from asyncsync.version import __version__
 
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
     from asyncsync.iam import AwsCredentials
 
 
-def cold_start_line(config: Config, raw_event: bool) -> bytes:
+def cold_start_line(config: Config, raw_event: bool, now_ms: int) -> bytes:
     """Describe, once per process, how this copy is kept; the line holds no secret."""
     address, tls = config.server.address, config.server.tls
     line = {
+        "timestamp": timestamp(now_ms),
         "level": "INFO",
         "event": "cold_start",
         "version": __version__,
@@ -56,4 +59,4 @@ mirror = Mirror(
     credentials=credentials,
 )
 lambda_handler = mirror.lambda_handler
-print_line(cold_start_line(mirror.config, mirror.raw_event))
+print_line(cold_start_line(mirror.config, mirror.raw_event, int(time.time() * 1_000)))

@@ -92,8 +92,14 @@ IAM_TOKEN_AGE_S_MAX = 675
 
 # --- what we say ------------------------------------------------------------------------------
 
-# ASYNCSYNC_METRICS=trouble writes its line when the oldest record is older than this.
+# A metrics line is written at once when the oldest record is older than this.
 LAG_TROUBLE_MS = 10_000
+
+# Counts wait for a metrics line no longer than this, the period of CloudWatch's own metrics.
+METRICS_PERIOD_MS = 60_000
+
+# A metrics line speaks for at most so many invocations: CloudWatch reads 100 values of a metric.
+METRICS_SAMPLES_MAX = 100
 
 # A log line names at most so many attribute paths, then counts the others.
 LOG_PATHS_MAX = 10

@@ -19,6 +19,7 @@ from asyncsync.decode import decode, to_bytes
 from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
 from asyncsync.keys import KeyFunction
+from asyncsync.metrics import Metrics, emf
 from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Response, report
@@ -100,6 +101,7 @@ class Mirror:
         self._password = _password_of(config, credentials, wall_clock)
         self._connect = connect
         self._is_cold = True
+        self._unsent: dict[str, Metrics] = {}  # by table: what waits for a metrics line
         self._loop: AbstractEventLoop | None = None  # of lambda_handler, where it needs one
         self._loop_stores: dict[AbstractEventLoop, Store] = {}
         self._socket_store: Client | None = None  # of lambda_handler, which then needs no loop
@@ -187,7 +189,10 @@ class Mirror:
         # while later values are still being encoded.
         calls = plan(encoding, self.config)
         written = await store.apply(calls, len(encoding), end_s)
-        result = report(decoded, collapsed, encoding.finished(), written, self.config, invocation)
+        table, encoded = decoded.stream.table, encoding.finished()
+        unsent = self._unsent.get(table, Metrics())
+        result = report(decoded, collapsed, encoded, written, self.config, invocation, unsent)
+        self._unsent[table] = result.unsent
         for line in result.lines:
             self._emit(line)
         if result.error is not None:
@@ -219,7 +224,15 @@ class Mirror:
         await sleep(0)  # one turn, in which the socket closes
 
     def close(self) -> None:
-        """Close the connections and the event loop (Lambda never calls this)."""
+        """Close the connections and the event loop, and write the metrics that wait for a line.
+
+        Lambda never calls this.
+        """
+        now_ms = int(self.wall_clock() * 1_000)
+        for table, unsent in self._unsent.items():
+            if unsent.counts:
+                self._emit(emf(unsent, table, now_ms))
+        self._unsent.clear()
         if self._socket_store is not None:
             self._socket_store.close()
         while self._loop_stores:

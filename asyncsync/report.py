@@ -6,7 +6,8 @@ every bug on this page is data loss. It fails closed. Pure: it prints and raises
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias, TypedDict
 
 import orjson
@@ -14,7 +15,8 @@ from msgspec import Struct
 
 from asyncsync.config import Config
 from asyncsync.errors import AsyncsyncError, BatchFailed, EventError
-from asyncsync.limits import LAG_TROUBLE_MS, LOG_PATHS_MAX
+from asyncsync.limits import LOG_PATHS_MAX
+from asyncsync.metrics import Metrics, metrics_line
 from asyncsync.model import Collapsed, Decoded, Encoded, Entry, Outcome, Reject, Written
 from asyncsync.version import __version__
 
@@ -35,25 +37,13 @@ class Invocation(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """The answer, the lines to print, and the error to raise after that."""
+    """The answer, the lines to print, the error to raise after that, and the metrics that wait."""
 
     response: Response
     error: AsyncsyncError | None
     lines: Sequence[bytes]
+    unsent: Metrics
 
-
-METRICS = {
-    "Records": "Count",
-    "Superseded": "Count",
-    "Applied": "Count",
-    "Fenced": "Count",
-    "Rejected": "Count",
-    "Failed": "Count",
-    "LagMs": "Milliseconds",
-    "RoundTripMs": "Milliseconds",
-    "ColdStart": "Count",
-    "RawEvent": "Count",
-}
 
 _Failed: TypeAlias = Sequence[tuple[Entry, Outcome]]
 
@@ -65,8 +55,12 @@ def report(
     written: Written,
     config: Config,
     invocation: Invocation,
+    unsent: Metrics,
 ) -> Report:
-    """Answer for a batch: the lowest failed surviving record, counts, and what went wrong."""
+    """Answer for a batch: the lowest failed surviving record, counts, and what went wrong.
+
+    `unsent` are the metrics of earlier invocations for the same table that still wait for a line.
+    """
     assert len(written.outcomes) == len(encoded.entries), "every entry has an outcome"
     assert len(decoded.records) == len(collapsed.latest) + collapsed.superseded
     failed = [
@@ -80,24 +74,28 @@ def report(
         reported += [(reject.sequence_number, reject.item_identifier) for reject in rejects]
 
     kinds = [outcome.kind for outcome in written.outcomes]
-    metrics = {
+    counts = {
+        "Invocations": 1,
         "Records": decoded.delivered,
         "Superseded": collapsed.superseded,
         "Applied": kinds.count("applied"),
         "Fenced": kinds.count("fenced"),
         "Rejected": len(rejects) + len(decoded.unnamed),
         "Failed": len(failed),
-        "LagMs": _lag_ms(decoded, invocation),
-        "RoundTripMs": round(written.round_trip_ms, 2),
         "ColdStart": int(invocation.cold_start),
         "RawEvent": int(invocation.raw_event),
     }
-    lines = []
-    if _is_measured(metrics, config):
-        lines.append(_metrics_line(decoded, metrics, invocation))
+    times_ms = {
+        "LagMs": _lag_ms(decoded, invocation),
+        "RoundTripMs": [round(written.round_trip_ms, 2)],
+    }
+    line, unsent = metrics_line(
+        unsent, Metrics(counts, times_ms), _table(decoded), config, invocation.now_ms
+    )
+    lines = [] if line is None else [line]
     if failed or rejects or decoded.unnamed:
         lines.append(_log_line(decoded, rejects, failed, written, config, invocation))
-    return Report(_response(reported), _error(decoded, reported, config), lines)
+    return Report(_response(reported), _error(decoded, reported, config), lines, unsent)
 
 
 def _response(reported: Sequence[tuple[int, str]]) -> Response:
@@ -119,31 +117,10 @@ def _error(
     return None
 
 
-def _lag_ms(decoded: Decoded, invocation: Invocation) -> int | None:
+def _lag_ms(decoded: Decoded, invocation: Invocation) -> list[float]:
     if decoded.oldest_s is None:
-        return None
-    return max(0, invocation.now_ms - round(decoded.oldest_s * 1_000))
-
-
-def _is_measured(metrics: Mapping[str, float | None], config: Config) -> bool:
-    if config.metrics != "trouble":
-        return config.metrics == "all"
-    is_trouble = metrics["Failed"] or metrics["Rejected"] or metrics["Fenced"]
-    return bool(is_trouble) or (metrics["LagMs"] or 0) > LAG_TROUBLE_MS
-
-
-def _metrics_line(
-    decoded: Decoded, metrics: Mapping[str, float | None], invocation: Invocation
-) -> bytes:
-    """Write CloudWatch's Embedded Metric Format (CloudWatch user guide, EMF specification)."""
-    values = {name: value for name, value in metrics.items() if value is not None}
-    definition = {
-        "Namespace": "asyncsync",
-        "Dimensions": [["Table"]],
-        "Metrics": [{"Name": name, "Unit": METRICS[name]} for name in values],
-    }
-    emf = {"Timestamp": invocation.now_ms, "CloudWatchMetrics": [definition]}
-    return orjson.dumps({"_aws": emf, "Table": _table(decoded), **values})
+        return []
+    return [max(0, invocation.now_ms - round(decoded.oldest_s * 1_000))]
 
 
 def _log_line(
@@ -159,6 +136,7 @@ def _log_line(
     numbers += [reject.sequence_number for reject in rejects]
     event, error, reason = _headline(decoded, rejects, failed, written)
     line: dict[str, object] = {
+        "timestamp": timestamp(invocation.now_ms),
         "level": "ERROR" if failed or decoded.unnamed else "WARN",
         "event": event,
         "error": error,
@@ -178,6 +156,11 @@ def _log_line(
     if config.log_keys and failed:
         line |= _first_few("keys", [entry.name.decode(errors="replace") for entry, _ in failed])
     return orjson.dumps(line)
+
+
+def timestamp(now_ms: int) -> str:
+    """Write epoch milliseconds as Lambda's log filter reads them (RFC 3339)."""
+    return datetime.fromtimestamp(now_ms / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
 def _table(decoded: Decoded) -> str:

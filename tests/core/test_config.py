@@ -49,7 +49,7 @@ def test_only_the_url_is_required_and_the_defaults_are_the_documented_ones() -> 
         "rejects": "report",
         "on_failure": "report",
         "timeout_ms": 2_000,
-        "metrics": "all",
+        "metrics": "summary",
         "raw_event": "auto",
         "log_keys": False,
     }

@@ -21,7 +21,7 @@ from asyncsync import Config, Mirror
 from asyncsync.cli import operations
 from asyncsync.cli.commands import table_command
 from asyncsync.lab.servers import ServerProcess
-from asyncsync.report import METRICS
+from asyncsync.metrics import METRICS
 from scripts.bundle import PLATFORMS
 from tests.support.events import FIRST, event, record
 from tests.support.project.command_line import assert_parses
@@ -318,8 +318,8 @@ def test_a_metrics_line_is_as_long_as_the_bill_says(
     mirror.close()
     (line,) = capsys.readouterr().out.splitlines()
 
-    assert round(len(line) / 1_000, 1) == 0.6
-    assert "metrics lines, 0.6 KB a call" in TEXTS["deploy"]
+    assert round(len(line) / 1_000, 1) == 0.4
+    assert "metrics lines with `ASYNCSYNC_METRICS=every`, 0.4 KB a call" in TEXTS["deploy"]
 
 
 def test_every_alarm_has_its_page_and_says_what_it_means_and_what_to_do() -> None:

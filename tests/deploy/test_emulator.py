@@ -168,8 +168,8 @@ def test_it_comes_as_bytes_over_tls_with_a_token_and_says_so_once(function: Func
     metrics = [line for line in lines if "_aws" in line]
     assert cold["raw_event"] is True
     assert cold["server"]["tls"] is True
-    assert [line["ColdStart"] for line in metrics] == [1] + [0] * (len(metrics) - 1)
-    assert {line["RawEvent"] for line in metrics} == {1}
+    assert [line.get("ColdStart", 0) for line in metrics] == [1] + [0] * (len(metrics) - 1)
+    assert all(line["RawEvent"] == line["Invocations"] for line in metrics)
     assert "X-Amz-Signature" not in function.output.read_text()
 
 

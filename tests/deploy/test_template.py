@@ -21,7 +21,7 @@ from asyncsync import Config
 from asyncsync.cli import operations
 from asyncsync.iam import is_serverless
 from asyncsync.limits import FENCE_TTL_S_MIN
-from asyncsync.report import METRICS
+from asyncsync.metrics import METRICS
 from asyncsync.tools import state
 from benchmarks.harness.contestants import KEEPS_MEMORY
 from scripts import bundle

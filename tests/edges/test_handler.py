@@ -17,8 +17,9 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
+from asyncsync.testing.events import CREATED_S
 from tests.support.context import Context
-from tests.support.events import FIRST, event, failed, record
+from tests.support.events import FIRST, arn, event, failed, record
 from tests.support.servers import ONE_SERVER
 
 
@@ -47,7 +48,7 @@ def lines() -> Lines:
 
 @pytest.fixture
 def mirror(real_server: ServerProcess, real_client: redis.Redis, lines: Lines) -> Iterator[Mirror]:
-    made = Mirror(Config(redis_url=real_server.url), emit=lines)
+    made = Mirror(Config(redis_url=real_server.url, metrics="every"), emit=lines)
     yield made
     made.close()
 
@@ -63,7 +64,36 @@ def test_three_invocations_share_one_loop_and_one_connection(
         }
 
     assert _connections(real_client) == connected + 1
-    assert [line["ColdStart"] for line in lines.metrics] == [1, 0, 0]
+    assert [line.get("ColdStart", 0) for line in lines.metrics] == [1, 0, 0]
+
+
+def test_what_waits_for_a_metrics_line_is_written_on_closing(
+    real_server: ServerProcess, lines: Lines
+) -> None:
+    mirror = Mirror(Config(redis_url=real_server.url), emit=lines, wall_clock=lambda: CREATED_S)
+    for at in range(3):
+        mirror.lambda_handler(event([record(1, FIRST + at)]), Context())
+    assert [line["Invocations"] for line in lines.metrics] == [1]
+
+    mirror.close()
+
+    assert [line["Invocations"] for line in lines.metrics] == [1, 2]
+    mirror.close()
+    assert len(lines.metrics) == 2
+
+
+def test_the_metrics_of_two_tables_wait_apart(real_server: ServerProcess, lines: Lines) -> None:
+    mirror = Mirror(Config(redis_url=real_server.url), emit=lines, wall_clock=lambda: CREATED_S)
+    for table in ("Players", "Games", "Games", "Players", "Players"):
+        mirror.lambda_handler(event([record(1, FIRST, stream_arn=arn(table=table))]), Context())
+    mirror.close()
+
+    assert [(line["Table"], line["Invocations"]) for line in lines.metrics] == [
+        ("Players", 1),
+        ("Games", 1),
+        ("Players", 2),
+        ("Games", 1),
+    ]
 
 
 def test_a_connection_killed_between_two_invocations_loses_nothing(
@@ -142,7 +172,7 @@ def test_a_dict_and_bytes_give_the_same(
     body = event([record(1, FIRST)])
 
     assert mirror.lambda_handler(body) == mirror.lambda_handler(json.loads(body))
-    assert [line["RawEvent"] for line in lines.metrics] == [1, 0]
+    assert [line.get("RawEvent", 0) for line in lines.metrics] == [1, 0]
     assert [line["Applied"] for line in lines.metrics] == [1, 1]
 
 

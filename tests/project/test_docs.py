@@ -23,7 +23,7 @@ from asyncsync.keys import escape, parse_template
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.lab.simulation import small_scope as scope
 from asyncsync.lab.simulation.small_scope_play import MODES
-from asyncsync.report import METRICS
+from asyncsync.metrics import METRICS
 from asyncsync.tools.audit.confidence import bound_percent, percent
 from asyncsync.values import to_json
 from tests.programs.bugs import BUGS

@@ -28,7 +28,7 @@ class Progress:
         """Read one line that the handler printed: its metrics or its log."""
         fields: dict[str, Any] = orjson.loads(line)
         if "_aws" in fields:
-            self.fenced += fields["Fenced"]
+            self.fenced += fields.get("Fenced", 0)
         else:
             self.last_log = f"{fields['error']}, {fields['reason']}"
 

@@ -25,6 +25,7 @@ HOT = (
     "formats",
     "encode",
     "plan",
+    "metrics",
     "report",
     "iam",
     "connection",
@@ -48,6 +49,7 @@ CORE = (
     "formats",
     "encode",
     "plan",
+    "metrics",
     "report",
 )
 
