@@ -112,7 +112,7 @@ class Config(Struct, frozen=True, kw_only=True, metaclass=_Settings):
     redis_cluster: bool = False
     redis_iam_cache: str | None = None
     key: str = "{@table}:{@key}"
-    value: Literal["json", "dynamodb-json"] = "json"
+    value: Literal["json", "dynamodb-json", "hash", "redis-json"] = "json"
     mode: Literal["mirror", "refresh", "invalidate"] = "mirror"
     fence: Literal["on", "off"] = "on"
     fence_ttl_s: Annotated[int, range(FENCE_TTL_S_MIN, TTL_S_MAX + 1)] = 90_000
@@ -219,6 +219,8 @@ def _check_combinations(config: Config) -> None:
         raise _conflict("redis_ca_file", config.redis_ca_file, "needs a rediss:// URL")
     if config.redis_iam_cache is not None:
         _check_iam(config.redis_iam_cache, server)
+    if config.fence == "off" and config.value in ("hash", "redis-json"):
+        raise _conflict("value", config.value, "needs fence=on: the fence's script writes it")
     for name in ("ttl_s", "ttl_attribute"):
         value = getattr(config, name)
         if config.mode == "invalidate" and value is not None:

@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from asyncsync.config import Config
 from asyncsync.errors import ConfigError, RecordError
 from asyncsync.fence import RANK_RECORD, RANK_REJECT, version
-from asyncsync.formats import FORMATS, ImageEncoder
+from asyncsync.formats import FORMATS, WRITERS, ImageEncoder
 from asyncsync.keys import (
     KeyFunction,
     Template,
@@ -29,7 +29,7 @@ from asyncsync.keys import (
     redis_names,
     render,
 )
-from asyncsync.model import Encoded, Entry, Key, Reject, Stream, StreamRecord
+from asyncsync.model import Encoded, Entry, Key, Reject, Stream, StreamRecord, Value
 from asyncsync.shapes import Shapes
 from asyncsync.values import Transform, expiry_ms, parse_image, read_attribute, transformed
 
@@ -44,8 +44,8 @@ class EncodeRules(Struct, frozen=True):
 
 
 _NamedRecord: TypeAlias = tuple[StreamRecord, bytes, bytes]  # a record, its name, its fence's name
-# Encodes an image to value bytes (None removes) and expiry in epoch milliseconds (0: never).
-_EncodeValue: TypeAlias = Callable[[bytes], tuple[bytes | None, int]]
+# Encodes an image to a value (None removes) and expiry in epoch milliseconds (0: never).
+_EncodeValue: TypeAlias = Callable[[bytes], tuple[Value | None, int]]
 
 
 def encode(
@@ -91,7 +91,7 @@ class Encoding:
         entries, rejects = self._encoded.entries, self._encoded.rejects
         label_ms, encode_value = self._label_ms, self._encode_value
         for record, name, fence in self._named[len(entries) :]:
-            value: bytes | None = None
+            value: Value | None = None
             expires_at_ms = 0
             rank = RANK_RECORD
             try:
@@ -128,7 +128,8 @@ def value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
         return None
     encode_image = FORMATS[config.value](rules.shapes)
     if transform is not None:
-        encode_image = lambda image: transformed(transform, parse_image(image))  # noqa: E731
+        write = WRITERS[config.value]
+        encode_image = lambda image: transformed(transform, parse_image(image), write)  # noqa: E731
     ends_ms = 0 if config.ttl_s is None else now_ms + config.ttl_s * 1_000
     if config.ttl_attribute is None:
         return lambda image: (encode_image(image), ends_ms)
@@ -137,7 +138,7 @@ def value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
 
 def _encode_unexpired(
     encode_image: ImageEncoder, ttl_attribute: str, ends_ms: int, now_ms: int, image: bytes
-) -> tuple[bytes | None, int]:
+) -> tuple[Value | None, int]:
     """Encode an image that names its own expiry; the sooner of that and ends_ms counts."""
     own_ms = expiry_ms(read_attribute(image, ttl_attribute), now_ms)
     ends_ms = min(own_ms, ends_ms) if own_ms and ends_ms else own_ms or ends_ms

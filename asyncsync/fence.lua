@@ -6,7 +6,8 @@
 -- then three for each key:
 --          version: decimal digits that sort as bytes, so the server's locale cannot matter
 --          expiry:  "-" removes, "" never expires, else epoch milliseconds
---          value
+--          value; of a hash the place in ARGV, after those of all keys, of the count of its
+--          fields and values, which follow it
 --
 -- Returns for each key 1 (applied), 0 (fenced) or the server's error as a string. A refused
 -- write leaves the fence as it was, so the same record can be written again later. A removal
@@ -24,6 +25,7 @@ for i = 1, #fences do
     local reply
     if expiry == '-' then
       reply = redis.pcall('DEL', key)
+    -- if not strings: else reply = write(key, value, expiry, set_option)
     elseif set_option == 'XX' then
       if expiry == '' then
         reply = redis.pcall('SET', key, value, 'XX')
@@ -34,6 +36,7 @@ for i = 1, #fences do
       reply = redis.pcall('SET', key, value)
     else
       reply = redis.pcall('SET', key, value, 'PXAT', expiry)
+    -- end of strings
     end
     if not (type(reply) == 'table' and reply.err) then
       reply = redis.pcall('SET', fences[i], version, 'EX', fence_ttl)

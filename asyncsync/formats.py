@@ -1,8 +1,10 @@
-"""The formats of values (ASYNCSYNC_VALUE): how an image becomes the bytes that readers GET.
+"""The formats of values (ASYNCSYNC_VALUE): how an image becomes what readers GET.
 
-A format has a name in config.Config.value, an encoder here, a reader in copy/equality.py for
-comparisons, and an arm in fence.lua, copy/fill.lua and copy/repair.lua. SET is the arm of both
-formats below, because their values are strings. A test holds the names together.
+A format has a name in config.Config.value, an encoder and a writer of a transform's result here,
+and a reader in copy/equality.py for comparisons. Values of the first two are strings: SET writes
+them, in fence.lua, copy/fill.lua and copy/repair.lua as they stand. Each of the other two has a
+module, imported only where it is chosen, and an arm in Lua, which store.script_for puts in SET's
+place: the fence's comparison exists once. A test holds the names together.
 """
 
 from __future__ import annotations
@@ -11,10 +13,18 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from asyncsync.errors import RecordError
+from asyncsync.model import Value
 from asyncsync.shapes import Shapes, is_utf8
+from asyncsync.values import Result, plain_json
 
 # Encodes an image's bytes; None leaves the item out. Raises RecordError.
-ImageEncoder: TypeAlias = Callable[[bytes], bytes | None]
+ImageEncoder: TypeAlias = Callable[[bytes], Value | None]
+
+# Encodes what a transform returned. Raises RecordError.
+Writer: TypeAlias = Callable[[Result], Value]
+
+# The arm of each format whose values are no strings.
+ARMS = {"hash": "hash.lua", "redis-json": "document.lua"}
 
 
 def _raw_image(image: bytes) -> bytes:
@@ -25,7 +35,40 @@ def _raw_image(image: bytes) -> bytes:
     return image
 
 
+def _hash_encoder(_: Shapes) -> ImageEncoder:
+    from asyncsync.hashes import encode_hash
+
+    return encode_hash
+
+
+def _document_encoder(shapes: Shapes) -> ImageEncoder:
+    from asyncsync.documents import document_of
+
+    return lambda image: document_of(shapes.encode(image))
+
+
+def _write_hash(result: Result) -> Value:
+    from asyncsync.hashes import write_hash
+
+    return write_hash(result)
+
+
+def _write_document(result: Result) -> Value:
+    from asyncsync.documents import write_document
+
+    return write_document(result)
+
+
 FORMATS: Mapping[str, Callable[[Shapes], ImageEncoder]] = {
     "json": lambda shapes: shapes.encode,
     "dynamodb-json": lambda _: _raw_image,
+    "hash": _hash_encoder,
+    "redis-json": _document_encoder,
+}
+
+# A transform makes its own values, so there is none for dynamodb-json.
+WRITERS: Mapping[str, Writer] = {
+    "json": plain_json,
+    "hash": _write_hash,
+    "redis-json": _write_document,
 }

@@ -37,6 +37,13 @@ CALL_KEYS_MAX = 180
 # millisecond with half a MiB. One larger entry goes alone: DynamoDB's items end at 400 KB.
 CALL_BYTES_MAX = 524_288
 
+# The fields of one hash, which is one entry: two arguments each, beside at most 14 others in a
+# call of fence.lua or repair.lua.
+HASH_FIELDS_MAX = 1_990
+
+# RedisJSON refuses a document that is nested deeper (measured, 7.4's module: 127 levels).
+DOCUMENT_LEVELS_MAX = 127
+
 # Serverless allows a name of 4,096 bytes; the fence's name is four longer than the value's.
 NAME_BYTES_MAX = 4_000
 

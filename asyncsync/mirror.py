@@ -18,13 +18,14 @@ from asyncsync.connection import OpenTransport, Password, tls_context
 from asyncsync.decode import decode, to_bytes
 from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
+from asyncsync.formats import WRITERS
 from asyncsync.keys import KeyFunction
 from asyncsync.metrics import Metrics, emf
 from asyncsync.model import Decoded
 from asyncsync.plan import plan
 from asyncsync.report import Invocation, Response, report
 from asyncsync.runtime import take_raw_events
-from asyncsync.store import SCRIPT, Client, Clock, Store
+from asyncsync.store import SCRIPT, Client, Clock, Store, script_for
 from asyncsync.transport import open_socket, run_blocking
 from asyncsync.values import Transform
 
@@ -138,9 +139,11 @@ class Mirror:
     ) -> Client:
         """Make a client of one server, which signs in as this mirror does.
 
-        A tool that looks at one server asks it with `client.ask(command, end_s)`.
+        The script is written for strings; the client runs it for the format of values. A tool
+        that looks at one server asks it with `client.ask(command, end_s)`.
         """
         timeout_ms = self.config.timeout_ms
+        script = script_for(script, self.config.value)
         return Client(server, timeout_ms, open_transport, self.clock, self._password, script)
 
     async def handle(self, event: Event, context: LambdaContext | None = None) -> Response:
@@ -256,10 +259,11 @@ class Mirror:
 
         return redis_key(self.rules, keys, table)
 
-    def redis_value(self, image: Mapping[str, object]) -> bytes | None:
+    def redis_value(self, image: Mapping[str, object]) -> bytes | dict[bytes, bytes] | None:
         """Return what `GET` gives for an item: `redis_value({"Number": 10}) == b'{"Number":10}'`.
 
-        None: the item is left out, has expired, or the mode writes no values.
+        Of a hash it is what `HGETALL` gives, {b"Number": b"10"}. None: the item is left out, has
+        expired, or the mode writes no values.
 
         Args:
             image: all attributes of the item, as Python values or DynamoDB JSON.
@@ -280,8 +284,9 @@ def _refuse_wrong(config: Config, key: object, transform: object) -> None:
         raise ConfigError("key must be a function; a template is a setting: Config(key=...)")
     if not (transform is None or callable(transform)):
         raise ConfigError(f"transform must be a function, not {type(transform).__name__}")
-    if transform is not None and config.value != "json":
-        raise ConfigError("a transform makes plain JSON or bytes: it needs value='json'")
+    if transform is not None and config.value not in WRITERS:
+        needed = " or ".join(repr(name) for name in WRITERS)
+        raise ConfigError(f"a transform makes its own values: it needs value={needed}")
     if transform is not None and config.mode == "invalidate":
         raise ConfigError("a transform is never called with mode='invalidate': it writes no value")
 

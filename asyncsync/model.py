@@ -17,6 +17,9 @@ SequenceNumber = NewType("SequenceNumber", int)
 KeyAttribute: TypeAlias = tuple[str, str, str]
 Key: TypeAlias = tuple[KeyAttribute, ...]
 
+# A string or a JSON document as bytes; a hash as field, value, field, value, and so on.
+Value: TypeAlias = bytes | tuple[bytes, ...]
+
 
 class Stream(Struct, frozen=True):
     """Where records come from; the label orders a stream against its re-created successor."""
@@ -52,7 +55,7 @@ class Entry(Struct, frozen=True, gc=False):
     name: bytes
     fence: bytes  # its name
     version: bytes  # the fence's content: the version and its rank
-    value: bytes | None  # None removes
+    value: Value | None  # None removes
     expires_at_ms: int  # 0: never
     sequence_number: SequenceNumber
     item_identifier: str

@@ -19,6 +19,9 @@ _ARGUMENTS_FIXED = 5  # EVALSHA, digest, key count, the fence's TTL, SET's optio
 _ARGUMENTS_PER_KEY = 5  # value's name, fence's name, version, expiry, value
 KEYS_MAX = min(CALL_KEYS_MAX, (CALL_ARGUMENTS_MAX - _ARGUMENTS_FIXED) // _ARGUMENTS_PER_KEY)
 
+# What is left of a call of so many keys for the fields of hashes. One larger hash goes alone.
+FIELD_ARGUMENTS_MAX = CALL_ARGUMENTS_MAX - _ARGUMENTS_FIXED - KEYS_MAX * _ARGUMENTS_PER_KEY
+
 
 def plan(entries: Iterable[Entry], config: Config) -> Iterator[Call]:
     """Order the writes of a batch into calls; every entry is in exactly one."""
@@ -49,15 +52,24 @@ def _calls(places: _Places, config: Config, number: int | None = None) -> Iterat
 def _chunks(places: _Places) -> Iterator[list[tuple[int, Entry]]]:
     """Split entries into what one script call may carry."""
     chunk: list[tuple[int, Entry]] = []
-    size = 0
+    size = fields = 0
     for place in places:
         entry = place[1]
-        entry_bytes = len(entry.value or b"") + len(entry.name) + len(entry.fence)
-        if chunk and (len(chunk) == KEYS_MAX or size + entry_bytes > CALL_BYTES_MAX):
+        value = entry.value or b""
+        entry_bytes, entry_fields = len(value), 0
+        if value.__class__ is tuple:
+            entry_bytes, entry_fields = sum(map(len, value)), len(value) + 1
+        entry_bytes += len(entry.name) + len(entry.fence)
+        if chunk and (
+            len(chunk) == KEYS_MAX
+            or size + entry_bytes > CALL_BYTES_MAX
+            or fields + entry_fields > FIELD_ARGUMENTS_MAX
+        ):
             yield chunk
-            chunk, size = [], 0
+            chunk, size, fields = [], 0, 0
         chunk.append(place)
         size += entry_bytes
+        fields += entry_fields
     if chunk:
         yield chunk
 
@@ -65,22 +77,29 @@ def _chunks(places: _Places) -> Iterator[list[tuple[int, Entry]]]:
 def _fenced(chunk: Sequence[tuple[int, Entry]], config: Config, number: int | None) -> Call:
     names: list[bytes] = []
     arguments: list[bytes] = []
+    fields: list[bytes] = []  # of hashes, after the arguments of all keys
     for _, entry in chunk:
         names += (entry.name, entry.fence)
-        if entry.value is None:
+        value = entry.value
+        if value is None:
             arguments += (entry.version, b"-", b"")
-        else:
-            expiry = b"%d" % entry.expires_at_ms if entry.expires_at_ms else b""
-            arguments += (entry.version, expiry, entry.value)
+            continue
+        if isinstance(value, tuple):
+            place = 2 + 3 * len(chunk) + len(fields) + 1  # Lua counts ARGV from 1
+            fields += (b"%d" % len(value), *value)
+            value = b"%d" % place
+        expiry = b"%d" % entry.expires_at_ms if entry.expires_at_ms else b""
+        arguments += (entry.version, expiry, value)
     fence_ttl = b"%d" % config.fence_ttl_s
     set_option = b"XX" if config.mode == "refresh" else b""
-    words = (b"%d" % len(names), *names, fence_ttl, set_option, *arguments)
+    words = (b"%d" % len(names), *names, fence_ttl, set_option, *arguments, *fields)
     return Call(words, [at for at, _ in chunk], fenced=True, slot=number)
 
 
 def _plain(at: int, entry: Entry, config: Config, number: int | None) -> Call:
     if entry.value is None:
         return Call((b"DEL", entry.name), (at,), fenced=False, slot=number)
+    assert isinstance(entry.value, bytes), "hashes are written by the fence's script"
     expiry = (b"PXAT", b"%d" % entry.expires_at_ms) if entry.expires_at_ms else ()
     set_option = (b"XX",) if config.mode == "refresh" else ()
     arguments = (b"SET", entry.name, entry.value, *expiry, *set_option)

@@ -29,12 +29,18 @@ from asyncsync.connection import (
     refuse,
 )
 from asyncsync.errors import StoreUnavailable
+from asyncsync.formats import ARMS
 from asyncsync.limits import ANSWER_RESERVE_MS, SEND_LEFT_MS_MIN
 from asyncsync.model import APPLIED, FENCED, NO_VALUE, Call, Outcome, Written
 
-with open(join(dirname(__file__), "fence.lua"), "rb") as _file:
-    SCRIPT = _file.read()
-_SCRIPT_DIGEST = b"f1026499b03a671c9afcc8e41d5a3d5c1a11e576"  # a test has the right one
+
+def _lua(name: str) -> bytes:
+    with open(join(dirname(__file__), name), "rb") as file:
+        return file.read()
+
+
+SCRIPT = _lua("fence.lua")
+_SCRIPT_DIGEST = b"7b5939487b641cf2012114c1e0f2fe5085931e96"  # a test has the right one
 
 FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 
@@ -336,10 +342,24 @@ def is_retryable(error: StoreUnavailable, pending: Sequence[Call]) -> bool:
     return pending[0].fenced or not error.timed_out
 
 
+def script_for(script: bytes, value_format: str) -> bytes:
+    """Return a script, which is written for strings, as it is for values of a format.
+
+    Code for strings stands under a comment with the code that replaces it.
+    """
+    if value_format not in ARMS:
+        return script
+    from re import sub
+
+    body = sub(rb"-- if not strings: (.*)\n(?:.*\n)*?.*-- end of strings\n", rb"\1\n", script)
+    return _lua(ARMS[value_format]) + _lua("write.lua") + body
+
+
 def digest_of(script: bytes) -> bytes:
     """Return the digest that EVALSHA knows a script by."""
     if script == SCRIPT:
         return _SCRIPT_DIGEST
-    from hashlib import sha1  # 4 ms of a cold start, for the tools' scripts only
+    # 4 ms of a cold start, for values that are no strings and for the tools' scripts.
+    from hashlib import sha1
 
     return sha1(script, usedforsecurity=False).hexdigest().encode()

@@ -23,14 +23,17 @@ from asyncsync.errors import RecordError
 from asyncsync.limits import EXPIRY_MS_MAX, EXPIRY_PAST_MS_MAX
 
 Item: TypeAlias = dict[str, object]
-Transform: TypeAlias = Callable[[Item], "dict[str, object] | bytes | None"]
+Result: TypeAlias = dict[str, object] | bytes  # of a transform; None leaves the item out
+Transform: TypeAlias = Callable[[Item], "Result | None"]
 
 T = TypeVar("T")
+W = TypeVar("W")
 
 _number = NUMBER.fullmatch
 _Fragment = orjson.Fragment
 _TAG = "[A-Z]{1,4}"
 _INFINITY = float("inf")
+TOO_DEEP = "nested deeper than can be written (DynamoDB ends at 32)"
 _TOP = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -59,12 +62,13 @@ def to_json(image: Mapping[str, Any]) -> bytes:
     Raises RecordError with the attribute's path where a value is not DynamoDB JSON.
     """
     try:
-        return orjson.dumps(_plain_map(image))
+        return orjson.dumps(plain_map(image))
     except (orjson.JSONEncodeError, RecursionError):
-        raise RecordError("nested deeper than can be written (DynamoDB ends at 32)") from None
+        raise RecordError(TOO_DEEP) from None
 
 
-def _plain_map(value: Any) -> dict[str, object]:
+def plain_map(value: Any) -> dict[str, object]:
+    """Return an image's attributes, or a map's, as what orjson writes. Raises RecordError."""
     return _plain_each(_checked(dict, value, "M is not a map").items())
 
 
@@ -166,7 +170,7 @@ _PLAIN: dict[str, Callable[[Any], object]] = {
     "B": _base64,
     "BOOL": lambda value: _checked(bool, value, "BOOL is not true or false"),
     "NULL": _null,
-    "M": _plain_map,
+    "M": plain_map,
     "L": _plain_list,
     "SS": _string_set,
     "NS": _number_set,
@@ -205,10 +209,22 @@ _PYTHON: dict[str, Callable[[Any], object]] = {
 }
 
 
-def transformed(transform: Transform, image: Mapping[str, Any]) -> bytes | None:
-    """Call the user's transform with an image's item; return value bytes, or None to remove.
+def plain_json(result: Result) -> bytes:
+    """Write what a transform returned as plain JSON; bytes stay as they are.
 
-    Raises RecordError where it raises or returns what JSON cannot hold; its message is not
+    Raises RecordError where JSON cannot hold it.
+    """
+    return result if isinstance(result, bytes) else json_text(result)
+
+
+def transformed(
+    transform: Transform,
+    image: Mapping[str, Any],
+    write: Callable[[Result], W] = plain_json,  # type: ignore[assignment] # its W is bytes
+) -> W | None:
+    """Call the user's transform with an image's item; return the value, or None to remove.
+
+    Raises RecordError where it raises or returns what the value cannot hold; its message is not
     repeated, because it may hold the item's values.
     """
     item = to_item(image)
@@ -216,12 +232,20 @@ def transformed(transform: Transform, image: Mapping[str, Any]) -> bytes | None:
         value = transform(item)
     except Exception as exc:
         raise RecordError(f"the transform raised {type(exc).__name__}") from exc
-    if value is None or isinstance(value, bytes):
-        return value
-    if not isinstance(value, dict):
+    if value is None:
+        return None
+    if not isinstance(value, dict | bytes):
         raise RecordError(
             f"the transform returned {type(value).__name__}, not dict, bytes or None"
         )
+    return write(value)
+
+
+def json_text(value: Any) -> bytes:
+    """Write a dict of a transform's, or a member of it, as JSON.
+
+    Raises RecordError with the path of what JSON cannot hold.
+    """
     try:
         written = orjson.dumps(value, default=_holdable)
         if b"null" not in written:  # orjson writes a float that is no number as null

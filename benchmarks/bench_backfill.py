@@ -46,6 +46,7 @@ from asyncsync.aws.raw_items import without_items
 from asyncsync.aws.tables import Table, TableArn, describe_table
 from asyncsync.config import Config
 from asyncsync.copy.entries import entries_of
+from asyncsync.copy.equality import text_of
 from asyncsync.lab.servers import (
     BINARIES,
     ServerProcess,
@@ -128,7 +129,7 @@ def values_of(
     """Make the names and values of each page beforehand."""
     return [
         [
-            (each.entry.name, each.entry.value or b"")
+            (each.entry.name, text_of(each.entry.value or b""))
             for each in entries_of(
                 [(key_of(item, NAMES), image_of(item)) for item in page], TABLE, mirror.rules, 0
             )

@@ -24,6 +24,7 @@ from asyncsync.lab.servers import (
 )
 from tests.support.cluster import Cluster, redis_cluster
 from tests.support.events import SEED
+from tests.support.formats import ANY_SERVER, REAL_SERVERS, FormatServer, format_server
 from tests.support.recoveries import HEAD, Recoveries
 from tests.support.servers import FOUND, LACKING, SERVERS, WANTED, shortages, skip, skip_without
 from tests.support.tables import drop_tables, table_names
@@ -123,6 +124,34 @@ def fake_client(fake_server: ServerProcess) -> Iterator[redis.Redis]:
 def real_client(real_server: ServerProcess) -> Iterator[redis.Redis]:
     """Return a redis-py client of an empty real server."""
     yield from _client(real_server)
+
+
+@pytest.fixture(scope="session", params=ANY_SERVER)
+def any_format_server(request: pytest.FixtureRequest) -> Iterator[FormatServer]:
+    """Run each server in turn for each format whose values are no strings."""
+    with format_server(*request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=REAL_SERVERS)
+def real_format_server(request: pytest.FixtureRequest) -> Iterator[FormatServer]:
+    """The same, real servers only."""
+    with format_server(*request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def any_format(any_format_server: FormatServer) -> FormatServer:
+    """Return an empty server, and a format to write there."""
+    any_format_server.client.flushall()
+    return any_format_server
+
+
+@pytest.fixture
+def real_format(real_format_server: FormatServer) -> FormatServer:
+    """The same, a real one."""
+    real_format_server.client.flushall()
+    return real_format_server
 
 
 @pytest.fixture(scope="session")

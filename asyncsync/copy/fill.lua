@@ -10,6 +10,9 @@
 -- Returns for each key 1 (filled), 0 (it has a value), 2 (it has a fence and no value, or is of
 -- another type: repair it, the item may be gone) or the server's error as a string. MGET answers
 -- with nil for a key of another type.
+-- if not strings: local function has_value(key) return read(key) == '1' end
+local function has_value(key) return redis.call('MGET', key)[1] end
+-- end of strings
 local fences, replies = {}, {}
 for i = 2, #KEYS, 2 do fences[i / 2] = KEYS[i] end
 local fences_seen = redis.call('MGET', unpack(fences))
@@ -18,20 +21,22 @@ for i = 1, #fences do
   local key, expiry, value = KEYS[2 * i - 1], ARGV[3 * i + 1], ARGV[3 * i + 2]
   local fence_seen = fences_seen[i]
   if fence_seen and string.sub(fence_seen, 1, 1) ~= '0' then
-    replies[i] = redis.call('MGET', key)[1] and 0 or 2
+    replies[i] = has_value(key) and 0 or 2
   else
     local reply
+    -- if not strings: reply = write(key, value, expiry, 'NX')
     if expiry == '' then
       reply = redis.pcall('SET', key, value, 'NX')
     else
       reply = redis.pcall('SET', key, value, 'PXAT', expiry, 'NX')
     end
+    -- end of strings
     if type(reply) == 'table' and reply.err then
       replies[i] = reply.err
     elseif reply then
       replies[i] = 1
     else
-      replies[i] = redis.call('MGET', key)[1] and 0 or 2
+      replies[i] = has_value(key) and 0 or 2
     end
   end
 end

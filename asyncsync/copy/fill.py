@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asyncsync.config import Config
+from asyncsync.copy.reader import with_reader
 from asyncsync.model import Entry, Outcome
 from asyncsync.plan import plan
 from asyncsync.store import Store
@@ -26,13 +27,18 @@ def fill_within_s(config: Config) -> float:
     return config.fence_ttl_s - RESERVE_S
 
 
+def script_of(config: Config) -> bytes:
+    """Return the script that fills values of the settings' format, for Mirror.new_store."""
+    return with_reader(SCRIPT, config.value)
+
+
 async def fill(
     store: Store, entries: Sequence[Entry], config: Config, end_s: float
 ) -> Sequence[Outcome]:
     """Fill absent keys before end_s on the store's clock; return an outcome for each entry.
 
     APPLIED: filled. FENCED: the key has a value. NO_VALUE: it has a fence and no value, or is of
-    another type than a value, so it needs a repair. The store must run this module's SCRIPT.
+    another type than a value, so it needs a repair. The store must run this module's script.
     Raises StoreRefused.
     """
     assert all(entry.value is not None for entry in entries), "a fill removes nothing"

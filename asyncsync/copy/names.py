@@ -12,13 +12,15 @@ from __future__ import annotations
 import re
 from binascii import Error as BinasciiError
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 
 import msgspec
 from msgspec import Raw
 
+from asyncsync.copy.equality import fields_of
+from asyncsync.copy.plain import digits_of
 from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.fence import FENCE_SUFFIX
@@ -32,7 +34,7 @@ from asyncsync.keys import (
     redis_names,
     render,
 )
-from asyncsync.model import Key
+from asyncsync.model import Key, Value
 
 # The limits of key attributes (DynamoDB developer guide, "Constraints"). DynamoDB refuses what
 # is beyond them, so no item has such a key.
@@ -67,6 +69,7 @@ class KeyNames:
     def __init__(self, table: str, key: Mapping[str, str], rules: EncodeRules) -> None:
         self._types = key  # by attribute, the hash key first
         self._function = rules.key
+        self._is_document = rules.config.value == "redis-json"
         self._bound: Template = ()
         if rules.key is None:
             self._bound = bind(parse_template(rules.config.key), table, tuple(sorted(key)))
@@ -102,9 +105,10 @@ class KeyNames:
         """Return whether the key attributes can only be read from the value."""
         return not self._bound or bool(_HASHED.search(name))
 
-    def read_by_value(self, name: bytes, value: bytes) -> Key | None:
+    def read_by_value(self, name: bytes, value: Value) -> Key | None:
         """Take the key from the value's attributes; None where its item has another name."""
-        attributes = _attributes_in(value, self._types)
+        read = _attribute_in_document if self._is_document else _attribute
+        attributes = _attributes_in(value, self._types, read)
         return None if attributes is None else self._key(attributes, name)
 
     def _key(self, attributes: Mapping[str, str], name: bytes) -> Key | None:
@@ -145,12 +149,17 @@ def _is_number(digits: str) -> bool:
     return len(significant) <= _DIGITS_MAX and _EXPONENT_MIN <= number.adjusted() <= _EXPONENT_MAX
 
 
-def _attributes_in(value: bytes, types: Mapping[str, str]) -> dict[str, str] | None:
-    """Read the key attributes, as strings, out of a value of either format."""
+def _attributes_in(
+    value: Value, types: Mapping[str, str], read: Callable[[bytes, str], str]
+) -> dict[str, str] | None:
+    """Read the key attributes, as strings, out of a value of any format."""
     try:
+        if isinstance(value, tuple):
+            hash_fields = fields_of(value)
+            return {name: hash_fields[name.encode()].decode() for name in types}
         fields = _FIELDS.decode(value)
-        return {name: _attribute(bytes(fields[name]), kind) for name, kind in types.items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
+        return {name: read(bytes(fields[name]), kind) for name, kind in types.items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError, ArithmeticError):
         return None
 
 
@@ -158,6 +167,13 @@ def _attribute(raw: bytes, kind: str) -> str:
     if raw.startswith(b"{"):  # DynamoDB JSON; a key attribute is never a map
         return _ATTRIBUTE.decode(raw)[kind]
     return raw.decode() if kind == "N" else _STRING.decode(raw)
+
+
+def _attribute_in_document(raw: bytes, kind: str) -> str:
+    """Read an attribute as a JSON module has it: a long number is a string, 10.5 may be 1.05e1."""
+    if kind == "N" and not raw.startswith(b'"'):
+        return digits_of(Decimal(raw.decode()))
+    return _STRING.decode(raw)
 
 
 def parse_name(bound: Template, name: bytes) -> dict[str, str] | None:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import orjson
 from msgspec import Raw
 
+from asyncsync.copy.equality import fields_of
 from asyncsync.decode import decode, parse_stream_arn
 from asyncsync.encode import EncodeRules, namer, value_encoder
 from asyncsync.errors import EventError, RecordError
@@ -52,10 +53,15 @@ def redis_key(rules: EncodeRules, keys: Attributes, table: str | None) -> str:
     return redis_names(namer([record], stream, rules)(key))[0].decode()
 
 
-def redis_value(rules: EncodeRules, image: Attributes, now_ms: int) -> bytes | None:
+def redis_value(
+    rules: EncodeRules, image: Attributes, now_ms: int
+) -> bytes | dict[bytes, bytes] | None:
     """Return the value that the handler writes for an image; see Mirror.redis_value."""
     encode_value = value_encoder(rules, now_ms)
-    return None if encode_value is None else encode_value(orjson.dumps(image_of(image)))[0]
+    if encode_value is None:
+        return None
+    value, _ = encode_value(orjson.dumps(image_of(image)))
+    return fields_of(value) if isinstance(value, tuple) else value
 
 
 def key_of(keys: Attributes) -> Key:
@@ -146,12 +152,17 @@ def _scalar(value: object, path: str) -> tuple[str, str]:
 
 
 def _digits(number: Decimal, path: str) -> str:
-    """Write a number as DynamoDB does: no exponent, no zeros that say nothing."""
+    """Write a number as DynamoDB does. Raises ValueError where it cannot."""
     significant = "".join(map(str, number.as_tuple().digits)).strip("0")
     if not number.is_finite() or len(significant) > _DIGITS_MAX:
         raise ValueError(f"{path}: DynamoDB has no number {number}: it holds {_DIGITS_MAX} digits")
     if number and number.adjusted() not in _EXPONENTS:
         raise ValueError(f"{path}: DynamoDB has no number {number}: it holds 1E-130 to 9.99E+125")
+    return digits_of(number)
+
+
+def digits_of(number: Decimal) -> str:
+    """Write a number without an exponent and without zeros that say nothing."""
     digits = format(number, "f")
     if "." in digits:
         digits = digits.rstrip("0").rstrip(".")

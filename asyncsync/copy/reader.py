@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from functools import lru_cache
+from itertools import chain, groupby, islice
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -17,9 +19,10 @@ import anyio
 from asyncsync.config import Config
 from asyncsync.copy.delays import delays
 from asyncsync.errors import StoreUnavailable
+from asyncsync.formats import ARMS
 from asyncsync.keys import slot
 from asyncsync.mirror import Mirror
-from asyncsync.model import Call, Entry, Outcome
+from asyncsync.model import Call, Entry, Outcome, Value
 from asyncsync.store import SCRIPT, Store
 
 # Waits while Redis is unavailable: a minute in all.
@@ -28,10 +31,19 @@ PAUSES_S = (*islice(delays(0.2, 25.6), 8),)
 # Keys that one SCAN looks at. It blocks other clients for well under a millisecond.
 SCAN_COUNT = 1_000
 
-_WRONG_TYPE = "WRONGTYPE"
+_READ = Path(__file__).with_name("read.lua").read_bytes()
 
 # TYPE's replies for what the handler writes, and for no key.
 STRING, NO_KEY = b"string", b"none"
+
+# By format, the types of keys that are surely an item's: its own first. Strings may be there from
+# before the copy's format changed.
+OUR_TYPES = {
+    "json": (STRING,),
+    "dynamodb-json": (STRING,),
+    "hash": (b"hash", STRING, b"ReJSON-RL"),
+    "redis-json": (b"ReJSON-RL", STRING, b"hash"),
+}
 
 _RUN_ID = re.compile(rb"^run_id:(\w+)\r?$", re.MULTILINE)
 
@@ -42,13 +54,13 @@ T = TypeVar("T")
 class Snapshot:
     """A key's value and fence at one moment; with an error, neither is known.
 
-    A key of another type than a value, such as a list, has no value.
+    A hash's fields are in order. A key of another type than the format's has no value.
     """
 
-    value: bytes | None
+    value: Value | None
     fence: bytes | None
     error: str = ""
-    other_type: str = ""  # such as "list"; only CopyReader.read_pairs looks for it
+    other_type: str = ""  # such as "list"; of strings only CopyReader.read_pairs looks for it
 
 
 ABSENT = Snapshot(None, None)
@@ -61,12 +73,30 @@ async def read_pairs(
 
     Raises StoreRefused.
     """
-    calls = [
-        Call((b"MGET", e.name, e.fence), (at,), fenced=False, slot=slot_of(e.name, config))
-        for at, e in enumerate(entries)
-    ]
+    calls = [read_call(at, config, entry.name, entry.fence) for at, entry in enumerate(entries)]
     written = await store.apply(calls, len(entries), end_s)
-    return [_snapshot(outcome) for outcome in written.outcomes]
+    return [snapshot_of(outcome, config) for outcome in written.outcomes]
+
+
+def read_call(at: int, config: Config, *names: bytes) -> Call:
+    """Make a call that reads a value, or a value and its fence, for snapshot_of."""
+    command: tuple[bytes, ...] = (b"MGET",)
+    if config.value in ARMS:
+        command = (b"EVAL", _read_script(config.value), b"%d" % len(names))
+    return Call((*command, *names), (at,), fenced=False, slot=slot_of(names[0], config))
+
+
+@lru_cache
+def _read_script(value_format: str) -> bytes:
+    """Return the script without its comments: it is sent for each key."""
+    return re.sub(rb"(?m)^ *--.*\n", b"", with_reader(_READ, value_format))
+
+
+def with_reader(script: bytes, value_format: str) -> bytes:
+    """Return a script after the function that reads values of a format; strings have none."""
+    if value_format not in ARMS:
+        return script
+    return Path(__file__).with_name(f"read_{ARMS[value_format]}").read_bytes() + script
 
 
 def slot_of(name: bytes, config: Config) -> int | None:
@@ -74,11 +104,20 @@ def slot_of(name: bytes, config: Config) -> int | None:
     return slot(name) if config.redis_cluster else None
 
 
-def _snapshot(outcome: Outcome) -> Snapshot:
+def snapshot_of(outcome: Outcome, config: Config) -> Snapshot:
+    """Return what a read_call has read."""
     if outcome.kind == "failed":
         return Snapshot(None, None, f"{outcome.error}: {outcome.reason}")
-    assert isinstance(outcome.reply, list), "MGET answers with a list"
-    value, fence = outcome.reply
+    reply = outcome.reply
+    assert isinstance(reply, list), "MGET and the script answer with a list"
+    if config.value not in ARMS:
+        value, fence = (*reply, None)[:2]
+        return Snapshot(value, fence)
+    state, value, fence = (*reply, None)[:3]
+    if state != b"1":
+        return Snapshot(None, fence, other_type=state.decode())
+    if isinstance(value, list):  # the server gives a hash's fields in no order
+        value = tuple(chain.from_iterable(sorted(zip(value[::2], value[1::2], strict=True))))
     return Snapshot(value, fence)
 
 
@@ -95,6 +134,7 @@ class CopyReader:
         self._store = mirror.new_store(SCRIPT)
         self._sleep = sleep
         self._turn = anyio.Lock()
+        self.our_types = OUR_TYPES[self._config.value]
 
     async def read_pairs(self, entries: Sequence[Entry]) -> list[Snapshot]:
         """Read each entry's value and fence, both at one moment, then the types of other keys."""
@@ -104,6 +144,8 @@ class CopyReader:
             return snapshots, next((each.error for each in snapshots if each.error), "")
 
         snapshots = await self._with_retries(ask)
+        if self._config.value in ARMS:
+            return snapshots
         without = [at for at, each in enumerate(snapshots) if each.value is None]
         types = await self.types([entries[at].name for at in without])
         for at, kind in zip(without, types, strict=True):
@@ -114,9 +156,10 @@ class CopyReader:
     async def connect(self, name: bytes) -> None:
         """Read one key, once: raise at once where the server is away or refuses."""
         async with self._turn:
-            written = await self._store.apply([self._call(0, (b"GET", name))], 1, float("inf"))
+            call = read_call(0, self._config, name)
+            written = await self._store.apply([call], 1, float("inf"))
         (outcome,) = written.outcomes
-        if outcome.kind == "failed" and outcome.error != _WRONG_TYPE:
+        if outcome.kind == "failed":
             error = f"{outcome.error}: {outcome.reason}"
             raise StoreUnavailable(f"Redis at {self._config.server.address}", error)
 
@@ -156,16 +199,17 @@ class CopyReader:
         return names, None if next_cursor == b"0" else next_cursor.decode()
 
     async def types(self, names: Sequence[bytes]) -> list[bytes]:
-        """Return each key's type: b"string" for the handler's values, b"none" for no key."""
+        """Return each key's type: one of our_types for the handler's values, or NO_KEY."""
         if not names:
             return []
         outcomes = await self._ask([self._call(at, (b"TYPE", n)) for at, n in enumerate(names)])
         return [each.reply if isinstance(each.reply, bytes) else b"" for each in outcomes]
 
-    async def values(self, names: Sequence[bytes]) -> list[bytes | None]:
+    async def values(self, names: Sequence[bytes]) -> list[Value | None]:
         """Return each key's value; None where there is no key or it is of another type."""
-        outcomes = await self._ask([self._call(at, (b"GET", n)) for at, n in enumerate(names)])
-        return [each.reply if isinstance(each.reply, bytes) else None for each in outcomes]
+        calls = [read_call(at, self._config, name) for at, name in enumerate(names)]
+        outcomes = await self._ask(calls)
+        return [snapshot_of(outcome, self._config).value for outcome in outcomes]
 
     async def remove(self, names: Sequence[bytes]) -> None:
         """Remove keys of any type."""
@@ -179,7 +223,7 @@ class CopyReader:
         return Call(arguments, (at,), fenced=False, slot=slot_of(arguments[1], self._config))
 
     async def _ask(
-        self, calls: Sequence[Call], accepted: Collection[str] = (_WRONG_TYPE,)
+        self, calls: Sequence[Call], accepted: Collection[str] = ()
     ) -> Sequence[Outcome]:
         """Send calls until each has a reply; an accepted error counts as one."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Literal, TypeAlias
 
+from asyncsync.config import Config
 from asyncsync.copy.entries import (
     KEYS_MAX,
     ItemEntry,
@@ -22,12 +23,14 @@ from asyncsync.copy.entries import (
     refuse_without_fence,
     version_in,
 )
-from asyncsync.copy.reader import ABSENT, read_pairs, slot_of
+from asyncsync.copy.reader import ABSENT, read_pairs, slot_of, with_reader
 from asyncsync.fence import NONCE_DIGITS, RANK_RECORD, RANK_REPAIR, write_fence
+from asyncsync.formats import ARMS
 from asyncsync.mirror import Mirror
-from asyncsync.model import APPLIED, Call, Entry, Key, Outcome
+from asyncsync.model import APPLIED, Call, Entry, Key, Outcome, Value
 
 SCRIPT = Path(__file__).with_name("repair.lua").read_bytes()
+_EQUALS = Path(__file__).with_name("equals.lua").read_bytes()
 
 # The oldest snapshot that a write may act on. It is far less than a fence's lifetime: else a
 # fence could be written and expire unseen.
@@ -67,6 +70,11 @@ class Repaired:
     reason: str = ""
 
 
+def script_of(config: Config) -> bytes:
+    """Return the script that repairs values of the settings' format, for Mirror.new_store."""
+    return with_reader(_EQUALS + SCRIPT, config.value) if config.value in ARMS else SCRIPT
+
+
 class Repairer:
     """Repairs keys of one table's copy over its own connection; one call at a time.
 
@@ -90,7 +98,7 @@ class Repairer:
         self._read = read
         self._chance = chance or SystemRandom()
         self._dry_run = dry_run
-        self._store = mirror.new_store(SCRIPT)
+        self._store = mirror.new_store(script_of(mirror.config))
 
     async def repair(self, targets: Sequence[Target]) -> list[Repaired]:
         """Repair targets, each key once; return the results in the targets' order.
@@ -156,6 +164,10 @@ class Repairer:
         assert entry is not None, "a key that had a name has one again"
         assert entry.name == names.name, "a key function gives a key one name"
         expiry = b"%d" % entry.expires_at_ms if entry.expires_at_ms else b""
+        had_value = snapshot.other_type.encode() if snapshot.value is None else b"1"
+        value, fields = entry.value or b"", ()
+        if isinstance(value, tuple):
+            value, fields = b"9", (b"%d" % len(value), *value)  # as in fence.lua
         arguments = (
             b"2",
             names.name,
@@ -163,11 +175,12 @@ class Repairer:
             b"%d" % self._config.fence_ttl_s,
             b"XX" if self._config.mode == "refresh" else b"",
             snapshot.fence or b"",
-            b"" if snapshot.value is None else b"1",
-            snapshot.value or b"",
+            had_value,
+            _one_string(snapshot.value or b""),
             self._fence(repair),
             b"-" if entry.value is None else expiry,
-            entry.value or b"",
+            value,
+            *fields,
         )
         return Call(arguments, (at,), fenced=True, slot=slot_of(names.name, self._config))
 
@@ -209,6 +222,13 @@ class _Repair:
         """Make this key's result."""
         name = self._names.name if self._names else b""
         return Repaired(self.target, kind, name, reason)
+
+
+def _one_string(value: Value) -> bytes:
+    """Return a value as equals.lua takes it: each part of a hash after its length and a colon."""
+    if isinstance(value, bytes):
+        return value
+    return b"".join([b"%d:%b" % (len(part), part) for part in value])
 
 
 def _result_of_write(repair: _Repair, outcome: Outcome) -> Repaired:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from asyncsync.config import Config
+from asyncsync.copy.equality import text_of
+from asyncsync.copy.reader import Snapshot, read_call, slot_of, snapshot_of
 from asyncsync.fence import (
     NO_VERSION,
     RANK_RECORD,
@@ -13,7 +16,8 @@ from asyncsync.fence import (
     Fence,
     read_fence,
 )
-from asyncsync.keys import redis_names, slot
+from asyncsync.formats import ARMS
+from asyncsync.keys import redis_names
 from asyncsync.mirror import Mirror
 from asyncsync.model import Call
 from asyncsync.store import SCRIPT
@@ -32,7 +36,7 @@ class KeyContents:
     """What Redis holds for a key; expiries in milliseconds from now, None for never."""
 
     key: str
-    value: bytes | None
+    value: bytes | None  # of a hash a JSON object
     expires_in_ms: int | None
     fence_key: str  # empty for a name that asyncsync does not write, such as a fence's
     fence: bytes | None
@@ -46,12 +50,15 @@ async def read_key(key: str, mirror: Mirror) -> KeyContents:
     """
     name = key.encode(errors="surrogateescape")
     value_name, fence_name = redis_names(name)
-    names = [name, fence_name] if value_name == name else [name]
-    commands = [(word, each) for each in names for word in (b"GET", b"PTTL")]
-    at_slot = slot(name) if mirror.config.redis_cluster else None
-    calls = [
-        Call(command, (at,), fenced=False, slot=at_slot) for at, command in enumerate(commands)
-    ]
+    is_item = value_name == name
+    commands = [(b"GET", name), (b"PTTL", name)]
+    if is_item:
+        commands += [(b"GET", fence_name), (b"PTTL", fence_name)]
+    at_slot = slot_of(name, mirror.config)
+    calls = [Call(each, (at,), fenced=False, slot=at_slot) for at, each in enumerate(commands)]
+    by_script = is_item and mirror.config.value in ARMS
+    if by_script:
+        calls[0] = read_call(0, mirror.config, name)
     store = mirror.new_store(SCRIPT)
     try:
         written = await store.apply(calls, len(calls), float("inf"))
@@ -63,14 +70,24 @@ async def read_key(key: str, mirror: Mirror) -> KeyContents:
             raise CommandFailed(f"{server}: {outcome.error}: {outcome.reason}")
     replies = [outcome.reply for outcome in written.outcomes]
     value, expiry, fence, fence_expiry = (*replies, None, None)[:4]
+    if by_script:
+        value = _value(snapshot_of(written.outcomes[0], mirror.config), mirror.config)
     return KeyContents(
         key,
         _bytes(value),
         _expiry(expiry),
-        fence_name.decode(errors="replace") if len(names) == 2 else "",
+        fence_name.decode(errors="replace") if is_item else "",
         _bytes(fence),
         _expiry(fence_expiry),
     )
+
+
+def _value(snapshot: Snapshot, config: Config) -> bytes | None:
+    if snapshot.other_type:
+        raise CommandFailed(
+            f"the key holds a {snapshot.other_type}, no value of the format {config.value}"
+        )
+    return None if snapshot.value is None else text_of(snapshot.value)
 
 
 async def get(key: str, mirror: Mirror, output: Output, *, as_json: bool) -> bool:

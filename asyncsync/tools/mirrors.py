@@ -14,11 +14,12 @@ from msgspec import structs
 
 from asyncsync.config import Config
 from asyncsync.errors import AsyncsyncError, RecordError
+from asyncsync.formats import WRITERS, Writer
 from asyncsync.iam import Credentials
 from asyncsync.keys import AttributeValue, KeyFunction, from_function
 from asyncsync.mirror import Mirror, print_line
 from asyncsync.tools.errors import CommandRefused, UserCodeFailed
-from asyncsync.values import Item, Transform, transformed
+from asyncsync.values import Item, Result, Transform, transformed
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -77,7 +78,8 @@ def observe(mirror: Mirror, emit: Callable[[bytes], None]) -> None:
     mirror.rules = structs.replace(
         rules,
         key=rules.key and _guarded_key(rules.key),
-        transform=rules.transform and _guarded_transform(rules.transform),
+        transform=rules.transform
+        and _guarded_transform(rules.transform, WRITERS[rules.config.value]),
     )
     if mirror._emit in (print_line, _print_nothing):  # noqa: SLF001 (no public name changes it)
         mirror._emit = emit  # noqa: SLF001
@@ -91,10 +93,11 @@ def _guarded_key(function: KeyFunction) -> KeyFunction:
     return guarded
 
 
-def _guarded_transform(function: Transform) -> Transform:
-    def guarded(item: Item) -> bytes | None:
+def _guarded_transform(function: Transform, write: Writer) -> Transform:
+    def guarded(item: Item) -> Result | None:
         value = _called(function, item)
-        return _checked(function, value, lambda: transformed(lambda _: value, {}))
+        _checked(function, value, lambda: transformed(lambda _: value, {}, write))
+        return value
 
     return guarded
 

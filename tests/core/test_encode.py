@@ -340,7 +340,9 @@ def test_a_table_of_two_key_attributes_is_named_by_both() -> None:
     batch = encoded(record(7, FIRST, Keys=keys), by=rules(key="{Team}:{Number}"))
 
     assert only(batch).name == b"a%3Ab:7"
-    assert json.loads(only(batch).value or b"")["Number"] == 7
+    value = only(batch).value
+    assert isinstance(value, bytes)
+    assert json.loads(value)["Number"] == 7
 
 
 def test_nothing_in_gives_nothing_out() -> None:

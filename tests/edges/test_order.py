@@ -14,6 +14,7 @@ from asyncsync import Config, Mirror, encode
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.model import SequenceNumber
 from tests.support.events import arn, event, record
+from tests.support.formats import FormatServer
 from tests.support.order import SEEN_BROKEN_WITHIN, first_broken
 
 SCHEDULES = 500
@@ -23,6 +24,14 @@ def test_no_reader_ever_sees_a_key_move_back(
     real_server: ServerProcess, real_client: redis.Redis
 ) -> None:
     assert first_broken(real_server.url, real_client, SCHEDULES) is None
+
+
+def test_no_reader_ever_sees_a_hash_or_a_document_move_back_or_mixed(
+    real_format: FormatServer,
+) -> None:
+    found = first_broken(real_format.url, real_format.client, SCHEDULES, value=real_format.value)
+
+    assert found is None
 
 
 def test_without_the_fence_the_same_test_fails(

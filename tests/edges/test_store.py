@@ -25,7 +25,7 @@ from asyncsync.errors import StoreRefused
 from asyncsync.fence import version
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, redis_process
-from asyncsync.model import Call, Entry, Outcome, SequenceNumber
+from asyncsync.model import Call, Entry, Outcome, SequenceNumber, Value
 from asyncsync.plan import plan
 from asyncsync.store import SCRIPT, Client, digest_of
 from asyncsync.tools.run.meter import Meter, metered
@@ -512,7 +512,7 @@ class Agreement(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.values: dict[bytes, bytes] = {}
+        self.values: dict[bytes, Value] = {}
         self.fences: dict[bytes, bytes] = {}
         for client in self.clients:
             client.flushall()

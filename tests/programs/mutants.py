@@ -556,7 +556,7 @@ MUTANTS = (
     Mutant(
         "and only where the value is",
         "copy/repair.lua",
-        " or has_value ~= had_value or (value_now or '') ~= value_seen",
+        "if value_now ~= value_seen then return {0} end",
         "",
         REPAIR,
     ),
@@ -787,7 +787,7 @@ MUTANTS = (
     Mutant(
         "audit counts a key of another type as foreign",
         "tools/audit/orphans.py",
-        "kind not in (STRING, NO_KEY)]",
+        "kind not in our_types]",
         "kind is None]",
         AUDIT,
     ),
@@ -841,9 +841,9 @@ MUTANTS = (
         RETIRE,
     ),
     Mutant(
-        "retire removes strings alone",
+        "retire removes values alone",
         "tools/retire/command.py",
-        "    if not old.is_string:\n",
+        "    if not old.is_value:\n",
         "    if False:\n",
         RETIRE,
     ),

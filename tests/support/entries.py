@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncsync.fence import version
 from asyncsync.keys import redis_names
-from asyncsync.model import Entry, SequenceNumber
+from asyncsync.model import Entry, SequenceNumber, Value
 
 LABEL_MS = 1_767_225_600_000
 
@@ -12,7 +12,7 @@ LABEL_MS = 1_767_225_600_000
 def entry(
     name: bytes,
     number: int,
-    value: bytes | None = b"v",
+    value: Value | None = b"v",
     *,
     rank: bytes = b"1",
     expires_at_ms: int = 0,

@@ -16,6 +16,7 @@ import redis
 
 from asyncsync import Config, Mirror
 from tests.support.events import SEED, Record, event, failed, record
+from tests.support.formats import FORMATS, read
 
 # Without the fence, or with versions compared as text, one of so many histories breaks.
 SEEN_BROKEN_WITHIN = 20
@@ -41,7 +42,7 @@ def history(chance: random.Random) -> History:
         made = record(
             chosen,
             number,
-            image={"v": {"N": str(len(changes[chosen]))}},
+            image=image(len(changes[chosen])),
             removed=chance.random() < 0.3,
         )
         changes[chosen].append(made)
@@ -74,11 +75,10 @@ class Watcher:
         ]
         self.reached = -1
 
-    def moved_back(self, value: bytes | None) -> bool:
-        """Whether this value is older than one seen before."""
-        if value is None and self.reached < 0:
+    def moved_back(self, seen: int | None) -> bool:
+        """Whether this version is older than one seen before."""
+        if seen is None and self.reached < 0:
             return False
-        seen = None if value is None else json.loads(value)["v"]
         later = range(max(self.reached, 0), len(self.states))
         reached = next((at for at in later if self.states[at] == seen), None)
         if reached is None:
@@ -92,6 +92,7 @@ def first_broken(
 ) -> str | None:
     """Run histories until one breaks order or does not end as the table; return which and how."""
     chance = random.Random(SEED)
+    value_format = settings.get("value", "json")
     mirror = Mirror(Config(redis_url=url, metrics="off", **settings))
     try:
         for at in range(count):
@@ -101,19 +102,32 @@ def first_broken(
             for batch in made.deliveries:
                 assert failed(mirror.lambda_handler(event(batch))) == []
                 for number, watcher in watchers.items():
-                    if watcher.moved_back(_get(client, number)):
+                    if watcher.moved_back(_version(client, number, value_format)):
                         return f"history {at} of seed {SEED}: item {number} moved back"
             for number, watcher in watchers.items():
-                value = _get(client, number)
                 table = watcher.states[-1] if watcher.states else None
-                if (None if value is None else json.loads(value)["v"]) != table:
+                if _version(client, number, value_format) != table:
                     return f"history {at} of seed {SEED}: item {number} is not the table's"
     finally:
         mirror.close()
     return None
 
 
-def _get(client: redis.Redis | redis.RedisCluster, number: int) -> bytes | None:
+def _version(
+    client: redis.Redis | redis.RedisCluster, number: int, value_format: str
+) -> int | None:
+    """Read the version that a value shows; a hash with fields of two images shows none."""
+    if value_format in FORMATS:
+        fields = read(client, value_format, f"Players:{number}")
+        if fields is None:
+            return None
+        version = int(fields["v"])
+        return version if fields.keys() == image(version).keys() else -1
     value = client.get(f"Players:{number}")
     assert value is None or isinstance(value, bytes)
-    return value
+    return None if value is None else int(json.loads(value)["v"])
+
+
+def image(version: int) -> dict[str, dict[str, str]]:
+    """Make the image of a version; neighbours have other attributes."""
+    return {"v": {"N": str(version)}, f"only{version % 3}": {"S": "x" * version}}

@@ -17,8 +17,8 @@ import anyio
 
 from asyncsync.config import Config
 from asyncsync.copy.entries import KEYS_MAX, ItemEntry, ReadItems, entries_of
-from asyncsync.copy.equality import is_item, same_value
-from asyncsync.copy.reader import ABSENT, CopyReader, Snapshot
+from asyncsync.copy.equality import is_item, same_value, text_of
+from asyncsync.copy.reader import ABSENT, OUR_TYPES, CopyReader, Snapshot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Entry, Key
 
@@ -52,8 +52,11 @@ def difference_of(
 
     The entry must be made for the earliest time that any clock may show.
     """
-    if snapshot.other_type:  # without an item and a fence, the key may be another application's
-        return "mistyped" if exists else "orphan" if snapshot.fence is not None else None
+    if snapshot.other_type and exists:
+        return "mistyped"
+    if snapshot.other_type:  # without a fence, the key may be another application's
+        is_ours = snapshot.other_type.encode() in OUR_TYPES[config.value]
+        return "orphan" if is_ours or snapshot.fence is not None else None
     if not exists:
         return None if snapshot.value is None else "orphan"
     if config.mode == "invalidate":
@@ -74,7 +77,7 @@ def is_compared(entry: Entry | None, snapshot: Snapshot, mode: str) -> bool:
     """
     if entry is None or mode == "invalidate":
         return False
-    return entry.value is None or snapshot.value is not None
+    return entry.value is None or snapshot.value is not None or bool(snapshot.other_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +171,17 @@ class Comparer:
 
 
 def _difference(kind: Kind, item: ItemEntry, snapshot: Snapshot) -> Difference:
-    entry, value = item.entry, snapshot.value
+    entry = item.entry
     if entry is None:
         return Difference(kind, item.key, b"", (None, None), item.fault)
-    digest = None if value is None else sha256(value).digest()
+    expected = None if entry.value is None else text_of(entry.value)
+    actual = None if snapshot.value is None else text_of(snapshot.value)
+    digest = None if actual is None else sha256(repr(snapshot.value).encode()).digest()
     reason = item.fault
     if snapshot.other_type:
         digest, reason = snapshot.other_type.encode(), f"it holds a {snapshot.other_type}"
     unchanged = (digest, snapshot.fence)
-    return Difference(kind, item.key, entry.name, unchanged, reason, entry.value, value)
+    return Difference(kind, item.key, entry.name, unchanged, reason, expected, actual)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Finds possible orphans: key names of ours that hold a value and have no item.
 
 A name that is not surely an item's of this table is foreign: it is counted and left alone. So
-is a key of any type but string, which the handler never writes, unless the item's fence is
+is a key of a type that the handler never writes, unless the item's fence is
 beside it: then the handler has removed that item, and readers must find nothing.
 """
 
@@ -39,10 +39,11 @@ async def suspects(
     ours = {name: key for name, key in zip(names, keys, strict=True) if key is not None}
     itemless = await _without_item(ours, read)
     types = await copy.types(itemless)
-    orphans = [ours[n] for n, kind in zip(itemless, types, strict=True) if kind == STRING]
-    others = [n for n, kind in zip(itemless, types, strict=True) if kind not in (STRING, NO_KEY)]
-    fences = await copy.values([redis_names(name)[1] for name in others])
-    mistyped = [ours[n] for n, fence in zip(others, fences, strict=True) if fence is not None]
+    orphans = [ours[n] for n, kind in zip(itemless, types, strict=True) if kind in copy.our_types]
+    our_types = (*copy.our_types, NO_KEY)
+    others = [n for n, kind in zip(itemless, types, strict=True) if kind not in our_types]
+    fences = await copy.types([redis_names(name)[1] for name in others])
+    mistyped = [ours[n] for n, kind in zip(others, fences, strict=True) if kind == STRING]
     unfenced = len(others) - len(mistyped)
     foreign = len(names) - len(ours) + unfenced
     return Suspects(len(ours) - unfenced, foreign, [*orphans, *mistyped])

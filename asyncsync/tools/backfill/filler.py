@@ -15,7 +15,7 @@ import anyio
 
 from asyncsync.copy.delays import delays
 from asyncsync.copy.entries import ReadItems, entries_of, refuse_without_fence
-from asyncsync.copy.fill import SCRIPT, fill, fill_within_s
+from asyncsync.copy.fill import fill, fill_within_s, script_of
 from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.mirror import Mirror
 from asyncsync.model import APPLIED, NO_VALUE, Entry, Key
@@ -103,7 +103,7 @@ class Filler:
         self._table = table
         self._tally = tally
         self._sleep = sleep
-        self._store = mirror.new_store(SCRIPT)
+        self._store = mirror.new_store(script_of(mirror.config))
         self._repairer = Repairer(mirror, table, read)
 
     async def page(self, items: Sequence[tuple[Key, bytes]], read_s: float) -> FillTally:

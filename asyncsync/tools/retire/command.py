@@ -1,8 +1,8 @@
 """asyncsync retire: delete an old template's keys once each item has its new key.
 
 A key is deleted only if the old template reads a complete key of the table's types out of its
-name, it holds a string, its name is not in use under the present settings, and the item's new
-key exists. Every other key is counted and left alone.
+name, it holds a value (no list, say), its name is not in use under the present settings, and the
+item's new key exists. Every other key is counted and left alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msgspec import structs
 from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.tables import describe_table
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import STRING, CopyReader
+from asyncsync.copy.reader import CopyReader
 from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
@@ -60,7 +60,7 @@ class OldName:
     """A key name that the old template may have made."""
 
     name: bytes
-    is_string: bool
+    is_value: bool  # of a type that asyncsync writes
     is_present: bool  # the present settings read an item's key out of it, too
     key: Key | None  # what the old template reads out of it
     has_successor: bool  # the name that the item has now exists
@@ -68,7 +68,7 @@ class OldName:
 
 def classify(old: OldName) -> Fate:
     """Return what becomes of a key name."""
-    if not old.is_string:
+    if not old.is_value:
         return "foreign"
     if old.is_present:
         return "present"
@@ -149,10 +149,10 @@ async def _read(
     return [
         OldName(
             name,
-            is_string=kind == STRING,
+            is_value=kind in copy.our_types,
             is_present=present_key is not None,
             key=old_key,
-            has_successor=successor_types.get(successor) == STRING,
+            has_successor=successor_types.get(successor) == copy.our_types[0],
         )
         for name, kind, present_key, old_key, successor in zip(
             names, types, present_keys, old_keys, successors, strict=True
