@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-import orjson
+import msgspec
+from msgspec import Raw
 
 from asyncsync.errors import RecordError
 from asyncsync.limits import DOCUMENT_LEVELS_MAX
@@ -38,8 +39,9 @@ def write_document(result: Result) -> bytes:
     text = plain_json(result)
     if isinstance(result, bytes):
         try:
-            orjson.loads(text)
-        except orjson.JSONDecodeError:
+            text.decode()
+            msgspec.json.decode(text, type=Raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise RecordError("the transform returned bytes that are not JSON") from None
         text = _TOKEN.sub(_exact, text)
     return document_of(text)
