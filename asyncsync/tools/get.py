@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from asyncsync.config import Config
 from asyncsync.copy.equality import text_of
-from asyncsync.copy.reader import Snapshot, read_call, slot_of, snapshot_of
+from asyncsync.copy.reader import slot_of
+from asyncsync.errors import StoreRefused
 from asyncsync.fence import (
     NO_VERSION,
     RANK_RECORD,
@@ -16,11 +18,10 @@ from asyncsync.fence import (
     Fence,
     read_fence,
 )
-from asyncsync.formats import ARMS
 from asyncsync.keys import redis_names
 from asyncsync.mirror import Mirror
-from asyncsync.model import Call
-from asyncsync.store import SCRIPT
+from asyncsync.model import Call, Outcome
+from asyncsync.store import SCRIPT, Store
 from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.output import Output
 
@@ -31,16 +32,29 @@ RANKS = {
 }
 
 
+# How a value is read: a document by its root path. A JSON module's error begins with "Existing".
+_GET = (b"GET",)
+_READ = {"hash": (b"HGETALL",), "redis-json": (b"JSON.GET", b".")}
+_WRONG_TYPE = ("WRONGTYPE", "Existing")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What one Redis key holds."""
+
+    value: bytes | None = None  # a hash as a JSON object
+    expires_in_ms: int | None = None  # from now; None for never
+    other_type: str = ""  # of a key that holds no string, such as "list"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyContents:
-    """What Redis holds for a key; expiries in milliseconds from now, None for never."""
+    """What Redis holds for a key, and in its fence."""
 
     key: str
-    value: bytes | None  # of a hash a JSON object
-    expires_in_ms: int | None
-    fence_key: str  # empty for a name that asyncsync does not write, such as a fence's
-    fence: bytes | None
-    fence_expires_in_ms: int | None
+    content: Content
+    fence_key: str = ""  # empty for a name that asyncsync does not write, such as a fence's
+    fence: Content = Content()
 
 
 async def read_key(key: str, mirror: Mirror) -> KeyContents:
@@ -50,48 +64,65 @@ async def read_key(key: str, mirror: Mirror) -> KeyContents:
     """
     name = key.encode(errors="surrogateescape")
     value_name, fence_name = redis_names(name)
-    is_item = value_name == name
-    commands = [(b"GET", name), (b"PTTL", name)]
-    if is_item:
-        commands += [(b"GET", fence_name), (b"PTTL", fence_name)]
-    at_slot = slot_of(name, mirror.config)
-    calls = [Call(each, (at,), fenced=False, slot=at_slot) for at, each in enumerate(commands)]
-    by_script = is_item and mirror.config.value in ARMS
-    if by_script:
-        calls[0] = read_call(0, mirror.config, name)
+    names = [name, fence_name] if value_name == name else [name]
     store = mirror.new_store(SCRIPT)
     try:
-        written = await store.apply(calls, len(calls), float("inf"))
+        contents = await _contents(store, names, mirror.config)
     finally:
         store.close()
+    if len(names) == 1:
+        return KeyContents(key, contents[0])
+    return KeyContents(key, contents[0], fence_name.decode(errors="replace"), contents[1])
+
+
+async def _contents(store: Store, names: list[bytes], config: Config) -> list[Content]:
+    calls = [
+        Call(command, (at,), fenced=False, slot=slot_of(command[1], config))
+        for at, command in enumerate(_commands(names, config))
+    ]
+    outcomes = await _ask(store, calls, config)
+    contents: list[Content] = []
+    for name, got, expiry in zip(names, outcomes[::2], outcomes[1::2], strict=True):
+        other_type = await _type(store, name, config) if got.error in _WRONG_TYPE else ""
+        contents.append(Content(_value(got.reply), _expiry(expiry.reply), other_type))
+    return contents
+
+
+def _commands(names: list[bytes], config: Config) -> Iterator[tuple[bytes, ...]]:
+    """Yield two commands for each key: the first of two may be a value, the other is a fence."""
+    for at, name in enumerate(names):
+        word, *path = _READ.get(config.value, _GET) if at < len(names) - 1 else _GET
+        yield (word, name, *path)
+        yield (b"PTTL", name)
+
+
+def _value(reply: object) -> bytes | None:
+    if isinstance(reply, list):  # of a hash
+        return text_of(tuple(reply)) if reply else None
+    return reply if isinstance(reply, bytes) else None
+
+
+async def _type(store: Store, name: bytes, config: Config) -> str:
+    """Return the type of a key that is no string."""
+    try:
+        call = Call((b"TYPE", name), (0,), fenced=False, slot=slot_of(name, config))
+        (outcome,) = await _ask(store, [call], config)
+    except StoreRefused:  # a reader's user need not be allowed to ask
+        return "value of another type"
+    return outcome.reply.decode() if isinstance(outcome.reply, bytes) else ""
+
+
+async def _ask(store: Store, calls: Sequence[Call], config: Config) -> Sequence[Outcome]:
+    written = await store.apply(calls, len(calls), float("inf"))
     for outcome in written.outcomes:
-        if outcome.kind == "failed":
-            server = f"Redis at {mirror.config.server.address}"
+        if outcome.kind == "failed" and outcome.error not in _WRONG_TYPE:
+            server = f"Redis at {config.server.address}"
             raise CommandFailed(f"{server}: {outcome.error}: {outcome.reason}")
-    replies = [outcome.reply for outcome in written.outcomes]
-    value, expiry, fence, fence_expiry = (*replies, None, None)[:4]
-    if by_script:
-        value = _value(snapshot_of(written.outcomes[0], mirror.config), mirror.config)
-    return KeyContents(
-        key,
-        _bytes(value),
-        _expiry(expiry),
-        fence_name.decode(errors="replace") if is_item else "",
-        _bytes(fence),
-        _expiry(fence_expiry),
-    )
-
-
-def _value(snapshot: Snapshot, config: Config) -> bytes | None:
-    if snapshot.other_type:
-        raise CommandFailed(
-            f"the key holds a {snapshot.other_type}, no value of the format {config.value}"
-        )
-    return None if snapshot.value is None else text_of(snapshot.value)
+    return written.outcomes
 
 
 async def get(key: str, mirror: Mirror, output: Output, *, as_json: bool) -> bool:
-    """Show a key; return whether Redis holds a value or a fence for it.
+    """Show a key; return whether Redis holds a value or a fence for it, and nothing else.
 
     Raises what read_key raises.
     """
@@ -101,19 +132,23 @@ async def get(key: str, mirror: Mirror, output: Output, *, as_json: bool) -> boo
     else:
         for line in lines(contents):
             output.line(line)
-    return contents.value is not None or contents.fence is not None
+    parts = contents.content, contents.fence
+    holds_any = any(part.value is not None for part in parts)
+    return holds_any and not any(part.other_type for part in parts)
 
 
 def document(contents: KeyContents) -> dict[str, object]:
     """Return a key's contents as a JSON object; the value is a string, so its digits are exact."""
-    fence = None if contents.fence is None else read_fence(contents.fence)
+    value, fence_value = contents.content.value, contents.fence.value
+    fence = None if fence_value is None else read_fence(fence_value)
     return {
         "key": contents.key,
-        "value": None if contents.value is None else _text(contents.value),
-        "expires_in_ms": contents.expires_in_ms,
+        "value": None if value is None else _text(value),
+        "other_type": contents.content.other_type or None,
+        "expires_in_ms": contents.content.expires_in_ms,
         "fence_key": contents.fence_key,
-        "fence": None if contents.fence is None else _text(contents.fence),
-        "fence_expires_in_ms": contents.fence_expires_in_ms,
+        "fence": None if fence_value is None else _text(fence_value),
+        "fence_expires_in_ms": contents.fence.expires_in_ms,
         "stream": fence and _iso(fence.label_ms),
         "sequence_number": fence and str(fence.sequence_number),
         "rank": fence and int(fence.rank),
@@ -122,21 +157,29 @@ def document(contents: KeyContents) -> dict[str, object]:
 
 def lines(contents: KeyContents) -> list[str]:
     """Return a key's contents as lines for people."""
-    shown = [contents.key]
-    if contents.value is None:
+    shown, content = [contents.key], contents.content
+    expiry = _when(content.expires_in_ms)
+    if content.other_type:
+        shown.append(f"  value    none: the key holds a {content.other_type}, expires {expiry}")
+        shown.append(
+            "           its next change replaces it, and so does asyncsync audit --repair"
+        )
+    elif content.value is None:
         shown.append("  value    none")
     else:
-        size, expiry = len(contents.value), _when(contents.expires_in_ms)
-        shown.append(f"  value    {_text(contents.value)}")
-        shown.append(f"           {size:,} bytes, expires {expiry}")
-    if contents.fence is None:
+        shown.append(f"  value    {_text(content.value)}")
+        shown.append(f"           {len(content.value):,} bytes, expires {expiry}")
+    fence = contents.fence
+    if fence.other_type:
+        held = f"{contents.fence_key} holds a {fence.other_type}"
+        return [*shown, f"  fence    none: {held}. The item's next change replaces it"]
+    if fence.value is None:
         return [*shown, "  fence    none"]
-    expiry = _when(contents.fence_expires_in_ms)
-    shown.append(f"  fence    {contents.fence_key}, expires {expiry}")
-    fence = read_fence(contents.fence)
-    if fence is None:
-        return [*shown, f"           in an unknown format: {_text(contents.fence)}"]
-    return [*shown, *(f"           {line}" for line in _fence_lines(fence))]
+    shown.append(f"  fence    {contents.fence_key}, expires {_when(fence.expires_in_ms)}")
+    version = read_fence(fence.value)
+    if version is None:
+        return [*shown, f"           in an unknown format: {_text(fence.value)}"]
+    return [*shown, *(f"           {line}" for line in _fence_lines(version))]
 
 
 def _fence_lines(fence: Fence) -> list[str]:
@@ -152,10 +195,6 @@ def _fence_lines(fence: Fence) -> list[str]:
         "without a version: no record of its key was known",
         f"rank {fence.rank.decode()}: {RANKS[fence.rank]}",
     ]
-
-
-def _bytes(reply: object) -> bytes | None:
-    return reply if isinstance(reply, bytes) else None
 
 
 def _expiry(reply: object) -> int | None:

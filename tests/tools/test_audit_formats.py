@@ -12,7 +12,7 @@ import redis
 
 from asyncsync.aws.clients import AwsClients
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
-from asyncsync.tools.get import document, lines, read_key
+from asyncsync.tools.get import Content, document, lines, read_key
 from asyncsync.tools.retire.command import RetireOptions, retire
 from tests.support.formats import FormatServer, read
 from tests.support.mirrored_table import MirroredTable, filled, mirrored_tables
@@ -179,6 +179,8 @@ async def test_get_shows_a_hash_and_a_document(
     assert value == {"Number": number, "Name": "item 1"}
     assert "expires never" in lines(contents)[2]
     fence = await read_key("{Players:1}!f", world.mirror)
-    assert fence.value == contents.fence
+    assert fence.content.value == contents.fence.value
     absent = await read_key("Players:2", world.mirror)
-    assert (absent.value, absent.fence) == (None, None)
+    assert (absent.content, absent.fence) == (Content(), Content())
+    real_format.client.rpush("Players:3", "x")
+    assert "the key holds a list" in lines(await read_key("Players:3", world.mirror))[1]
