@@ -90,6 +90,7 @@ class Config(Struct, frozen=True, kw_only=True, metaclass=_Settings):
         redis_iam_cache: Sign in by IAM to the cache of this name.
         key: The template of an item's Redis key.
         value: The format of values.
+        fields: The attributes to copy beside the item's key, between commas; by default all.
         mode: Write each change, refresh only what is there, or remove what changes.
         fence: Whether an older change is kept from replacing a newer one.
         fence_ttl_s: How long a fence outlives its last write, in seconds.
@@ -113,6 +114,7 @@ class Config(Struct, frozen=True, kw_only=True, metaclass=_Settings):
     redis_iam_cache: str | None = None
     key: str = "{@table}:{@key}"
     value: Literal["json", "dynamodb-json", "hash", "redis-json"] = "json"
+    fields: str | None = None
     mode: Literal["mirror", "refresh", "invalidate"] = "mirror"
     fence: Literal["on", "off"] = "on"
     fence_ttl_s: Annotated[int, range(FENCE_TTL_S_MIN, TTL_S_MAX + 1)] = 90_000
@@ -129,6 +131,11 @@ class Config(Struct, frozen=True, kw_only=True, metaclass=_Settings):
     def server(self) -> Server:
         """Return the server that the URL names."""
         return parse_url(self.redis_url, self.redis_password, self.redis_ca_file)
+
+    @property
+    def field_names(self) -> frozenset[str]:
+        """Return the attributes to copy; none of them means all."""
+        return frozenset(name.strip() for name in (self.fields or "").split(",")) - {""}
 
     def __repr__(self) -> str:
         shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__[2:]]
@@ -219,9 +226,15 @@ def _check_combinations(config: Config) -> None:
         raise _conflict("redis_ca_file", config.redis_ca_file, "needs a rediss:// URL")
     if config.redis_iam_cache is not None:
         _check_iam(config.redis_iam_cache, server)
+    _check_values(config)
+
+
+def _check_values(config: Config) -> None:
     if config.fence == "off" and config.value in ("hash", "redis-json"):
         raise _conflict("value", config.value, "needs fence=on: the fence's script writes it")
-    for name in ("ttl_s", "ttl_attribute"):
+    if config.fields is not None and not all(map(str.strip, config.fields.split(","))):
+        raise _refused("fields", config.fields, "attribute names between commas: Name,Score")
+    for name in ("fields", "ttl_s", "ttl_attribute"):
         value = getattr(config, name)
         if config.mode == "invalidate" and value is not None:
             raise _conflict(name, value, "has no use with mode=invalidate, which writes no value")

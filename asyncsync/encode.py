@@ -9,7 +9,7 @@ read an old value) and a reject; a record without a usable name becomes only a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -31,7 +31,14 @@ from asyncsync.keys import (
 )
 from asyncsync.model import Encoded, Entry, Key, Reject, Stream, StreamRecord, Value
 from asyncsync.shapes import Shapes
-from asyncsync.values import Transform, expiry_ms, parse_image, read_attribute, transformed
+from asyncsync.values import (
+    Transform,
+    expiry_ms,
+    only,
+    parse_image,
+    read_attribute,
+    transformed,
+)
 
 
 class EncodeRules(Struct, frozen=True):
@@ -64,7 +71,8 @@ def encode(
         except RecordError as exc:
             rejects.append(_reject(record, exc))
     _refuse_shared_names(records)
-    return Encoding(records, rejects, stream.label_ms, value_encoder(rules, now_ms))
+    encode_value = value_encoder(rules, now_ms, _key_attributes(latest))
+    return Encoding(records, rejects, stream.label_ms, encode_value)
 
 
 class Encoding:
@@ -121,7 +129,9 @@ class Encoding:
         return self._encoded
 
 
-def value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
+def value_encoder(
+    rules: EncodeRules, now_ms: int, key_attributes: Iterable[str]
+) -> _EncodeValue | None:
     """Choose how a batch's images become values; None where no value is ever written."""
     config, transform = rules.config, rules.transform
     if config.mode == "invalidate":
@@ -130,6 +140,9 @@ def value_encoder(rules: EncodeRules, now_ms: int) -> _EncodeValue | None:
     if transform is not None:
         write = WRITERS[config.value]
         encode_image = lambda image: transformed(transform, parse_image(image), write)  # noqa: E731
+    elif config.fields is not None:
+        encode_whole, names = encode_image, config.field_names.union(key_attributes)
+        encode_image = lambda image: encode_whole(only(image, names))  # noqa: E731
     ends_ms = 0 if config.ttl_s is None else now_ms + config.ttl_s * 1_000
     if config.ttl_attribute is None:
         return lambda image: (encode_image(image), ends_ms)
@@ -153,14 +166,21 @@ def namer(
     """Choose how a batch's keys become names; all have the key attributes of the table."""
     if rules.key is not None:
         return partial(from_function, rules.key)
-    # Of three records, so that one whose names are damaged does not decide for all.
-    keys = [latest[at].key for at in (0, (len(latest) - 1) // 2, -1)] if latest else [()]
-    candidates = [tuple([attribute for attribute, _, _ in key]) for key in keys]
-    attributes = max(candidates, key=candidates.count)
+    attributes = _key_attributes(latest)
     bound = bind(parse_template(rules.config.key), stream.table, attributes) if latest else ()
     if len(attributes) == 1 and len(bound) == 2 and isinstance(bound[0], str):
         return partial(_name_by_prefix, bound[0], attributes[0])
     return partial(_name_by_template, bound, attributes)
+
+
+def _key_attributes(latest: Sequence[StreamRecord]) -> tuple[str, ...]:
+    """Return the names of the table's key attributes.
+
+    Of three records, so that one whose names are damaged does not decide for all.
+    """
+    keys = [latest[at].key for at in (0, (len(latest) - 1) // 2, -1)] if latest else [()]
+    candidates = [tuple([attribute for attribute, _, _ in key]) for key in keys]
+    return max(candidates, key=candidates.count)
 
 
 _OTHER_ATTRIBUTES = "its key attributes are not those of the batch's other records"

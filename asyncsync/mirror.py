@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
@@ -259,7 +259,9 @@ class Mirror:
 
         return redis_key(self.rules, keys, table)
 
-    def redis_value(self, image: Mapping[str, object]) -> bytes | dict[bytes, bytes] | None:
+    def redis_value(
+        self, image: Mapping[str, object], *, key: Iterable[str] = ()
+    ) -> bytes | dict[bytes, bytes] | None:
         """Return what `GET` gives for an item: `redis_value({"Number": 10}) == b'{"Number":10}'`.
 
         Of a hash it is what `HGETALL` gives, {b"Number": b"10"}. None: the item is left out, has
@@ -267,13 +269,14 @@ class Mirror:
 
         Args:
             image: all attributes of the item, as Python values or DynamoDB JSON.
+            key: the names of its key attributes; only with the setting `fields`, which keeps them.
 
         Raises RecordError with the attribute's path, or TypeError or ValueError where DynamoDB
         has no type for a value.
         """
         from asyncsync.copy.plain import redis_value
 
-        return redis_value(self.rules, image, int(self.wall_clock() * 1_000))
+        return redis_value(self.rules, image, int(self.wall_clock() * 1_000), key)
 
 
 def _refuse_wrong(config: Config, key: object, transform: object) -> None:
@@ -287,6 +290,8 @@ def _refuse_wrong(config: Config, key: object, transform: object) -> None:
     if transform is not None and config.value not in WRITERS:
         needed = " or ".join(repr(name) for name in WRITERS)
         raise ConfigError(f"a transform makes its own values: it needs value={needed}")
+    if transform is not None and config.fields is not None:
+        raise ConfigError("fields has no use with a transform, which chooses attributes itself")
     if transform is not None and config.mode == "invalidate":
         raise ConfigError("a transform is never called with mode='invalidate': it writes no value")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from binascii import Error as BinasciiError
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -51,6 +51,24 @@ def parse_image(raw: bytes) -> dict[str, dict[str, Any]]:
     if not isinstance(image, dict):
         raise RecordError("NewImage is not a map of attributes")
     return image
+
+
+def only(raw: bytes, names: Container[str]) -> bytes:
+    """Return an image's bytes with these attributes alone; the others are not looked at.
+
+    Raises RecordError where there is no image or it is not a map of attributes.
+    """
+    try:
+        attributes = _TOP.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        parse_image(raw)  # which says what is wrong
+        raise RecordError("NewImage is not JSON") from None
+    parts = [
+        orjson.dumps(name) + b":" + bytes(attribute)
+        for name, attribute in attributes.items()
+        if name in names
+    ]
+    return b"{%b}" % b",".join(parts)
 
 
 # --- plain JSON -------------------------------------------------------------------------------

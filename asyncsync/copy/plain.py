@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -54,10 +54,16 @@ def redis_key(rules: EncodeRules, keys: Attributes, table: str | None) -> str:
 
 
 def redis_value(
-    rules: EncodeRules, image: Attributes, now_ms: int
+    rules: EncodeRules, image: Attributes, now_ms: int, key: Iterable[str]
 ) -> bytes | dict[bytes, bytes] | None:
     """Return the value that the handler writes for an image; see Mirror.redis_value."""
-    encode_value = value_encoder(rules, now_ms)
+    key = tuple(key)
+    if rules.config.fields is not None and not key:
+        raise TypeError(
+            f"fields={rules.config.fields!r} keeps the item's key, so name its attributes: "
+            'call redis_value(image, key=["Number"])'
+        )
+    encode_value = value_encoder(rules, now_ms, key)
     if encode_value is None:
         return None
     value, _ = encode_value(orjson.dumps(image_of(image)))

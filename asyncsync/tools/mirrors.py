@@ -76,9 +76,15 @@ def name_rule(mirror: Mirror) -> str:
 
 
 def value_rule(mirror: Mirror) -> str:
-    """Return what makes a mirror's values: the format, or the user's transform."""
-    function = mirror.rules.transform
-    return mirror.config.value if function is None else f"by {_name(function)}"
+    """Return what makes a mirror's values: the format, and the fields or the user's transform."""
+    config, function = mirror.config, mirror.rules.transform
+    if function is None:
+        return config.value if config.fields is None else f"{config.value} of {config.fields}"
+    return (
+        f"by {_name(function)}"
+        if config.value == "json"
+        else f"{config.value} by {_name(function)}"
+    )
 
 
 def _name(function: Callable[..., object]) -> str:

@@ -41,6 +41,7 @@ def test_only_the_url_is_required_and_the_defaults_are_the_documented_ones() -> 
         "redis_iam_cache": None,
         "key": "{@table}:{@key}",
         "value": "json",
+        "fields": None,
         "mode": "mirror",
         "fence": "on",
         "fence_ttl_s": 90_000,
@@ -63,6 +64,7 @@ def test_every_setting_is_read_from_the_environment() -> None:
         "ASYNCSYNC_REDIS_CLUSTER": "false",
         "ASYNCSYNC_KEY": "p:{Number}",
         "ASYNCSYNC_VALUE": "dynamodb-json",
+        "ASYNCSYNC_FIELDS": "Name,Score",
         "ASYNCSYNC_MODE": "refresh",
         "ASYNCSYNC_FENCE": "off",
         "ASYNCSYNC_FENCE_TTL_S": "86400",
@@ -146,6 +148,34 @@ def test_a_wrong_choice_is_refused_with_all_that_is_allowed(name: str) -> None:
 )
 def test_a_choice_that_is_nearly_right_is_corrected(name: str, value: str, nearest: str) -> None:
     assert refusal({**ENV, f"ASYNCSYNC_{name}": value}).endswith(f"; did you mean {nearest}?")
+
+
+@pytest.mark.parametrize("value", ["hash", "redis-json"])
+def test_what_the_fences_script_writes_needs_the_fence(value: str) -> None:
+    message = refusal({**ENV, "ASYNCSYNC_VALUE": value, "ASYNCSYNC_FENCE": "off"})
+
+    assert message == f"ASYNCSYNC_VALUE={value!r} needs fence=on: the fence's script writes it"
+
+
+def test_fields_are_attribute_names_between_commas() -> None:
+    config = Config.from_env({**ENV, "ASYNCSYNC_FIELDS": "Name, High Score,Name"})
+
+    assert config.field_names == {"Name", "High Score"}
+    assert Config(redis_url=URL).field_names == frozenset()
+
+
+@pytest.mark.parametrize("text", [",", "Name,", ",Name", "Name,,Score", " ", "Name, ,Score"])
+def test_an_empty_field_is_refused(text: str) -> None:
+    assert refusal({**ENV, "ASYNCSYNC_FIELDS": text}) == (
+        f"ASYNCSYNC_FIELDS={text!r} is not allowed; "
+        "allowed is attribute names between commas: Name,Score"
+    )
+
+
+def test_fields_have_no_use_without_values() -> None:
+    message = refusal({**ENV, "ASYNCSYNC_FIELDS": "Name", "ASYNCSYNC_MODE": "invalidate"})
+
+    assert "has no use with mode=invalidate" in message
 
 
 @pytest.mark.parametrize("name", _RANGES)
