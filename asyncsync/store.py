@@ -7,6 +7,7 @@ is the store of one server; a cluster's store has a client per node.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,8 +42,6 @@ def _lua(name: str) -> bytes:
 
 SCRIPT = _lua("fence.lua")
 _SCRIPT_DIGEST = b"7b5939487b641cf2012114c1e0f2fe5085931e96"  # a test has the right one
-
-FENCED_COMMAND = "EVALSHA (a script of MGET, SET and DEL)"
 
 Clock = Callable[[], float]  # seconds, never back
 
@@ -81,6 +80,7 @@ class Job(Struct):
     round_trip_s: float = 0.0
     out_of_time: bool = False  # an upcoming call came too late to be sent
     is_demoted: bool = False  # the server cannot write any more, or not yet
+    script: bytes = SCRIPT  # of the client that works on it
 
     def record_reply(self, call: Call, reply: object, server: Server) -> None:
         """Record the outcome of each of a call's entries. Raises StoreRefused."""
@@ -99,15 +99,18 @@ class Job(Struct):
             assert isinstance(reply, ReplyError), "a script answers an outcome or an error"
         if not isinstance(reply, ReplyError):
             return Outcome("applied", reply=reply)
-        refuse(reply, server, _command_of(call))
+        refuse(reply, server, self.command_of(call))
         self.is_demoted = self.is_demoted or reply.word in _DEMOTED
         if reply.word == "CROSSSLOT":
             return Outcome("failed", reply.word, _CLUSTER)
         return Outcome("failed", reply.word, reply.reason(call.arguments[not call.fenced :]))
 
-
-def _command_of(call: Call) -> str:
-    return FENCED_COMMAND if call.fenced else call.arguments[0].decode()
+    def command_of(self, call: Call) -> str:
+        """Name a call's command for people: a script by the commands in it."""
+        if not call.fenced:
+            return call.arguments[0].decode()
+        words = dict.fromkeys(re.findall(rb"call\('([A-Z.]+)'", self.script))
+        return f"EVALSHA (a script of {b', '.join(words).decode()})"
 
 
 def fail_calls(outcomes: list[Outcome], calls: Iterable[Call], error: str, reason: str) -> None:
@@ -167,6 +170,7 @@ class Client:
         A call that the server redirects counts as done here: it joins the job's redirected.
         """
         is_new = not self.is_open
+        job.script = self._script
         try:
             with self._exclusive():
                 connection = await self._connect(job.end_s)
@@ -195,7 +199,7 @@ class Client:
             return error
         if not isinstance(reply, ReplyError) or reply.word == "NOPERM":  # to send PING
             return error
-        refuse(reply, self._server, _command_of(job.pending[0]) if job.pending else "PING")
+        refuse(reply, self._server, job.command_of(job.pending[0]) if job.pending else "PING")
         return StoreUnavailable(reply.word, reply.reason())
 
     async def ask(self, command: tuple[bytes, ...], end_s: float) -> object:
@@ -349,9 +353,7 @@ def script_for(script: bytes, value_format: str) -> bytes:
     """
     if value_format not in ARMS:
         return script
-    from re import sub
-
-    body = sub(rb"-- if not strings: (.*)\n(?:.*\n)*?.*-- end of strings\n", rb"\1\n", script)
+    body = re.sub(rb"-- if not strings: (.*)\n(?:.*\n)*?.*-- end of strings\n", rb"\1\n", script)
     return _lua(ARMS[value_format]) + _lua("write.lua") + body
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import socket
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -67,6 +68,30 @@ def test_a_mirror_of_any_server_writes_into_memory() -> None:
         assert not copy.redis.exists("p:2")
         assert copy.mirror.config.key == mirror.config.key
     assert mirror.config.redis_cluster  # the user's own is as it was
+
+
+@pytest.mark.usefixtures("no_socket")
+@pytest.mark.parametrize("value", ["hash", "redis-json"])
+def test_a_copy_of_hashes_or_documents_holds_what_the_mirror_says(
+    value: Literal["hash", "redis-json"],
+) -> None:
+    config = Config(redis_url="redis://unused", key="p:{Number}", value=value, fields="Name,Tags")
+    with memory_copy(Mirror(config)) as copy:
+        item = {"Number": 1, "Name": "Ada", "Tags": {"b", "a"}, "Secret": "x"}
+        handle = copy.mirror.lambda_handler
+        handle(stream_event(insert({"Number": 1}, {"Name": "Eve", "Old": 1})))
+        handle(stream_event(modify({"Number": 1}, item)))
+        handle(stream_event(insert({"Number": 2}, {}), remove({"Number": 2})))
+
+        expected = copy.mirror.redis_value(item, key=["Number"])
+        if value == "hash":
+            assert copy.redis.hgetall("p:1") == expected
+            assert expected == {b"Number": b"1", b"Name": b"Ada", b"Tags": b'["a","b"]'}
+        else:
+            assert isinstance(expected, bytes)
+            assert copy.redis.json().get("p:1") == json.loads(expected)
+            assert expected == b'{"Number":1,"Name":"Ada","Tags":["a","b"]}'
+        assert not copy.redis.exists("p:2")
 
 
 @pytest.mark.usefixtures("no_socket")

@@ -23,6 +23,7 @@ from asyncsync.tools.check.aws import check_mapping, check_table
 from asyncsync.tools.check.redis import scratch_key
 from tests.support.cluster import Cluster
 from tests.support.events import arn
+from tests.support.formats import FormatServer
 from tests.support.servers import ONE_SERVER
 from tests.support.tables import table_of
 from tests.support.template.cache_users import set_user
@@ -75,6 +76,60 @@ def test_a_right_server_is_ok_and_empty_afterwards(
     notes = {"TLS", "scratch key"}
     assert {line.split()[0] for subject, line in lines.items() if subject not in notes} == {"ok"}
     assert lines["TLS"].startswith("note off")
+    assert real_client.keys("*") == []
+
+
+@pytest.mark.parametrize("mode", ["mirror", "refresh", "invalidate"])
+def test_a_server_of_hashes_or_documents_is_ok_and_empty_afterwards(
+    real_format: FormatServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_VALUE", real_format.value)
+    monkeypatch.setenv("ASYNCSYNC_MODE", mode)
+    code, lines = checked(capsys, "--redis-url", real_format.url)
+
+    words = ["HSET", "HLEN"] if real_format.value == "hash" else ["JSON.SET"]
+    words += ["EXISTS"] if mode == "refresh" else []
+    words = [] if mode == "invalidate" else [*words, "PERSIST", "PEXPIREAT"]
+    assert code == 0
+    assert [*lines][5:] == [*COMMANDS[:3], *words, *COMMANDS[3:]]
+    assert real_format.client.keys("*") == []
+
+
+@pytest.mark.parametrize("denied", ["write", "persist", "pexpireat"])
+def test_a_command_that_hashes_or_documents_need_is_a_fix_where_it_is_denied(
+    real_format: FormatServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    denied: str,
+) -> None:
+    word = {"write": "hset" if real_format.value == "hash" else "json.set"}.get(denied, denied)
+    set_user(real_format.client, "limited", ["on", ">pw", "~*", "+@all", f"-{word}"])
+    monkeypatch.setenv("ASYNCSYNC_VALUE", real_format.value)
+    url = real_format.url.replace("redis://", "redis://limited:pw@")
+
+    code, lines = checked(capsys, "--redis-url", url)
+
+    assert code == 1
+    assert lines[word.upper()].startswith("fix ")
+    assert f"refused user 'limited' the command {word.upper()}" in lines[word.upper()]
+    assert {subject for subject, line in lines.items() if line.startswith("fix")} == {word.upper()}
+
+
+def test_a_server_without_a_json_module_is_a_fix(
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_VALUE", "redis-json")
+
+    code, lines = checked(capsys, "--redis-url", real_server.url)
+
+    assert code == 1
+    assert lines["JSON.SET"].startswith("fix the server has no JSON module: use one that has")
     assert real_client.keys("*") == []
 
 

@@ -15,10 +15,11 @@ from asyncsync.config import PREFIX, Config, Server
 from asyncsync.connection import ReplyError
 from asyncsync.errors import StoreRefused, StoreUnavailable
 from asyncsync.fence import NO_VERSION, RANK_RECORD
+from asyncsync.formats import ARMS
 from asyncsync.keys import Placeholder, bind, parse_template, redis_names, render, slot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Call
-from asyncsync.store import SCRIPT, Store, digest_of
+from asyncsync.store import SCRIPT, Store, digest_of, script_for
 from asyncsync.tools.check.verdict import Severity, Verdict
 from asyncsync.tools.reach import reason_of
 from asyncsync.transport import open_socket
@@ -27,6 +28,11 @@ Ask: TypeAlias = Callable[..., Awaitable[object]]  # takes a command's words, re
 
 # No invocation ends a check, so each wait ends by the timeout setting alone.
 _NO_END_S = float("inf")
+
+_NO_MODULE = (
+    "the server has no JSON module: use one that has (Redis 8, Redis Stack, Valkey with its JSON "
+    f"module), or set {PREFIX}VALUE=hash"
+)
 
 # Scratch keys expire, in case the check is killed before it removes them.
 _SCRATCH_TTL_S = 60
@@ -168,7 +174,8 @@ async def _check_commands(mirror: Mirror, key: ScratchKey) -> list[Verdict]:
         calls = _single_commands(mirror.config, key)
         verdicts = [await _try(store, name, call) for name, call in calls]
         if mirror.config.fence == "on" and all(v.state == "ok" for v in verdicts):
-            verdicts += [await _try(store, name, call) for name, call in _fenced_write(key)]
+            writes = _fenced_write(mirror.config.value, key)
+            verdicts += [await _try(store, name, call) for name, call in writes]
         return verdicts
     finally:
         store.close()
@@ -178,13 +185,15 @@ def _single_commands(config: Config, key: ScratchKey) -> Iterator[tuple[str, Cal
     ttl = b"%d" % _SCRATCH_TTL_S
     commands: list[tuple[bytes, ...]] = [
         (b"SET", key.fence, b"0", b"EX", ttl),
-        (b"DEL", key.fence),
+        (b"DEL", key.fence, key.name),
     ]
     if config.fence == "on":
+        script = script_for(SCRIPT, config.value)
         commands = [
-            (b"EVALSHA", digest_of(SCRIPT), b"1", key.name),  # too few keys: it writes nothing
+            (b"EVALSHA", digest_of(script), b"1", key.name),  # too few keys: it writes nothing
             (b"EVAL", b"return 1", b"1", key.name),
             (b"MGET", key.name),
+            *_value_commands(config, key),
             *commands,
         ]
     elif config.mode == "invalidate":
@@ -193,11 +202,27 @@ def _single_commands(config: Config, key: ScratchKey) -> Iterator[tuple[str, Cal
         yield command[0].decode(), Call(command, (0,), fenced=False, slot=slot(key.name))
 
 
-def _fenced_write(key: ScratchKey) -> Iterator[tuple[str, Call]]:
+def _value_commands(config: Config, key: ScratchKey) -> Iterator[tuple[bytes, ...]]:
+    """Yield the commands that write values which are no strings."""
+    if config.value not in ARMS or config.mode == "invalidate":
+        return
+    if config.value == "hash":
+        yield (b"HSET", key.name, b"check", b"1")
+        yield (b"HLEN", key.name)
+    else:
+        yield (b"JSON.SET", key.name, b"$", b"{}")
+    if config.mode == "refresh":
+        yield (b"EXISTS", key.name)
+    yield (b"PERSIST", key.name)
+    yield (b"PEXPIREAT", key.name, b"%d" % int((time.time() + _SCRATCH_TTL_S) * 1_000))
+
+
+def _fenced_write(value_format: str, key: ScratchKey) -> Iterator[tuple[str, Call]]:
     ttl = b"%d" % _SCRATCH_TTL_S
     expiry = b"%d" % int((time.time() + _SCRATCH_TTL_S) * 1_000)
     version = NO_VERSION + RANK_RECORD
-    write = (b"2", key.name, key.fence, ttl, b"", version, expiry, b"{}")
+    value = (b"6", b"2", b"check", b"1") if value_format == "hash" else (b"{}",)
+    write = (b"2", key.name, key.fence, ttl, b"", version, expiry, *value)
     yield "write", Call(write, (0,), fenced=True, slot=slot(key.name))
     removal = (b"DEL", key.name, key.fence)
     yield "removal", Call(removal, (0,), fenced=False, slot=slot(key.name))
@@ -211,6 +236,8 @@ async def _try(store: Store, name: str, call: Call) -> Verdict:
     (outcome,) = written.outcomes
     # These errors come from the script, so the user may run it.
     is_permitted = name == "EVALSHA" and outcome.error in ("NOSCRIPT", "ERR")
+    if name == "JSON.SET" and "unknown command" in outcome.reason:
+        return Verdict("fix", name, _NO_MODULE)
     if outcome.kind == "failed" and not is_permitted:
         return Verdict("fix", name, f"{outcome.error}: {outcome.reason}")
     return Verdict("ok", name, "applied" if call.fenced else "permitted")
