@@ -2,7 +2,8 @@
 -- type, or nil and an error reply.
 local function read(key)
   local fields = redis.pcall('HGETALL', key)
-  if not fields.err then return #fields > 0 and '1' or '', fields end
+  if #fields > 0 then return '1', fields end
+  if not fields.err then return '', '' end
   if not string.find(tostring(fields.err), 'WRONGTYPE', 1, true) then return nil, fields end
   return redis.call('TYPE', key).ok, ''
 end

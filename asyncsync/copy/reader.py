@@ -82,12 +82,12 @@ def read_call(at: int, config: Config, *names: bytes) -> Call:
     """Make a call that reads a value, or a value and its fence, for snapshot_of."""
     command: tuple[bytes, ...] = (b"MGET",)
     if config.value in ARMS:
-        command = (b"EVAL", _read_script(config.value), b"%d" % len(names))
+        command = (b"EVAL", read_script(config.value), b"%d" % len(names))
     return Call((*command, *names), (at,), fenced=False, slot=slot_of(names[0], config))
 
 
 @lru_cache
-def _read_script(value_format: str) -> bytes:
+def read_script(value_format: str) -> bytes:
     """Return the script without its comments: it is sent for each key."""
     return re.sub(rb"(?m)^ *--.*\n", b"", with_reader(_READ, value_format))
 

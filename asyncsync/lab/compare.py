@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from asyncsync.model import Value
+
 
 def number(text: str) -> tuple[str, Decimal]:
     """Decode a number so that no other JSON value equals it: in Python True == 1."""
@@ -50,6 +52,67 @@ def from_json(value: bytes) -> Any:
 def from_dynamodb_json(value: bytes) -> Any:
     """Decode a value that is an image in DynamoDB JSON."""
     return plain_item(json.loads(value))
+
+
+def copied_value(value: Value, value_format: str) -> Any:
+    """Decode a value of the copy, for copied_item of the same format to equal it."""
+    if isinstance(value, tuple):
+        pairs = zip(value[::2], value[1::2], strict=True)
+        return {name.decode(): field.decode() for name, field in pairs}
+    return from_dynamodb_json(value) if value_format == "dynamodb-json" else from_json(value)
+
+
+def copied_item(attributes: Mapping[str, Any], value_format: str) -> Any:
+    """Decode an item from DynamoDB JSON as a format shows it to readers."""
+    if value_format == "hash":
+        return {name: _field(attribute) for name, attribute in attributes.items()}
+    if value_format == "redis-json":
+        return {name: _member(attribute) for name, attribute in attributes.items()}
+    return plain_item(attributes)
+
+
+def _field(attribute: Mapping[str, Any]) -> str:
+    """Write an attribute value as the field of a hash: text, or JSON with names in order."""
+    ((tag, value),) = attribute.items()
+    if tag in ("S", "N", "B"):
+        return str(value)
+    return _json(tag, value)
+
+
+def _json(tag: str, value: Any) -> str:
+    if tag == "N":
+        return str(value)
+    if tag == "NS":
+        return f"[{','.join(sorted(value, key=Decimal))}]"
+    if tag == "L":
+        return f"[{','.join(_json(*each) for member in value for each in member.items())}]"
+    if tag == "M":
+        members = ((json.dumps(name), *value[name].items()) for name in sorted(value))
+        return "{" + ",".join(f"{name}:{_json(*each)}" for name, each in members) + "}"
+    content = plain({tag: value})
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _member(attribute: Mapping[str, Any]) -> Any:
+    """Decode an attribute value as a JSON module holds it: some numbers are strings."""
+    ((tag, value),) = attribute.items()
+    if tag == "N":
+        return number(value) if _is_held(value) else value
+    if tag == "NS":
+        return [_member({"N": digits}) for digits in sorted(value, key=Decimal)]
+    if tag == "L":
+        return [_member(member) for member in value]
+    if tag == "M":
+        return copied_item(value, "redis-json")
+    return plain(attribute)
+
+
+def _is_held(digits: str) -> bool:
+    """Return whether a module surely holds a number: as 64 bits, or with few digits."""
+    if digits.lstrip("-").isdigit():
+        return -(2**63) <= int(digits) < 2**63
+    _, significant, exponent = Decimal(digits).as_tuple()
+    return len(significant) <= 15 and abs(int(exponent)) <= 22
 
 
 @dataclass(frozen=True, slots=True)

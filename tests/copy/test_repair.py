@@ -208,13 +208,16 @@ async def test_a_deletion_that_arrives_during_the_read_stays(
     assert stored(any_client, 1) == (None, at_version(FIRST), b"2")
 
 
+@pytest.mark.parametrize("before", [None, "another"])
 async def test_a_value_that_changes_without_its_fence_restarts_the_repair(
-    bench: Bench, any_client: redis.Redis
+    bench: Bench, any_client: redis.Redis, before: str | None
 ) -> None:
     async def filled() -> None:
         any_client.set("Players:1", "filled")
 
     bench.table["1"] = item(1)
+    if before is not None:
+        any_client.set("Players:1", before)
     bench.reading = iter([filled])
 
     assert await bench.kinds(target(1)) == ["repaired"]

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from asyncsync.connection import ReplyError
-from asyncsync.copy.fill import SCRIPT as FILL
-from asyncsync.copy.repair import SCRIPT as REPAIR
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.lab.simulation.model_server import ModelServer
-from asyncsync.store import SCRIPT, digest_of
+from asyncsync.lab.simulation.model_values import KINDS, SHIPPED, STRING, one_string
+from asyncsync.store import digest_of
+from tests.support.formats import FormatServer
 
 NAMES = (b"a", b"b", b"{t}c")
 FENCES = (b"{a}!f", b"{b}!f", b"{t}c!f")
@@ -41,6 +41,9 @@ def read(data: bytes) -> object:
 def plain(reply: object) -> object:
     if isinstance(reply, ReplyError):
         return ("error", reply.word)
+    if isinstance(reply, list) and len(reply) > 1 and isinstance(reply[1], list):
+        first, parts, *rest = reply  # names and a hash's fields come in any order
+        return [first, sorted(parts), *rest]
     if isinstance(reply, list):
         # An error of one key is a string in the list.
         return [
@@ -53,7 +56,8 @@ def plain(reply: object) -> object:
 class Both:
     """Sends the same commands to the real server and to the model."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, value_format: str) -> None:
+        self.kind = KINDS.get(value_format, STRING)
         self.model = ModelServer()
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._reader = hiredis.Reader(replyError=ReplyError)
@@ -72,12 +76,32 @@ class Both:
         modelled = read(self.model.execute(command, now_ms))
         assert self.real(*command) == modelled, command
         for name in (*NAMES, *FENCES):
-            assert self.real(b"GET", name) == self.model.get(name, now_ms), (command, name)
+            assert self._held(name) == self.model.get(name, now_ms), (command, name)
             stored = self.model.keys.get(name)
             if stored is not None and stored.expires_at_ms > now_ms:
                 left_ms: Any = self.real(b"PTTL", name)
                 assert abs(left_ms - (stored.expires_at_ms - now_ms)) < 10_000
         return modelled
+
+    def witness(self, at: int, now_ms: int) -> tuple[bytes, tuple[bytes, bytes]]:
+        """Return what a repair must have seen: the fence; whether there was a value, the value."""
+        fence = self.model.get(FENCES[at], now_ms) or b""
+        stored = self.model.stored(NAMES[at], now_ms)
+        assert isinstance(fence, bytes), "a fence is a string"
+        if stored is None or stored.kind != self.kind == STRING:
+            return fence, (b"", b"")
+        if stored.kind != self.kind:
+            return fence, (stored.kind, b"")
+        return fence, (b"1", one_string(stored.value))
+
+    def _held(self, name: bytes) -> object:
+        """Return what the real server holds, as the model stores it."""
+        kind = self.real(b"TYPE", name)
+        if kind == b"hash":
+            fields: Any = self.real(b"HGETALL", name)
+            pairs = sorted(zip(fields[::2], fields[1::2], strict=True))
+            return tuple(part for pair in pairs for part in pair)
+        return self.real(*((b"JSON.GET", name, b".") if kind == b"ReJSON-RL" else (b"GET", name)))
 
     def close(self) -> None:
         self._socket.close()
@@ -87,10 +111,14 @@ class Equal(RuleBasedStateMachine):
     """Runs commands and changes states in any order."""
 
     port: int
+    value_format = "json"
 
     def __init__(self) -> None:
         super().__init__()
-        self.both = Both(self.port)
+        self.both = Both(self.port, self.value_format)
+        self.scripts = {
+            work: text for work, name, text in SHIPPED.values() if name == self.value_format
+        }
         self.both.real(b"FLUSHALL")
         self.both.real(b"SCRIPT", b"FLUSH")
 
@@ -119,9 +147,9 @@ class Equal(RuleBasedStateMachine):
         life_s: bytes,
     ) -> None:
         names = [part for at, *_ in chosen for part in (NAMES[at], FENCES[at])]
-        rest = [part for _, version, expiry, value in chosen for part in (version, expiry, value)]
-        script = digest_of(SCRIPT) if word == b"EVALSHA" else SCRIPT
-        self.both.equal(word, script, b"%d" % len(names), *names, life_s, only, *rest)
+        parts = [(version, expiry, value) for _, version, expiry, value in chosen]
+        rest = self.arguments(parts, 2)
+        self.both.equal(*self.call(word, "fence"), b"%d" % len(names), *names, life_s, only, *rest)
 
     @rule(
         chosen=st.lists(
@@ -137,9 +165,8 @@ class Equal(RuleBasedStateMachine):
     )
     def fill(self, chosen: list[tuple[int, bytes, bytes]], word: bytes) -> None:
         names = [part for at, *_ in chosen for part in (NAMES[at], FENCES[at])]
-        rest = [part for _, expiry, value in chosen for part in (b"no version", expiry, value)]
-        script = digest_of(FILL) if word == b"EVALSHA" else FILL
-        self.both.equal(word, script, b"%d" % len(names), *names, b"60", b"", *rest)
+        rest = self.arguments([(b"no version", expiry, value) for _, expiry, value in chosen], 2)
+        self.both.equal(*self.call(word, "fill"), b"%d" % len(names), *names, b"60", b"", *rest)
 
     @rule(
         at=st.integers(0, 2),
@@ -163,12 +190,38 @@ class Equal(RuleBasedStateMachine):
         """Repair with what both servers have as its witness, or with another one."""
         if is_witness:
             now_ms = int(time.time() * 1_000)
-            was = self.both.model.get(FENCES[at], now_ms) or b""
-            value = self.both.model.get(NAMES[at], now_ms)
-            before = (b"" if value is None else b"1", value or b"")
-        script = digest_of(REPAIR) if word == b"EVALSHA" else REPAIR
-        rest = (b"90000", only, was, *before, b"13", expiry, b"repaired")
-        self.both.equal(word, script, b"2", NAMES[at], FENCES[at], *rest)
+            was, before = self.both.witness(at, now_ms)
+        rest = self.arguments([(b"13", expiry, b"repaired")], 5)
+        call = self.call(word, "repair")
+        self.both.equal(*call, b"2", NAMES[at], FENCES[at], b"90000", only, was, *before, *rest)
+
+    def call(self, word: bytes, work: str) -> tuple[bytes, bytes]:
+        """Return a script's command and its digest or text."""
+        text = self.scripts[work]
+        return word, digest_of(text) if word == b"EVALSHA" else text
+
+    def arguments(self, parts: list[tuple[bytes, bytes, bytes]], before: int) -> list[bytes]:
+        """Return three arguments for each key, and the values' fields where those are hashes."""
+        arguments: list[bytes] = []
+        fields: list[bytes] = []
+        for version, expiry, value in parts:
+            if expiry == b"-" and self.value_format != "json":
+                value = b""
+            elif self.value_format == "hash":
+                place = before + 3 * len(parts) + len(fields) + 1
+                pairs = (b"name", value, value, b"other")
+                fields += (b"%d" % len(pairs), *pairs)
+                value = b"%d" % place
+            elif self.value_format == "redis-json":
+                value = b'{"v":"%b"}' % value
+            arguments += (version, expiry, value)
+        return arguments + fields
+
+    @rule(at=st.integers(0, 2), is_fence_read=st.booleans())
+    def read_by_script(self, at: int, is_fence_read: bool) -> None:
+        if "read" in self.scripts:
+            names = (NAMES[at], FENCES[at]) if is_fence_read else (NAMES[at],)
+            self.both.equal(b"EVAL", self.scripts["read"], b"%d" % len(names), *names)
 
     @rule(at=st.integers(0, 2), fence=st.sampled_from([b"0123", b"10"]))
     def write_a_lease(self, at: int, fence: bytes) -> None:
@@ -177,7 +230,7 @@ class Equal(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 2))
     def read(self, at: int) -> None:
-        for word in (b"EXISTS", b"GET", b"TYPE"):
+        for word in (b"EXISTS", b"TYPE", *([b"GET"] if self.value_format == "json" else [])):
             self.both.equal(word, NAMES[at])
         self.both.equal(b"MGET", *NAMES, *FENCES)
 
@@ -243,6 +296,18 @@ def test_the_model_and_the_real_server_reply_alike(
 
     run_state_machine_as_test(
         Machine, settings=settings(max_examples=80, stateful_step_count=25, deadline=None)
+    )
+
+
+def test_the_model_and_the_real_server_reply_alike_of_hashes_and_documents(
+    real_format: FormatServer,
+) -> None:
+    class Machine(Equal):
+        port = real_format.server.port
+        value_format = real_format.value
+
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
     )
 
 

@@ -17,7 +17,7 @@ from tests.support.project.patches import Patch, PatchLost, applied, in_copies, 
 
 SEEDS = 2_000
 
-Area: TypeAlias = Literal["order", "loss", "deadline", "connection", "tools"]
+Area: TypeAlias = Literal["order", "loss", "deadline", "connection", "formats", "tools"]
 
 # A check is "seeds", "lua", "scope", or a suite on real servers.
 SEEDS_CHECK = "seeds"
@@ -266,6 +266,37 @@ BUGS = (
         'word == "NOSCRIPT" and self._command == b"EVALSHA"',
         "False",
     ),
+    # --- formats ------------------------------------------------------------------------------
+    bug(
+        "formats",
+        "a hash keeps the fields of an older image",
+        "hash.lua",
+        "reply == (last - at) / 2 then",
+        "true then",
+        LUA_CHECK,
+    ),
+    bug(
+        "formats",
+        "a key that holds a string stays one in a copy of hashes",
+        "hash.lua",
+        "if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return reply end",
+        "return reply",
+        LUA_CHECK,
+    ),
+    bug(
+        "formats",
+        "a hash takes the fields of the call's first",
+        "plan.py",
+        "place = 2 + 3 * len(chunk) + len(fields) + 1",
+        "place = 2 + 3 * len(chunk) + 1",
+    ),
+    bug(
+        "formats",
+        "a document holds a number that the server rounds",
+        "documents.py",
+        "return _TOKEN.sub(_exact, text) if _LONG_NUMBER.search(text) else text",
+        "return text",
+    ),
     # --- tools --------------------------------------------------------------------------------
     bug(
         "tools",
@@ -332,12 +363,17 @@ BUGS = (
         "reply = 1",
         LUA_CHECK,
     ),
-    bug(
+    Bug(
         "tools",
         "a repair writes whatever has changed meanwhile",
-        "copy/repair.lua",
-        "if (fence_now or '') ~= fence_seen or",
-        "if false and (fence_now or '') ~= fence_seen or false and",
+        (
+            Patch(
+                "copy/repair.lua",
+                "if (fence_now or '') ~= fence_seen or",
+                "if false and (fence_now or '') ~= fence_seen or false and",
+            ),
+            Patch("copy/repair.lua", "if value_now ~= value_seen then return {0} end", ""),
+        ),
         LUA_CHECK,
     ),
     bug(

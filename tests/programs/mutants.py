@@ -23,6 +23,8 @@ from tests.support.project.patches import (
 RULES = "edges/test_cluster_rules.py"
 FILL = "copy/test_fill.py"
 REPAIR = "copy/test_repair.py"
+FORMAT_COPY = "copy/test_format_copy.py"
+FORMAT_STORE = "edges/test_format_store.py"
 REDRIVE = "tools/test_redrive.py"
 RETIRE = "tools/test_retire.py"
 AUDIT, LOOKS, NAMES = "tools/test_audit.py", "tools/test_confirm.py", "copy/test_names.py"
@@ -559,6 +561,77 @@ MUTANTS = (
         "if value_now ~= value_seen then return {0} end",
         "",
         REPAIR,
+    ),
+    Mutant(
+        "of a hash it compares each field",
+        "copy/equals.lua",
+        "if values[pair[1]] ~= pair[2] then return false end",
+        "",
+        FORMAT_COPY,
+    ),
+    Mutant(
+        "and that there is no other",
+        "copy/equals.lua",
+        "return size == #value",
+        "return true",
+        FORMAT_COPY,
+    ),
+    Mutant(
+        "a hash or a document loses the expiry of an older value",
+        "write.lua",
+        "if expiry == '' then return redis.pcall('PERSIST', key) end",
+        "if expiry == '' then return reply end",
+        FORMAT_STORE,
+    ),
+    Mutant(
+        "refresh writes no hash and no document where no key is",
+        "write.lua",
+        "exists ~= (option == 'XX' and 1 or 0)",
+        "false",
+        FORMAT_STORE,
+    ),
+    Mutant(
+        "a hash that is refused for want of memory stays as it was",
+        "hash.lua",
+        "  local reply = redis.pcall('HSET', key, unpack(ARGV, at + 1, last))\n",
+        "  redis.pcall('DEL', key)\n"
+        "  local reply = redis.pcall('HSET', key, unpack(ARGV, at + 1, last))\n",
+        FORMAT_STORE,
+    ),
+    Mutant(
+        "a key of another type becomes a document",
+        "document.lua",
+        "string.find(text, 'wrong Redis type', 1, true)",
+        "false",
+        FORMAT_STORE,
+    ),
+    Mutant(
+        "a call holds no more fields than a server takes",
+        "plan.py",
+        "or fields + entry_fields > FIELD_ARGUMENTS_MAX",
+        "or False",
+        "core/test_hashes.py",
+    ),
+    Mutant(
+        "only as many fields as one call carries make a hash",
+        "hashes.py",
+        "if len(fields) > 2 * HASH_FIELDS_MAX:",
+        "if False:",
+        "core/test_hashes.py",
+    ),
+    Mutant(
+        "a number of a document has a power of ten that is exact",
+        "documents.py",
+        "> _EXACT_POWER_MAX:",
+        "> 300:",
+        "core/test_documents.py",
+    ),
+    Mutant(
+        "the item's key is always copied",
+        "encode.py",
+        "config.field_names.union(key_attributes)",
+        "config.field_names",
+        "core/test_fields.py",
     ),
     Mutant(
         "it leaves a fence of its own",

@@ -14,12 +14,9 @@ from typing import Any
 import hiredis
 from lupa import lua51
 
-from asyncsync.copy import fill, repair
 from asyncsync.lab.simulation.model_server import ErrorReply, ModelServer
+from asyncsync.lab.simulation.model_values import SHIPPED
 from asyncsync.lab.simulation.world import run
-from asyncsync.store import SCRIPT, digest_of
-
-SCRIPTS = {digest_of(script): script for script in (SCRIPT, fill.SCRIPT, repair.SCRIPT)}
 
 
 class LuaServer(ModelServer):
@@ -32,23 +29,33 @@ class LuaServer(ModelServer):
         self._lua.globals()[b"redis"] = self._lua.table_from(calls)
         self._functions = {
             digest: self._lua.execute(b"return function(KEYS, ARGV)\n" + text + b"\nend")
-            for digest, text in SCRIPTS.items()
+            for digest, (_, _, text) in SHIPPED.items()
         }
 
     def run_script(self, digest: bytes, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
         """Run the text of a script."""
         table = self._lua.table_from
-        replies = list(self._functions[digest](table(list(keys)), table(list(argv))).values())
-        parts = [
-            b"$%d\r\n%b\r\n" % (len(part), part) if isinstance(part, bytes) else b":%d\r\n" % part
-            for part in replies
-        ]
+        return self._to_resp(self._functions[digest](table(list(keys)), table(list(argv))))
+
+    def _to_resp(self, value: Any) -> bytes:
+        """Convert a script's result as Redis does: false is nil, a table an array or an error."""
+        if isinstance(value, bytes):
+            return b"$%d\r\n%b\r\n" % (len(value), value)
+        if value is None or value is False:
+            return b"$-1\r\n"
+        if isinstance(value, int):
+            return b":%d\r\n" % value
+        if value[b"err"] is not None:
+            return b"-%b\r\n" % value[b"err"]
+        parts = [self._to_resp(part) for part in value.values()]
         return b"*%d\r\n%b" % (len(parts), b"".join(parts))
 
     def _call(self, *command: bytes) -> Any:
+        data = self._run(command)
         reader = hiredis.Reader()
-        reader.feed(self._run(command))
-        return self._to_lua(reader.gets())
+        reader.feed(data)
+        reply = self._to_lua(reader.gets())
+        return self._lua.table_from({b"ok": reply}) if data.startswith(b"+") else reply
 
     def _pcall(self, *command: bytes) -> Any:
         try:

@@ -9,14 +9,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from hashlib import sha1
 from typing import TypeAlias
 
-from asyncsync.copy.fill import SCRIPT as FILL
-from asyncsync.copy.repair import SCRIPT as REPAIR
-from asyncsync.store import SCRIPT as FENCE
-from asyncsync.store import digest_of
+from asyncsync.lab.simulation.model_values import (
+    DOCUMENT,
+    HASH,
+    KINDS,
+    SHIPPED,
+    STRING,
+    StoredValue,
+    fields_of,
+    flat,
+    matches,
+    one_string,
+    text_of,
+)
+from asyncsync.model import Value
 
 Command: TypeAlias = Sequence[bytes]
 
@@ -28,14 +38,6 @@ TOPOLOGY = b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\nsimulated\r\n:6379\r\n$2\r\
 
 _OK = b"+OK\r\n"
 _NIL = b"$-1\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredValue:
-    """A key's value; expiry in epoch milliseconds, 0 for never."""
-
-    value: bytes
-    expires_at_ms: int = 0
 
 
 class ErrorReply(Exception):
@@ -68,12 +70,15 @@ class ModelServer:
             if self._before:
                 self._undo.append(self._before)
 
-    def get(self, name: bytes, now_ms: int) -> bytes | None:
+    def get(self, name: bytes, now_ms: int) -> Value | None:
         """Return what a reader would get."""
+        stored = self.stored(name, now_ms)
+        return None if stored is None else stored.value
+
+    def stored(self, name: bytes, now_ms: int) -> StoredValue | None:
+        """Return a key's value and type as a reader would find them."""
         stored = self.keys.get(name)
-        if stored is None or 0 < stored.expires_at_ms <= now_ms:
-            return None
-        return stored.value
+        return None if stored is None or 0 < stored.expires_at_ms <= now_ms else stored
 
     # --- faults --------------------------------------------------------------------------------
 
@@ -113,23 +118,61 @@ class ModelServer:
             return _NIL if self._set(arguments) is None else _OK
         if word == b"DEL":
             return b":%d\r\n" % self._delete(arguments[0])
+        if word in (b"HSET", b"JSON.SET", b"PERSIST", b"PEXPIREAT"):
+            return self._change(word, *arguments)
         return self._read(word, arguments)
+
+    def _change(self, word: bytes, name: bytes, *arguments: bytes) -> bytes:
+        """Run one of the commands with which a script writes values that are no strings."""
+        if word in (b"PERSIST", b"PEXPIREAT"):
+            self._check_writable(grows=False)
+            stored, ends_ms = self._live(name), int(arguments[0]) if arguments else 0
+            if stored is None or (word == b"PERSIST" and not stored.expires_at_ms):
+                return b":0\r\n"
+            is_over = word == b"PEXPIREAT" and ends_ms <= self._now_ms
+            self._write(name, None if is_over else replace(stored, expires_at_ms=ends_ms))
+            return b":1\r\n"
+        self._check_writable(grows=True)
+        kind = HASH if word == b"HSET" else DOCUMENT
+        stored = self._live(name)
+        self._check_kind(stored, kind)
+        ends_ms = 0 if stored is None else stored.expires_at_ms
+        if kind == DOCUMENT:
+            self._write(name, StoredValue(arguments[1], ends_ms, kind))
+            return _OK
+        before = {}
+        if stored is not None and isinstance(stored.value, tuple):
+            before = fields_of(stored.value)
+        fields = before | fields_of(arguments)
+        self._write(name, StoredValue(flat(fields), ends_ms, kind))
+        return b":%d\r\n" % (len(fields) - len(before))
+
+    def _check_kind(self, stored: StoredValue | None, kind: bytes) -> None:
+        if stored is not None and stored.kind != kind:
+            raise ErrorReply("WRONGTYPE Operation against a key holding the wrong kind of value")
 
     def _read(self, word: bytes, arguments: Sequence[bytes]) -> bytes:
         if word == b"MGET":
-            return _array([_bulk(self._value(name)) for name in arguments])
+            return _array([_bulk(self._string(name)) for name in arguments])
         if word == b"SCAN":  # returns all names at once, as a server may
             assert arguments[1] == b"MATCH", "the tools scan by a pattern"
-            matches = [name for name in self.keys if _matches(name, arguments[2])]
-            names = _array([_bulk(name) for name in matches if self._live(name) is not None])
+            found = [name for name in sorted(self.keys) if matches(name, arguments[2])]
+            names = _array([_bulk(name) for name in found if self._live(name) is not None])
             return _array([_bulk(b"0"), names])
-        value = self._value(arguments[0]) if arguments else None
-        if word == b"GET":
-            return _bulk(value)
+        stored = self._live(arguments[0]) if arguments else None
         if word == b"EXISTS":
-            return b":%d\r\n" % (value is not None)
-        if word == b"TYPE":  # every value is a string
-            return b"+none\r\n" if value is None else b"+string\r\n"
+            return b":%d\r\n" % (stored is not None)
+        if word == b"TYPE":
+            return b"+%b\r\n" % (b"none" if stored is None else stored.kind)
+        if word in _READ:
+            self._check_kind(stored, _READ[word])
+            if word == b"HLEN":
+                return b":%d\r\n" % (0 if stored is None else len(stored.value) // 2)
+            return (
+                _reply(() if word == b"HGETALL" else None)
+                if stored is None
+                else _reply(stored.value)
+            )
         raise ErrorReply(f"ERR unknown command '{word.decode()}'")
 
     # --- scripts -------------------------------------------------------------------------------
@@ -145,12 +188,36 @@ class ModelServer:
 
     def run_script(self, digest: bytes, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
         """Do what a shipped script promises; no other script is modelled."""
-        if digest == _FENCE:
-            return self._fence(keys, argv)
-        if digest == _FILL:
-            return self._fill(keys, argv)
-        assert digest == _REPAIR, "a script that is not modelled"
-        return self._repair(keys, argv)
+        work, value_format, _ = SHIPPED[digest]
+        self._kind = KINDS.get(value_format, STRING)  # of the values that it writes
+        works = {
+            "fence": self._fence,
+            "fill": self._fill,
+            "repair": self._repair,
+            "read": self._read_pair,
+        }
+        return works[work](keys, argv)
+
+    def _read_pair(self, keys: Sequence[bytes], _: Sequence[bytes]) -> bytes:
+        """Read a value that is no string, and its fence if that is asked for."""
+        stored = self._live(keys[0])
+        parts = [_bulk(self._state(stored))]
+        parts.append(_reply(stored.value if stored and stored.kind == self._kind else b""))
+        parts += [_bulk(self._string(name)) for name in keys[1:]]
+        return _array(parts)
+
+    def _state(self, stored: StoredValue | None) -> bytes:
+        """Return 1 for a value, else the name of a key's other type; to SET that is no key."""
+        if stored is None or (stored.kind != self._kind == STRING):
+            return b""
+        return b"1" if stored.kind == self._kind else stored.kind
+
+    def _content(self, argv: Sequence[bytes], value: bytes) -> Value:
+        """Return the value that an argument says: of a hash it is the place of the fields."""
+        if self._kind != HASH or not value:
+            return value
+        at = int(value)
+        return flat(fields_of(argv[at : at + int(argv[at - 1])]))
 
     def _fence(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
         fence_ttl_s, set_option, entries = int(argv[0]), argv[1], argv[2:]
@@ -160,12 +227,16 @@ class ModelServer:
         for at, fence in enumerate(keys[1::2]):
             version, expiry, value = entries[3 * at : 3 * at + 3]
             seen = fences[at]
-            if seen is not None and version < seen.value:
+            if seen is not None and version < text_of(seen):
                 replies.append(b":0\r\n")
             else:
                 replies.append(
                     self._fenced(
-                        keys[2 * at], fence, (version, expiry, value), fence_ttl_s, set_option
+                        keys[2 * at],
+                        fence,
+                        (version, expiry, self._content(argv, value)),
+                        fence_ttl_s,
+                        set_option,
                     )
                 )
         return _array(replies)
@@ -174,42 +245,50 @@ class ModelServer:
         fences = [self._live(fence) for fence in keys[1::2]]
         return _array(
             [
-                self._filled(keys[2 * at], fence, argv[3 * at + 3], argv[3 * at + 4])
+                self._filled(
+                    keys[2 * at],
+                    fence,
+                    argv[3 * at + 3],
+                    self._content(argv, argv[3 * at + 4]),
+                )
                 for at, fence in enumerate(fences)
             ]
         )
 
     def _filled(
-        self, name: bytes, fence: StoredValue | None, expiry: bytes, value: bytes
+        self, name: bytes, fence: StoredValue | None, expiry: bytes, value: Value
     ) -> bytes:
         """Write a value where there is none; a fence without a version is a reader's lease."""
-        if fence is not None and not fence.value.startswith(b"0"):
-            return b":2\r\n" if self._live(name) is None else b":0\r\n"
-        try:
-            stored = self._set((name, value, *((b"PXAT", expiry) if expiry else ()), b"NX"))
-        except ErrorReply as exc:
-            return _bulk(str(exc).encode())
-        return b":%d\r\n" % (stored is not None)
+        is_lease = fence is not None and text_of(fence).startswith(b"0")
+        if fence is None or is_lease:
+            try:
+                if self._put_value(name, value, expiry, b"NX") is not None:
+                    return b":1\r\n"
+            except ErrorReply as exc:
+                return _bulk(str(exc).encode())
+        return b":0\r\n" if self._state(self._live(name)) == b"1" else b":2\r\n"
 
     def _repair(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
         name, fence_name = keys
-        fence_ttl, set_option, fence_seen, had_value, value_seen, fence, expiry, value = argv
-        now = self._value(name)
+        fence_ttl, set_option, fence_seen, had_value, value_seen, fence, expiry, value = argv[:8]
+        stored = self._live(name)
+        state = self._state(stored)
+        now = one_string(stored.value) if stored and state == b"1" else b""
         is_unchanged = (
-            (self._value(fence_name) or b"") == fence_seen
-            and (now is not None) == (had_value == b"1")
-            and (now or b"") == value_seen
+            (self._string(fence_name) or b"") == fence_seen
+            and state == had_value
+            and (now == value_seen or state not in (b"", b"1"))
         )
         if not is_unchanged:
             return _array([b":0\r\n"])
-        entry = (fence, expiry, value)
+        entry = (fence, expiry, self._content(argv, value))
         return _array([self._fenced(name, fence_name, entry, int(fence_ttl), set_option)])
 
     def _fenced(
         self,
         name: bytes,
         fence: bytes,
-        entry: tuple[bytes, bytes, bytes],
+        entry: tuple[bytes, bytes, Value],
         fence_ttl_s: int,
         set_option: bytes,
     ) -> bytes:
@@ -219,12 +298,26 @@ class ModelServer:
             if expiry == b"-":
                 self._delete(name)
             else:
-                options = (b"PXAT", expiry) if expiry else ()
-                self._set((name, value, *options, *((b"XX",) if set_option == b"XX" else ())))
+                self._put_value(name, value, expiry, set_option)
             self._set((fence, version, b"EX", b"%d" % fence_ttl_s))
         except ErrorReply as exc:
             return _bulk(str(exc).encode())
         return b":1\r\n"
+
+    def _put_value(
+        self, name: bytes, value: Value, expiry: bytes, option: bytes
+    ) -> StoredValue | None:
+        """Write a value of the script's kind as a whole; None where the option forbids it."""
+        if isinstance(value, bytes) and self._kind == STRING:
+            options = (b"PXAT", expiry) if expiry else ()
+            return self._set((name, value, *options, *((option,) if option else ())))
+        is_there = self._live(name) is not None
+        if option and is_there != (option == b"XX"):
+            return None
+        self._check_writable(grows=True)
+        stored = StoredValue(value, int(expiry or b"0"), self._kind)
+        self._write(name, None if expiry and int(expiry) <= self._now_ms else stored)
+        return stored
 
     def _set(self, arguments: Sequence[bytes]) -> StoredValue | None:
         name, value, *options = arguments
@@ -260,12 +353,11 @@ class ModelServer:
     # --- keys ----------------------------------------------------------------------------------
 
     def _live(self, name: bytes) -> StoredValue | None:
-        stored = self.keys.get(name)
-        return None if stored is None or 0 < stored.expires_at_ms <= self._now_ms else stored
+        return self.stored(name, self._now_ms)
 
-    def _value(self, name: bytes) -> bytes | None:
+    def _string(self, name: bytes) -> bytes | None:
         stored = self._live(name)
-        return None if stored is None else stored.value
+        return None if stored is None or stored.kind != STRING else text_of(stored)
 
     def _write(self, name: bytes, stored: StoredValue | None) -> None:
         self._before.append((name, self.keys.get(name)))
@@ -279,13 +371,12 @@ class ModelServer:
             self.keys[name] = stored
 
 
-_FENCE, _FILL, _REPAIR = digest_of(FENCE), digest_of(FILL), digest_of(REPAIR)
+# The commands that read one value, and the type that they read.
+_READ = {b"GET": STRING, b"HGETALL": HASH, b"HLEN": HASH, b"JSON.GET": DOCUMENT}
 
 
-def _matches(name: bytes, pattern: bytes) -> bool:
-    """Return whether a name matches a pattern: a prefix, with escapes, and a star."""
-    assert pattern.endswith(b"*"), "the tools scan for a prefix"
-    return name.startswith(pattern[:-1].replace(b"\\", b""))
+def _reply(value: Value | None) -> bytes:
+    return _array([*map(_bulk, value)]) if isinstance(value, tuple) else _bulk(value)
 
 
 def _bulk(value: bytes | None) -> bytes:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from asyncsync.config import Config
-from asyncsync.lab.compare import from_dynamodb_json, from_json, number, plain_item
+from asyncsync.lab.compare import copied_item, copied_value
 from asyncsync.lab.simulation.table import TABLE, Change, SimulatedTable
+from asyncsync.model import Value
 
 Version: TypeAlias = tuple[int, int]  # stream label in epoch ms, sequence number
 Fence: TypeAlias = tuple[int, int, int]  # a version and the rank
-Read: TypeAlias = Callable[[bytes], bytes | None]
+Read: TypeAlias = Callable[[bytes], Value | None]
 
 BEFORE_STREAM: Version = (0, 0)  # of a value that is older than the stream
 
@@ -35,11 +36,13 @@ def fence_of(item: int) -> bytes:
     return b"{%b}!f" % name_of(item)
 
 
-def parse_fence(content: bytes) -> Fence:
+def parse_fence(content: Value) -> Fence:
     """Parse a fence: one digit of format, 13 of label, two of count, the number, the rank.
 
     Raises Violation where it is none.
     """
+    if isinstance(content, tuple):
+        raise Violation("a fence is a hash")
     text = content.decode()
     digits = int(text[14:16])
     if text[0] != "1" or not text.isdigit() or len(text) < 17 + digits:
@@ -148,7 +151,7 @@ class Oracle:
         )
 
     def _check_fenced(
-        self, item: int, fence: Fence, value: bytes | None, visible: Change | None
+        self, item: int, fence: Fence, value: Value | None, visible: Change | None
     ) -> None:
         change = self._change_at(item, fence[:2])
         if fence[2] == 0 and visible is not None and visible.version == change.version:
@@ -176,18 +179,21 @@ class Oracle:
             f"the fence of item {item} is at {version}, which is none of the item's changes"
         )
 
-    def _visible_change(self, item: int, value: bytes | None) -> Change | None:
+    def _visible_change(self, item: int, value: Value | None) -> Change | None:
         """Return the change that a value shows; it must equal that change to the last digit."""
         if value is None:
             return None
-        plain = (from_json if self._config.value == "json" else from_dynamodb_json)(value)
-        if plain == before_stream(item) and item in self._before:
+        value_format = self._config.value
+        if isinstance(value, bytes) and item in self._before and value == _old_string(item):
+            return self._oldest(item)  # before the copy's format changed
+        plain = copied_value(value, value_format)
+        if item in self._before and plain == copied_item(item_image(item, 0, {}), value_format):
             return self._oldest(item)
         history = self._table.history[item]
         count = _count_of(plain)
         if 0 < count <= len(history):
             change = history[count - 1]
-            if change.item is not None and plain == plain_item(change.item):
+            if change.item is not None and plain == copied_item(change.item, value_format):
                 return change
         raise Violation(f"the value of item {item} is none that the item ever had")
 
@@ -346,12 +352,12 @@ def item_image(item: int, count: int, extra: Mapping[str, Any]) -> dict[str, Any
     return {"Number": {"N": str(item)}, "Count": {"N": str(count)}, **extra}
 
 
-def before_stream(item: int) -> dict[str, Any]:
-    """Return the decoded item that a preloaded key shows."""
-    return {"Number": number(str(item)), "Count": number("0")}
+def _old_string(item: int) -> bytes:
+    return b'{"Number":%d,"Count":0}' % item
 
 
 def _count_of(plain: Any) -> int:
     """Return the count of the change that a decoded value shows; 0 if it shows none."""
     counted = plain.get("Count") if isinstance(plain, dict) else None
-    return int(counted[1]) if isinstance(counted, tuple) else 0
+    digits = counted[1] if isinstance(counted, tuple) else counted or 0  # a hash's is a string
+    return int(digits)

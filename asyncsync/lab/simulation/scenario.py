@@ -78,7 +78,7 @@ def draw(chance: Random, faults: Faults) -> Scenario:
     Switches off the faults that make no sense in it. The order of the draws is part of every seed.
     """
     mode = chance.choice(("mirror", "mirror", "mirror", "refresh", "invalidate"))
-    value = chance.choice(("json", "json", "json", "dynamodb-json"))
+    value = chance.choice(("json", "json", "json", "dynamodb-json", "hash", "hash", "redis-json"))
     on_failure = chance.choice(("report", "report", "report", "raise"))
     config = Config(
         redis_url="redis://simulated",
@@ -93,7 +93,7 @@ def draw(chance: Random, faults: Faults) -> Scenario:
     )
     if mode == "invalidate":  # it encodes nothing
         faults.odds.pop(Fault.NEVER_ENCODED, None)
-    transforms = mode != "invalidate" and value == "json" and chance.random() < 0.9
+    transforms = mode != "invalidate" and value != "dynamodb-json" and chance.random() < 0.9
     if not transforms:
         faults.odds.pop(Fault.NOT_YET_ENCODED, None)
     if mode != "mirror":  # the copy holds only what readers have asked for

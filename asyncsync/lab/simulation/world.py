@@ -18,7 +18,8 @@ import orjson
 
 from asyncsync.lab.simulation.aws import SimulatedAws
 from asyncsync.lab.simulation.faults import DESTRUCTIVE, Fault, Faults
-from asyncsync.lab.simulation.model_server import ModelServer, StoredValue
+from asyncsync.lab.simulation.model_server import ModelServer
+from asyncsync.lab.simulation.model_values import KINDS, STRING, StoredValue
 from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
 from asyncsync.lab.simulation.poller import MappingPoller, item_of
 from asyncsync.lab.simulation.sandbox import SimulatedFunction
@@ -29,8 +30,10 @@ from asyncsync.lab.simulation.tool_runs import ToolRuns
 from asyncsync.lab.simulation.virtual_time import Deadlock, VirtualLoop
 from asyncsync.mapping.answers import Answer, InvocationThrottled
 from asyncsync.mapping.event_source_mapping import Batch, Decision, MappingSettings
+from asyncsync.model import Value
 
 IDLE_SHARE = 0.05  # of the changes go to idle items
+OLD_FORMAT_SHARE = 0.3  # of the values from before the stream are strings, as the copy's were then
 MOMENTS = 12  # during the changes, at which the system's own faults may strike
 QUIET_DAY_S = 93_600.0  # 26 h: longer than a fence's life and than a stream keeps a record
 TRIMMED_AFTER_MS = 86_400_000
@@ -113,7 +116,7 @@ class World:
         self._failed: asyncio.Future[None] = loop.create_future()
         loop.set_exception_handler(self._callback_failed)
 
-    def _read(self, name: bytes) -> bytes | None:
+    def _read(self, name: bytes) -> Value | None:
         """Read a key as any client would."""
         return self._server.get(name, self.loop.wall_ms())
 
@@ -217,8 +220,8 @@ class World:
     def _extra(self) -> tuple[Poison, dict[str, Any]]:
         if self.faults.strikes(Fault.NEVER_ENCODED):
             # As dynamodb-json an image is not parsed; there its record comes without one.
-            is_json = self.scenario.config.value == "json"
-            return "never", {"Odd": {"Q": "no such type"}} if is_json else {}
+            is_read = self.scenario.config.value != "dynamodb-json"
+            return "never", {"Odd": {"Q": "no such type"}} if is_read else {}
         if self.faults.strikes(Fault.NOT_YET_ENCODED):
             return "until fixed", {"Trap": {"S": "trapped"}}
         return "", self.chance.choice(
@@ -235,10 +238,16 @@ class World:
         for item in self.table.history:
             if self.chance.random() >= share:
                 continue
-            image = {"Number": {"N": str(item)}, "Count": {"N": "0"}}
-            is_json = self.scenario.config.value == "json"
-            value = b'{"Number":%d,"Count":0}' % item if is_json else orjson.dumps(image)
-            self._server.keys[name_of(item)] = StoredValue(value)
+            value_format = self.scenario.config.value
+            kind = KINDS.get(value_format, STRING)
+            value: Value = b'{"Number":%d,"Count":0}' % item
+            if value_format == "dynamodb-json":
+                value = orjson.dumps(item_image(item, 0, {}))
+            elif value_format in KINDS and self.chance.random() < OLD_FORMAT_SHARE:
+                kind = STRING
+            elif value_format == "hash":
+                value = (b"Count", b"0", b"Number", b"%d" % item)
+            self._server.keys[name_of(item)] = StoredValue(value, kind=kind)
 
     async def _quiet_day(self) -> None:
         """Let a day pass without a change: fences expire and the stream is trimmed."""
