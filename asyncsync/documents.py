@@ -16,15 +16,28 @@ from msgspec import Raw
 
 from asyncsync.errors import RecordError
 from asyncsync.limits import DOCUMENT_LEVELS_MAX
-from asyncsync.values import Result, plain_json
+from asyncsync.shapes import Shape, Shapes, fill_json, shape_of
+from asyncsync.values import Result, plain_json, to_json
 
 # Most documents hold no such number: one of 16 characters, or with an exponent.
 _LONG_NUMBER = re.compile(rb"[:,\[]-?(?:[0-9.]{16}|[0-9.]+[eE])")
+_is_long = re.compile(rb"[0-9.]{16}|[eE]").search  # in a number, or a set of them
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*')
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
 
 _EXACT_POWER_MAX = 22  # the largest power of ten that a double holds exactly
+
+
+def document_shapes() -> Shapes:
+    """Return an encoder of images that remembers their shapes."""
+    return Shapes(shape_of, _fill, lambda image: document_of(to_json(image)))
+
+
+def _fill(shape: Shape, match: re.Match[bytes]) -> bytes:
+    text = fill_json(shape, match)
+    # A shape has too few values to be nested too deep.
+    return document_of(text) if any(_is_long(match[at + 1]) for at in shape.numbers) else text
 
 
 def document_of(text: bytes) -> bytes:

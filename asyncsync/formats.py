@@ -35,16 +35,18 @@ def _raw_image(image: bytes) -> bytes:
     return image
 
 
-def _hash_encoder(_: Shapes) -> ImageEncoder:
-    from asyncsync.hashes import encode_hash
+def _hash_encoder(shapes: Shapes) -> ImageEncoder:
+    from asyncsync.hashes import hash_shapes
 
-    return encode_hash
+    shapes.others = shapes.others or hash_shapes()
+    return shapes.others.encode
 
 
 def _document_encoder(shapes: Shapes) -> ImageEncoder:
-    from asyncsync.documents import document_of
+    from asyncsync.documents import document_shapes
 
-    return lambda image: document_of(shapes.encode(image))
+    shapes.others = shapes.others or document_shapes()
+    return shapes.others.encode
 
 
 def _write_hash(result: Result) -> Value:

@@ -7,13 +7,22 @@ byte for byte, so equal attributes must give equal bytes.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import orjson
+from msgspec import Struct
 
 from asyncsync.errors import RecordError
-from asyncsync.limits import HASH_FIELDS_MAX
+from asyncsync.limits import HASH_FIELDS_MAX, SHAPE_VALUES_MAX
+from asyncsync.shapes import LEAVES, ORDERS, Order, Shapes
 from asyncsync.values import TOO_DEEP, Result, json_text, parse_image, plain_map
+
+
+def hash_shapes() -> Shapes:
+    """Return an encoder of images that remembers their shapes."""
+    return Shapes(_shape_of, _fill, _hash_of)
 
 
 def encode_hash(image: bytes) -> tuple[bytes, ...]:
@@ -21,9 +30,13 @@ def encode_hash(image: bytes) -> tuple[bytes, ...]:
 
     Raises RecordError with the attribute's path where a value is not DynamoDB JSON.
     """
+    return _hash_of(parse_image(image))
+
+
+def _hash_of(image: Mapping[str, Any]) -> tuple[bytes, ...]:
     fields: list[bytes] = []
     try:
-        for name, value in plain_map(parse_image(image)).items():
+        for name, value in plain_map(image).items():
             text = value.encode() if isinstance(value, str) else _dumps(value)
             fields += (name.encode(), text)
     except (orjson.JSONEncodeError, RecursionError):
@@ -33,6 +46,88 @@ def encode_hash(image: bytes) -> tuple[bytes, ...]:
 
 def _dumps(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+# --- shapes -----------------------------------------------------------------------------------
+
+# A part of an image: its pattern, the JSON it becomes, the groups for that JSON's gaps.
+_Part: TypeAlias = tuple[bytes, bytes, tuple[int, ...]]
+
+
+class HashShape(Struct, frozen=True):
+    """What images of one shape match, and the fields they become; see shapes.py."""
+
+    pattern: bytes
+    fields: tuple[tuple[bytes, bytes, tuple[int, ...]], ...]  # name, template, groups
+    orders: tuple[tuple[int, Order], ...]
+
+
+def _shape_of(image: Mapping[str, Any]) -> HashShape | None:
+    if not image:
+        return None
+    tags: list[str] = []  # of the pattern's groups
+    try:
+        parts = {name: _part(attribute, tags) for name, attribute in image.items()}
+    except ValueError:  # too large, or a value with other tags that are null
+        return None
+    return HashShape(
+        b"\\{%b\\}" % _members(parts),
+        tuple([(name.encode(), *part[1:]) for name, part in parts.items()]),
+        tuple([(at, ORDERS[tag]) for at, tag in enumerate(tags) if tag in ORDERS]),
+    )
+
+
+def _part(attribute: Mapping[str, Any], tags: list[str]) -> _Part:
+    ((tag, value),) = attribute.items()
+    if len(tags) > SHAPE_VALUES_MAX:
+        raise ValueError
+    if tag == "M":
+        members = {name: _part(member, tags) for name, member in value.items()}
+        in_order = sorted(members.items())
+        texts = [_escaped(name) + b":" + template for name, (_, template, _) in in_order]
+        pattern, template = b"\\{%b\\}" % _members(members), b"{%b}" % b",".join(texts)
+        groups = [at for _, part in in_order for at in part[2]]
+    elif tag == "L":
+        parts = [_part(member, tags) for member in value]
+        pattern = b"\\[%b\\]" % b",".join([part[0] for part in parts])
+        template = b"[%b]" % b",".join([part[1] for part in parts])
+        groups = [at for part in parts for at in part[2]]
+    elif tag == "NULL":
+        pattern, template, groups = LEAVES[tag], b"null", []
+    else:
+        pattern, template, groups = LEAVES[tag], b"%b", [len(tags)]
+        tags.append(tag)
+    return b'\\{"%b":%b\\}' % (tag.encode(), pattern), template, tuple(groups)
+
+
+def _members(parts: Mapping[str, _Part]) -> bytes:
+    """Return the pattern of a map's members, in the order in which they came."""
+    return b",".join(
+        [re.escape(orjson.dumps(name)) + b":" + part[0] for name, part in parts.items()]
+    )
+
+
+def _escaped(name: str) -> bytes:
+    return orjson.dumps(name).replace(b"%", b"%%")
+
+
+def _fill(shape: HashShape, match: re.Match[bytes]) -> tuple[bytes, ...]:
+    groups = list(match.groups())
+    for at, order in shape.orders:
+        groups[at] = order(groups[at])
+    fields: list[bytes] = []
+    for name, template, places in shape.fields:
+        if template == b"%b":
+            text = groups[places[0]]
+            if text.startswith(b'"'):  # S or B
+                text = orjson.loads(text).encode() if b"\\" in text else text[1:-1]
+        else:
+            text = template % tuple([groups[at] for at in places])
+        fields += (name, text)
+    return tuple(fields)
+
+
+# --- a transform's result ---------------------------------------------------------------------
 
 
 def write_hash(result: Result) -> tuple[bytes, ...]:
@@ -78,6 +173,8 @@ def _in_order(value: Any) -> Any:
 
 
 def _limited(fields: list[bytes]) -> tuple[bytes, ...]:
+    if not fields:
+        raise RecordError("the item has no attribute: a hash has a field at least")
     if len(fields) > 2 * HASH_FIELDS_MAX:
         raise RecordError(
             f"a hash of {len(fields) // 2:,} fields: one script call can write {HASH_FIELDS_MAX:,}"

@@ -12,12 +12,20 @@ from typing import TypeAlias
 
 from asyncsync.config import Config
 from asyncsync.keys import slot
-from asyncsync.limits import CALL_ARGUMENTS_MAX, CALL_BYTES_MAX, CALL_KEYS_MAX
+from asyncsync.limits import (
+    CALL_ARGUMENTS_MAX,
+    CALL_BYTES_MAX,
+    CALL_DOCUMENTS_MAX,
+    CALL_HASHES_MAX,
+    CALL_KEYS_MAX,
+)
 from asyncsync.model import Call, Entry
 
 _ARGUMENTS_FIXED = 5  # EVALSHA, digest, key count, the fence's TTL, SET's option
 _ARGUMENTS_PER_KEY = 5  # value's name, fence's name, version, expiry, value
 KEYS_MAX = min(CALL_KEYS_MAX, (CALL_ARGUMENTS_MAX - _ARGUMENTS_FIXED) // _ARGUMENTS_PER_KEY)
+
+_KEYS_MAX = {"hash": CALL_HASHES_MAX, "redis-json": CALL_DOCUMENTS_MAX}
 
 # What is left of a call of so many keys for the fields of hashes. One larger hash goes alone.
 FIELD_ARGUMENTS_MAX = CALL_ARGUMENTS_MAX - _ARGUMENTS_FIXED - KEYS_MAX * _ARGUMENTS_PER_KEY
@@ -45,23 +53,25 @@ def _calls(places: _Places, config: Config, number: int | None = None) -> Iterat
         for at, entry in places:
             yield _plain(at, entry, config, number)
     else:
-        for chunk in _chunks(places):
+        for chunk in _chunks(places, _KEYS_MAX.get(config.value, KEYS_MAX)):
             yield _fenced(chunk, config, number)
 
 
-def _chunks(places: _Places) -> Iterator[list[tuple[int, Entry]]]:
+def _chunks(places: _Places, keys_max: int) -> Iterator[list[tuple[int, Entry]]]:
     """Split entries into what one script call may carry."""
     chunk: list[tuple[int, Entry]] = []
     size = fields = 0
     for place in places:
         entry = place[1]
-        value = entry.value or b""
-        entry_bytes, entry_fields = len(value), 0
-        if value.__class__ is tuple:
-            entry_bytes, entry_fields = sum(map(len, value)), len(value) + 1
-        entry_bytes += len(entry.name) + len(entry.fence)
+        value, entry_fields = entry.value, 0
+        entry_bytes = len(entry.name) + len(entry.fence)
+        if isinstance(value, bytes):
+            entry_bytes += len(value)
+        elif value is not None:
+            entry_bytes += sum(map(len, value))
+            entry_fields = len(value) + 1
         if chunk and (
-            len(chunk) == KEYS_MAX
+            len(chunk) == keys_max
             or size + entry_bytes > CALL_BYTES_MAX
             or fields + entry_fields > FIELD_ARGUMENTS_MAX
         ):

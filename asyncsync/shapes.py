@@ -40,6 +40,7 @@ class Shape(Struct, frozen=True):
     pattern: bytes
     template: bytes  # %b for each group of the pattern
     orders: tuple[tuple[int, Order], ...]  # the groups that are sets, and how each is sorted
+    numbers: tuple[int, ...]  # the groups that are numbers, or sets of them
 
 
 def shape_of(image: Mapping[str, Any]) -> Shape | None:
@@ -56,7 +57,8 @@ def shape_of(image: Mapping[str, Any]) -> Shape | None:
     return Shape(
         b"".join([pattern for pattern, _, _ in pieces]),
         b"".join([template for _, template, _ in pieces]),
-        tuple([(at, _ORDERS[tag]) for at, tag in enumerate(groups) if tag in _ORDERS]),
+        tuple([(at, ORDERS[tag]) for at, tag in enumerate(groups) if tag in ORDERS]),
+        tuple([at for at, tag in enumerate(groups) if tag in ("N", "NS")]),
     )
 
 
@@ -84,7 +86,7 @@ def _value_pieces(attribute: Mapping[str, Any]) -> Iterator[_Piece]:
     elif tag == "L":
         yield from _list_pieces(value)
     else:
-        yield _LEAVES[tag], b"null" if tag == "NULL" else b"%b", ""
+        yield LEAVES[tag], b"null" if tag == "NULL" else b"%b", ""
     yield b"\\}", b"", ""
 
 
@@ -92,38 +94,56 @@ def _literal(text: bytes) -> _Piece:
     return re.escape(text), text.replace(b"%", b"%%"), ""
 
 
+def fill_json(shape: Shape, match: re.Match[bytes]) -> bytes:
+    """Return the JSON of an image that a shape matches."""
+    if not shape.orders:
+        return shape.template % match.groups()
+    groups = list(match.groups())
+    for at, order in shape.orders:
+        groups[at] = order(groups[at])
+    return shape.template % tuple(groups)
+
+
 class Shapes:
     """The shapes met most lately; they change how fast an image is encoded, never the result.
 
-    One object belongs to the rules of one mirror, so it lives as long as the process.
+    One object belongs to the rules of one mirror, so it lives as long as the process. Its
+    arguments make a shape of an image, a value of a shape's match, and a value of an image.
     """
 
-    def __init__(self) -> None:
-        self._known: list[tuple[Callable[[bytes], re.Match[bytes] | None], Shape]] = []
+    def __init__(
+        self,
+        shape_of: Callable[[Mapping[str, Any]], Any] = shape_of,
+        fill: Callable[[Any, re.Match[bytes]], Any] = fill_json,
+        write: Callable[[Mapping[str, Any]], Any] = to_json,
+    ) -> None:
+        self._shape_of, self._fill, self._write = shape_of, fill, write
+        self._known: list[tuple[Callable[[bytes], re.Match[bytes] | None], Any]] = []
         self._missed = 0
-        self._sampled: Shape | None = None
+        self._sampled: Any = None
+        self.others: Shapes | None = None  # the same for a format that is no plain JSON
 
-    def encode(self, raw: bytes) -> bytes:
-        """Encode an image as plain JSON, by its shape where that is known.
+    def encode(self, raw: bytes) -> Any:
+        """Encode an image (as plain JSON by default), by its shape where that is known.
 
         Raises RecordError as parse_image and to_json do.
         """
         value = self.json_of(raw)
         if value is None:
             image = parse_image(raw)
-            value = to_json(image)
+            value = self._write(image)
             self.miss(image)
         return value
 
-    def json_of(self, raw: bytes) -> bytes | None:
-        """Return an image's plain JSON where its shape is known, else None."""
+    def json_of(self, raw: bytes) -> Any:
+        """Return an image's value where its shape is known, else None."""
         for at, (fullmatch, shape) in enumerate(self._known):
             match = fullmatch(raw)
             if match is None:
                 continue
             if at:
                 self._known.insert(0, self._known.pop(at))
-            return _filled(shape, match) if is_utf8(raw) else None
+            return self._fill(shape, match) if is_utf8(raw) else None
         return None
 
     def miss(self, image: Mapping[str, Any]) -> None:
@@ -135,20 +155,11 @@ class Shapes:
         self._missed += 1
         if self._missed % SHAPES_SAMPLE_EVERY:
             return
-        shape = shape_of(image)
+        shape = self._shape_of(image)
         if shape is not None and shape == self._sampled:
             self._known.insert(0, (re.compile(shape.pattern).fullmatch, shape))
             del self._known[SHAPES_MAX:]
         self._sampled = shape
-
-
-def _filled(shape: Shape, match: re.Match[bytes]) -> bytes:
-    if not shape.orders:
-        return shape.template % match.groups()
-    groups = list(match.groups())
-    for at, order in shape.orders:
-        groups[at] = order(groups[at])
-    return shape.template % tuple(groups)
 
 
 def is_utf8(raw: bytes) -> bool:
@@ -167,7 +178,7 @@ def _set_of(member: bytes) -> bytes:
     return rb"(\[%b(?:,%b)*\])" % (member, member)
 
 
-_LEAVES = {
+LEAVES = {
     "S": b"(%b)" % _STRING,
     "N": b'"(%b)"' % NUMBER.pattern.encode(),
     "B": b"(%b)" % _BASE64,
@@ -200,4 +211,4 @@ def _binaries(members: bytes) -> bytes:
     return b'["' + b'","'.join(sorted(members[2:-2].split(b'","'), key=a2b_base64)) + b'"]'
 
 
-_ORDERS: dict[str, Order] = {"SS": _strings, "NS": _numbers, "BS": _binaries}
+ORDERS: dict[str, Order] = {"SS": _strings, "NS": _numbers, "BS": _binaries}

@@ -71,6 +71,7 @@ def test_a_map_from_the_table_gives_the_bytes_that_it_gave_from_the_stream() -> 
     [
         (b"", "the record has no NewImage", ()),
         (b"[]", "NewImage is not a map of attributes", ()),
+        (b"{}", "the item has no attribute: a hash has a field at least", ()),
         (b'{"a":{"N":"x"}}', "N is not a number", ("a",)),
         (b'{"a":{"Q":"x"}}', "attribute type 'Q' is unknown", ("a",)),
         (b'{"a":{"L":[{"S":1}]}}', "S is not a string", ("a", "0")),

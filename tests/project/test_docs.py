@@ -302,7 +302,9 @@ def test_the_numbers_in_the_sentences_are_those_of_the_code() -> None:
 def test_the_bugs_are_those_that_are_tried() -> None:
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
     listed = re.findall(
-        r"^\| (order|loss|deadline|connection|tools) \| (.+) \| (\S+) \| (.*)\|$", text, re.M
+        r"^\| (order|loss|deadline|connection|formats|tools) \| (.+) \| (\S+) \| (.*)\|$",
+        text,
+        re.M,
     )
     tried = [
         (each.area, each.wrong, each.check, "a fault and a replay " if each.combination else " ")
