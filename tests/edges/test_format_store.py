@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -23,6 +24,8 @@ from tests.support.entries import entry
 from tests.support.events import SEED
 from tests.support.formats import FormatServer
 from tests.support.planted import KINDS
+from tests.support.template.cache_users import set_user
+from tests.support.template.cloudformation import ROOT
 
 NEVER = float("inf")
 
@@ -293,3 +296,35 @@ def test_a_server_without_the_module_fails_each_key_with_its_reason(
     assert [outcome.kind for outcome in outcomes] == ["failed", "applied"]
     assert "nknown" in outcomes[0].reason
     assert not real_client.exists("{a}!f")
+
+
+@pytest.mark.parametrize("mode", ["mirror", "refresh"])
+def test_a_user_with_the_documented_commands_may_write(
+    real_format: FormatServer, mode: Literal["mirror", "refresh"]
+) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    rules = re.findall(r"^on ~Players:.* -@all (.*)$", page, re.MULTILINE)[0].split()
+    by_format = re.findall(
+        r"`((?:\+[a-z.]+ ?)+)`", page.partition("With `ASYNCSYNC_VALUE=hash`")[2]
+    )
+    more = dict(zip(("hash", "redis-json", "refresh"), by_format, strict=False))
+    rules += more[real_format.value].split()
+    rules += more["refresh"].split() if mode == "refresh" else []
+    set_user(real_format.client, "limited", ["on", "~*", "-@all", *rules])
+    write = Writer(
+        real_format, real_format.url.replace("redis://", "redis://limited:pw@"), mode=mode
+    )
+    real_format.client.set("a", "another type")
+
+    later_ms = int(time.time() * 1_000) + 60_000
+    assert (
+        write(
+            entry(b"a", 1, real_format.make(v="1")),
+            entry(b"b", 1, real_format.make(v="1"), expires_at_ms=later_ms),
+            entry(b"c", 1, None),
+        )
+        == ["applied"] * 3
+    )
+    assert write(entry(b"a", 2, real_format.make(w="2"))) == ["applied"]
+    assert real_format.read("a") == {"w": "2"}
+    write.client.close()
