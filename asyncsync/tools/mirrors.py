@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from traceback import StackSummary, TracebackException
-from typing import ParamSpec, TypeVar
+from traceback import FrameSummary, StackSummary, TracebackException
+from typing import Any, TypeVar
 
 from msgspec import structs
 
 from asyncsync.config import Config
-from asyncsync.errors import AsyncsyncError
+from asyncsync.errors import AsyncsyncError, RecordError
 from asyncsync.iam import Credentials
+from asyncsync.keys import AttributeValue, KeyFunction, from_function
 from asyncsync.mirror import Mirror, print_line
 from asyncsync.tools.errors import CommandRefused, UserCodeFailed
+from asyncsync.values import Item, Transform, transformed
 
-P = ParamSpec("P")
+A = TypeVar("A")
 R = TypeVar("R")
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -64,30 +67,68 @@ def _print_nothing(_line: bytes) -> None:
 
 
 def observe(mirror: Mirror, emit: Callable[[bytes], None]) -> None:
-    """Make a mirror's log lines go to `emit`, and end at the first exception of the user's.
+    """Make a mirror's log lines go to `emit`, and end at the first fault of the user's code.
 
-    A key function or transform that raises then raises UserCodeFailed out of the mirror; else
-    its record would be a reject, as in Lambda. A mirror that the user gave an `emit` keeps that.
+    A key function or transform that raises, or returns what the handler cannot use, then raises
+    UserCodeFailed out of the mirror; else its record would be a reject, as in Lambda. A mirror
+    that the user gave an `emit` keeps that.
     """
     rules = mirror.rules
     mirror.rules = structs.replace(
         rules,
-        key=rules.key and _guarded(rules.key),
-        transform=rules.transform and _guarded(rules.transform),
+        key=rules.key and _guarded_key(rules.key),
+        transform=rules.transform and _guarded_transform(rules.transform),
     )
     if mirror._emit in (print_line, _print_nothing):  # noqa: SLF001 (no public name changes it)
         mirror._emit = emit  # noqa: SLF001
 
 
-def _guarded(function: Callable[P, R]) -> Callable[P, R]:
-    @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except Exception as exc:
-            raise UserCodeFailed(user_traceback(exc)) from exc
+def _guarded_key(function: KeyFunction) -> KeyFunction:
+    def guarded(keys: Mapping[str, AttributeValue]) -> str:
+        name = _called(function, keys)
+        return _checked(function, name, lambda: from_function(lambda _: name, ()).decode())
 
     return guarded
+
+
+def _guarded_transform(function: Transform) -> Transform:
+    def guarded(item: Item) -> bytes | None:
+        value = _called(function, item)
+        return _checked(function, value, lambda: transformed(lambda _: value, {}))
+
+    return guarded
+
+
+def _called(function: Callable[[A], R], argument: A) -> R:
+    try:
+        return function(argument)
+    except Exception as exc:
+        raise UserCodeFailed(user_traceback(exc)) from exc
+
+
+def _checked(function: Callable[..., object], returned: object, check: Callable[[], R]) -> R:
+    """Return what the handler makes of a return value."""
+    try:
+        return check()
+    except RecordError as exc:
+        hint = ""
+        if inspect.iscoroutine(returned):
+            returned.close()
+            hint = ": define it with def, not async def"
+        raise UserCodeFailed(f"{_place_of(function)}{exc}{hint}") from exc
+
+
+def _place_of(function: Callable[..., object]) -> str:
+    """Return where the user's function begins, as a traceback's lines."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    code: Any = getattr(function, "__code__", None)
+    code = code or getattr(getattr(function, "__call__", None), "__code__", None)  # noqa: B004
+    if code is None:  # not written in Python
+        return f"{function!r}: "
+    frame = FrameSummary(code.co_filename, code.co_firstlineno, code.co_qualname)
+    return "".join(StackSummary.from_list([frame]).format())
 
 
 def user_traceback(error: Exception) -> str:

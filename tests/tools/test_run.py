@@ -35,7 +35,8 @@ from asyncsync.mapping.event_source_mapping import (
     EventSourceMapping,
     MappingSettings,
 )
-from asyncsync.tools.mirrors import make_mirror
+from asyncsync.tools.errors import UserCodeFailed
+from asyncsync.tools.mirrors import load_mirror, make_mirror
 from asyncsync.tools.run import poller as poll
 from asyncsync.tools.run.command import RunOptions, run
 from asyncsync.tools.run.poller import Consumer, Poller
@@ -271,6 +272,95 @@ async def test_an_exception_of_the_users_ends_it_with_their_traceback_and_none_o
     assert line in errors
     files = re.findall(r'File "(.+)", line', errors)
     assert {*files} == {str(tmp_path / "mine.py")}
+
+
+RETURNS = """
+import functools
+from asyncsync import Config, Mirror
+
+def name_of(keys):
+    return {name}
+
+def shape(item):
+    return {value}
+
+class Shape:
+    def __call__(self, item):
+        return {value}
+
+def two(option, item):
+    return {value}
+
+async def later(item):
+    return {{}}
+
+mirror = Mirror(Config(redis_url={url!r}), key=name_of, transform={transform})
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line", "last"),
+    [
+        ({"value": "[1]"}, "8, in shape", "the transform returned list, not dict, bytes or None"),
+        ({"value": "7"}, "8, in shape", "the transform returned int, not dict, bytes or None"),
+        ({"value": "'text'"}, "8, in shape", "returned str, not dict, bytes or None"),
+        ({"value": "bytearray(b'x')"}, "8, in shape", "returned bytearray, not dict, bytes"),
+        (
+            {"value": "{'a': {'b': [{1, 'x'}]}}"},
+            "8, in shape",
+            "a.b.0: the transform returned a set that JSON cannot hold",
+        ),
+        ({"value": "{'a': object()}"}, "8, in shape", "a: the transform returned a object that"),
+        ({"value": "{'a': float('nan')}"}, "8, in shape", "a: the transform returned a float"),
+        ({"value": "{1: 2}"}, "8, in shape", "returned a name of type int that JSON cannot"),
+        (
+            {"value": "7", "transform": "Shape()"},
+            "12, in Shape.__call__",
+            "the transform returned int, not dict, bytes or None",
+        ),
+        (
+            {"value": "7", "transform": "functools.partial(two, 1)"},
+            "15, in two",
+            "the transform returned int, not dict, bytes or None",
+        ),
+        (
+            {"transform": "later"},
+            "18, in later",
+            "returned coroutine, not dict, bytes or None: define it with def, not async def",
+        ),
+        ({"name": "7"}, "5, in name_of", "the key function returned int; it must return a non-"),
+        ({"name": "''"}, "5, in name_of", "the key function returned str; it must return a non"),
+        ({"name": "None"}, "5, in name_of", "the key function returned NoneType; it must"),
+        ({"name": "'\\ud800'"}, "5, in name_of", "returned a string that is not UTF-8"),
+    ],
+)
+async def test_what_a_user_wrongly_returns_ends_it_with_the_function_and_the_type(
+    clients: AwsClients,
+    endpoint: str,
+    fake_server: ServerProcess,
+    tmp_path: Path,
+    table: str,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: dict[str, str],
+    line: str,
+    last: str,
+) -> None:
+    """C12: such a record was a reject, and tried again for a day."""
+    await make_table(clients, table)
+    await put(clients, table, 1)
+    rest = {"value": "item", "name": "keys['Number']['N']", "transform": "shape"}
+    source = RETURNS.format(**{**rest, **wrong}, url=fake_server.url)
+    (tmp_path / "mine_returns.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine_returns", raising=False)
+    mirror = load_mirror("mine_returns:mirror")
+
+    with anyio.fail_after(20), pytest.raises(UserCodeFailed) as raised:
+        await run(clients, RunOptions(table=table), mirror, RecordedOutput())
+
+    place, *_, reason = str(raised.value).splitlines()
+    assert place.strip() == f'File "{tmp_path / "mine_returns.py"}", line {line}'
+    assert last in reason
 
 
 async def test_the_users_traceback_needs_no_run(
