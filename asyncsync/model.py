@@ -69,7 +69,7 @@ class Outcome(Struct, frozen=True):
 
 APPLIED = Outcome("applied")
 FENCED = Outcome("fenced")
-STANDS = Outcome("fenced", reason="a fence without a value")  # only a fill's
+NO_VALUE = Outcome("fenced", reason="a fence, or another type, and no value")  # only a fill's
 
 
 class Decoded(Struct, frozen=True):

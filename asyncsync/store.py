@@ -30,7 +30,7 @@ from asyncsync.connection import (
 )
 from asyncsync.errors import StoreUnavailable
 from asyncsync.limits import ANSWER_RESERVE_MS, SEND_LEFT_MS_MIN
-from asyncsync.model import APPLIED, FENCED, STANDS, Call, Outcome, Written
+from asyncsync.model import APPLIED, FENCED, NO_VALUE, Call, Outcome, Written
 
 with open(join(dirname(__file__), "fence.lua"), "rb") as _file:
     SCRIPT = _file.read()
@@ -47,7 +47,7 @@ _DEMOTED = ("READONLY", "MASTERDOWN", "LOADING")
 _CLUSTER = "the server is part of a cluster: set ASYNCSYNC_REDIS_CLUSTER=true"
 
 UNSENT = Outcome("failed", "Unsent", "not sent")
-_SCRIPT_OUTCOMES = {0: FENCED, 1: APPLIED, 2: STANDS}
+_SCRIPT_OUTCOMES = {0: FENCED, 1: APPLIED, 2: NO_VALUE}
 
 
 class Store(Protocol):

@@ -31,8 +31,9 @@ async def fill(
 ) -> Sequence[Outcome]:
     """Fill absent keys before end_s on the store's clock; return an outcome for each entry.
 
-    APPLIED: filled. FENCED: the key has a value. STANDS: it has a fence but no value, so it
-    needs a repair. The store must run this module's SCRIPT. Raises StoreRefused.
+    APPLIED: filled. FENCED: the key has a value. NO_VALUE: it has a fence and no value, or is of
+    another type than a value, so it needs a repair. The store must run this module's SCRIPT.
+    Raises StoreRefused.
     """
     assert all(entry.value is not None for entry in entries), "a fill removes nothing"
     written = await store.apply(plan(entries, config), len(entries), end_s)

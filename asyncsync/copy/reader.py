@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TypeVar
 
@@ -30,6 +30,9 @@ SCAN_COUNT = 1_000
 
 _WRONG_TYPE = "WRONGTYPE"
 
+# TYPE's replies for what the handler writes, and for no key.
+STRING, NO_KEY = b"string", b"none"
+
 _RUN_ID = re.compile(rb"^run_id:(\w+)\r?$", re.MULTILINE)
 
 T = TypeVar("T")
@@ -37,11 +40,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A key's value and fence at one moment; with an error, neither is known."""
+    """A key's value and fence at one moment; with an error, neither is known.
+
+    A key of another type than a value, such as a list, has no value.
+    """
 
     value: bytes | None
     fence: bytes | None
     error: str = ""
+    other_type: str = ""  # such as "list"; only CopyReader.read_pairs looks for it
 
 
 ABSENT = Snapshot(None, None)
@@ -90,13 +97,19 @@ class CopyReader:
         self._turn = anyio.Lock()
 
     async def read_pairs(self, entries: Sequence[Entry]) -> list[Snapshot]:
-        """Read each entry's value and fence, both at one moment."""
+        """Read each entry's value and fence, both at one moment, then the types of other keys."""
 
         async def ask() -> tuple[list[Snapshot], str]:
             snapshots = await read_pairs(self._store, entries, self._config)
             return snapshots, next((each.error for each in snapshots if each.error), "")
 
-        return await self._with_retries(ask)
+        snapshots = await self._with_retries(ask)
+        without = [at for at, each in enumerate(snapshots) if each.value is None]
+        types = await self.types([entries[at].name for at in without])
+        for at, kind in zip(without, types, strict=True):
+            if kind not in (STRING, NO_KEY):
+                snapshots[at] = replace(snapshots[at], other_type=kind.decode())
+        return snapshots
 
     async def connect(self, name: bytes) -> None:
         """Read one key, once: raise at once where the server is away or refuses."""
@@ -144,6 +157,8 @@ class CopyReader:
 
     async def types(self, names: Sequence[bytes]) -> list[bytes]:
         """Return each key's type: b"string" for the handler's values, b"none" for no key."""
+        if not names:
+            return []
         outcomes = await self._ask([self._call(at, (b"TYPE", n)) for at, n in enumerate(names)])
         return [each.reply if isinstance(each.reply, bytes) else b"" for each in outcomes]
 

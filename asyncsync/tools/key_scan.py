@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
-# TYPE's reply for what the handler writes.
-STRING = b"string"
-
 # A scan may begin so often without coming to its end. A server that does not say who it is, or
 # says another name each time, would be scanned for ever; failovers are rarer than this.
 BEGINNINGS_MAX = 5

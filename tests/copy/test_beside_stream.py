@@ -34,7 +34,7 @@ from asyncsync.copy.fill import SCRIPT, fill
 from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.fence import NO_VERSION
 from asyncsync.lab.servers import ServerProcess
-from asyncsync.model import STANDS, Key
+from asyncsync.model import NO_VALUE, Key
 from tests.support.events import FIRST, TABLE, event, record
 
 NUMBERS = (1, 2)
@@ -150,7 +150,7 @@ class Beside(RuleBasedStateMachine):
         assert one.entry is not None
         work = fill(self.fills, [one.entry], self.mirror.config, float("inf"))
         (outcome,) = self.wait(work)
-        if outcome is STANDS:
+        if outcome is NO_VALUE:
             self._begin(of)
 
     # --- repairs ------------------------------------------------------------------------------

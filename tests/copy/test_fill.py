@@ -21,7 +21,7 @@ from asyncsync.fence import NO_VERSION
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess
-from asyncsync.model import APPLIED, FENCED, STANDS, Entry, Key, Outcome
+from asyncsync.model import APPLIED, FENCED, NO_VALUE, Entry, Key, Outcome
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, TABLE, event, item, record
 
@@ -75,6 +75,20 @@ async def test_an_absent_key_is_filled_without_a_version(
     assert any_client.ttl("Players:1") == -1
 
 
+async def test_a_key_of_another_type_needs_a_repair(
+    copy: CopyFiller, any_client: redis.Redis
+) -> None:
+    any_client.rpush("Players:1", "no value")
+    any_client.hset("Players:2", "no", "value")
+    await copy.handle(record(2, FIRST, removed=True))
+    any_client.hset("Players:2", "no", "value")
+
+    assert await copy.fill(item(1), item(2), item(3)) == [NO_VALUE, NO_VALUE, APPLIED]
+
+    assert any_client.lrange("Players:1", 0, -1) == [b"no value"]
+    assert any_client.hgetall("Players:2") == {b"no": b"value"}
+
+
 async def test_a_value_or_a_fence_stops_a_fill(copy: CopyFiller, any_client: redis.Redis) -> None:
     any_client.set("Players:1", "a value alone")
     await copy.handle(record(2, FIRST), record(3, FIRST + 1, removed=True))
@@ -82,7 +96,7 @@ async def test_a_value_or_a_fence_stops_a_fill(copy: CopyFiller, any_client: red
 
     outcomes = await copy.fill(item(1), item(2), item(3), item(4))
 
-    assert outcomes == [FENCED, FENCED, STANDS, APPLIED]
+    assert outcomes == [FENCED, FENCED, NO_VALUE, APPLIED]
     assert {name: any_client.get(name) for name in before} == before
     assert any_client.get("Players:3") is None
 
@@ -154,7 +168,7 @@ async def test_on_a_cluster_each_key_goes_to_its_node(cluster: Cluster) -> None:
 
     outcomes = await copy.fill(*(item(number) for number in range(100)))
 
-    assert outcomes == [STANDS if number == 7 else APPLIED for number in range(100)]
+    assert outcomes == [NO_VALUE if number == 7 else APPLIED for number in range(100)]
     assert cluster.get(b"Players:99") == b'{"Number":99,"Name":"player 99"}'
     await copy.close()
 

@@ -544,7 +544,7 @@ def test_the_users_may_touch_the_copy_and_its_fences_alone(made: dict[str, Any])
             assert resources["LookUser"]["Properties"]["AccessString"] == f"{keys} +get"
         if "OperationsUser" in resources:
             cluster = " +cluster|slots +asking" if "serverless" in case else ""
-            commands = "+evalsha +eval +exists +mget +get +set +del +type +scan +info"
+            commands = "+evalsha +eval +mget +get +set +del +type +scan +info"
             assert resources["OperationsUser"]["Properties"]["AccessString"] == (
                 f"{keys} {commands}{cluster}"
             )

@@ -787,8 +787,8 @@ MUTANTS = (
     Mutant(
         "audit counts a key of another type as foreign",
         "tools/audit/orphans.py",
-        "kind not in (STRING, _GONE)",
-        "kind is None",
+        "kind not in (STRING, NO_KEY)]",
+        "kind is None]",
         AUDIT,
     ),
     Mutant(

@@ -110,6 +110,7 @@ async def test_what_was_planted_is_found_and_nothing_else(
         "same": 56,
         "missing": 2,
         "stale": 2,
+        "mistyped": 0,
         "orphans": 2,
         "names": 60,
         "foreign": 0,

@@ -30,16 +30,21 @@ def entry(value: bytes | None, expires_at_ms: int = 0) -> Entry:
 
 def kind(
     value: bytes | None,
-    held: bytes | None,
+    held: bytes | str | None,
     *,
     exists: bool = True,
+    fence: bytes | None = None,
     expires_at_ms: int = 0,
     **settings: Any,
 ) -> Kind | None:
+    if isinstance(held, str):  # the type of a key that holds no value
+        snapshot = Snapshot(None, fence, other_type=held)
+    else:
+        snapshot = Snapshot(held, fence)
     return difference_of(
         exists=exists,
         entry=entry(value, expires_at_ms),
-        snapshot=Snapshot(held, None),
+        snapshot=snapshot,
         config=Config(redis_url="redis://unused", **settings),
         now_ms=NOW_MS,
     )
@@ -56,11 +61,14 @@ def kind(
         (None, OTHER, True, "stale", "stale", None),
         (None, None, False, None, None, None),
         (None, OTHER, False, "orphan", "orphan", "orphan"),
+        (VALUE, "list", True, "mistyped", "mistyped", "mistyped"),
+        (None, "list", True, "mistyped", "mistyped", "mistyped"),
+        (None, "list", False, None, None, None),  # perhaps another application's
     ],
 )
 def test_a_difference_is_what_the_mode_makes_of_it(
     value: bytes | None,
-    held: bytes | None,
+    held: bytes | str | None,
     exists: bool,
     mirror: Kind | None,
     refresh: Kind | None,
@@ -71,6 +79,10 @@ def test_a_difference_is_what_the_mode_makes_of_it(
     ]
 
     assert found == [mirror, refresh, invalidate]
+
+
+def test_a_deleted_items_fence_makes_a_key_of_another_type_an_orphan() -> None:
+    assert kind(None, "list", exists=False, fence=b"1") == "orphan"
 
 
 def test_a_value_that_may_have_expired_is_not_missing() -> None:

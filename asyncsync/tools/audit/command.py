@@ -142,7 +142,7 @@ def _identity(options: AuditOptions, mirror: Mirror, table: Table) -> Document:
 
 # A scan of the table finds these. It also finds an orphan whose item was removed meanwhile; that
 # is left to the scan of the names, where there is one.
-_OF_ITEMS: tuple[Kind, ...] = ("missing", "stale")
+_OF_ITEMS: tuple[Kind, ...] = ("missing", "stale", "mistyped")
 _OF_NAMES: tuple[Kind, ...] = ("orphan",)
 
 

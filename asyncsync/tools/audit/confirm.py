@@ -22,7 +22,7 @@ from asyncsync.copy.reader import ABSENT, CopyReader, Snapshot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Entry, Key
 
-Kind: TypeAlias = Literal["missing", "stale", "orphan"]
+Kind: TypeAlias = Literal["missing", "stale", "mistyped", "orphan"]
 
 # A key whose value or fence changes between this many checks is left to the stream: not judged.
 CHECKS_MAX = 6
@@ -39,8 +39,8 @@ class Difference:
     kind: Kind
     key: Key
     name: bytes  # the Redis key; empty if none can be made
-    snapshot: tuple[bytes | None, bytes | None]  # the value's digest, the fence
-    reason: str = ""  # why the item cannot be encoded
+    snapshot: tuple[bytes | None, bytes | None]  # the value's digest, or the type; the fence
+    reason: str = ""  # why the item cannot be encoded, or what the key holds
     expected: bytes | None = field(default=None, repr=False)
     actual: bytes | None = field(default=None, repr=False)
 
@@ -52,6 +52,8 @@ def difference_of(
 
     The entry must be made for the earliest time that any clock may show.
     """
+    if snapshot.other_type:  # without an item and a fence, the key may be another application's
+        return "mistyped" if exists else "orphan" if snapshot.fence is not None else None
     if not exists:
         return None if snapshot.value is None else "orphan"
     if config.mode == "invalidate":
@@ -170,8 +172,11 @@ def _difference(kind: Kind, item: ItemEntry, snapshot: Snapshot) -> Difference:
     if entry is None:
         return Difference(kind, item.key, b"", (None, None), item.fault)
     digest = None if value is None else sha256(value).digest()
+    reason = item.fault
+    if snapshot.other_type:
+        digest, reason = snapshot.other_type.encode(), f"it holds a {snapshot.other_type}"
     unchanged = (digest, snapshot.fence)
-    return Difference(kind, item.key, entry.name, unchanged, item.fault, entry.value, value)
+    return Difference(kind, item.key, entry.name, unchanged, reason, entry.value, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Finds possible orphans: key names of ours that hold a value and have no item.
 
 A name that is not surely an item's of this table is foreign: it is counted and left alone. So
-is a key of any type but string, which the handler never writes.
+is a key of any type but string, which the handler never writes, unless the item's fence is
+beside it: then the handler has removed that item, and readers must find nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from dataclasses import dataclass
 
 from asyncsync.copy.entries import KEYS_MAX, ReadItems
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import CopyReader
+from asyncsync.copy.reader import NO_KEY, STRING, CopyReader
+from asyncsync.keys import redis_names
 from asyncsync.model import Key
-from asyncsync.tools.key_scan import STRING, keys_of
-
-_GONE = b"none"
+from asyncsync.tools.key_scan import keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,14 @@ async def suspects(
     keys = await keys_of(names, key_names, copy)
     ours = {name: key for name, key in zip(names, keys, strict=True) if key is not None}
     itemless = await _without_item(ours, read)
-    types = await copy.types(itemless) if itemless else []
+    types = await copy.types(itemless)
     orphans = [ours[n] for n, kind in zip(itemless, types, strict=True) if kind == STRING]
-    wrong_type = sum(kind not in (STRING, _GONE) for kind in types)
-    return Suspects(len(ours) - wrong_type, len(names) - len(ours) + wrong_type, orphans)
+    others = [n for n, kind in zip(itemless, types, strict=True) if kind not in (STRING, NO_KEY)]
+    fences = await copy.values([redis_names(name)[1] for name in others])
+    mistyped = [ours[n] for n, fence in zip(others, fences, strict=True) if fence is not None]
+    unfenced = len(others) - len(mistyped)
+    foreign = len(names) - len(ours) + unfenced
+    return Suspects(len(ours) - unfenced, foreign, [*orphans, *mistyped])
 
 
 async def _without_item(ours: dict[bytes, Key], read: ReadItems) -> list[bytes]:

@@ -33,6 +33,7 @@ class AuditTally:
     waiting: int = 0  # seemed to differ, and wait for their checks
     missing: int = 0
     stale: int = 0
+    mistyped: int = 0  # of another type than a value
     orphan: int = 0
     repaired: int = 0
     left: int = 0  # findings that could not be repaired
@@ -40,7 +41,7 @@ class AuditTally:
     @property
     def findings(self) -> int:
         """Return the number of findings."""
-        return self.missing + self.stale + self.orphan
+        return self.missing + self.stale + self.mistyped + self.orphan
 
     @property
     def judged(self) -> int:
@@ -55,7 +56,7 @@ class AuditTally:
     @property
     def same(self) -> int:
         """Return the number of keys that were the same in table and copy when compared."""
-        return max(0, self.compared - self.missing - self.stale)
+        return max(0, self.compared - self.missing - self.stale - self.mistyped)
 
 
 def tally_of(
@@ -70,6 +71,7 @@ def tally_of(
         unsettled=confirmed.unsettled,
         missing=kinds["missing"],
         stale=kinds["stale"],
+        mistyped=kinds["mistyped"],
         orphan=kinds["orphan"],
         repaired=repaired,
         left=len(answers) - repaired,
@@ -227,7 +229,8 @@ def summary_lines(
         lines = [f"{share} of {of}, at least {bound} with {sure} confidence"]
         lines += ["  as they were before the repair"] if total.repaired else []
     orphans = plural(total.orphan, "orphan")
-    lines.append(f"  {total.missing:,} missing, {total.stale:,} stale, {orphans}")
+    mistyped = f"{total.mistyped:,} of another type, " if total.mistyped else ""
+    lines.append(f"  {total.missing:,} missing, {total.stale:,} stale, {mistyped}{orphans}")
     if has_names:
         of_copy = plural(names.keys, "name")
         lines.append(f"  {of_copy} of the copy; {names.foreign:,} foreign, left alone")
@@ -271,6 +274,7 @@ def summary_json(
         "same": items.same,
         "missing": total.missing,
         "stale": total.stale,
+        "mistyped": total.mistyped,
         "orphans": total.orphan,
         "names": names.keys,
         "foreign": names.foreign,

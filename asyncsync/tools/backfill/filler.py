@@ -18,7 +18,7 @@ from asyncsync.copy.entries import ReadItems, entries_of, refuse_without_fence
 from asyncsync.copy.fill import SCRIPT, fill, fill_within_s
 from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.mirror import Mirror
-from asyncsync.model import APPLIED, STANDS, Entry, Key
+from asyncsync.model import APPLIED, NO_VALUE, Entry, Key
 from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 
@@ -147,7 +147,7 @@ class Filler:
             for entry, outcome in zip(entries, outcomes, strict=True):
                 if outcome is APPLIED:
                     tally.filled += 1
-                elif outcome is STANDS:
+                elif outcome is NO_VALUE:
                     tombstoned.append(entry)
                 elif outcome.kind == "fenced":
                     tally.present += 1

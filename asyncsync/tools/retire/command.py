@@ -17,7 +17,7 @@ from msgspec import structs
 from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.tables import describe_table
 from asyncsync.copy.names import KeyNames, is_fence
-from asyncsync.copy.reader import CopyReader
+from asyncsync.copy.reader import STRING, CopyReader
 from asyncsync.encode import EncodeRules
 from asyncsync.errors import RecordError
 from asyncsync.mirror import Mirror
@@ -25,7 +25,7 @@ from asyncsync.model import Key
 from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
-from asyncsync.tools.key_scan import STRING, keys_of, open_scan, scan_keys
+from asyncsync.tools.key_scan import keys_of, open_scan, scan_keys
 from asyncsync.tools.output import Output
 from asyncsync.tools.state import autosave, identity_of, open_state, resume_hint, resume_or_begin
 
