@@ -60,14 +60,26 @@ def statements_of(
         _filters(mapping),
         _window(mapping),
         _start(mapping),
+        _last_result(mapping),
     ]
+
+
+def function_name(name: str) -> str:
+    """Return the bare name in a function's name or ARN, which may be partial or have an alias."""
+    return name.split("function:")[-1].split(":")[0]
+
+
+_REMEDIES = {
+    "Deleting": "create another",
+    **dict.fromkeys(("Creating", "Enabling", "Updating"), "wait until it is enabled"),
+}
 
 
 def _state(mapping: Mapping[str, Any]) -> Statement:
     state = mapping.get("State")
     if state == "Enabled":
         return Statement("ok", "mapping", f"enabled, {mapping.get('BatchSize')} records per batch")
-    remedy = "create another" if state == "Deleting" else "enable it"
+    remedy = _REMEDIES.get(str(state), "enable it")
     why = mapping.get("StateTransitionReason")
     return _undelivered("mapping", f"is {state}{f' ({why})' if why else ''}", remedy)
 
@@ -106,9 +118,17 @@ def _start(mapping: Mapping[str, Any]) -> Statement:
     start = mapping.get("StartingPosition", "")
     if start == "TRIM_HORIZON":
         return Statement("ok", "start", start)
-    message = f"{start or 'unknown'} may have missed earlier changes"
-    remedy = "create one that begins at TRIM_HORIZON"
-    return Statement("note", "start", message, f"began at {start}", remedy)
+    wrong = f"began at {start or 'an unknown position'}, so it may have missed earlier changes"
+    return _undelivered("start", wrong, "create one that begins at TRIM_HORIZON")
+
+
+def _last_result(mapping: Mapping[str, Any]) -> Statement:
+    """Judge how the last batch went; Lambda begins what it says of a failure with PROBLEM."""
+    result = mapping.get("LastProcessingResult") or "unknown"
+    if not result.upper().startswith("PROBLEM"):
+        return Statement("ok", "last batch", result)
+    wrong = f"could not process its last batch ({result})"
+    return _undelivered("last batch", wrong, "look into the function's log")
 
 
 def _answers(mapping: Mapping[str, Any], on_failure: str) -> Statement:

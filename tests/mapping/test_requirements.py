@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asyncsync.mapping.requirements import statements_of, why_not_delivering
+from asyncsync.mapping.requirements import function_name, statements_of, why_not_delivering
 from tests.support.events import arn
 
 GOOD: dict[str, Any] = {
@@ -35,6 +35,13 @@ def test_a_good_mapping_is_good_in_everything() -> None:
         {},
         {"FilterCriteria": None},
         {"FilterCriteria": {"Filters": []}},
+        {"ParallelizationFactor": 10},  # Lambda keeps each item's records in order
+        {"MaximumBatchingWindowInSeconds": 300},
+        {"MaximumRecordAgeInSeconds": 86_340},
+        {"MaximumRetryAttempts": 0},  # the batch goes to the bucket, for redrive
+        {"LastProcessingResult": "OK"},
+        {"LastProcessingResult": "No records processed"},
+        {"LastProcessingResult": None},
     ]
     for more in changes:
         assert {each.state for each in statements_of({**GOOD, **more}, arn())} == {"ok"}
@@ -51,11 +58,32 @@ def test_a_good_mapping_is_good_in_everything() -> None:
         ({"FilterCriteriaError": {"ErrorCode": "KMS"}}, "fix", "filter", "Remove FilterCriteria"),
         ({"TumblingWindowInSeconds": 1}, "fix", "window", "window of 1 s"),
         ({"TumblingWindowInSeconds": 900}, "fix", "window", "Set TumblingWindowInSeconds to 0"),
-        ({"StartingPosition": "LATEST"}, "note", "start", "began at LATEST. Create one"),
-        ({"StartingPosition": "AT_TIMESTAMP"}, "note", "start", "began at AT_TIMESTAMP"),
+        (
+            {"StartingPosition": "LATEST"},
+            "fix",
+            "start",
+            "began at LATEST, so it may have missed earlier changes. Create one",
+        ),
+        ({"StartingPosition": "AT_TIMESTAMP"}, "fix", "start", "began at AT_TIMESTAMP"),
+        ({"StartingPosition": None}, "fix", "start", "began at an unknown position"),
         *[
-            ({"State": state}, "fix", "mapping", f"is {state}. ")
-            for state in ("Disabled", "Disabling", "Creating", "Enabling", "Updating", "Deleting")
+            ({"State": state}, "fix", "mapping", f"is {state}. {remedy}")
+            for state, remedy in {
+                "Disabled": "Enable it",
+                "Disabling": "Enable it",
+                "Creating": "Wait until it is enabled",
+                "Enabling": "Wait until it is enabled",
+                "Updating": "Wait until it is enabled",
+                "Deleting": "Create another",
+            }.items()
+        ],
+        *[
+            ({"LastProcessingResult": result}, "fix", "last batch", f"last batch ({result}). Look")
+            for result in (
+                "PROBLEM: Function call failed",
+                "PROBLEM: internal Lambda error. Please contact Lambda customer support.",
+                "Problem: no permission",
+            )
         ],
         (
             {"State": "Disabled", "StateTransitionReason": "User initiated"},
@@ -89,6 +117,28 @@ def test_each_wrong_setting_is_said_and_what_holds_changes_back_stops_a_fill(
     why = why_not_delivering(mapping, arn())
     assert refused in why
     assert bool(why) == bool(refused)
+
+
+def test_answers_that_are_ignored_are_right_only_where_a_failure_raises() -> None:
+    mapping = {**GOOD, "FunctionResponseTypes": []}
+
+    assert {each.state for each in statements_of(mapping, arn(), "raise")} == {"ok"}
+    assert {each.state for each in statements_of(mapping, arn(), "report")} == {"ok", "fix"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mirror",
+        "mirror:live",
+        "111122223333:function:mirror",
+        "function:mirror:7",
+        "arn:aws:lambda:us-east-1:111122223333:function:mirror",
+        "arn:aws-cn:lambda:cn-north-1:111122223333:function:mirror:$LATEST",
+    ],
+)
+def test_a_function_has_one_bare_name(name: str) -> None:
+    assert function_name(name) == "mirror"
 
 
 def test_the_value_is_named() -> None:

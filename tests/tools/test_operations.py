@@ -556,7 +556,7 @@ async def _everything(
 
 # --- commands to the cache ----------------------------------------------------------------------
 
-COMMANDS = "evalsha eval exists mget get set del type scan info"
+COMMANDS = "evalsha eval mget get set del type scan info"
 
 
 async def _on_the_cache(

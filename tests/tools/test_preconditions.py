@@ -49,11 +49,12 @@ def mapping(**given: Any) -> dict[str, Any]:
             "mapping u-1 is 61 s behind the stream. Wait until it has caught up",
         ),
         ({"State": "Disabled"}, 0, "mapping u-1 is Disabled. Enable it"),
-        ({"State": "Creating"}, 0, "mapping u-1 is Creating. Enable it"),
+        ({"State": "Creating"}, 0, "mapping u-1 is Creating. Wait until it is enabled"),
         (
             {"StartingPosition": "LATEST"},
             0,
-            "mapping u-1 began at LATEST. Create one that begins at TRIM_HORIZON",
+            "mapping u-1 began at LATEST, so it may have missed earlier changes. "
+            "Create one that begins at TRIM_HORIZON",
         ),
     ],
 )
@@ -66,6 +67,39 @@ def test_a_mapping_follows_when_it_is_whole_enabled_and_caught_up(
 def test_one_that_follows_is_enough_and_none_is_not() -> None:
     assert why_not_caught_up([mapping(State="Disabled"), mapping()], {ARN: 0.0}, None) == ""
     assert "no event source mapping" in why_not_caught_up([], {}, None)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "other", "function", "why"),
+    [
+        ({}, {}, None, ""),
+        ({}, {"State": "Disabled"}, "mirror", ""),
+        ({}, {"State": "Disabled"}, ARN + ":live", ""),
+        (
+            {},
+            {"State": "Disabled"},
+            None,
+            "mapping u-2 is Disabled. Enable it, or pass --function: mirror and other read this",
+        ),
+        ({"State": "Disabled"}, {}, "mirror", "mapping u-1 is Disabled. Enable it"),
+        ({"State": "Disabled"}, {}, None, "mapping u-1 is Disabled. Enable it, or pass --func"),
+        ({}, {}, "third", "no event source mapping reads this table's stream for function third"),
+    ],
+)
+def test_of_several_functions_it_is_the_mirrors_mapping_that_counts(
+    mirror: dict[str, Any], other: dict[str, Any], function: str | None, why: str
+) -> None:
+    """Another application's mapping said nothing of the mirror's, and let a backfill begin."""
+    another = ARN.replace("mirror", "other")
+    mappings = [
+        mapping(**mirror),
+        mapping(FunctionArn=another, UUID="u-2", **other),
+    ]
+
+    said = why_not_caught_up(mappings, {ARN: 0.0, another: 0.0}, None, None, function)
+
+    assert said.startswith(why)
+    assert bool(said) == bool(why)
 
 
 def test_before_an_export_it_must_have_been_as_it_is() -> None:

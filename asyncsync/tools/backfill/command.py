@@ -54,6 +54,7 @@ class BackfillOptions:
     """The command line's options."""
 
     table: str
+    function: str | None = None  # the mirror's, if it is known
     endpoint_url: str | None = None
     segments: int | None = None  # None: by the table's size
     only_segments: range | None = None  # or parts of an export; None: all
@@ -131,7 +132,8 @@ async def backfill(
                 export = await read_manifests(s3, options.from_export, table)
             if not options.skip_mapping_check:
                 made_at = None if export is None else export.made_at
-                await require_caught_up_mapping(clients, table, datetime.now(UTC), made_at)
+                now = datetime.now(UTC)
+                await require_caught_up_mapping(clients, table, now, made_at, options.function)
             state = await stack.enter_async_context(open_state(options.state, clients))
             documents = await state.load()
             budget = ReadBudget(options.max_rcu, chance=options.chance)

@@ -13,7 +13,7 @@ from typing import Any
 
 from asyncsync.aws.clients import AwsClients, aws_errors
 from asyncsync.aws.tables import Table, stream_of
-from asyncsync.mapping.requirements import why_not_delivering
+from asyncsync.mapping.requirements import function_name, why_not_delivering
 from asyncsync.tools.errors import CommandRefused
 
 # A mapping whose newest records are older than this has not caught up. A busy mapping with a
@@ -25,12 +25,17 @@ LOOK_BACK_S = 600
 
 
 async def require_caught_up_mapping(
-    clients: AwsClients, table: Table, now: datetime, read_at: datetime | None = None
+    clients: AwsClients,
+    table: Table,
+    now: datetime,
+    read_at: datetime | None = None,
+    function: str | None = None,
 ) -> None:
     """Require that a mapping has followed the table's stream since before the table was read.
 
-    `read_at` is the time of an export; None: the table is not read yet. Raises CommandRefused,
-    ConfigError if the table has no stream, or AwsFailed.
+    `read_at` is the time of an export; None: the table is not read yet. `function` is the
+    mirror's, by name or ARN, if it is known. Raises CommandRefused, ConfigError if the table has
+    no stream, or AwsFailed.
     """
     mappings: list[Mapping[str, Any]] = []
     ages: dict[str, float] = {}
@@ -42,7 +47,7 @@ async def require_caught_up_mapping(
         for mapping in mappings:
             function = str(mapping["FunctionArn"])
             ages[function] = await _age_ms(metrics, function, now)
-    why = why_not_caught_up(mappings, ages, read_at, stream_of(table))
+    why = why_not_caught_up(mappings, ages, read_at, stream_of(table), function)
     if why:
         raise CommandRefused(f"cannot backfill yet: {why}, or pass --skip-mapping-check")
 
@@ -68,19 +73,30 @@ def why_not_caught_up(
     ages_ms: Mapping[str, float],
     read_at: datetime | None,
     stream_arn: str | None = None,
+    function: str | None = None,
 ) -> str:
-    """Return why no mapping has caught up, and what to do; empty if one has.
+    """Return why the function's mapping has not caught up, and what to do; empty if it has.
 
     With read_at, when an export was made, the mapping must be unchanged since before that.
+    Without a function, a mapping of each function that reads the stream must have caught up: any
+    of them may be the mirror's.
     """
-    if not mappings:
-        return "no event source mapping reads this table's stream. Create one"
-    reasons = [
-        why_not_delivering(each, stream_arn)
-        or _why_not(each, ages_ms[each["FunctionArn"]], read_at)
-        for each in mappings
-    ]
-    return "" if "" in reasons else reasons[0]
+    by_function: dict[str, list[str]] = {}
+    for mapping in mappings:
+        arn = mapping["FunctionArn"]
+        why = why_not_delivering(mapping, stream_arn) or _why_not(mapping, ages_ms[arn], read_at)
+        by_function.setdefault(function_name(arn), []).append(why)
+    name = None if function is None else function_name(function)
+    if name is not None:
+        by_function = {name: by_function[name]} if name in by_function else {}
+    if not by_function:
+        whom = f" for function {name}" if name else ""
+        return f"no event source mapping reads this table's stream{whom}. Create one"
+    behind = [reasons[0] for reasons in by_function.values() if "" not in reasons]
+    if behind and len(by_function) > 1:
+        names = " and ".join(sorted(by_function))
+        return f"{behind[0]}, or pass --function: {names} read this stream"
+    return behind[0] if behind else ""
 
 
 def _why_not(mapping: Mapping[str, Any], age_ms: float, read_at: datetime | None) -> str:

@@ -14,7 +14,7 @@ from asyncsync.aws.tables import Table
 from asyncsync.config import PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.keys import bind, parse_template
-from asyncsync.mapping.requirements import statements_of
+from asyncsync.mapping.requirements import function_name, statements_of
 from asyncsync.tools.check.verdict import Severity, Verdict
 from asyncsync.tools.output import plural
 
@@ -89,9 +89,8 @@ def check_mappings(
 
 def _second_reader(name: str, readers: Sequence[Mapping[str, Any]]) -> Severity:
     """A second mapping to the function itself, by an alias, writes the copy twice."""
-    base = name.split(":function:")[-1].split(":")[0]
-    names = {m.get("FunctionArn", "").split(":function:")[-1].split(":")[0] for m in readers}
-    return "fix" if base in names or len(readers) >= READERS_MAX else "note"
+    names = {function_name(m.get("FunctionArn", "")) for m in readers}
+    return "fix" if function_name(name) in names or len(readers) >= READERS_MAX else "note"
 
 
 def check_mapping(
