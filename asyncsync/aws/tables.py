@@ -47,6 +47,7 @@ class Table:
     view_type: str | None = None
     items: int = 0  # approximate: DynamoDB counts every six hours
     size_bytes: int = 0
+    table_id: str = ""  # another for a table that was deleted and created again
     asked: str = ""  # the argument that DynamoDB answered to, perhaps an ARN; empty: the name
 
     @property
@@ -95,6 +96,7 @@ def read_description(description: Mapping[str, Any], work: str) -> Table:
         str(member(stream, "StreamViewType", work)) if is_on else None,
         description.get("ItemCount", 0),
         description.get("TableSizeBytes", 0),
+        str(description.get("TableId") or description.get("CreationDateTime") or ""),
     )
 
 

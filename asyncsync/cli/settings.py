@@ -25,7 +25,7 @@ from asyncsync.config import PREFIX, TEST_PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import Mirror
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.mirrors import load_mirror, make_mirror
+from asyncsync.tools.mirrors import load_mirror, make_mirror, name_rule, server_name, value_rule
 from asyncsync.tools.output import Output
 
 REDIS_URL = f"{PREFIX}REDIS_URL"
@@ -46,25 +46,18 @@ class Copy:
 
     def line(self, table_arn: str = "") -> str:
         """Return the line that every command begins with."""
-        config, rules = self.mirror.config, self.mirror.rules
+        config = self.mirror.config
         kinds = ("TLS", config.server.tls), ("cluster", config.redis_cluster)
         kind = ", ".join(name for name, is_so in kinds if is_so)
-        keys = config.key if rules.key is None else f"by {_name(rules.key)}"
-        values = config.value if rules.transform is None else f"by {_name(rules.transform)}"
         parts = [
             f"table {table_arn}" if table_arn else "",
-            f"Redis {config.server.address}{f' ({kind})' if kind else ''}",
-            f"keys {keys}",
-            f"values {values}",
+            f"Redis {server_name(self.mirror)}{f' ({kind})' if kind else ''}",
+            f"keys {name_rule(self.mirror)}",
+            f"values {value_rule(self.mirror)}",
             f"mode {config.mode}",
             "fence off" if config.fence == "off" else "",
         ]
         return f"{', '.join(part for part in parts if part)}; settings from {self.origin}"
-
-
-def _name(function: Callable[..., object]) -> str:
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{getattr(function, '__module__', '?')}.{name}"
 
 
 async def copy_of(

@@ -62,6 +62,32 @@ def make_mirror(config: Config, credentials: Credentials | None = None) -> Mirro
     return Mirror(config, credentials=credentials, emit=_print_nothing)
 
 
+def server_name(mirror: Mirror) -> str:
+    """Return the words that tell a mirror's server from another, without credentials."""
+    server = mirror.config.server
+    return f"{server.address}, database {server.database}" if server.database else server.address
+
+
+def name_rule(mirror: Mirror) -> str:
+    """Return what names a mirror's keys: the template, or the user's function."""
+    function = mirror.rules.key
+    return mirror.config.key if function is None else f"by {_name(function)}"
+
+
+def value_rule(mirror: Mirror) -> str:
+    """Return what makes a mirror's values: the format, or the user's transform."""
+    function = mirror.rules.transform
+    return mirror.config.value if function is None else f"by {_name(function)}"
+
+
+def _name(function: Callable[..., object]) -> str:
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    name = f"{getattr(function, '__module__', '?')}.{name}"
+    if not name.endswith("<lambda>"):
+        return name
+    return f"{name} of line {function.__code__.co_firstlineno}"
+
+
 def _print_nothing(_line: bytes) -> None:
     """Take a log line and leave it."""
 

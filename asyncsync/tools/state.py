@@ -24,6 +24,7 @@ from asyncsync.aws.clients import AwsClients, aws_errors
 from asyncsync.aws.tables import Table
 from asyncsync.mirror import Mirror
 from asyncsync.tools.errors import CommandRefused
+from asyncsync.tools.mirrors import name_rule, server_name, value_rule
 
 RUN = "run"
 
@@ -31,7 +32,7 @@ RUN = "run"
 _DOCUMENTS = re.compile(r"(?:run|parts|progress|segment-[0-9]{6})\.json")
 
 # Raised where the documents' content gets another meaning.
-FORMAT = 4
+FORMAT = 5
 
 # How often a document is saved that changes all the time: the work that a kill repeats, against
 # a request to S3 each time.
@@ -164,12 +165,17 @@ class S3State:
 
 def identity_of(command: str, table: Table, mirror: Mirror, **options: Any) -> Document:
     """Return what a saved run belongs to: with anything else, its cursors would skip keys."""
+    config = mirror.config
     return {
         "command": command,
         "table": str(table.arn),
+        "table_id": table.table_id,
         **options,
-        "redis": mirror.config.server.address,
-        "key": mirror.config.key,
+        "redis": server_name(mirror),
+        "key": name_rule(mirror),
+        "value": value_rule(mirror),
+        "mode": config.mode,
+        "expiry": [config.ttl_s, config.ttl_attribute],
     }
 
 

@@ -135,8 +135,6 @@ def _identity(options: AuditOptions, mirror: Mirror, table: Table) -> Document:
         sample=options.sample,
         orphans=options.orphans,
         repair=options.repair,
-        value=mirror.config.value,
-        mode=mirror.config.mode,
     )
 
 

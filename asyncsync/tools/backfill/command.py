@@ -178,7 +178,6 @@ def _identity(options: BackfillOptions, mirror: Mirror, table: Table, parts: int
         export=options.from_export,
         segments=parts,
         only=None if only is None else [only[0], only[-1]],
-        value=mirror.config.value,
     )
 
 
