@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from asyncsync.config import Config
+from asyncsync.errors import StoreRefused
 from asyncsync.fence import (
     NO_VERSION,
     RANK_RECORD,
@@ -15,8 +18,8 @@ from asyncsync.fence import (
 )
 from asyncsync.keys import redis_names, slot
 from asyncsync.mirror import Mirror
-from asyncsync.model import Call
-from asyncsync.store import SCRIPT
+from asyncsync.model import Call, Outcome
+from asyncsync.store import SCRIPT, Store
 from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.output import Output
 
@@ -27,16 +30,26 @@ RANKS = {
 }
 
 
+_WRONG_TYPE = "WRONGTYPE"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What one Redis key holds."""
+
+    value: bytes | None = None
+    expires_in_ms: int | None = None  # from now; None for never
+    other_type: str = ""  # of a key that holds no string, such as "list"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyContents:
-    """What Redis holds for a key; expiries in milliseconds from now, None for never."""
+    """What Redis holds for a key, and in its fence."""
 
     key: str
-    value: bytes | None
-    expires_in_ms: int | None
-    fence_key: str  # empty for a name that asyncsync does not write, such as a fence's
-    fence: bytes | None
-    fence_expires_in_ms: int | None
+    content: Content
+    fence_key: str = ""  # empty for a name that asyncsync does not write, such as a fence's
+    fence: Content = Content()
 
 
 async def read_key(key: str, mirror: Mirror) -> KeyContents:
@@ -47,34 +60,53 @@ async def read_key(key: str, mirror: Mirror) -> KeyContents:
     name = key.encode(errors="surrogateescape")
     value_name, fence_name = redis_names(name)
     names = [name, fence_name] if value_name == name else [name]
-    commands = [(word, each) for each in names for word in (b"GET", b"PTTL")]
-    at_slot = slot(name) if mirror.config.redis_cluster else None
-    calls = [
-        Call(command, (at,), fenced=False, slot=at_slot) for at, command in enumerate(commands)
-    ]
     store = mirror.new_store(SCRIPT)
     try:
-        written = await store.apply(calls, len(calls), float("inf"))
+        contents = await _contents(store, names, mirror.config)
     finally:
         store.close()
+    if len(names) == 1:
+        return KeyContents(key, contents[0])
+    return KeyContents(key, contents[0], fence_name.decode(errors="replace"), contents[1])
+
+
+async def _contents(store: Store, names: list[bytes], config: Config) -> list[Content]:
+    commands = [(word, name) for name in names for word in (b"GET", b"PTTL")]
+    outcomes = await _ask(store, commands, config)
+    contents = []
+    for name, got, expiry in zip(names, outcomes[::2], outcomes[1::2], strict=True):
+        other_type = await _type(store, name, config) if got.error == _WRONG_TYPE else ""
+        value = got.reply if isinstance(got.reply, bytes) else None
+        contents.append(Content(value, _expiry(expiry.reply), other_type))
+    return contents
+
+
+async def _type(store: Store, name: bytes, config: Config) -> str:
+    """Return the type of a key that is no string."""
+    try:
+        (outcome,) = await _ask(store, [(b"TYPE", name)], config)
+    except StoreRefused:  # a reader's user need not be allowed to ask
+        return "value of another type"
+    return outcome.reply.decode() if isinstance(outcome.reply, bytes) else ""
+
+
+async def _ask(
+    store: Store, commands: Sequence[tuple[bytes, bytes]], config: Config
+) -> Sequence[Outcome]:
+    calls = [
+        Call(command, (at,), fenced=False, slot=slot(command[1]) if config.redis_cluster else None)
+        for at, command in enumerate(commands)
+    ]
+    written = await store.apply(calls, len(calls), float("inf"))
     for outcome in written.outcomes:
-        if outcome.kind == "failed":
-            server = f"Redis at {mirror.config.server.address}"
+        if outcome.kind == "failed" and outcome.error != _WRONG_TYPE:
+            server = f"Redis at {config.server.address}"
             raise CommandFailed(f"{server}: {outcome.error}: {outcome.reason}")
-    replies = [outcome.reply for outcome in written.outcomes]
-    value, expiry, fence, fence_expiry = (*replies, None, None)[:4]
-    return KeyContents(
-        key,
-        _bytes(value),
-        _expiry(expiry),
-        fence_name.decode(errors="replace") if len(names) == 2 else "",
-        _bytes(fence),
-        _expiry(fence_expiry),
-    )
+    return written.outcomes
 
 
 async def get(key: str, mirror: Mirror, output: Output, *, as_json: bool) -> bool:
-    """Show a key; return whether Redis holds a value or a fence for it.
+    """Show a key; return whether Redis holds a value or a fence for it, and nothing else.
 
     Raises what read_key raises.
     """
@@ -84,19 +116,23 @@ async def get(key: str, mirror: Mirror, output: Output, *, as_json: bool) -> boo
     else:
         for line in lines(contents):
             output.line(line)
-    return contents.value is not None or contents.fence is not None
+    parts = contents.content, contents.fence
+    holds_any = any(part.value is not None for part in parts)
+    return holds_any and not any(part.other_type for part in parts)
 
 
 def document(contents: KeyContents) -> dict[str, object]:
     """Return a key's contents as a JSON object; the value is a string, so its digits are exact."""
-    fence = None if contents.fence is None else read_fence(contents.fence)
+    value, fence_value = contents.content.value, contents.fence.value
+    fence = None if fence_value is None else read_fence(fence_value)
     return {
         "key": contents.key,
-        "value": None if contents.value is None else _text(contents.value),
-        "expires_in_ms": contents.expires_in_ms,
+        "value": None if value is None else _text(value),
+        "other_type": contents.content.other_type or None,
+        "expires_in_ms": contents.content.expires_in_ms,
         "fence_key": contents.fence_key,
-        "fence": None if contents.fence is None else _text(contents.fence),
-        "fence_expires_in_ms": contents.fence_expires_in_ms,
+        "fence": None if fence_value is None else _text(fence_value),
+        "fence_expires_in_ms": contents.fence.expires_in_ms,
         "stream": fence and _iso(fence.label_ms),
         "sequence_number": fence and str(fence.sequence_number),
         "rank": fence and int(fence.rank),
@@ -105,21 +141,29 @@ def document(contents: KeyContents) -> dict[str, object]:
 
 def lines(contents: KeyContents) -> list[str]:
     """Return a key's contents as lines for people."""
-    shown = [contents.key]
-    if contents.value is None:
+    shown, content = [contents.key], contents.content
+    expiry = _when(content.expires_in_ms)
+    if content.other_type:
+        shown.append(f"  value    none: the key holds a {content.other_type}, expires {expiry}")
+        shown.append(
+            "           its next change replaces it, and so does asyncsync audit --repair"
+        )
+    elif content.value is None:
         shown.append("  value    none")
     else:
-        size, expiry = len(contents.value), _when(contents.expires_in_ms)
-        shown.append(f"  value    {_text(contents.value)}")
-        shown.append(f"           {size:,} bytes, expires {expiry}")
-    if contents.fence is None:
+        shown.append(f"  value    {_text(content.value)}")
+        shown.append(f"           {len(content.value):,} bytes, expires {expiry}")
+    fence = contents.fence
+    if fence.other_type:
+        held = f"{contents.fence_key} holds a {fence.other_type}"
+        return [*shown, f"  fence    none: {held}. The item's next change replaces it"]
+    if fence.value is None:
         return [*shown, "  fence    none"]
-    expiry = _when(contents.fence_expires_in_ms)
-    shown.append(f"  fence    {contents.fence_key}, expires {expiry}")
-    fence = read_fence(contents.fence)
-    if fence is None:
-        return [*shown, f"           in an unknown format: {_text(contents.fence)}"]
-    return [*shown, *(f"           {line}" for line in _fence_lines(fence))]
+    shown.append(f"  fence    {contents.fence_key}, expires {_when(fence.expires_in_ms)}")
+    version = read_fence(fence.value)
+    if version is None:
+        return [*shown, f"           in an unknown format: {_text(fence.value)}"]
+    return [*shown, *(f"           {line}" for line in _fence_lines(version))]
 
 
 def _fence_lines(fence: Fence) -> list[str]:
@@ -135,10 +179,6 @@ def _fence_lines(fence: Fence) -> list[str]:
         "without a version: no record of its key was known",
         f"rank {fence.rank.decode()}: {RANKS[fence.rank]}",
     ]
-
-
-def _bytes(reply: object) -> bytes | None:
-    return reply if isinstance(reply, bytes) else None
 
 
 def _expiry(reply: object) -> int | None:

@@ -33,7 +33,7 @@ def test_a_read_hands_back_what_was_read(
         assert (pair.value, pair.fence) == (value, value)
         copy.close()
         contents = await read_key("a", mirror)
-        assert (contents.value, contents.fence) == (value, value)
+        assert (contents.content.value, contents.fence.value) == (value, value)
 
     asyncio.run(read())
 

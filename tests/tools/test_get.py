@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -142,18 +142,69 @@ def test_a_binary_value_and_an_unknown_fence_are_shown_as_they_are(
     assert got(capsys, any_server.url, "{other}!f")[1].endswith("fence    none\n")
 
 
-def test_an_error_of_redis_is_one_line_without_the_password(
-    any_server: ServerProcess, any_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+OTHER_TYPES: dict[str, Callable[[redis.Redis, str], object]] = {
+    "hash": lambda client, name: client.hset(name, "a", "b"),
+    "list": lambda client, name: client.rpush(name, "a"),
+    "set": lambda client, name: client.sadd(name, "a"),
+    "zset": lambda client, name: client.zadd(name, {"a": 1}),
+    "stream": lambda client, name: client.xadd(name, {"a": "b"}),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TYPES)
+def test_a_key_of_another_type_is_named_and_is_exit_1(
+    real_server: ServerProcess,
+    real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
 ) -> None:
-    any_client.rpush("list", "a")
+    """It was exit 3, could not run, with the words of the server."""
+    write(real_server.url, [record(7, FIRST)])
+    real_client.delete("Players:7")
+    OTHER_TYPES[kind](real_client, "Players:7")
+    real_client.expire("Players:7", 100)
 
-    assert main(["get", "list", "--quiet", "--redis-url", any_server.url]) == 3
+    code, out = got(capsys, real_server.url, "Players:7")
 
-    errors = capsys.readouterr().err
-    assert errors.startswith("asyncsync: Redis at 127.0.0.1:")
-    # fakeredis puts ERR before each error's own word.
-    assert ("ERR: " if any_server.process is None else "WRONGTYPE: ") in errors
-    assert errors.count("\n") == 1
+    assert code == 1
+    assert f"  value    none: the key holds a {kind}, expires in 1 min " in out
+    assert "audit --repair" in out
+    assert f"sequence number {FIRST}" in out
+    code, out = got(capsys, real_server.url, "Players:7", "--json")
+    shown = json.loads(out)
+    assert (code, shown["value"], shown["other_type"]) == (1, None, kind)
+    assert shown["sequence_number"] == str(FIRST)
+
+    real_client.delete("{Players:7}!f")
+    assert got(capsys, real_server.url, "Players:7")[0] == 1
+
+
+def test_a_fence_of_another_type_is_named_and_is_exit_1(
+    real_server: ServerProcess, real_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real_client.set("Players:7", "{}")
+    real_client.rpush("{Players:7}!f", "a")
+
+    code, out = got(capsys, real_server.url, "Players:7")
+
+    assert code == 1
+    assert "value    {}" in out
+    assert "fence    none: {Players:7}!f holds a list" in out
+
+
+def test_a_user_who_may_not_ask_for_the_type_still_learns_what_is_wrong(
+    real_server: ServerProcess, real_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real_client.rpush("Players:7", "a")
+    real_client.acl_setuser(
+        "reader", enabled=True, nopass=True, keys=["*"], commands=["+get", "+pttl"]
+    )
+    url = f"redis://reader:any@{real_server.host}:{real_server.port}"
+
+    code, out = got(capsys, url, "Players:7")
+
+    assert code == 1
+    assert "none: the key holds a value of another type" in out
 
 
 @pytest.mark.parametrize("binary", ONE_SERVER)
