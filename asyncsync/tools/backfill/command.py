@@ -27,7 +27,7 @@ from asyncsync.tools.backfill.preconditions import require_caught_up_mapping
 from asyncsync.tools.cursors import counts
 from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
-from asyncsync.tools.output import Output, rate_and_left
+from asyncsync.tools.output import Output, rate_and_left, share_of
 from asyncsync.tools.state import (
     RUN,
     Document,
@@ -281,10 +281,11 @@ def _head(run: Run) -> Sequence[str]:
 
 async def _show_progress(run: Run) -> None:
     shown: object = None
-    while not run.options.as_json:
+    while True:
         await anyio.sleep(PROGRESS_INTERVAL_S)
         now = run.tally.read, run.tally.paused, run.budget.throttled
-        if now != shown and run.output.progress(_progress(run)):
+        share = share_of(run.tally.read, run.source.items)
+        if now != shown and run.output.progress(_progress(run), share):
             shown = now
 
 

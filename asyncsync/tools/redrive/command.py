@@ -300,10 +300,9 @@ class RedriveReport:
 
     def progress(self) -> None:
         """Write how far the run is, if that is due."""
-        if not self._options.as_json:
-            done, objects = self.tally.objects - self._objects_before, self.tally.objects
-            rate = rate_and_left(done, 0, self._output.elapsed_s)
-            self._output.progress(f"{objects:,} objects, {rate}")
+        done, objects = self.tally.objects - self._objects_before, self.tally.objects
+        rate = rate_and_left(done, 0, self._output.elapsed_s)
+        self._output.progress(f"{plural(objects, 'object')}, {rate}")
 
     def end(self, *, ended: bool) -> None:
         """Write the result, or what was done until the run was cut short."""
