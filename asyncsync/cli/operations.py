@@ -32,7 +32,7 @@ from asyncsync.errors import ConfigError
 from asyncsync.mirror import LambdaContext
 from asyncsync.tools.deadline import DeadlineReached
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.output import Output
+from asyncsync.tools.output import Output, plural
 from asyncsync.version import __version__
 
 ENTRY_POINT = "asyncsync.cli.operations.lambda_handler"
@@ -209,7 +209,7 @@ class SliceOutput(Output):
 
     def lines(self) -> list[str]:
         """Return the lines, and how many of the middle are left out."""
-        omitted = [f"({self._omitted:,} lines of the middle are left out)"]
+        omitted = [f"({plural(self._omitted, 'line')} of the middle left out)"]
         return [*self._lines, *(omitted if self._omitted else [])]
 
 

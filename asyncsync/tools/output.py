@@ -168,7 +168,7 @@ class Output:
 def _columns(stream: TextIO) -> int:
     """Return the width of a terminal; stdout may be another than stderr, or a file."""
     try:
-        columns = 0 if os.environ.get("COLUMNS") else os.get_terminal_size(stream.fileno()).columns
+        columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         columns = 0
     return columns or shutil.get_terminal_size().columns

@@ -337,7 +337,7 @@ def test_an_answer_is_bounded_and_keeps_the_first_and_the_last_lines() -> None:
 
     assert len(lines) == LINES_MAX + 1
     assert (lines[0], lines[-2]) == ("stale    Players:0", "stale    Players:1999")
-    assert lines[-1] == f"({9 * LINES_MAX:,} lines of the middle are left out)"
+    assert lines[-1] == f"({9 * LINES_MAX:,} lines of the middle left out)"
 
     for line in ("x" * 10**6, '"\\\n' * 10**5, "zoë\U0001f600" * 10**5):
         output = SliceOutput()

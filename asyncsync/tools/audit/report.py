@@ -239,9 +239,11 @@ def summary_lines(
         f"  {total.suspects:,} differed at first; {total.dropped:,} matched when checked again"
     )
     if total.waiting:
-        lines.append(f"  {total.waiting:,} seemed to differ and were not checked again")
+        were = "was" if total.waiting == 1 else "were"
+        lines.append(f"  {total.waiting:,} seemed to differ and {were} not checked again")
     if total.unsettled:
-        lines.append(f"  {total.unsettled:,} changed between all checks and were not judged")
+        were = "was" if total.unsettled == 1 else "were"
+        lines.append(f"  {total.unsettled:,} changed between all checks and {were} not judged")
     return lines
 
 

@@ -249,9 +249,10 @@ async def _move(objects: Objects, names: Sequence[str]) -> list[Unresolved]:
 def _require_redis(answers: Sequence[Repaired]) -> None:
     """Stop if Redis is away: each further object would wait for it in vain."""
     if answers and all(answer.kind == "failed" for answer in answers):
+        keys = plural(len(answers), "key")
         raise CommandFailed(
-            f"Redis confirmed none of {len(answers):,} keys ({answers[0].reason}). Their objects "
-            "stay where they are: run redrive again when Redis is back"
+            f"Redis confirmed none of {keys} ({answers[0].reason}). Their objects stay "
+            "where they are: run redrive again when Redis is back"
         )
 
 

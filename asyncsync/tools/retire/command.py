@@ -182,7 +182,7 @@ def _write_summary(
         output.document(counts(tally))
         return
     output.line(
-        f"{tally.removed:,} old names removed; {tally.kept:,} kept, whose items have no new name; "
+        f"{plural(tally.removed, 'old name')} removed; {tally.kept:,} kept, without a new name; "
         f"{tally.present:,} in use and {tally.foreign:,} foreign left alone"
     )
     if options.state and not ended:
