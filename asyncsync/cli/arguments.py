@@ -119,7 +119,7 @@ def _add_demo(commands: Commands) -> None:
     servers = demo.add_argument_group("servers")
     servers.add_argument("--keep", action="store_true", help="Keep the servers until Ctrl-C")
     servers.add_argument("--redis-url", metavar="URL", help="Redis URL (default: start a server)")
-    add_aws(demo, endpoint="DynamoDB endpoint (default: start one)")
+    add_aws(demo, endpoint="DynamoDB endpoint (default: start one; then AWS settings are unused)")
     add_output(demo)
 
 

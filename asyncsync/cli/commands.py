@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import (
@@ -121,6 +122,24 @@ async def get_key(arguments: argparse.Namespace, env: Mapping[str, str], output:
         output.note(copy.line())
         output.waits_for(f"Redis at {copy.mirror.config.server.address}")
         return await get(arguments.key, copy.mirror, output, as_json=arguments.as_json)
+
+
+@contextmanager
+def without_aws_settings() -> Iterator[None]:
+    """Hide this machine's AWS settings until the block ends: a DynamoDB of our own needs none."""
+    before = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("AWS_")}
+    ours = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
