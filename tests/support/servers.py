@@ -26,6 +26,7 @@ PACKAGES = {
     "openssl": "apt install openssl",
     "localedef": "apt install locales",
     "node": "apt install nodejs npm",
+    "zsh": "apt install zsh",
 }
 
 # One server alone, as `make matrix` wants; the tests then leave the other out.
