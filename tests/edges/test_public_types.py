@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,11 +10,13 @@ import sys
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 import asyncsync
 from tests.support.project.package import ROOT
+from tests.support.servers import lacking
 
 PLAIN = """
 from typing import Any
@@ -158,6 +161,31 @@ if find_spec("aws_lambda_powertools"):
 @pytest.mark.parametrize("name", HANDLERS)
 def test_a_users_handler_is_typed(tmp_path: Path, name: str) -> None:
     assert check(tmp_path, HANDLERS[name]) == ""
+
+
+def pyright(folder: Path, source: str) -> str:
+    """Return what pyright says of a user's module; its own npm part is in basedpyright's wheel."""
+    program = which("basedpyright")
+    if not program:
+        pytest.skip(lacking("basedpyright"))
+    (folder / "app.py").write_text(source)
+    strict = {"typeCheckingMode": "strict", "pythonVersion": "3.11", "extraPaths": [str(ROOT)]}
+    (folder / "pyrightconfig.json").write_text(json.dumps(strict))
+    command = [program, "--pythonpath", sys.executable, "--project", str(folder)]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return process.stdout + process.stderr
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_users_handler_is_typed_for_pyright_too(tmp_path: Path, name: str) -> None:
+    assert pyright(tmp_path, HANDLERS[name]).startswith("0 errors")
+
+
+def test_what_a_user_gets_wrong_is_found_by_pyright_too(tmp_path: Path) -> None:
+    found = pyright(tmp_path, "\n".join(["from asyncsync import Config, Mirror", *WRONG]) + "\n")
+
+    for at, line in enumerate(WRONG, 2):
+        assert f"app.py:{at}:" in found, line
 
 
 def test_what_a_user_gets_wrong_is_found_before_it_runs(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ PACKAGES = {
     "localedef": "apt install locales",
     "node": "apt install nodejs npm",
     "zsh": "apt install zsh",
+    "basedpyright": "pip install basedpyright",
 }
 
 # One server alone, as `make matrix` wants; the tests then leave the other out.
