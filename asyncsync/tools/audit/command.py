@@ -96,6 +96,7 @@ async def audit(
     table = await describe_table(clients, options.table)
     names = KeyNames(table.name, table.key, mirror.rules)
     scans_names = _scans_names(options, names)
+    await reach(mirror)  # a server that is away must not cost a scan of the table
     async with open_state(options.state, clients) as state:
         saved = await resume_or_begin(state, await state.load(), _identity(options, mirror, table))
         parts = await _parts(saved, table, options)
@@ -111,7 +112,6 @@ async def audit(
         ended = False
         try:
             with first_error():
-                await reach(mirror)  # a server that is away must not cost a scan of the table
                 await auditor.run(saved, names if scans_names else None)
             ended = True
         finally:
