@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.test_template import CASES
 from tests.support.template.alarm_states import Series, period_s, state_of, watched
-from tests.support.template.alarms import DAMAGE, PROMISES
+from tests.support.template.alarms import BREACHING, DAMAGE, PROMISES
+from tests.support.template.cases import CASES
 from tests.support.template.cloudformation import Resolver
 
 HOUR, DAY = 60, 24 * 60
@@ -18,12 +18,14 @@ NOW = MONDAY_9_AM
 
 POLLS = ("AWS/Lambda", "PolledEventCount")
 AGE = ("AWS/Lambda", "IteratorAge")
+AUDITS = ("asyncsync", "AuditDifferences")
 
 STACKS = (
     "new table, serverless, new network",
     "new table, node, new network",
-    "stream, node and replica, your network, topic",
-    "stream, yours with password, your network, topic",
+    "stream, node and replica, your network, topic, map, rules, more",
+    "stream, durable node, your network, key, map, audit, rules",
+    "stream, yours with password, your network, topic, map, audit, reserve",
     "stream, yours with nothing, no network",
 )
 
@@ -49,8 +51,9 @@ def states(alarms: dict[str, Any], series: Series, now: int = NOW) -> dict[str, 
 
 
 def quiet(until: int = NOW) -> Series:
-    """A table that nobody writes to: the mapping polls, and finds nothing."""
-    return {POLLS: dict.fromkeys(range(until + 1), 0.0)}
+    """A table that nobody writes to: the mapping polls and finds nothing, and so do the audits."""
+    audits = dict.fromkeys(range(4 * HOUR, until + 1, DAY), 0.0)
+    return {POLLS: dict.fromkeys(range(until + 1), 0.0), AUDITS: audits}
 
 
 def metric_of(alarm: Any) -> tuple[str, str]:
@@ -102,7 +105,7 @@ def test_cloudwatch_takes_the_windows(alarms: dict[str, Any]) -> None:
 def test_with_no_data_at_all_somebody_is_told(alarms: dict[str, Any]) -> None:
     found = states(alarms, {})
 
-    assert found["ALARM"] == {"NotPollingAlarm"}
+    assert found["ALARM"] == BREACHING & set(alarms)
     assert "INSUFFICIENT_DATA" not in found
 
 
@@ -122,7 +125,8 @@ def test_a_table_that_nobody_writes_to_is_no_alarm(alarms: dict[str, Any]) -> No
 
 def test_one_bad_minute_at_night_stays_until_a_person_has_looked(alarms: dict[str, Any]) -> None:
     for name in DAMAGE & set(alarms):
-        series = {**quiet(), metric_of(alarms[name]): {SATURDAY_3_AM: 1.0}}
+        metric = metric_of(alarms[name])
+        series = {**quiet(), metric: {**quiet().get(metric, {}), SATURDAY_3_AM: 1.0}}
         for now in (SATURDAY_3_AM, SATURDAY_3_AM + 10, SATURDAY_3_AM + 8 * HOUR, MONDAY_9_AM):
             assert name in states(alarms, series, now)["ALARM"], now
         assert "OKActions" not in alarms[name]
@@ -132,7 +136,7 @@ def test_what_is_only_a_state_ends_and_says_so(alarms: dict[str, Any]) -> None:
     for name in set(alarms) - DAMAGE:
         alarm = alarms[name]
         assert alarm.get("OKActions") == alarm.get("AlarmActions")
-        if name == "NotPollingAlarm":
+        if name in BREACHING:
             continue
         bad = dict.fromkeys(range(NOW - 2 * HOUR, NOW - HOUR), 1e15)
         series = {**quiet(), metric_of(alarm): bad}
@@ -142,8 +146,18 @@ def test_what_is_only_a_state_ends_and_says_so(alarms: dict[str, Any]) -> None:
 
 def test_every_alarm_can_ring(alarms: dict[str, Any]) -> None:
     for name, alarm in alarms.items():
-        bad = {} if name == "NotPollingAlarm" else dict.fromkeys(range(NOW + 1), 1e15)
+        bad = {} if name in BREACHING else dict.fromkeys(range(NOW + 1), 1e15)
         assert state_of(alarm, {metric_of(alarm): bad}, NOW) == "ALARM", name
+
+
+def test_an_audit_that_does_not_come_to_an_end_is_not_a_good_one(alarms: dict[str, Any]) -> None:
+    if "NoAuditAlarm" not in alarms:
+        return
+    late = {**quiet(), AUDITS: {NOW - DAY - 12 * HOUR: 0.0}}
+    absent = {**quiet(), AUDITS: {NOW - 2 * DAY - HOUR: 0.0}}
+
+    assert states(alarms, late) == {"OK": set(alarms)}
+    assert states(alarms, absent)["ALARM"] == {"NoAuditAlarm"}
 
 
 # --- single ones ------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.test_template import ACCOUNT, CASES, STREAM
+from tests.support.template.cases import ACCOUNT, CASES, STREAM
 from tests.support.template.cloudformation import PSEUDO, Resolver
-from tests.support.template.iam import is_allowed, matches, statements_of
+from tests.support.template.iam import is_allowed, listed, matches, statements_of
 
 BUCKET = "${GivenUp.Arn}"
 OWN = {"s3:ResourceAccount": PSEUDO["AWS::AccountId"]}
@@ -80,6 +80,17 @@ def checks_of_the_mapping(case: str, resources: Any) -> Iterator[tuple[str, str,
     assert destination == {"Destination": BUCKET}
     yield "s3:PutObject", f"{BUCKET}/*", OWN
     yield "s3:ListBucket", BUCKET, OWN
+    yield from keys_of(case)
+
+
+def keys_of(case: str) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """The KMS keys of what is read (the stream, the environment) and written (the bucket)."""
+    given = CASES[case]
+    if "TableKeyArn" in given:
+        yield "kms:Decrypt", given["TableKeyArn"], {}
+    if "KmsKeyArn" in given:
+        yield "kms:Decrypt", given["KmsKeyArn"], {}
+        yield "kms:GenerateDataKey", given["KmsKeyArn"], {}
 
 
 def checks_of_a_function(properties: Any) -> Iterator[tuple[str, str, dict[str, str]]]:
@@ -94,6 +105,23 @@ def test_the_mapping_is_not_refused(made: dict[str, Any]) -> None:
         statements = statements_of(resources["MirrorRole"])
         for action, resource, context in checks_of_the_mapping(case, resources):
             assert is_allowed(statements, action, resource, context), (case, action, resource)
+
+
+def test_the_operations_have_the_keys_of_what_they_read_and_write(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        if "OperationsRole" in resources:
+            statements = statements_of(resources["OperationsRole"])
+            for action, resource, context in keys_of(case):
+                assert is_allowed(statements, action, resource, context), (case, action)
+
+
+def test_no_role_has_a_key_that_was_not_given(made: dict[str, Any]) -> None:
+    for case, resources in made.items():
+        given = {CASES[case].get(name) for name in ("TableKeyArn", "KmsKeyArn")}
+        for name in ("MirrorRole", "OperationsRole", "LookRole"):
+            for statement in statements_of(resources[name]) if name in resources else ():
+                if any(action.startswith("kms:") for action in listed(statement["Action"])):
+                    assert statement["Resource"] in given, (case, name)
 
 
 def test_no_function_is_refused_its_network_and_none_may_use_the_right(

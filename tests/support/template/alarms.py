@@ -17,15 +17,21 @@ PROMISES = {
     "CacheFullAlarm": ("AWS/ElastiCache", "BytesUsedForCache", "Maximum"),
     "CacheThrottlesAlarm": ("AWS/ElastiCache", "ThrottledCmds", "Sum"),
     "SignInsAlarm": ("AWS/ElastiCache", "IamAuthenticationThrottling", "Sum"),
+    "AuditAlarm": ("asyncsync", "AuditDifferences", "Sum"),
+    "NoAuditAlarm": ("asyncsync", "AuditDifferences", "SampleCount"),
 }
 
 # What has happened has happened: a person has to look, whatever the next minute brings.
 DAMAGE = {
     *("DroppedAlarm", "GivenUpAlarm", "DeliveryAlarm", "RejectsAlarm"),
-    *("EvictionsAlarm", "ReplicaEvictionsAlarm"),
+    *("EvictionsAlarm", "ReplicaEvictionsAlarm", "AuditAlarm"),
 }
 
-# Those that only some caches have.
+# Those for which no data is a breach.
+BREACHING = {"NotPollingAlarm", "NoAuditAlarm"}
+
+# Those that only some stacks have.
 OF_A_NEW_CACHE = {"EvictionsAlarm", "CacheFullAlarm", "SignInsAlarm"}
 OF_SERVERLESS = {"CacheThrottlesAlarm"}
 OF_A_REPLICA = {"ReplicaEvictionsAlarm"}
+OF_AN_AUDIT = {"AuditAlarm", "NoAuditAlarm"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 _CONTEXT: Mapping[str, str] = {}
@@ -40,9 +41,13 @@ def listed(value: Any) -> list[Any]:
 
 def matches(pattern: str, text: str, *, ignore_case: bool = False) -> bool:
     """Whether a pattern of IAM's, with * and ?, covers a whole string."""
+    return _compiled(pattern, ignore_case).fullmatch(text) is not None
+
+
+@cache
+def _compiled(pattern: str, ignore_case: bool) -> re.Pattern[str]:
     parts = [{"*": ".*", "?": "."}.get(each, re.escape(each)) for each in pattern]
-    flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
-    return re.fullmatch("".join(parts), text, flags) is not None
+    return re.compile("".join(parts), re.DOTALL | (re.IGNORECASE if ignore_case else 0))
 
 
 def _covers(statement: Any, action: str, resource: str) -> bool:
