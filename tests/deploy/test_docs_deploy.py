@@ -156,6 +156,7 @@ def test_samconfig_gives_options_of_sam_and_parameters_of_the_template(translate
 
     for option in given:
         assert f"--{option.replace('_', '-')}" in shown
+    assert given["fail_on_empty_changeset"] is False  # an unchanged deployment exits with 0
     pairs = dict(pair.split("=") for pair in given["parameter_overrides"])
     assert Resolver(translated, pairs, known=True).broken_rules() == []
     assert f"--stack-name {stack}" in TEXTS["deploy"]
