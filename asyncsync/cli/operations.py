@@ -31,6 +31,7 @@ from asyncsync.cli.exit_codes import DONE, LEFT_WORK, WRONG_ARGUMENTS
 from asyncsync.cli.options import Defaults
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import LambdaContext
+from asyncsync.report import timestamp
 from asyncsync.tools.deadline import DeadlineReached
 from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.output import Output, plural
@@ -231,7 +232,13 @@ class SliceOutput(Output):
 
 def log(event: str, **fields: object) -> None:
     """Write one line to the function's log."""
-    print(orjson.dumps({"level": "INFO", "event": event, **fields}).decode(), flush=True)
+    line = {
+        "timestamp": timestamp(time.time_ns() // 1_000_000),
+        "level": "INFO",
+        "event": event,
+        **fields,
+    }
+    print(orjson.dumps(line).decode(), flush=True)
 
 
 def _size(line: str) -> int:

@@ -7,6 +7,7 @@ import fnmatch
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -403,8 +404,10 @@ async def test_neither_arguments_nor_findings_are_logged(
     real_client.acl_deluser("who")
     assert any("another" in line for line in answer["said"])  # --show-values was given
     out, err = capsys.readouterr()
-    events = [json.loads(line)["event"] for line in out.splitlines()]
+    logged = [json.loads(line) for line in out.splitlines()]
+    events = [line["event"] for line in logged]
     assert (events[0], events[-1]) == ("slice_began", "slice_ended")
+    assert all(datetime.fromisoformat(line["timestamp"]).tzinfo for line in logged)
     assert "progress" in events
     for word in ("secret", "another", f"{table}:", "--show-values"):
         assert word not in out + err
