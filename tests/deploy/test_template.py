@@ -255,7 +255,14 @@ def test_every_number_has_its_reason() -> None:
 # --- the function -----------------------------------------------------------------------------
 
 
-def test_the_function_is_the_packages_handler_on_the_bundles_python(made: dict[str, Any]) -> None:
+def translated_values(translated: Any, parameter: str) -> list[str]:
+    values: list[str] = translated["Parameters"][parameter]["AllowedValues"]
+    return values
+
+
+def test_the_function_is_the_packages_handler_on_the_bundles_python(
+    translated: Any, made: dict[str, Any]
+) -> None:
     for case, resources in made.items():
         function = resources["Mirror"]["Properties"]
         assert function["Handler"] == "asyncsync.handler.lambda_handler"
@@ -274,6 +281,7 @@ def test_the_function_is_the_packages_handler_on_the_bundles_python(made: dict[s
             "SystemLogLevel": "WARN",
         }
         assert function.get("KmsKeyArn") == (KEY if ", key" in case else None)
+    assert translated_values(translated, "Architecture") == [*bundle.PLATFORMS]
     for kind in bundle.KINDS:
         assert f"CodeUri: dist/asyncsync-{kind.name}-arm64.zip" in TEMPLATE.read_text()
 
@@ -320,6 +328,18 @@ def test_a_password_is_a_reference_that_only_cloudformation_resolves(made: dict[
         password = environment(resources).get("ASYNCSYNC_REDIS_PASSWORD")
         reference = f"{{{{resolve:secretsmanager:{SECRET}:SecretString:password}}}}"
         assert password == (reference if "with password" in case else None)
+
+
+def test_a_prefix_of_yours_is_in_every_key_and_every_users_rules(translated: Any) -> None:
+    given = {"TableStreamArn": STREAM, "KeyPrefix": "Games-1"}
+    resources = Resolver(translated, given, known=True).resources()
+
+    for name in ("Mirror", "OperationsFunction"):
+        variables = resources[name]["Properties"]["Environment"]["Variables"]
+        assert variables["ASYNCSYNC_KEY"] == "Games-1:{@key}"
+    for name in ("MirrorUser", "LookUser", "OperationsUser"):
+        rules = resources[name]["Properties"]["AccessString"].split()
+        assert [rule for rule in rules if "~" in rule] == ["~Games-1:*", "~{Games-1:*}!f"]
 
 
 def test_the_modes_and_the_rejects_are_those_of_the_settings(translated: Any) -> None:
