@@ -642,7 +642,7 @@ def test_the_users_may_touch_the_copy_and_its_fences_alone(made: dict[str, Any])
             assert resources["LookUser"]["Properties"]["AccessString"] == f"{keys} +get"
         if "OperationsUser" in resources:
             cluster = " +cluster|slots +asking" if clustered else ""
-            commands = "+evalsha +eval +mget +get +set +del +type +scan +info"
+            commands = "+evalsha +eval +mget +get +pttl +set +del +type +scan +info"
             assert resources["OperationsUser"]["Properties"]["AccessString"] == (
                 f"{keys} {commands}{cluster}"
             )
@@ -743,6 +743,7 @@ def test_it_works_on_the_copy_that_the_mirror_keeps(made: dict[str, Any]) -> Non
             operations.TABLE: "Games" if "stream" in case else "players-Players-X1",
             operations.PLACE: "s3://${GivenUp}/aws/lambda/",
             operations.STATE: "s3://${GivenUp}/operations",
+            "OPERATIONS_FUNCTION": "${Mirror}",
             operations.SEES_MAPPING: "false" if "new network" in case else "true",
         }
         theirs, ours = Config.from_env(mirrors), Config.from_env(env)

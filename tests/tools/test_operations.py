@@ -37,6 +37,7 @@ from asyncsync.tools import table_scan
 from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
+from asyncsync.tools.get import get
 from asyncsync.tools.output import Output
 from asyncsync.tools.retire.command import RetireOptions, retire
 from tests.support.events import FIRST, record
@@ -565,13 +566,13 @@ async def _everything(
 
 # --- commands to the cache ----------------------------------------------------------------------
 
-COMMANDS = "evalsha eval mget get set del type scan info"
+COMMANDS = "evalsha eval mget get pttl set del type scan info"
 
 
 async def _on_the_cache(
     clients: AwsClients, endpoint: str, table: str, state: str, url: str, client: redis.Redis
 ) -> bool:
-    """Fill, repair in slices and retire; return whether all went well."""
+    """Fill, repair in slices, retire and look; return whether all went well."""
     client.flushall()
     client.script_flush()
     for name in ("Players:v0:1", "Players:1", "Players:999"):
@@ -590,6 +591,7 @@ async def _on_the_cache(
         await backfill(clients, filled, mirror, output)
         and await audit(clients, audited, mirror, output)
         and await retire(clients, retired, mirror, output)
+        and await get("Players:1", mirror, output, as_json=False)
         and client.exists("Players:1", "Players:2", "Players:3") == 3
         and not client.exists("Players:999", "Players:v0:1")
     )
