@@ -136,6 +136,9 @@ def test_a_combination_that_cannot_work_is_refused_before_anything_is_made(
     [
         ("RedisUrl", "rediss://user:secret@host:6379", "rediss://user@host:6379"),
         ("RedisUrl", "host:6379", "redis://host"),
+        ("RedisUrl", "redis://host:port", "redis://[2001:db8::1]:6379/2"),
+        ("RedisUrl", "redis://host:6379:6380", "rediss://user@host"),
+        ("RedisUrl", "redis://", "rediss://10.0.0.7"),
         ("KeyPrefix", "a*", "a"),
         ("KeyPrefix", "a:b", "a_b"),
         ("KeyPrefix", "{a}", "A.1-"),
@@ -154,6 +157,7 @@ def test_a_combination_that_cannot_work_is_refused_before_anything_is_made(
         ("VpcCidr", "10.0.0.0/8", "10.0.0.0/16"),
         ("VpcCidr", "10.0.0.0/25", "10.0.0.0/24"),
         ("VpcCidr", "10.0.0.0", "192.168.7.0/24"),
+        ("VpcCidr", "10.0.300.0/24", "10.255.200.0/20"),
         ("CacheNodeType", "t4g.micro", "cache.t4g.micro"),
         ("CacheNodeType", "cache.t4g", "cache.r7g.2xlarge"),
         ("RedisIamCacheArn", f"arn:aws:elasticache:{ACCOUNT}:user:a", CACHE_ARN["IAM, group"]),
