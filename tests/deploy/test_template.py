@@ -546,6 +546,9 @@ def test_a_key_encrypts_all_that_the_stack_keeps(made: dict[str, Any]) -> None:
                 assert properties.get("SSESpecification") == (
                     {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key} if key else None
                 )
+            elif body["Type"] == "AWS::StepFunctions::StateMachine":
+                encryption = {"Type": "CUSTOMER_MANAGED_KMS_KEY", "KmsKeyId": key}
+                assert properties.get("EncryptionConfiguration") == (encryption if key else None)
             elif body["Type"] == "AWS::Lambda::Function" and body != resources.get("LookFunction"):
                 assert properties.get("KmsKeyArn") == key
 
@@ -849,6 +852,7 @@ def test_the_machines_role_may_do_this_and_nothing_else(made: dict[str, Any]) ->
             allow("Invoke", "lambda:InvokeFunction", "${OperationsFunction.Arn}"),
             allow("Mapping", "lambda:GetEventSourceMapping", mapping),
             allow("Lag", "cloudwatch:DescribeAlarms", "${LateAlarm.Arn}"),
+            *(each for each in keys(case) if each["Sid"] == "Key"),
         ]
         itself = resources["OperationsMachineItself"]["Properties"]
         assert itself["Roles"] == ["${OperationsMachineRole}"]
