@@ -1,4 +1,4 @@
-"""ElastiCache IAM authentication: a connection's password is a token, signed here.
+"""IAM authentication of ElastiCache and MemoryDB: a connection's password is a token, signed here.
 
 A token is a GET request to the cache's name as host, presigned with AWS Signature Version 4,
 without its https://. Signing is pure. It uses the standard library, because importing
@@ -22,7 +22,6 @@ from asyncsync.errors import ConfigError
 from asyncsync.limits import IAM_TOKEN_AGE_S_MAX, IAM_TOKEN_S
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
-_SERVICE = "elasticache"
 _SERVERLESS = re.compile(r".+\.serverless\.[a-z0-9-]+\.cache\.amazonaws\.com(?:\.cn)?")
 
 
@@ -69,7 +68,8 @@ def sign_token(cache: str, server: Server, by: AwsCredentials, now_s: float) -> 
     """Sign a token that the cache takes as the user's password for 15 minutes from now_s."""
     host = cache.lower()
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
-    scope = (moment[:8], by.region, _SERVICE, "aws4_request")
+    service = "memorydb" if ".memorydb." in server.host else "elasticache"
+    scope = (moment[:8], by.region, service, "aws4_request")
     parameters = {"Action": "connect", "User": server.username}
     if is_serverless(server.host):
         parameters["ResourceType"] = "ServerlessCache"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from socket import SHUT_RDWR
 from typing import TypeAlias
+from weakref import WeakSet
 
 from asyncsync.config import Server
 from asyncsync.connection import READ_BYTES, OpenTransport, TimeLeft, Transport, tls_context
@@ -20,7 +20,6 @@ class StreamTransport:
 
     def __init__(self, streams: Streams) -> None:
         self._reader, self._writer = streams
-        self._loop = asyncio.get_running_loop()
 
     async def write(self, data: bytes) -> None:
         """Send what goes at once; the event loop sends the rest."""
@@ -36,13 +35,36 @@ class StreamTransport:
 
     def abort(self) -> None:
         """Close the socket at once and drop unsent bytes."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: the garbage collector closes it
             self._writer.transport.abort()
-            return
-        connected = self._writer.get_extra_info("socket")  # which a closed loop cannot close
-        if connected is not None:
-            with suppress(OSError):
-                connected.shutdown(SHUT_RDWR)
+
+
+# Of each event loop its open transports, and what closes them.
+_OPEN: dict[
+    asyncio.AbstractEventLoop, tuple[WeakSet[StreamTransport], AsyncGenerator[None, None]]
+] = {}
+
+
+async def _keep(transport: StreamTransport) -> None:
+    """Close a transport when its event loop ends, unless it was closed before."""
+    loop = asyncio.get_running_loop()
+    if loop not in _OPEN:
+        for other in [each for each in [*_OPEN] if each.is_closed()]:
+            _OPEN.pop(other, None)
+        transports = WeakSet[StreamTransport]()
+        _OPEN[loop] = transports, _until_loop_ends(transports)
+        await anext(_OPEN[loop][1])
+    _OPEN[loop][0].add(transport)
+
+
+async def _until_loop_ends(transports: WeakSet[StreamTransport]) -> AsyncGenerator[None, None]:
+    """Wait: a loop that ends, as in asyncio.run, first closes its asynchronous generators."""
+    try:
+        yield
+    finally:
+        for transport in [*transports]:
+            transport.abort()
+        await asyncio.sleep(0)  # one turn, in which the sockets close
 
 
 def asyncio_transport(connect: Connect) -> OpenTransport:
@@ -50,7 +72,9 @@ def asyncio_transport(connect: Connect) -> OpenTransport:
 
     async def open_streams(server: Server, time_left: TimeLeft) -> Transport:
         async with asyncio.timeout(time_left()):
-            return StreamTransport(await connect(server))
+            transport = StreamTransport(await connect(server))
+        await _keep(transport)
+        return transport
 
     return open_streams
 

@@ -1,7 +1,8 @@
 """Paces a table's reads: within a budget of capacity, and later where DynamoDB throttles.
 
 The budget counts what reads really consumed: each read waits until the earlier ones are paid
-for. Clock, sleep and randomness are arguments.
+for. Where an endpoint does not report that, it counts an estimate by the items' size. Clock,
+sleep and randomness are arguments.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class ReadBudget:
         chance: Random | None = None,
     ) -> None:
         self.units = 0.0  # consumed so far
+        self.is_estimated = False  # the units: the endpoint did not report all of them
         self.throttled = 0  # how often DynamoDB throttled
         self._rcu = rcu
         self._clock = clock
@@ -69,8 +71,19 @@ class ReadBudget:
                 continue
             self._delays = delays(BACKOFF_FIRST_S, BACKOFF_LAST_S)
             self._expected = answer.units
+            self.is_estimated |= getattr(answer, "is_estimate", False)
             self._pay(reserved, answer.units)
             return answer
+
+    @property
+    def note(self) -> str:
+        """Return what must be said of the limit; empty where nothing must."""
+        if self._rcu is None or not self.is_estimated:
+            return ""
+        return (
+            "--max-rcu limited an estimate, 4 KB of items a unit: this endpoint does not report "
+            "the capacity that a read consumes"
+        )
 
     async def back_off(self) -> None:
         """Wait because DynamoDB returned less than was asked for: longer each time in a row."""

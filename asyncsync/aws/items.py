@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from math import ceil
 from typing import Any, TypeAlias
 
 import msgspec
@@ -28,6 +29,8 @@ Attributes: TypeAlias = dict[str, dict[str, Any]]  # an item in DynamoDB JSON, B
 # An item in the SDK's shape, or as the JSON that DynamoDB sent.
 Item: TypeAlias = Mapping[str, Mapping[str, Any]] | Raw
 
+UNIT_BYTES = 4_096
+
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _ATTRIBUTE = msgspec.json.Decoder(dict[str, str])
 
@@ -39,6 +42,7 @@ class ItemPage:
     items: Sequence[Item]
     rest: Any  # the key to continue after, or the keys not read; falsy when complete
     units: float
+    is_estimate: bool = False  # of the units: the endpoint reported none
 
 
 async def scan_page(
@@ -63,9 +67,12 @@ async def scan_page(
         request["Limit"] = limit
     with aws_errors(work), raw_items():
         answer = await clients.items.scan(**request)
-    units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
     items: Any = member(answer, "Items", work)
-    return ItemPage(items, answer.get("LastEvaluatedKey"), units)
+    last = answer.get("LastEvaluatedKey")
+    units = (answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 0.0)
+    if units or not items:
+        return ItemPage(items, last, units)
+    return ItemPage(items, last, estimated_units([sum(_sizes(items))]) / 2, is_estimate=True)
 
 
 async def read_keys(
@@ -83,12 +90,31 @@ async def read_keys(
             RequestItems=request, ReturnConsumedCapacity="TOTAL"
         )
     unread: Any = member(answer, "UnprocessedKeys", work)
-    units = sum(each.get("CapacityUnits", 0.0) for each in answer.get("ConsumedCapacity", []))
+    units = sum(each.get("CapacityUnits", 0.0) for each in answer.get("ConsumedCapacity") or [])
     rest = member(_of_table(unread, table, work), "Keys", work) if unread else []
     responses: Any = member(answer, "Responses", work)
     if not responses and len(rest) == len(keys):
         return ItemPage([], rest, units)  # nothing was read
-    return ItemPage(_of_table(responses, table, work), rest, units)
+    items: Sequence[Item] = _of_table(responses, table, work)
+    if units:
+        return ItemPage(items, rest, units)
+    absent = [0] * (len(keys) - len(rest) - len(items))  # a key without an item costs a read, too
+    estimate = estimated_units([*_sizes(items), *absent]) / (1 if consistent else 2)
+    return ItemPage(items, rest, estimate, is_estimate=True)
+
+
+def estimated_units(sizes: Sequence[int]) -> float:
+    """Return about how many units consistent reads of so many bytes consume.
+
+    A unit reads up to 4 KB consistently, or twice that eventually consistently (DynamoDB
+    developer guide, "Read and write operations").
+    """
+    return float(sum(max(1, ceil(size / UNIT_BYTES)) for size in sizes))
+
+
+def _sizes(items: Sequence[Item]) -> list[int]:
+    """Return the items' sizes as JSON, which is somewhat more than DynamoDB counts."""
+    return [len(image_of(item)) for item in items]
 
 
 def _of_table(by_table: Mapping[str, Any], table: Table, work: str) -> Any:

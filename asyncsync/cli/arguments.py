@@ -91,9 +91,10 @@ def _add_demo(commands: Commands) -> None:
     demo = _command(
         commands,
         "demo",
-        "Run a local demo next to the usual handlers",
+        "Show here how this mirror and the usual handlers differ",
         "\n--changes 10000\n--keep --seed 42",
-        description="It starts its own DynamoDB and Redis; it needs no account.",
+        description="It starts its own DynamoDB and Redis, changes items, and breaks connections. "
+        "It needs no account.",
     )
     size = demo.add_argument_group("size")
     size.add_argument(
@@ -119,7 +120,7 @@ def _add_demo(commands: Commands) -> None:
     servers = demo.add_argument_group("servers")
     servers.add_argument("--keep", action="store_true", help="Keep the servers until Ctrl-C")
     servers.add_argument("--redis-url", metavar="URL", help="Redis URL (default: start a server)")
-    add_aws(demo, endpoint="DynamoDB endpoint (default: start one)")
+    add_aws(demo, endpoint="DynamoDB endpoint (default: start one; then AWS settings are unused)")
     add_output(demo)
 
 
@@ -221,7 +222,7 @@ def _add_backfill(commands: Commands, defaults: Defaults) -> None:
     how.add_argument(
         "--skip-mapping-check",
         action="store_true",
-        help="Skip the check that an enabled mapping has caught up",
+        help="Begin without checking that the event source mapping has caught up",
     )
     add_max_rcu(how)
     add_state(how)
@@ -250,7 +251,7 @@ def _add_audit(commands: Commands, defaults: Defaults) -> None:
     scope.add_argument(
         "--orphans",
         action=argparse.BooleanOptionalAction,
-        help="Find keys without items (default: yes, unless --sample or no prefix)",
+        help="Find keys without items (default: not with --sample or without a prefix)",
     )
     scope.add_argument(
         "--recheck-after",
@@ -278,7 +279,8 @@ def _add_redrive(commands: Commands, defaults: Defaults) -> None:
         "s3://bucket/aws/lambda --function mirror --dry-run\n"
         "s3://bucket/aws/lambda --function mirror\nfailed-batches/ --table Players",
         usage="PLACE... [options]",
-        description="It writes each key's current item, unless a newer change has arrived.",
+        description="It writes each key's current item, unless a newer change has arrived, and "
+        "moves each finished object to redriven/.",
         any_of=("--table", "--function"),
     )
     what = redrive.add_argument_group("what to redrive")
@@ -287,10 +289,12 @@ def _add_redrive(commands: Commands, defaults: Defaults) -> None:
         nargs="*" if defaults.places else "+",
         default=defaults.places,
         metavar="PLACE",
-        help="On-failure objects: s3://bucket/prefix, a folder or a file",
+        help="Batches that Lambda gave up on: s3://bucket/prefix, a folder or a file",
     )
     how = redrive.add_argument_group("how to run")
-    how.add_argument("--dry-run", action="store_true", help="Write and move nothing")
+    how.add_argument(
+        "--dry-run", action="store_true", help="Show what would be done; write and move nothing"
+    )
     add_state(how)
     add_copy(redrive, defaults)
     add_aws(redrive)
@@ -301,14 +305,15 @@ def _add_retire(commands: Commands, defaults: Defaults) -> None:
     retire = _command(
         commands,
         "retire",
-        "Delete an old template's keys once each item has its new key",
+        "Delete keys of an old key template, once items have new keys",
         "'old:{@key}' --function mirror\n'Players:{Number}' --table Players",
         usage="TEMPLATE [options]",
-        description="Keys that the old template did not make stay.",
+        description="A key stays if its item has no new key, or if the old template did not make "
+        "it.",
         any_of=("--table", "--function"),
     )
     what = retire.add_argument_group("what to delete")
-    what.add_argument("template", metavar="TEMPLATE", help="The old key template")
+    what.add_argument("template", metavar="TEMPLATE", help="The old template (ASYNCSYNC_KEY)")
     what.add_argument(
         "--scan-all-keys",
         action="store_true",
@@ -343,7 +348,7 @@ def _add_simulate(commands: Commands) -> None:
         "--scope",
         type=whole(1, 4),
         metavar="N",
-        help="Play every history of up to N records (1 to 4)",
+        help="Play every possible history of up to N records (1 to 4)",
     )
     how = simulate.add_argument_group("how to run")
     how.add_argument("--trace", action="store_true", help="Print every step (only with --seed)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import (
@@ -80,7 +81,8 @@ async def on_table(
         output.waits_for(f"table {table}")
         output.note(copy.line(str((await describe_table(clients, table)).arn)))
         output.waits_for(f"Redis at {copy.mirror.config.server.address}")
-        if not time_left:  # a person waits; a slice is tried again as a whole
+        # A person waits; a slice is tried again as a whole. An audit does this itself.
+        if not time_left and arguments.command != "audit":
             await reach(copy.mirror)
         output.waits_for("the first answers")
         command, options = table_command(arguments)
@@ -120,6 +122,24 @@ async def get_key(arguments: argparse.Namespace, env: Mapping[str, str], output:
         output.note(copy.line())
         output.waits_for(f"Redis at {copy.mirror.config.server.address}")
         return await get(arguments.key, copy.mirror, output, as_json=arguments.as_json)
+
+
+@contextmanager
+def without_aws_settings() -> Iterator[None]:
+    """Hide this machine's AWS settings until the block ends: a DynamoDB of our own needs none."""
+    before = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("AWS_")}
+    ours = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager

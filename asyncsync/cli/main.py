@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from asyncsync.cli.arguments import build_parser
 from asyncsync.cli.exit_codes import (
@@ -82,12 +83,16 @@ def _program() -> str:
 
 def _demo(arguments: argparse.Namespace, output: Output) -> bool:
     require("demo", "demo", ("aioboto3", "anyio", "moto", "flask"))
-    from asyncsync.cli.commands import interruptible, options_of
+    from asyncsync.cli.commands import interruptible, options_of, without_aws_settings
     from asyncsync.lab.demo.command import demo
     from asyncsync.lab.demo.stage import DemoOptions
 
     options = options_of(DemoOptions, arguments, program=_program())
-    with interruptible():
+    if arguments.endpoint_url is not None:
+        with interruptible():
+            return demo(options, os.environ, output)
+    options = replace(options, region=None, profile=None)
+    with interruptible(), without_aws_settings():
         return demo(options, os.environ, output)
 
 

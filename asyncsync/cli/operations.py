@@ -25,14 +25,16 @@ import anyio
 import orjson
 
 from asyncsync.cli.arguments import build_parser
+from asyncsync.cli.audit_metrics import audit_metrics
 from asyncsync.cli.commands import TABLE_COMMANDS, on_table
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, WRONG_ARGUMENTS
 from asyncsync.cli.options import Defaults
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import LambdaContext
+from asyncsync.report import timestamp
 from asyncsync.tools.deadline import DeadlineReached
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.output import Output
+from asyncsync.tools.output import Output, plural
 from asyncsync.version import __version__
 
 ENTRY_POINT = "asyncsync.cli.operations.lambda_handler"
@@ -73,6 +75,7 @@ def lambda_handler(event: object, context: LambdaContext | None = None) -> dict[
         log("slice_began", command=arguments.command, version=__version__)
         is_good = anyio.run(_slice, arguments, output, context)
         done, exit_code = True, DONE if is_good else LEFT_WORK
+        _log_audit(arguments, output)
     except DeadlineReached as exc:
         output.line(str(exc))
         done, exit_code = False, LEFT_WORK
@@ -95,6 +98,14 @@ async def _slice(
     with anyio.move_on_after(remaining_s() - ANSWER_S):
         return await on_table(arguments, os.environ, output, lambda: remaining_s() - MARGIN_S)
     raise DeadlineReached("time is up: the work under way is done again")
+
+
+def _log_audit(arguments: argparse.Namespace, output: SliceOutput) -> None:
+    """Log the metrics of an audit that ended, if its result is JSON."""
+    if arguments.command == "audit" and output.summary is not None:
+        line = audit_metrics(arguments.table, output.summary, time.time_ns() // 1_000_000)
+        if line is not None:
+            print(orjson.dumps(line).decode(), flush=True)
 
 
 # --- the event --------------------------------------------------------------------------------
@@ -178,6 +189,12 @@ class SliceOutput(Output):
         self._bytes = 0
         self._ends_in_progress = False
         self._logged_s = clock()
+        self.summary: Mapping[str, Any] | None = None
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Keep a result, and its line."""
+        self.summary = document
+        super().document(document)
 
     def line(self, text: str) -> None:
         """Keep a line, cut to what an answer may hold."""
@@ -209,13 +226,19 @@ class SliceOutput(Output):
 
     def lines(self) -> list[str]:
         """Return the lines, and how many of the middle are left out."""
-        omitted = [f"({self._omitted:,} lines of the middle are left out)"]
+        omitted = [f"({plural(self._omitted, 'line')} of the middle left out)"]
         return [*self._lines, *(omitted if self._omitted else [])]
 
 
 def log(event: str, **fields: object) -> None:
     """Write one line to the function's log."""
-    print(orjson.dumps({"level": "INFO", "event": event, **fields}).decode(), flush=True)
+    line = {
+        "timestamp": timestamp(time.time_ns() // 1_000_000),
+        "level": "INFO",
+        "event": event,
+        **fields,
+    }
+    print(orjson.dumps(line).decode(), flush=True)
 
 
 def _size(line: str) -> int:

@@ -45,7 +45,7 @@ def add_copy(
     copy.add_argument(
         "--mirror",
         metavar="MODULE:NAME",
-        help="Use this asyncsync.Mirror instead of the settings",
+        help="Use the asyncsync.Mirror of your module instead of settings",
     )
     copy.add_argument(
         "--redis-url", metavar="URL", help="Redis URL (default: $ASYNCSYNC_REDIS_URL)"
@@ -85,7 +85,7 @@ def add_max_rcu(group: Group) -> None:
         "--max-rcu",
         type=above_zero(10_000_000),
         metavar="N",
-        help="Use at most N read capacity units per second",
+        help="Use at most N read capacity units per second (default: no limit)",
     )
 
 
@@ -94,5 +94,5 @@ def add_state(group: Group) -> None:
     group.add_argument(
         "--state",
         metavar="PLACE",
-        help="Keep progress in a file or s3://bucket/prefix, to resume",
+        help="Keep progress in this file or s3://bucket/prefix, to resume later",
     )

@@ -153,16 +153,6 @@ class CopyReader:
                 snapshots[at] = replace(snapshots[at], other_type=kind.decode())
         return snapshots
 
-    async def connect(self, name: bytes) -> None:
-        """Read one key, once: raise at once where the server is away or refuses."""
-        async with self._turn:
-            call = read_call(0, self._config, name)
-            written = await self._store.apply([call], 1, float("inf"))
-        (outcome,) = written.outcomes
-        if outcome.kind == "failed":
-            error = f"{outcome.error}: {outcome.reason}"
-            raise StoreUnavailable(f"Redis at {self._config.server.address}", error)
-
     async def nodes(self) -> list[int | None]:
         """Return one slot of each primary, to address it by; [None] without a cluster."""
         if not self._config.redis_cluster:

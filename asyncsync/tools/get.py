@@ -23,7 +23,7 @@ from asyncsync.mirror import Mirror
 from asyncsync.model import Call, Outcome
 from asyncsync.store import SCRIPT, Store
 from asyncsync.tools.errors import CommandFailed
-from asyncsync.tools.output import Output
+from asyncsync.tools.output import Output, plural
 
 RANKS = {
     RANK_REJECT: "removed: its record could not be encoded",
@@ -168,7 +168,7 @@ def lines(contents: KeyContents) -> list[str]:
         shown.append("  value    none")
     else:
         shown.append(f"  value    {_text(content.value)}")
-        shown.append(f"           {len(content.value):,} bytes, expires {expiry}")
+        shown.append(f"           {plural(len(content.value), 'byte')}, expires {expiry}")
     fence = contents.fence
     if fence.other_type:
         held = f"{contents.fence_key} holds a {fence.other_type}"

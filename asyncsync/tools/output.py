@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from textwrap import wrap
 from typing import Any, Literal, TextIO, TypeAlias
@@ -16,8 +17,8 @@ import orjson
 TERMINAL_INTERVAL_S = 1.0
 INTERVAL_S = 10.0
 
-# Lines of one list: more are for programs to read, from --json.
-LISTED_MAX = 20
+# Characters of a terminal's bar. A terminal that is too narrow for bar and text has no bar.
+BAR_CHARACTERS = 20
 
 # The version of every JSON object that a command writes (docs/command-line.md). It changes when
 # a field changes its meaning or goes; a new field does not change it.
@@ -34,7 +35,8 @@ class Output:
 
     Time counts from the moment the object is made. `interval_s` is the least time between two
     lines of progress; the default depends on whether `err` is a terminal. On a terminal one
-    line is updated. `is_quiet` leaves out notes and progress, never warnings and errors.
+    line with a bar is updated. `is_quiet` leaves out notes and progress, never warnings and
+    errors.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Output:
         self._clock = clock
         self._began_s = self._progress_s = clock()
         self._text = ""  # of the progress, which the ticker repeats
+        self._share: float | None = None
         self._is_shown = False  # the terminal's last line is a line of progress
         self._turn = threading.RLock()
 
@@ -72,20 +75,13 @@ class Output:
         if not self._out.isatty():
             self.line(text)
             return
-        width = shutil.get_terminal_size().columns
+        width = _columns(self._out)
         for part in wrap(text, max(width, indent + 20), subsequent_indent=" " * indent):
             self.line(part)
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Write one JSON object on one line of the answer, with its format's version."""
         self.line(json_line(document))
-
-    def listed(self, lines: Sequence[str], rest: str = "--json has all") -> None:
-        """Write the first lines of a list, and how many more there are."""
-        for text in lines[:LISTED_MAX]:
-            self.line(text)
-        if len(lines) > LISTED_MAX:
-            self.line(f"  and {len(lines) - LISTED_MAX:,} more ({rest})")
 
     def note(self, text: str) -> None:
         """Write something that is not part of the answer."""
@@ -104,21 +100,25 @@ class Output:
 
     # --- progress -----------------------------------------------------------------------------
 
-    def progress(self, text: str) -> bool:
-        """Write how far the command is, with the time it took; return whether it was due."""
+    def progress(self, text: str, share: float | None = None) -> bool:
+        """Write how far the command is, with the time it took; return whether it was due.
+
+        `share` is the part that is done, from 0 to 1, if that is known.
+        """
         with self._turn:
-            self._text = text
+            self._text, self._share = text, share
             now_s = self._clock()
             if now_s - self._progress_s < self._interval_s:
                 return False
             self._progress_s = now_s
             if not self.is_quiet:
-                self._write_progress(self.timed(text))
+                percent = "" if share is None else f"{int(share * 100):>2} %  "
+                self._write_progress(self.timed(f"{percent}{text}"))
             return True
 
     def waits_for(self, text: str) -> None:
         """Say what the command waits for, if it takes long: the ticker writes it."""
-        self._text = f"waiting for {text}"
+        self._text, self._share = f"waiting for {text}", None
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
@@ -128,7 +128,7 @@ class Output:
         def tick() -> None:
             while not ended.wait(self._interval_s):
                 if self._text:
-                    self.progress(self._text)
+                    self.progress(self._text, self._share)
 
         thread = threading.Thread(target=tick, name="progress", daemon=True)
         thread.start()
@@ -153,7 +153,9 @@ class Output:
         if not self._updates:
             print(text, file=self._err, flush=True)
             return
-        width = shutil.get_terminal_size().columns - 1
+        width = _columns(self._err) - 1
+        if self._share is not None and len(text) + BAR_CHARACTERS + 3 <= width:
+            text = f"{_bar(self._share)} {text}"
         print(f"{_CLEAR}{text[:width]}", end="", file=self._err, flush=True)
         self._is_shown = True
 
@@ -161,6 +163,20 @@ class Output:
         if self._is_shown:
             print(_CLEAR, end="", file=self._err, flush=True)
             self._is_shown = False
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the width of a terminal; stdout may be another than stderr, or a file."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return columns or shutil.get_terminal_size().columns
+
+
+def _bar(share: float) -> str:
+    done = int(share * BAR_CHARACTERS)
+    return f"[{'#' * done}{'-' * (BAR_CHARACTERS - done)}]"
 
 
 def json_line(document: Mapping[str, Any]) -> str:
@@ -171,6 +187,11 @@ def json_line(document: Mapping[str, Any]) -> str:
 def plural(count: int, noun: str, nouns: str = "") -> str:
     """Return a count with its noun; `nouns` is the plural where an s does not make it."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def share_of(done: int, expected: int) -> float | None:
+    """Return the part that is done; None if more is done than was expected, or none was."""
+    return done / expected if 0 <= done < expected else None
 
 
 def rate_and_left(done: int, expected: int, took_s: float) -> str:

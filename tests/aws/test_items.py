@@ -96,6 +96,61 @@ async def test_keys_that_were_not_read_are_asked_for_again(
     assert (len(slept), budget.throttled) == (2, 2)
 
 
+class Silent:
+    """DynamoDB's client at an endpoint that reports no consumed capacity, or an empty one."""
+
+    def __init__(self, items: Any, reported: Any) -> None:
+        self._items, self._reported = items, reported
+
+    async def scan(self, **request: Any) -> Any:
+        return self._without(await self._items.scan(**request))
+
+    async def batch_get_item(self, **request: Any) -> Any:
+        return self._without(await self._items.batch_get_item(**request))
+
+    def _without(self, answer: Any) -> Any:
+        answer.pop("ConsumedCapacity", None)
+        return answer | ({} if self._reported == "absent" else {"ConsumedCapacity": None})
+
+
+@pytest.mark.parametrize("reported", ["absent", None])
+async def test_what_an_endpoint_does_not_report_is_estimated_by_the_items_size(
+    clients: AwsClients, endpoint: str, reported: Any
+) -> None:
+    """--max-rcu limited nothing there: every read counted as free."""
+    table = await make_table(clients, f"Silent-{reported}")
+    big: Any = {"Who": {"B": b"\xff"}, "At": {"N": "77"}, "Text": {"S": "x" * 9_000}}
+    await clients.items.put_item(TableName=table.name, Item=big)
+    silent = AwsClients(Silent(clients.items, reported), clients.streams, clients.open)  # type: ignore[arg-type]
+
+    scanned = await scan_page(silent, table, 0, 1, None)
+    assert (scanned.units, scanned.is_estimate) == (1.5, True)  # 9.5 KB, eventually consistent
+    keys = [sdk_key(key(at)) for at in ("1", "77", "78")]  # 1 unit, 3, and 1 for an absent item
+    assert (await read_keys(silent, table, keys)).units == 5.0
+    assert (await read_keys(silent, table, keys, consistent=False)).units == 2.5
+
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    budget = ReadBudget(1.0, sleep=sleep)
+    for _ in range(2):
+        await budget.read(lambda: scan_page(silent, table, 0, 1, None))
+    assert 1.4 < sum(slept) <= 1.5
+    assert budget.note.startswith("--max-rcu limited an estimate")
+    assert not ReadBudget().note
+
+
+async def test_what_an_endpoint_reports_is_no_estimate(clients: AwsClients, endpoint: str) -> None:
+    table = await make_table(clients, "Reported")
+
+    page = await scan_page(clients, table, 0, 1, None)
+
+    assert page.units > 0
+    assert not page.is_estimate
+
+
 def test_an_item_that_was_not_asked_for_is_an_error_and_no_absent_item() -> None:
     item: Any = {"Who": {"B": b"\x00"}, "At": {"N": "1"}}
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import pty
 import re
+import select
 import subprocess
+import time
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -14,6 +19,7 @@ from asyncsync.cli.completion import script
 from asyncsync.cli.exit_codes import EXIT_CODES
 from asyncsync.cli.main import COMMANDS, main
 from tests.support.project.command_line import ended
+from tests.support.servers import lacking
 
 PARSER = build_parser()
 WORDS_MAX = 12
@@ -182,6 +188,44 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
     assert ran.stderr == ""
     assert sorted(ran.stdout.split()) == sorted(word.rstrip("/") for word in words)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("asyncsync bac", "asyncsync backfill "),
+        ("asyncsync audit --sam", "asyncsync audit --sample "),
+        ("asyncsync audit --s", "--show-values"),
+        ("asyncsync re", "retire"),
+    ],
+)
+def test_zsh_completes_commands_and_options(tmp_path: Path, line: str, shown: str) -> None:
+    if not which("zsh"):
+        pytest.skip(lacking("zsh"))
+    (tmp_path / ".zshrc").write_text(f"PS1='ready> '\n{script(PARSER, 'zsh')}\n")
+    ours, theirs = pty.openpty()
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
+    with subprocess.Popen(
+        ["zsh", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, env={**env, "TERM": "dumb"}
+    ) as process:
+        os.close(theirs)
+        try:
+            read_until(ours, "ready> ")
+            os.write(ours, f"{line}\t".encode())
+            read_until(ours, shown)
+        finally:
+            process.kill()
+    os.close(ours)
+
+
+def read_until(terminal: int, text: str) -> None:
+    """Read a terminal until a text comes."""
+    read = b""
+    ends_s = time.monotonic() + 20
+    while text.encode() not in read:
+        assert time.monotonic() < ends_s, read
+        if select.select([terminal], [], [], 1)[0]:
+            read += os.read(terminal, 65_536)
 
 
 def test_the_completion_of_each_shell_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+import redis
 
-from asyncsync.aws.clients import AwsFailed
+from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.aws.credentials import session_credentials
 from asyncsync.iam import AwsCredentials
 from asyncsync.lab.servers import ServerProcess
+from tests.support.tables import load, make_table, numbered
 
 
-def on_a_terminal(*words: str, **env: str) -> str:
-    """Run a command whose stdout is a terminal; return what it shows."""
+def on_a_terminal(
+    *words: str, columns: int = 80, errors: bool = False, env: Mapping[str, str] | None = None
+) -> str:
+    """Run a command on a terminal; return what it shows, with `errors` on stderr, too."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    inherited = {name: text for name, text in os.environ.items() if name != "COLUMNS"}
     with subprocess.Popen(
         [sys.executable, "-m", "asyncsync", *words],
         stdout=theirs,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "TERM": "xterm", **env},
+        stderr=theirs if errors else subprocess.DEVNULL,
+        env={**inherited, "TERM": "xterm", **(env or {})},
     ) as process:
         os.close(theirs)
         shown = b""
@@ -43,6 +55,57 @@ def on_a_terminal(*words: str, **env: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.parametrize("columns", [120, 50])
+async def test_progress_is_one_line_of_the_terminals_width_which_answers_replace(
+    clients: AwsClients,
+    endpoint: str,
+    fake_server: ServerProcess,
+    fake_client: redis.Redis,
+    columns: int,
+) -> None:
+    await shown_slowly(clients, fake_client)
+    words = ["audit", "--table", "Players", "--endpoint-url", endpoint, "--redis-url"]
+    words += [fake_server.url, "--recheck-after", "2.5"]
+
+    shown = await anyio.to_thread.run_sync(
+        lambda: on_a_terminal(*words, columns=columns, errors=True)
+    )
+
+    head, *updates = shown.split("\r\x1b[K")
+    assert head.startswith("table arn:aws:dynamodb:")
+    progress = [each for each in updates if re.match(r"(\[[#-]{20}\])? +[0-9.]+ s  ", each)]
+    assert len(progress) >= 2
+    assert all("\n" not in each and len(each) < columns for each in progress)
+    assert any("30 keys, " in each for each in progress)
+    answers = "".join(each for each in updates if each not in progress)
+    assert answers.splitlines()[0] == "missing  Players:7"
+    assert "29 of 30 keys are the same in table and copy" in answers
+    assert shown.endswith("\n")
+
+
+async def test_quiet_shows_a_terminal_answers_only(
+    clients: AwsClients, endpoint: str, fake_server: ServerProcess, fake_client: redis.Redis
+) -> None:
+    await shown_slowly(clients, fake_client)
+    words = ["audit", "--table", "Players", "--endpoint-url", endpoint, "--redis-url"]
+    words += [fake_server.url, "--recheck-after", "2.5", "--quiet"]
+
+    shown = await anyio.to_thread.run_sync(lambda: on_a_terminal(*words, errors=True))
+
+    assert shown.startswith("missing  Players:7\r\n29 of 30 keys are the same")
+    assert "\x1b" not in shown
+
+
+async def shown_slowly(clients: AwsClients, client: redis.Redis) -> None:
+    """Make a table and a copy with one difference, which an audit checks again later."""
+    if "Players" not in (await clients.items.list_tables())["TableNames"]:
+        await make_table(clients, "Players")
+        await load(clients, "Players", numbered(30))
+    for number in range(1, 31):
+        client.set(f"Players:{number}", f'{{"Number":{number},"Name":"item {number}"}}')
+    client.delete("Players:7")
+
+
 @pytest.mark.parametrize(
     ("env", "has_colour"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
@@ -50,7 +113,7 @@ def on_a_terminal(*words: str, **env: str) -> str:
 def test_colour_goes_to_a_terminal_unless_it_is_not_wanted(
     fake_server: ServerProcess, env: dict[str, str], has_colour: bool
 ) -> None:
-    shown = on_a_terminal("check", "--redis-url", fake_server.url, **env)
+    shown = on_a_terminal("check", "--redis-url", fake_server.url, env=env)
 
     assert ("\x1b[32mok" in shown) == has_colour
     assert "answers, signed in as default" in shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import fnmatch
 import json
 import os
 import re
@@ -27,7 +26,8 @@ from tests.support.events import FIRST, event, record
 from tests.support.project.command_line import assert_parses
 from tests.support.template.alarms import PROMISES
 from tests.support.template.cache_users import set_user, write
-from tests.support.template.cloudformation import ROOT, TOOLS, Resolver
+from tests.support.template.cloudformation import PSEUDO, ROOT, TOOLS, Resolver, tool
+from tests.support.template.iam import is_allowed, matches
 
 PAGES = ("deploy", "operations", "reading")
 TEXTS = {page: (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES}
@@ -53,7 +53,7 @@ def words(line: str) -> list[str]:
     """Split a line into words as a shell does, with examples for its substitutions."""
     line = line.replace("$(output MappingId)", "UUID")
     line = re.sub(r"\$\(output \w+\)", "players", line)
-    line = re.sub(r"\$\(date [^)]*\)", "2026-01-01T00:00:00Z", line)
+    line = re.sub(r"\$\(\(\$\(date \+%s\) - \d+\)\)|\$\(date \+%s\)", "1767225600", line)
     return shlex.split(line.replace("UUID", "51af3dc0-da77-11e4-872e-1234567db123"))
 
 
@@ -135,7 +135,7 @@ def test_a_parameter_that_is_named_is_one_of_the_template_and_takes_the_value(
     assert ("Cache", "existing") in given
     for name, value in given:
         assert value in parameters[name]["AllowedValues"]
-    known = set(parameters) | set(METRICS) | set(translated["Outputs"])
+    known = set(parameters) | {*METRICS, *PROMISES} | set(translated["Outputs"])
     of_aws = {"UseNumber", "ConcurrentExecutions", "Enabled"}
     machine = Resolver(translated, {"OperationsMap": "true"}, known=True).resources()
     states = machine["OperationsMachine"]["Properties"]["Definition"]["States"]
@@ -156,6 +156,7 @@ def test_samconfig_gives_options_of_sam_and_parameters_of_the_template(translate
 
     for option in given:
         assert f"--{option.replace('_', '-')}" in shown
+    assert given["fail_on_empty_changeset"] is False  # an unchanged deployment exits with 0
     pairs = dict(pair.split("=") for pair in given["parameter_overrides"])
     assert Resolver(translated, pairs, known=True).broken_rules() == []
     assert f"--stack-name {stack}" in TEXTS["deploy"]
@@ -166,46 +167,61 @@ def test_samconfig_gives_options_of_sam_and_parameters_of_the_template(translate
 # --- what they say of the template ------------------------------------------------------------
 
 
-def test_who_deploys_may_make_every_kind_of_resource(translated: Any) -> None:
+# What a handler declares for properties that the template does not have.
+NOT_CALLED = {
+    "dynamodb:*ContributorInsights": "none",
+    "dynamodb:AssociateTableReplica": "one Region",
+    "dynamodb:BatchWriteItem": "one Region",
+    "dynamodb:*KinesisStreamingDestination": "no Kinesis stream",
+    "elasticfilesystem:*": "no file system",
+    "firehose:*": "no log delivery of the cache's",
+    "iam:*GroupPolicy": "the policy is a role's",
+    "iam:*UserPolicy": "the policy is a role's",
+    "kinesis:*": "no Kinesis stream",
+    "logs:*BearerTokenAuthentication": "none",
+    "logs:*DataProtectionPolicy": "none",
+    "logs:*IndexPolicy": "none",
+    "logs:*LogDelivery": "no log delivery of the cache's",
+    "logs:*LogDeliveries": "no log delivery of the cache's",
+    "logs:*LogStream*": "no import of a table",
+    "logs:*ResourcePolicy": "none",
+    "logs:PutLogEvents": "no import of a table",
+    "kms:ListAliases": "a key is given by its ARN",
+    "kms:RevokeGrant": "whoever made the grant",
+    "s3files:*": "no file system",
+    "s3tables:*": "no metadata table",
+    "vpc-lattice:*": "a gateway",
+    "vpce:*": "a gateway of this Region",
+}
+
+
+def test_who_deploys_may_do_what_the_resource_handlers_declare(translated: Any) -> None:
     (text,) = blocks("deploy", "json")
-    actions = [
-        action for each in json.loads(text)["Statement"] for action in _listed(each["Action"])
-    ]
-    needed = {
-        "AWS::CloudWatch::Alarm": "cloudwatch:PutMetricAlarm",
-        "AWS::CloudWatch::Dashboard": "cloudwatch:PutDashboard",
-        "AWS::DynamoDB::Table": "dynamodb:CreateTable",
-        "AWS::EC2::RouteTable": "ec2:CreateRouteTable",
-        "AWS::EC2::SecurityGroup": "ec2:CreateSecurityGroup",
-        "AWS::EC2::SecurityGroupIngress": "ec2:AuthorizeSecurityGroupIngress",
-        "AWS::EC2::Subnet": "ec2:CreateSubnet",
-        "AWS::EC2::SubnetRouteTableAssociation": "ec2:AssociateRouteTable",
-        "AWS::EC2::VPC": "ec2:CreateVpc",
-        "AWS::EC2::VPCEndpoint": "ec2:CreateVpcEndpoint",
-        "AWS::ElastiCache::ParameterGroup": "elasticache:CreateCacheParameterGroup",
-        "AWS::ElastiCache::ReplicationGroup": "elasticache:CreateReplicationGroup",
-        "AWS::ElastiCache::ServerlessCache": "elasticache:CreateServerlessCache",
-        "AWS::ElastiCache::SubnetGroup": "elasticache:CreateCacheSubnetGroup",
-        "AWS::ElastiCache::User": "elasticache:CreateUser",
-        "AWS::ElastiCache::UserGroup": "elasticache:CreateUserGroup",
-        "AWS::IAM::Policy": "iam:PutRolePolicy",
-        "AWS::IAM::Role": "iam:CreateRole",
-        "AWS::Lambda::EventInvokeConfig": "lambda:PutFunctionEventInvokeConfig",
-        "AWS::Lambda::EventSourceMapping": "lambda:CreateEventSourceMapping",
-        "AWS::Lambda::Function": "lambda:CreateFunction",
-        "AWS::Logs::LogGroup": "logs:CreateLogGroup",
-        "AWS::S3::Bucket": "s3:CreateBucket",
-        "AWS::S3::BucketPolicy": "s3:PutBucketPolicy",
-        "AWS::StepFunctions::StateMachine": "states:CreateStateMachine",
-    }
+    statements = json.loads(text)["Statement"]
+    types = sorted({body["Type"] for body in translated["Resources"].values()})
+    ended = tool("python", str(ROOT / "tests/support/template/handlers.py"), *types)
+    assert ended.returncode == 0, ended.stderr
+    declared = json.loads(ended.stdout)
+    account = PSEUDO["AWS::AccountId"]
+    linked = f"arn:aws:iam::{account}:role/aws-service-role/elasticache.amazonaws.com/x"
+    key = set(re.findall(r"`(kms:\w+)`", TEXTS["deploy"]))
 
-    assert {body["Type"] for body in translated["Resources"].values()} == set(needed)
-    for action in [*needed.values(), "iam:PassRole", "lambda:InvokeFunction", "dynamodb:PutItem"]:
-        assert any(fnmatch.fnmatchcase(action, pattern) for pattern in actions), action
+    refused = set()
+    for name, actions in declared.items():
+        for action in actions:
+            if any(matches(pattern, action) for pattern in NOT_CALLED):
+                continue
+            role = linked if "ServiceLinkedRole" in action else f"role/players-{name}"
+            resource = role if role == linked else f"arn:aws:iam::{account}:{role}"
+            if action not in key and not is_allowed(statements, action, resource):
+                refused.add(action)
+    called = {action for actions in declared.values() for action in actions}
 
-
-def _listed(action: str | list[str]) -> list[str]:
-    return action if isinstance(action, list) else [action]
+    assert refused == set()
+    assert not [each for each in NOT_CALLED if not any(matches(each, it) for it in called)]
+    for action in ("lambda:InvokeFunction", "dynamodb:PutItem", "dynamodb:DeleteItem"):
+        assert is_allowed(statements, action, "*")
+    assert not is_allowed(statements, "iam:CreateRole", f"arn:aws:iam::{account}:role/other")
 
 
 def test_the_access_string_is_the_templates(translated: Any) -> None:
@@ -340,9 +356,11 @@ def test_the_mapping_that_reads_again_is_set_as_the_templates(translated: Any) -
         "starting-position": "StartingPosition",
         "batch-size": "BatchSize",
         "maximum-retry-attempts": "MaximumRetryAttempts",
-        "maximum-record-age-in-seconds": "MaximumRecordAgeInSeconds",
     }.items():
         assert f"--{option} {properties[name]} " in line
+    # A replay begins with records that are nearly a day old.
+    oldest = translated["Parameters"]["MaximumRecordAgeSeconds"]["MaxValue"]
+    assert f"--maximum-record-age-in-seconds {oldest} " in line
     assert "--function-response-types ReportBatchItemFailures" in line
     assert "--bisect-batch-on-function-error" in line
 

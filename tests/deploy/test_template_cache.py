@@ -52,13 +52,17 @@ def test_without_any_one_of_its_commands_it_could_not(
         write(mirror_url(real_server))
 
 
+DURABLE = {"Cache": "node", "Durability": "sync", "CacheNodeType": "cache.m7g.large"}
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_the_serverless_caches_user_may_do_what_a_cluster_asks_for(
-    translated: Any, cluster: Cluster, mode: str
+@pytest.mark.parametrize("given", [{}, DURABLE], ids=["serverless", "durable"])
+def test_a_clustered_caches_user_may_do_what_a_cluster_asks_for(
+    translated: Any, cluster: Cluster, given: dict[str, str], mode: str
 ) -> None:
     for node in cluster.nodes:
         with redis.Redis(host="127.0.0.1", port=node.port) as client:
-            set_user(client, "copy", access(translated, "MirrorUser"))
+            set_user(client, "copy", access(translated, "MirrorUser", **given))
 
     write(f"redis://copy:any@127.0.0.1:{cluster.nodes[0].port}", redis_cluster=True, mode=mode)
 
@@ -86,6 +90,51 @@ def test_the_users_may_do_nothing_else(
     ) as client:
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.execute_command(*command.split())
+
+
+_IN_PLAIN = """
+import json, ssl, sys, index
+class Plain:
+    def wrap_socket(self, socket, server_hostname): return socket
+ssl.create_default_context = Plain
+print(json.dumps([index.look({"key": key}, 0)["value"] for key in sys.argv[1:]]))
+"""
+
+
+def test_the_function_that_looks_follows_a_cluster(
+    translated: Any, cluster: Cluster, tmp_path: Path
+) -> None:
+    function = Resolver(translated, DURABLE, known=True).resources()["LookFunction"]["Properties"]
+    (tmp_path / "index.py").write_text(function["Code"]["ZipFile"])
+    variables = function["Environment"]["Variables"]
+    for node in cluster.nodes:
+        with redis.Redis(host="127.0.0.1", port=node.port) as client:
+            set_user(client, variables["REDIS_USER"], access(translated, "LookUser", **DURABLE))
+    keys = [f"Players:{number}" for number in range(12)]  # in the slots of all nodes
+    write_all = redis.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port)
+    with write_all as client:
+        for key in keys:
+            client.set(key, key)
+
+    ended = subprocess.run(
+        [sys.executable, "-c", _IN_PLAIN, *keys],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            **variables,
+            "HOST": "127.0.0.1",
+            "PORT": str(cluster.nodes[0].port),
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+        },
+    )
+
+    assert ended.returncode == 0, ended.stderr[-500:]
+    assert json.loads(ended.stdout) == keys
 
 
 @pytest.mark.parametrize("binary", SERVERS)

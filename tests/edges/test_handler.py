@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -231,6 +232,8 @@ def test_the_entry_point_reads_the_environment_and_says_how_it_keeps_the_copy(
     cold_start, answer = map(json.loads, done.stdout.splitlines())
     assert answer == {"batchItemFailures": []}
     assert cold_start["event"] == "cold_start"
+    # RFC 3339, as Lambda wants it beside a level; it takes any other line for INFO.
+    assert datetime.fromisoformat(cold_start["timestamp"]).tzinfo is not None
     assert cold_start["server"] == {
         "address": f"127.0.0.1:{real_server.port}",
         "tls": False,

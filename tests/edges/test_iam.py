@@ -50,6 +50,7 @@ ROLE = AwsCredentials(
 NODE_URL = "rediss://mirror@master.players.abc123.euc1.cache.amazonaws.com:6379"
 NODE = parse_url(NODE_URL)
 SERVERLESS = parse_url("rediss://mirror@players-abc123.serverless.euc1.cache.amazonaws.com")
+MEMORYDB = parse_url("rediss://mirror@clustercfg.players.abc123.memorydb.us-east-1.amazonaws.com")
 PLAYERS = Config(redis_url=NODE_URL, redis_iam_cache="players")
 
 
@@ -58,10 +59,11 @@ _EMITTER = HierarchicalEmitter()  # a signer keeps only a weak reference
 
 def botocore_token(cache: str, server: Server, by: AwsCredentials, now_s: float) -> str:
     """Sign with AWS's own signer at a fixed time."""
+    service = "memorydb" if ".memorydb." in server.host else "elasticache"
     signer = RequestSigner(
-        ServiceId("elasticache"),
+        ServiceId(service),
         by.region,
-        "elasticache",
+        service,
         "v4",
         BotoCredentials(by.access_key_id, by.secret_access_key, by.session_token or None),
         _EMITTER,
@@ -96,8 +98,13 @@ def botocore_token(cache: str, server: Server, by: AwsCredentials, now_s: float)
         ("players", NODE, replace(ROLE, session_token=""), NOW_S - 1),
         ("players", replace(NODE, username="a+b &=%/ü~-._"), ROLE, NOW_S),
         ("players", SERVERLESS, replace(ROLE, region="cn-north-1"), 4_102_444_799.0),
+        ("players", MEMORYDB, ROLE, NOW_S),
+        ("players", replace(MEMORYDB, host=f"{MEMORYDB.host}.cn"), ROLE, NOW_S),
     ],
-    ids=["node", "serverless", "name in capitals", "no session", "escapes", "year 2099"],
+    ids=[
+        *("node", "serverless", "name in capitals", "no session", "escapes", "year 2099"),
+        *("MemoryDB", "MemoryDB in China"),
+    ],
 )
 def test_a_token_is_the_one_botocore_signs(
     cache: str, server: Server, by: AwsCredentials, now_s: float

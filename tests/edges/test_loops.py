@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections.abc import Mapping
 from threading import Thread
 from typing import Any
@@ -16,11 +18,9 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.mirror import Event
 from tests.support.context import Context
 from tests.support.events import FIRST, event, record
+from tests.support.project.package import ROOT
 
 ALL_WELL: Response = {"batchItemFailures": []}
-
-# A loop that is closed before its connections leaves them to the garbage collector, which warns.
-UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def nothing(_: bytes) -> None:
@@ -35,7 +35,7 @@ def batch(number: int) -> bytes:
     return event([record(number, FIRST + number)])
 
 
-@UNCLOSED
+@pytest.mark.filterwarnings("error")
 def test_a_new_loop_for_each_event_works(
     any_server: ServerProcess, any_client: redis.Redis
 ) -> None:
@@ -47,7 +47,41 @@ def test_a_new_loop_for_each_event_works(
     assert len(mirror._loop_stores) == 1  # those of closed loops are let go
     assert [any_client.exists(f"Players:{number}") for number in range(3)] == [1, 1, 1]
     mirror.close()
-    gc.collect()  # here, where the warnings are expected
+    gc.collect()
+
+
+def test_no_loop_warns_of_a_socket_and_none_is_kept(any_server: ServerProcess) -> None:
+    """asyncio.run twice with one mirror printed "unclosed transport"."""
+    program = """
+import asyncio, gc, sys, weakref
+from asyncsync import Config, Mirror
+from tests.support.events import FIRST, event, record
+from tests.support.project.package import ROOT
+
+async def main(mirror, number):
+    loops.append(weakref.ref(asyncio.get_running_loop()))
+    return await mirror.handle(event([record(number, FIRST + number)]))
+
+loops = []
+mirror = Mirror(Config(redis_url=sys.argv[1], metrics="off"))
+for number in range(5):
+    print(asyncio.run(main(mirror, number)))
+loop = asyncio.new_event_loop()
+print(loop.run_until_complete(main(mirror, 9)))
+loop.run_until_complete(loop.shutdown_asyncgens())
+loop.close()
+del mirror, loop
+gc.collect()
+print(len([ref for ref in loops if ref() is not None]))
+"""
+    command = [sys.executable, "-X", "dev", "-c", program, any_server.url]
+
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    *answers, kept = ended.stdout.splitlines()
+    assert ended.stderr == ""
+    assert answers == [str(ALL_WELL)] * 6
+    assert int(kept) <= 1  # the last one, until the next one opens a connection
 
 
 def test_leaving_the_block_closes_the_connections(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 import asyncsync
 from tests.support.project.package import ROOT
+from tests.support.servers import lacking
 
 PLAIN = """
 from typing import Any
@@ -34,7 +38,8 @@ async def main(event: bytes) -> list[str]:
     return [failure["itemIdentifier"] for failure in response["batchItemFailures"]]
 """
 
-# Their context has read-only properties, and their event is a mapping that is no dict.
+# Their context has read-only properties, and their event is a mapping that is no dict. These
+# stand for the real classes, which the development environment does not have.
 POWERTOOLS = """
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -77,6 +82,24 @@ def lambda_handler(event: DynamoDBStreamEvent, context: LambdaContext) -> Respon
 
 
 handler: Callable[[DynamoDBStreamEvent, LambdaContext], Response] = mirror.lambda_handler
+"""
+
+REAL_POWERTOOLS = """
+from aws_lambda_powertools.utilities.data_classes import DynamoDBStreamEvent, event_source
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from asyncsync import Config, Mirror, Response
+
+mirror = Mirror(Config(redis_url="redis://cache.example:6379"))
+
+
+@event_source(data_class=DynamoDBStreamEvent)
+def lambda_handler(event: DynamoDBStreamEvent, context: LambdaContext) -> Response:
+    return mirror.lambda_handler(event, context)
+
+
+async def handle(event: DynamoDBStreamEvent, context: LambdaContext) -> Response:
+    return await mirror.handle(event, context)
 """
 
 OWN = """
@@ -130,11 +153,39 @@ def check(folder: Path, source: str) -> str:
     return process.stdout + process.stderr
 
 
-@pytest.mark.parametrize(
-    "source", [PLAIN, POWERTOOLS, OWN], ids=["plain", "Powertools", "own functions"]
-)
-def test_a_users_handler_is_typed(tmp_path: Path, source: str) -> None:
-    assert check(tmp_path, source) == ""
+HANDLERS = {"plain": PLAIN, "Powertools": POWERTOOLS, "own functions": OWN}
+if find_spec("aws_lambda_powertools"):
+    HANDLERS["the real Powertools"] = REAL_POWERTOOLS
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_users_handler_is_typed(tmp_path: Path, name: str) -> None:
+    assert check(tmp_path, HANDLERS[name]) == ""
+
+
+def pyright(folder: Path, source: str) -> str:
+    """Return what pyright says of a user's module; its own npm part is in basedpyright's wheel."""
+    program = which("basedpyright")
+    if not program:
+        pytest.skip(lacking("basedpyright"))
+    (folder / "app.py").write_text(source)
+    strict = {"typeCheckingMode": "strict", "pythonVersion": "3.11", "extraPaths": [str(ROOT)]}
+    (folder / "pyrightconfig.json").write_text(json.dumps(strict))
+    command = [program, "--pythonpath", sys.executable, "--project", str(folder)]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return process.stdout + process.stderr
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_users_handler_is_typed_for_pyright_too(tmp_path: Path, name: str) -> None:
+    assert pyright(tmp_path, HANDLERS[name]).startswith("0 errors")
+
+
+def test_what_a_user_gets_wrong_is_found_by_pyright_too(tmp_path: Path) -> None:
+    found = pyright(tmp_path, "\n".join(["from asyncsync import Config, Mirror", *WRONG]) + "\n")
+
+    for at, line in enumerate(WRONG, 2):
+        assert f"app.py:{at}:" in found, line
 
 
 def test_what_a_user_gets_wrong_is_found_before_it_runs(tmp_path: Path) -> None:

@@ -141,6 +141,37 @@ def test_on_a_dynamodb_of_the_users_the_table_has_a_random_name_and_is_deleted(m
     assert asyncio.run(table_names(moto)) == set()
 
 
+BROKEN = {
+    "AWS_PROFILE": "nonsense",
+    "AWS_DEFAULT_PROFILE": "nonsense",
+    "AWS_CONFIG_FILE": "/no/such/file",
+    "AWS_REGION": "not a region",
+    "AWS_DEFAULT_REGION": "xx",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1",
+    "AWS_CA_BUNDLE": "/no/such/file",
+    "AWS_ACCESS_KEY_ID": "half of a pair",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/such/file",
+    "AWS_ROLE_ARN": "arn:aws:iam::1:role/r",
+    "AWS_MAX_ATTEMPTS": "many",
+    "AWS_RETRY_MODE": "nonsense",
+}
+
+
+def test_this_machines_aws_settings_do_not_matter_to_a_demo_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A profile that is gone ended the demo, whose DynamoDB is on this machine."""
+    for name, text in BROKEN.items():
+        monkeypatch.setenv(name, text)
+
+    code = main(["demo", "--items", "5", "--changes", "20", "--quiet"])
+
+    assert code == 0, capsys.readouterr().err
+    assert {name: os.environ.get(name) for name in BROKEN} == BROKEN
+    assert "AWS_SHARED_CREDENTIALS_FILE" not in os.environ
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_takes_its_servers_down_and_prints_no_traceback(
     number: signal.Signals,

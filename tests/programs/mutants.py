@@ -406,6 +406,13 @@ MUTANTS = (
         "edges/test_iam.py",
     ),
     Mutant(
+        "IAM: MemoryDB's tokens are signed for its own service",
+        "iam.py",
+        'service = "memorydb" if',
+        'service = "elasticache" if',
+        "edges/test_iam.py",
+    ),
+    Mutant(
         "IAM: what signs is missed at a cold start",
         "iam.py",
         "    credentials()  # at",

@@ -26,6 +26,8 @@ PACKAGES = {
     "openssl": "apt install openssl",
     "localedef": "apt install locales",
     "node": "apt install nodejs npm",
+    "zsh": "apt install zsh",
+    "basedpyright": "pip install basedpyright",
 }
 
 # One server alone, as `make matrix` wants; the tests then leave the other out.

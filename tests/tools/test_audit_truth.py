@@ -192,7 +192,7 @@ async def test_a_server_that_is_away_costs_no_scan_and_no_minute(
 ) -> None:
     world = await make(redis_url=f"redis://127.0.0.1:{free_port()}")
 
-    with anyio.fail_after(5), pytest.raises(StoreUnavailable, match="ConnectionRefused"):
+    with anyio.fail_after(5), pytest.raises(StoreUnavailable, match="cannot connect"):
         await world.audit()
 
 

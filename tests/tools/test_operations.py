@@ -7,6 +7,7 @@ import fnmatch
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from asyncsync.tools import table_scan
 from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.errors import CommandFailed
+from asyncsync.tools.get import get
 from asyncsync.tools.output import Output
 from asyncsync.tools.retire.command import RetireOptions, retire
 from tests.support.events import FIRST, record
@@ -171,6 +173,7 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
     bucket: Any,
     settings: pytest.MonkeyPatch,
     real_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     await make_table(clients, table)
     await load(clients, table, numbered(ITEMS))
@@ -191,6 +194,9 @@ async def test_an_audit_in_slices_finds_what_one_invocation_finds(
         found |= {json.loads(line)["key"]: json.loads(line)["finding"] for line in lines}
     assert found == planted
     assert "Contents" not in await bucket.list_objects_v2(Bucket=BUCKET)
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    metrics = [line["AuditDifferences"] for line in logged if "_aws" in line]
+    assert metrics == [len(planted)] * 2  # once for each audit, when its last slice has ended
 
 
 async def test_the_environment_supplies_arguments(
@@ -337,7 +343,7 @@ def test_an_answer_is_bounded_and_keeps_the_first_and_the_last_lines() -> None:
 
     assert len(lines) == LINES_MAX + 1
     assert (lines[0], lines[-2]) == ("stale    Players:0", "stale    Players:1999")
-    assert lines[-1] == f"({9 * LINES_MAX:,} lines of the middle are left out)"
+    assert lines[-1] == f"({9 * LINES_MAX:,} lines of the middle left out)"
 
     for line in ("x" * 10**6, '"\\\n' * 10**5, "zoë\U0001f600" * 10**5):
         output = SliceOutput()
@@ -399,8 +405,10 @@ async def test_neither_arguments_nor_findings_are_logged(
     real_client.acl_deluser("who")
     assert any("another" in line for line in answer["said"])  # --show-values was given
     out, err = capsys.readouterr()
-    events = [json.loads(line)["event"] for line in out.splitlines()]
+    logged = [json.loads(line) for line in out.splitlines()]
+    events = [line["event"] for line in logged]
     assert (events[0], events[-1]) == ("slice_began", "slice_ended")
+    assert all(datetime.fromisoformat(line["timestamp"]).tzinfo for line in logged)
     assert "progress" in events
     for word in ("secret", "another", f"{table}:", "--show-values"):
         assert word not in out + err
@@ -450,12 +458,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def statements(translated: Any, **given: str) -> list[tuple[str, str]]:
-    """Action and resource of what the role allows, without network and logs."""
+    """Action and resource of what the role allows these commands: not network, logs and check."""
     role = Resolver(translated, given, known=True).resources()["OperationsRole"]
     (policy,) = role["Properties"]["Policies"]
     allowed = []
     for each in policy["PolicyDocument"]["Statement"]:
         if each["Sid"] in ("Logs", "Connect", "Interfaces", "InterfacesNotByCode"):
+            continue
+        if each["Sid"].startswith("Check"):
             continue
         actions = each["Action"] if isinstance(each["Action"], list) else [each["Action"]]
         allowed += [(action, each["Resource"]) for action in actions]
@@ -556,13 +566,13 @@ async def _everything(
 
 # --- commands to the cache ----------------------------------------------------------------------
 
-COMMANDS = "evalsha eval mget get set del type scan info"
+COMMANDS = "evalsha eval mget get pttl set del type scan info"
 
 
 async def _on_the_cache(
     clients: AwsClients, endpoint: str, table: str, state: str, url: str, client: redis.Redis
 ) -> bool:
-    """Fill, repair in slices and retire; return whether all went well."""
+    """Fill, repair in slices, retire and look; return whether all went well."""
     client.flushall()
     client.script_flush()
     for name in ("Players:v0:1", "Players:1", "Players:999"):
@@ -581,6 +591,7 @@ async def _on_the_cache(
         await backfill(clients, filled, mirror, output)
         and await audit(clients, audited, mirror, output)
         and await retire(clients, retired, mirror, output)
+        and await get("Players:1", mirror, output, as_json=False)
         and client.exists("Players:1", "Players:2", "Players:3") == 3
         and not client.exists("Players:999", "Players:v0:1")
     )

@@ -13,6 +13,7 @@ from asyncsync.tools.output import (
     Output,
     plural,
     rate_and_left,
+    share_of,
 )
 
 
@@ -135,14 +136,37 @@ def test_the_ticker_says_what_a_silent_command_waits_for(is_quiet: bool) -> None
     assert any(line.endswith(" s  5 of 9") for line in lines) == (not is_quiet)
 
 
-@pytest.mark.parametrize(("count", "rest"), [(20, 0), (21, 1), (12_004, 11_984)])
-def test_a_list_is_capped(count: int, rest: int) -> None:
-    out = io.StringIO()
-    Output(out, io.StringIO()).listed([f"key {at}" for at in range(count)])
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (80, "[########------------]     1.0 s  41 %  5 of 12"),
+        (48, "[########------------]     1.0 s  41 %  5 of 12"),
+        (47, "    1.0 s  41 %  5 of 12"),  # no room for the bar
+        (20, "    1.0 s  41 %  5 "),
+    ],
+)
+def test_a_terminal_has_a_bar_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, columns: int, shown: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    err, clock = Terminal(), Clock()
+    output = Output(io.StringIO(), err, clock=clock)
+    clock.now_s += 1
 
-    lines = out.getvalue().splitlines()
-    assert lines[:20] == [f"key {at}" for at in range(20)]
-    assert lines[20:] == ([f"  and {rest:,} more (--json has all)"] if rest else [])
+    output.progress("5 of 12", share_of(5, 12))
+
+    assert err.getvalue() == f"\r\x1b[K{shown}"
+
+
+@pytest.mark.parametrize(
+    ("done", "expected", "share"),
+    [(0, 4, 0.0), (1, 4, 0.25), (4, 4, None), (5, 4, None), (0, 0, None), (3, 0, None)],
+)
+def test_a_share_is_known_only_below_what_is_expected(
+    done: int, expected: int, share: float | None
+) -> None:
+    """DynamoDB counts a table's items every six hours: more may come than it says."""
+    assert share_of(done, expected) == share
 
 
 @pytest.mark.parametrize(

@@ -444,7 +444,7 @@ async def test_where_redis_is_away_nothing_is_moved(make: Callable[..., Any]) ->
     bench: Bench = await make(redis_url=f"redis://127.0.0.1:{free_port()}")
     bench.discard("a", bench.record(1, FIRST))
 
-    with pytest.raises(CommandFailed, match=r"confirmed none of 1 keys \(ConnectionRefused"):
+    with pytest.raises(CommandFailed, match=r"confirmed none of 1 key \(ConnectionRefused"):
         await bench.redrive()
 
     assert bench.files() == ["a"]

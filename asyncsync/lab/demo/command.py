@@ -131,7 +131,8 @@ async def _introduce(stage: Stage, servers: Servers, seed: int) -> None:
     options, line = stage.options, stage.tell
     redis_name = servers.redis_name or await stage.ours.reader.server_name()
     line(f"asyncsync {__version__} demo, seed {seed}")
-    line(f"  table     {stage.table}, {options.changes:,} changes to {options.items:,} items")
+    size = f"{plural(options.changes, 'change')} to {plural(options.items, 'item')}"
+    line(f"  table     {stage.table}, {size}")
     line(f"  DynamoDB  {servers.dynamodb_name} at {servers.endpoint_url}")
     line(f"  Redis     {redis_name} at {parse_url(servers.redis_url).address}, behind a proxy")
     line("  usual     one SET or DEL per record, answers before Redis confirms, no fence")
@@ -152,7 +153,7 @@ async def _play(stage: Stage, changes: list[ItemChange]) -> None:
             at += len(batch)
             due_s += len(batch) / CHANGES_PER_S
             await anyio.sleep(max(0, due_s - time.monotonic()))
-        stage.show(f"all {len(changes):,} changes written")
+        stage.show(f"all {plural(len(changes), 'change')} written")
     await _drain(stage, len(changes))
 
 

@@ -105,7 +105,7 @@ class Sandbox(SimulatedProcess):
         self.end_s = 0.0  # of the invocation, on the loop's clock
         self.opened = 0  # connections in this invocation
         self.calm_runs = 0
-        self.knows_replica = False  # it met its demoted node in calm, and must have left it
+        self.knows_replica = False  # a replica refused its write in calm, so it must leave it
         self.connection: SimulatedConnection | None = None
 
     def get_remaining_time_in_millis(self) -> int:
@@ -204,13 +204,15 @@ class SimulatedFunction:
         return self._check_answer(sandbox, limit_s, answer)
 
     def _count_calm_run(self, sandbox: Sandbox) -> None:
-        """Count an invocation without faults, except the first one that meets a replica."""
+        """Count an invocation without faults, except up to the first one that a replica refuses.
+
+        A replica answers a batch of which it writes nothing.
+        """
         if not self._faults.is_calm:
             return
         connection = sandbox.connection
         is_on_replica = connection is not None and connection.is_open and connection.is_demoted
         sandbox.calm_runs += not is_on_replica or sandbox.knows_replica
-        sandbox.knows_replica = sandbox.knows_replica or is_on_replica
 
     async def _run(self, sandbox: Sandbox, event: bytes) -> Answer:
         try:
@@ -234,6 +236,8 @@ class SimulatedFunction:
             raise Violation(f"G7: answered with {remaining_s:.3f} s of {limit_s:.3f} s left")
         if sandbox.calm_runs:
             self._check_calm(sandbox)
+        if self._faults.is_calm and b"READONLY" in b"".join(sandbox.lines):
+            sandbox.knows_replica = True
         if self._faults.strikes(Fault.KILLED_AFTER_WRITE):
             return FunctionError("Runtime.ExitError")
         self._idle.append(sandbox)

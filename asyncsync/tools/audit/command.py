@@ -37,6 +37,7 @@ from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.key_scan import KeyScan, open_scan, scan_keys
 from asyncsync.tools.output import Output
+from asyncsync.tools.reach import reach
 from asyncsync.tools.state import (
     Document,
     SavedRun,
@@ -95,6 +96,7 @@ async def audit(
     table = await describe_table(clients, options.table)
     names = KeyNames(table.name, table.key, mirror.rules)
     scans_names = _scans_names(options, names)
+    await reach(mirror)  # a server that is away must not cost a scan of the table
     async with open_state(options.state, clients) as state:
         saved = await resume_or_begin(state, await state.load(), _identity(options, mirror, table))
         parts = await _parts(saved, table, options)
@@ -110,11 +112,12 @@ async def audit(
         ended = False
         try:
             with first_error():
-                await auditor.connect(names)
                 await auditor.run(saved, names if scans_names else None)
             ended = True
         finally:
             auditor.close()
+            if auditor.budget.note:
+                output.note(auditor.budget.note)
             report.end(
                 is_whole=parts.is_whole,
                 has_names=scans_names,
@@ -225,7 +228,7 @@ class Auditor:
         report: AuditReport,
         time_left: TimeLeft,
     ) -> None:
-        budget = ReadBudget(options.max_rcu, chance=options.chance)
+        self.budget = budget = ReadBudget(options.max_rcu, chance=options.chance)
         reads = consistent_reads(clients, table, budget)
         repairer = Repairer(mirror, table.name, reads) if options.repair else None
         self._parts = parts
@@ -237,13 +240,6 @@ class Auditor:
         self._copy = CopyReader(mirror)
         self._comparer = Comparer(mirror, table.name, self._copy, reads)
         self._checker = Checker(self._comparer, repairer, wait_s(options.recheck_after_s), report)
-
-    async def connect(self, names: KeyNames) -> None:
-        """Read one key of the copy: a server that is away must not cost a scan of the table.
-
-        Raises StoreRefused or StoreUnavailable.
-        """
-        await self._copy.connect(names.prefix + b"0")
 
     async def run(self, saved: SavedRun, key_names: KeyNames | None) -> None:
         """Scan the table's parts, then the copy's names if they are given.

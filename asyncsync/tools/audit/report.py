@@ -14,7 +14,7 @@ from asyncsync.copy.repair import Repaired
 from asyncsync.tools.audit.confidence import CONFIDENCE, bound_percent, lower_bound, percent
 from asyncsync.tools.audit.confirm import Confirmed, Difference
 from asyncsync.tools.cursors import add, counts
-from asyncsync.tools.output import Output, json_line, plural, rate_and_left
+from asyncsync.tools.output import Output, json_line, plural, rate_and_left, share_of
 
 # Findings whose lines are repeated when an audit resumes, beside their count.
 NAMED_MAX = 20
@@ -119,18 +119,19 @@ class AuditReport:
         self.named = [*lines]
         if not self._as_json:
             keys, findings = self.items.keys, self.total.findings
-            self._output.line(f"resumed: {keys:,} keys compared before, {findings:,} findings")
+            findings_before = plural(findings, "finding")
+            self._output.line(f"resumed: {plural(keys, 'key')} compared before, {findings_before}")
         for line in lines:
             self._output.line(line)
 
     def progress(self) -> None:
         """Write how far the audit is, if that is due."""
-        if self._as_json:
-            return
         done, expected = self.items.keys - self._keys_before, self._expected - self._keys_before
         rate = rate_and_left(done, expected, self._output.elapsed_s)
         keys, findings = self.items.keys, self.total.findings
-        self._output.progress(f"{keys:,} keys, {rate}, {findings:,} findings")
+        names = f", {plural(self.names.keys, 'name')}" if self.names.keys else ""
+        text = f"{plural(keys, 'key')}{names}, {rate}, {plural(findings, 'finding')}"
+        self._output.progress(text, share_of(keys, self._expected))
 
     def write_findings(self, findings: Sequence[Difference], answers: Sequence[Repaired]) -> None:
         """Write findings, each with the answer of its repair if there is one."""
@@ -238,9 +239,11 @@ def summary_lines(
         f"  {total.suspects:,} differed at first; {total.dropped:,} matched when checked again"
     )
     if total.waiting:
-        lines.append(f"  {total.waiting:,} seemed to differ and were not checked again")
+        were = "was" if total.waiting == 1 else "were"
+        lines.append(f"  {total.waiting:,} seemed to differ and {were} not checked again")
     if total.unsettled:
-        lines.append(f"  {total.unsettled:,} changed between all checks and were not judged")
+        were = "was" if total.unsettled == 1 else "were"
+        lines.append(f"  {total.unsettled:,} changed between all checks and {were} not judged")
     return lines
 
 

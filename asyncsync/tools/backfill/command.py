@@ -27,7 +27,7 @@ from asyncsync.tools.backfill.preconditions import require_caught_up_mapping
 from asyncsync.tools.cursors import counts
 from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
-from asyncsync.tools.output import Output, rate_and_left
+from asyncsync.tools.output import Output, plural, rate_and_left, share_of
 from asyncsync.tools.state import (
     RUN,
     Document,
@@ -159,7 +159,9 @@ def _refuse_part_of_unknown(options: BackfillOptions) -> None:
 
 def _refuse_beyond(only_segments: range | None, parts: int) -> None:
     if only_segments and only_segments[-1] >= parts:
-        raise CommandRefused(f"--only-segments: there are {parts} parts, 0 to {parts - 1}")
+        last = f"0 to {parts - 1}" if parts > 1 else "number 0"
+        are = "is" if parts == 1 else "are"
+        raise CommandRefused(f"--only-segments: there {are} {plural(parts, 'part')}, {last}")
 
 
 def _segments(options: BackfillOptions, table: Table, documents: Mapping[str, Document]) -> int:
@@ -198,9 +200,9 @@ async def _fill(run: Run) -> bool:
             tasks.cancel_scope.cancel()
         unfinished = [part for part in run.unfinished() if part not in run.broken]
         if unfinished:
-            raise DeadlineReached(
-                f"time is up: {len(unfinished):,} of {run.source.parts:,} parts are not done"
-            )
+            done = len(run.parts) - len(unfinished)
+            parts = plural(len(run.parts), "part")
+            raise DeadlineReached(f"time is up: {done:,} of {parts} done")
     except BaseException:
         _write_end(run, "cut short")
         raise
@@ -268,23 +270,25 @@ def _name(part: int) -> str:
 
 def _head(run: Run) -> Sequence[str]:
     config, only = run.mirror.config, run.options.only_segments
-    noun = "parts of an export" if run.options.from_export else "segments"
+    parts = plural(run.source.parts, "part" if run.options.from_export else "segment")
+    parts += " of an export" if run.options.from_export else ""
     here = "" if only is None else f", {only[0]} to {only[-1]} here"
     done = len(run.parts) - len(run.unfinished())
     resumed = f", {done} of them done before" if run.saved.is_resumed else ""
-    parts = f"{run.source.parts} {noun}{here}{resumed}"
+    parts += here + resumed
     return [
-        f"table   {run.table.name}, about {run.source.items:,} items, {parts}",
+        f"table   {run.table.name}, about {plural(run.source.items, 'item')}, {parts}",
         f"redis   {config.server.address}, keys {config.key}",
     ]
 
 
 async def _show_progress(run: Run) -> None:
     shown: object = None
-    while not run.options.as_json:
+    while True:
         await anyio.sleep(PROGRESS_INTERVAL_S)
         now = run.tally.read, run.tally.paused, run.budget.throttled
-        if now != shown and run.output.progress(_progress(run)):
+        share = share_of(run.tally.read, run.source.items)
+        if now != shown and run.output.progress(_progress(run), share):
             shown = now
 
 
@@ -309,11 +313,14 @@ def _rate(run: Run, expected: int) -> str:
 
 
 def _throttled(run: Run) -> str:
-    return f"throttled {run.budget.throttled:,} times" if run.budget.throttled else ""
+    times = run.budget.throttled
+    return f"throttled {plural(times, 'time')}" if times else ""
 
 
 def _write_end(run: Run, how: str) -> None:
     tally, output = run.tally, run.output
+    if run.budget.note:
+        output.note(run.budget.note)
     if run.options.as_json:
         output.document(
             {
@@ -323,6 +330,7 @@ def _write_end(run: Run, how: str) -> None:
                 "broken": [*run.broken.values()],
                 "named": tally.named,
                 "units": run.budget.units,
+                "units_are_estimated": run.budget.is_estimated,
                 "seconds": round(output.elapsed_s, 3),
                 "throttled": run.budget.throttled,
             }
@@ -330,7 +338,8 @@ def _write_end(run: Run, how: str) -> None:
         return
     done = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts(tally).items() if n]
     done += filter(None, [_throttled(run)])
-    rate = f"{_rate(run, run.read_before)}, {run.budget.units:,.1f} units"
+    estimated = " (an estimate)" if run.budget.is_estimated else ""
+    rate = f"{_rate(run, run.read_before)}, {run.budget.units:,.1f} units{estimated}"
     output.line(output.timed(f"{how}: {', '.join(done) or 'nothing read'}; {rate}"))
     for line in [*run.broken.values(), *tally.named]:
         output.line(f"  left: {line}")

@@ -249,9 +249,10 @@ async def _move(objects: Objects, names: Sequence[str]) -> list[Unresolved]:
 def _require_redis(answers: Sequence[Repaired]) -> None:
     """Stop if Redis is away: each further object would wait for it in vain."""
     if answers and all(answer.kind == "failed" for answer in answers):
+        keys = plural(len(answers), "key")
         raise CommandFailed(
-            f"Redis confirmed none of {len(answers):,} keys ({answers[0].reason}). Their objects "
-            "stay where they are: run redrive again when Redis is back"
+            f"Redis confirmed none of {keys} ({answers[0].reason}). Their objects stay "
+            "where they are: run redrive again when Redis is back"
         )
 
 
@@ -300,10 +301,9 @@ class RedriveReport:
 
     def progress(self) -> None:
         """Write how far the run is, if that is due."""
-        if not self._options.as_json:
-            done, objects = self.tally.objects - self._objects_before, self.tally.objects
-            rate = rate_and_left(done, 0, self._output.elapsed_s)
-            self._output.progress(f"{objects:,} objects, {rate}")
+        done, objects = self.tally.objects - self._objects_before, self.tally.objects
+        rate = rate_and_left(done, 0, self._output.elapsed_s)
+        self._output.progress(f"{plural(objects, 'object')}, {rate}")
 
     def end(self, *, ended: bool) -> None:
         """Write the result, or what was done until the run was cut short."""

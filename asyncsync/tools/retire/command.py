@@ -26,7 +26,7 @@ from asyncsync.tools.cursors import add, counts
 from asyncsync.tools.deadline import DeadlineReached, TimeLeft, unlimited
 from asyncsync.tools.errors import CommandRefused, first_error
 from asyncsync.tools.key_scan import keys_of, open_scan, scan_keys
-from asyncsync.tools.output import Output
+from asyncsync.tools.output import Output, plural, rate_and_left
 from asyncsync.tools.state import autosave, identity_of, open_state, resume_hint, resume_or_begin
 
 
@@ -116,6 +116,7 @@ async def retire(
                     async for names, page in pages:
                         add(page.tally, await _retire_batch(names, old, present, copy))
                         scan.cursors.complete(page)
+                        output.progress(_progress(tally, output))
             if not scan.cursors.is_done:
                 raise DeadlineReached("time is up: not all names were scanned")
             await saved.remove()
@@ -168,6 +169,12 @@ def _name_of(names: KeyNames, key: Key) -> bytes:
         return b""
 
 
+def _progress(tally: RetireTally, output: Output) -> str:
+    names = sum(counts(tally).values())
+    rate = rate_and_left(names, 0, output.elapsed_s)
+    return f"{plural(names, 'name')}, {rate}, {tally.removed:,} removed"
+
+
 def _write_summary(
     tally: RetireTally, options: RetireOptions, output: Output, *, ended: bool
 ) -> None:
@@ -175,7 +182,7 @@ def _write_summary(
         output.document(counts(tally))
         return
     output.line(
-        f"{tally.removed:,} old names removed; {tally.kept:,} kept, whose items have no new name; "
+        f"{plural(tally.removed, 'old name')} removed; {tally.kept:,} kept, without a new name; "
         f"{tally.present:,} in use and {tally.foreign:,} foreign left alone"
     )
     if options.state and not ended:

@@ -36,6 +36,8 @@ EXAMPLES = {
     "NodeCache": "players-nodecache-x1",
     "NodeCache.PrimaryEndPoint.Address": "master.players-nodecache-x1.use1.cache.amazonaws.com",
     "NodeCache.PrimaryEndPoint.Port": "6379",
+    "NodeCache.ConfigurationEndPoint.Address": "clustercfg.x1.use1.cache.amazonaws.com",
+    "NodeCache.ConfigurationEndPoint.Port": "6379",
     "MirrorUser": "asyncsync-51af3dc0",
     "MirrorUser.Arn": "arn:aws:elasticache:us-east-1:111122223333:user:asyncsync-51af3dc0",
     "OperationsUser": "asyncsync-operations-51af3dc0",
@@ -191,7 +193,11 @@ class Resolver:
 
     def _equals(self, argument: Sequence[Any]) -> bool:
         left, right = (self.value(part) for part in argument)
-        return bool(left == right)
+        return str(left) == str(right)  # a parameter's value is text, a number's too
+
+    def _contains(self, argument: Sequence[Any]) -> bool:
+        values, value = (self.value(part) for part in argument)
+        return value in values
 
     def _not(self, argument: Sequence[Any]) -> bool:
         return not self.value(argument[0])
@@ -202,8 +208,19 @@ class Resolver:
     def _or(self, argument: Sequence[Any]) -> bool:
         return any(self.value(part) for part in argument)
 
+    def _join(self, argument: Sequence[Any]) -> Any:
+        separator, values = argument[0], self.value(argument[1])
+        if all(isinstance(value, str) for value in values):
+            return separator.join(values)
+        return {"Fn::Join": [separator, values]}
+
     def _split(self, argument: Sequence[Any]) -> Any:
-        return self.value(argument[1]).split(argument[0])
+        text = self.value(argument[1])
+        return (
+            text.split(argument[0])
+            if isinstance(text, str)
+            else {"Fn::Split": [argument[0], text]}
+        )
 
     def _select(self, argument: Sequence[Any]) -> Any:
         values = self.value(argument[1])
