@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 from asyncsync.config import Config
 from asyncsync.copy.equality import text_of
-from asyncsync.copy.reader import slot_of
 from asyncsync.errors import StoreRefused
 from asyncsync.fence import (
     NO_VERSION,
@@ -18,7 +17,7 @@ from asyncsync.fence import (
     Fence,
     read_fence,
 )
-from asyncsync.keys import redis_names
+from asyncsync.keys import redis_names, slot
 from asyncsync.mirror import Mirror
 from asyncsync.model import Call, Outcome
 from asyncsync.store import SCRIPT, Store
@@ -77,7 +76,7 @@ async def read_key(key: str, mirror: Mirror) -> KeyContents:
 
 async def _contents(store: Store, names: list[bytes], config: Config) -> list[Content]:
     calls = [
-        Call(command, (at,), fenced=False, slot=slot_of(command[1], config))
+        Call(command, (at,), fenced=False, slot=_slot(command[1], config))
         for at, command in enumerate(_commands(names, config))
     ]
     outcomes = await _ask(store, calls, config)
@@ -102,10 +101,14 @@ def _value(reply: object) -> bytes | None:
     return reply if isinstance(reply, bytes) else None
 
 
+def _slot(name: bytes, config: Config) -> int | None:
+    return slot(name) if config.redis_cluster else None
+
+
 async def _type(store: Store, name: bytes, config: Config) -> str:
     """Return the type of a key that is no string."""
     try:
-        call = Call((b"TYPE", name), (0,), fenced=False, slot=slot_of(name, config))
+        call = Call((b"TYPE", name), (0,), fenced=False, slot=_slot(name, config))
         (outcome,) = await _ask(store, [call], config)
     except StoreRefused:  # a reader's user need not be allowed to ask
         return "value of another type"

@@ -80,11 +80,8 @@ def value_rule(mirror: Mirror) -> str:
     config, function = mirror.config, mirror.rules.transform
     if function is None:
         return config.value if config.fields is None else f"{config.value} of {config.fields}"
-    return (
-        f"by {_name(function)}"
-        if config.value == "json"
-        else f"{config.value} by {_name(function)}"
-    )
+    made = f"by {_name(function)}"
+    return made if config.value == "json" else f"{config.value} {made}"
 
 
 def _name(function: Callable[..., object]) -> str:

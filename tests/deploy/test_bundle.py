@@ -62,6 +62,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+SCRIPTS = {f"asyncsync/{name}.lua" for name in ("fence", "write", "hash", "document")}
+
+
 # --- what is in it ----------------------------------------------------------------------------
 
 
@@ -70,9 +73,7 @@ def test_it_holds_the_hot_path_and_three_dependencies_and_nothing_else(here: Pat
     ours = {name for name in names if name.startswith("asyncsync/") and "__pycache__" not in name}
     tops = {name.split("/")[0] for name in names}
 
-    assert ours == {f"asyncsync/{name}.py" for name in (*HOT, "__init__")} | {
-        "asyncsync/fence.lua"
-    }
+    assert ours == {f"asyncsync/{name}.py" for name in (*HOT, "__init__")} | SCRIPTS
     assert {top for top in tops if not top.endswith(".dist-info")} == EXTENSIONS | {"asyncsync"}
     assert {top.split("-")[0] for top in tops if top.endswith(".dist-info")} == EXTENSIONS
     assert not [n for n in names if re.search(r"/tests?/|\.pyi$|/RECORD$|/INSTALLER$", n)]
@@ -272,7 +273,7 @@ def test_the_operations_bundle_holds_the_tools_and_neither_lab_nor_other_service
 
     assert ours == {
         *(f"asyncsync/{name}.py" for name in (*HOT, "__init__")),
-        "asyncsync/fence.lua",
+        *SCRIPTS,
         *tools,
     }
     assert services == set(bundle.SERVICES)
