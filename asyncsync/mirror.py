@@ -18,7 +18,7 @@ from asyncsync.connection import OpenTransport, Password, tls_context
 from asyncsync.decode import decode, to_bytes
 from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
-from asyncsync.formats import WRITERS
+from asyncsync.formats import FORMATS, WRITERS
 from asyncsync.keys import KeyFunction
 from asyncsync.metrics import Metrics, emf
 from asyncsync.model import Decoded
@@ -106,8 +106,9 @@ class Mirror:
         self._loop: AbstractEventLoop | None = None  # of lambda_handler, where it needs one
         self._loop_stores: dict[AbstractEventLoop, Store] = {}
         self._socket_store: Client | None = None  # of lambda_handler, which then needs no loop
-        # Do the slow things now: INIT has more processor than a small function. They are asyncio's
-        # import for a cluster, and for TLS reading the authorities (40 ms).
+        # Do the slow things now: INIT has more processor than a small function. They are what a
+        # format imports, asyncio's import for a cluster, and for TLS the authorities (40 ms).
+        FORMATS[config.value](self.rules.shapes)
         if config.redis_cluster:
             self.new_store(SCRIPT)
         elif connect is None:
