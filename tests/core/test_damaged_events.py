@@ -16,6 +16,7 @@ from asyncsync.decode import decode, to_bytes
 from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import EventError
 from asyncsync.fence import RANK_REJECT
+from asyncsync.formats import FORMATS
 from asyncsync.model import Decoded, Encoded
 from tests.support.events import FIRST, Record, arn, event
 
@@ -153,7 +154,7 @@ def test_any_bytes_in_one_string_of_one_record_cost_that_record_alone(
     assert len(decoded.unnamed) == (place == "the sequence number")
 
 
-@pytest.mark.parametrize("value", ["json", "dynamodb-json"])
+@pytest.mark.parametrize("value", FORMATS)
 @pytest.mark.parametrize(
     "junk",
     [

@@ -16,6 +16,7 @@ from asyncsync.decode import decode
 from asyncsync.encode import EncodeRules, encode
 from asyncsync.errors import ConfigError
 from asyncsync.fence import version
+from asyncsync.formats import FORMATS
 from asyncsync.keys import redis_names
 from asyncsync.model import Encoded, Entry, SequenceNumber, Stream
 from asyncsync.values import to_json
@@ -108,7 +109,7 @@ def test_dynamodb_json_is_the_images_bytes_as_they_came() -> None:
     assert only(batch).value == b'{"x":{ "N" :"1.50"} }'
 
 
-@pytest.mark.parametrize("value", ["json", "dynamodb-json"])
+@pytest.mark.parametrize("value", FORMATS)
 @pytest.mark.parametrize("absent", [{"NewImage": None}, {"removed": True}])
 def test_a_change_without_an_image_removes_its_key_at_rank_0(
     value: str, absent: Mapping[str, Any]
@@ -194,7 +195,7 @@ SOON = NOW_MS // 1_000 + 100
 FIVE_YEARS_AGO = -(-NOW_MS // 1_000) - 5 * 365 * 86_400
 
 
-@pytest.mark.parametrize("value", ["json", "dynamodb-json"])
+@pytest.mark.parametrize("value", FORMATS)
 @pytest.mark.parametrize(
     ("options", "own", "expires_at_ms"),
     [
@@ -230,7 +231,7 @@ def test_a_value_expires_at_the_sooner_of_both_times(
     assert only(batch).expires_at_ms == expires_at_ms
 
 
-@pytest.mark.parametrize("value", ["json", "dynamodb-json"])
+@pytest.mark.parametrize("value", FORMATS)
 @pytest.mark.parametrize("own", [NOW_MS // 1_000, NOW_MS // 1_000 - 1, FIVE_YEARS_AGO])
 def test_an_item_that_has_expired_is_a_removal_with_the_records_version(
     own: int, value: str
