@@ -9,18 +9,22 @@ from typing import Any
 
 import orjson
 import pytest
+import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.aws.items import image_of, key_of
 from asyncsync.copy.entries import entries_of
+from asyncsync.copy.equality import fields_of
 from asyncsync.copy.fill import fill
 from asyncsync.copy.fill import script_of as fill_script
 from asyncsync.copy.names import KeyNames
 from asyncsync.copy.reader import CopyReader
 from asyncsync.copy.repair import Repaired, Repairer, Target
 from asyncsync.encode import EncodeRules
+from asyncsync.lab.servers import ServerProcess
 from asyncsync.limits import HASH_FIELDS_MAX
 from asyncsync.model import APPLIED, FENCED, NO_VALUE, Entry, Key, Outcome
+from tests.support.cluster import Cluster
 from tests.support.events import FIRST, TABLE, event, record
 from tests.support.formats import FormatServer
 from tests.support.planted import KINDS
@@ -36,12 +40,12 @@ def image(number: int, **attributes: Any) -> dict[str, Any]:
 class Copy:
     """A dict as the table, its mirror, and all that reads or writes the copy beside it."""
 
-    def __init__(self, server: FormatServer, **options: Any) -> None:
+    def __init__(self, server: FormatServer, url: str = "", **options: Any) -> None:
         self.server = server
         self.table: dict[int, Any] = {}
         self.reads = 0
         self.reading: Callable[[], Awaitable[None]] | None = None  # runs during each read
-        config = Config(redis_url=server.url, value=server.value, **options)
+        config = Config(redis_url=url or server.url, value=server.value, **options)
         self.mirror = Mirror(config, emit=lambda _: None)
         self.repairer = Repairer(self.mirror, TABLE, self._read)
         self.reader = CopyReader(self.mirror)
@@ -317,3 +321,23 @@ async def test_a_refused_repair_leaves_value_and_fence(real_format: FormatServer
     assert (result.kind, result.reason) == ("failed", "OOM: refused by the server")
     assert copy.read(1) == {"Number": "1", "Name": "ada"}
     assert real_format.client.get(FENCE) == fence
+
+
+async def test_hashes_of_all_nodes_of_a_cluster_are_written_read_filled_and_repaired(
+    cluster: Cluster,
+) -> None:
+    server = FormatServer("hash", ServerProcess("", "127.0.0.1", 0, None), redis.Redis())
+    copy = Copy(server, url=cluster.url, redis_cluster=True)
+    items = [image(number, Name={"S": f"player {number}"}) for number in range(60)]
+    await copy.mirror.handle(event([record(at, FIRST + at, image=items[at]) for at in range(20)]))
+    copy.table = dict(enumerate(items))
+
+    assert await copy.fill(*items[:40]) == [FENCED] * 20 + [APPLIED] * 20
+    assert {each.kind for each in await copy.repair(*range(60))} == {"repaired"}
+
+    entries = copy.entries(*items)
+    snapshots = await copy.reader.read_pairs(entries)
+    assert [each.value and fields_of(each.value) for each in snapshots] == [  # type: ignore[arg-type]
+        {b"Number": b"%d" % at, b"Name": b"player %d" % at} for at in range(60)
+    ]
+    await copy.close()
