@@ -48,6 +48,14 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
     "key template": ({}, {"key": "v2:{Number}"}, "key", "{@table}:{@key}", "v2:{Number}"),
     "key function": ({}, {"name": named}, "key", "{@table}:{@key}", "test_state.named"),
     "value format": ({}, {"value": "dynamodb-json"}, "value", "'json'", "dynamodb-json"),
+    "fields": ({}, {"fields": "Name"}, "value", "'json'", "json of Name"),
+    "a transform's format": (
+        {"transform": shaped},
+        {"transform": shaped, "value": "hash"},
+        "value",
+        "by ",
+        "hash by ",
+    ),
     "transform": ({}, {"transform": shaped}, "value", "'json'", "test_state.shaped"),
     "two lambdas": (
         {"transform": FIRST_LAMBDA},
