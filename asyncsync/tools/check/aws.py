@@ -27,6 +27,18 @@ _IMAGES = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
 
 _RESULT_CHARACTERS = 300
 
+# What makes two functions write the same keys and values.
+_SAME_COPY = (
+    "redis_cluster",
+    "key",
+    "value",
+    "mode",
+    "fence",
+    "fence_ttl_s",
+    "ttl_s",
+    "ttl_attribute",
+)
+
 
 def check_settings(function: DeployedFunction) -> tuple[Config | None, Verdict]:
     """Read the function's settings as its cold start does."""
@@ -35,6 +47,20 @@ def check_settings(function: DeployedFunction) -> tuple[Config | None, Verdict]:
     except ConfigError as exc:
         return None, Verdict("fix", "settings", str(exc))
     return config, Verdict("ok", "settings", f"{function.name} can start with them")
+
+
+def check_same_copy(config: Config, own: Config) -> Verdict:
+    """Check that another function's settings name the same copy as the mirror's."""
+    wrong = [
+        f"{PREFIX}{name.upper()} is {getattr(own, name)!r} here, {getattr(config, name)!r} there"
+        for name in _SAME_COPY
+        if getattr(own, name) != getattr(config, name)
+    ]
+    if own.server.address != config.server.address:
+        wrong.append(f"the server is {own.server.address} here, {config.server.address} there")
+    if wrong:
+        return Verdict("fix", "same copy", f"{'; '.join(wrong)}: deploy both with one template")
+    return Verdict("ok", "same copy", "the settings are those of the function that writes it")
 
 
 # --- the table --------------------------------------------------------------------------------
