@@ -40,7 +40,7 @@ _LAMBDA_FOLDER = "/var/task"
 _LEFT_OUT = ("*.pyi", "py.typed", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 
 # The services that the tools open, of the 400 that botocore describes.
-SERVICES = ("dynamodb", "dynamodbstreams", "s3", "lambda", "cloudwatch")
+SERVICES = ("dynamodb", "dynamodbstreams", "s3", "lambda", "cloudwatch", "elasticache")
 _DATA = Path("botocore", "data")
 
 

@@ -51,9 +51,11 @@ async def read_durability(clients: AwsClients, group: str) -> str:
 
     Empty where AWS does not say. Raises AwsFailed.
     """
-    async with clients.open("elasticache") as client:
-        client.meta.events.register("before-parse.elasticache.DescribeReplicationGroups", _keep)
-        with aws_errors(f"describing replication group {group}", "ElastiCache"):
+    with aws_errors(f"describing replication group {group}", "ElastiCache"):
+        async with clients.open("elasticache") as client:
+            client.meta.events.register(
+                "before-parse.elasticache.DescribeReplicationGroups", _keep
+            )
             answer = await client.describe_replication_groups(ReplicationGroupId=group)
     return str(answer.get(_DURABILITY, ""))
 

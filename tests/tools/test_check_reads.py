@@ -73,15 +73,15 @@ def test_what_lambda_says_of_its_last_attempt_is_a_line(
     mapping = {**GOOD, "LastProcessingResult": result}
     verdicts = check_mappings(function(mapping), arn(), CONFIG)
 
-    assert states(verdicts)["last result"] == state
-    assert words in messages(verdicts)["last result"]
+    assert states(verdicts)["last batch"] == state
+    assert words in messages(verdicts)["last batch"]
     assert set(states(verdicts).values()) <= {"ok", state}
 
 
 def test_a_mapping_without_a_result_is_not_ok() -> None:
     mapping = {name: value for name, value in GOOD.items() if name != "LastProcessingResult"}
 
-    assert states(check_mappings(function(mapping), arn(), CONFIG))["last result"] == "unknown"
+    assert states(check_mappings(function(mapping), arn(), CONFIG))["last batch"] == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_old_mapping_is_checked_in_everything() -> None:
     assert {s for s, state in verdicts.items() if state == "fix"} == {
         "source",
         "filter",
-        "last result",
+        "last batch",
     }
 
 
@@ -459,13 +459,17 @@ def answered(reply: object) -> Callable[..., Awaitable[object]]:
 @pytest.mark.parametrize(
     ("mode", "reply", "expected"),
     [
-        ("mirror", ReplyError("NOPERM"), {"eviction": "note", "memory": "note"}),
-        ("mirror", b"# Memory\r\n", {"eviction": "note", "memory": "note"}),
-        ("invalidate", ReplyError("ERR unknown"), {"eviction": "ok", "memory": "note"}),
+        ("mirror", ReplyError("NOPERM"), {"eviction": "note", "memory": "note", "run id": "note"}),
+        ("mirror", b"# Memory\r\n", {"eviction": "note", "memory": "note", "run id": "note"}),
+        (
+            "invalidate",
+            ReplyError("ERR unknown"),
+            {"eviction": "ok", "memory": "note", "run id": "note"},
+        ),
         (
             "mirror",
-            b"maxmemory_policy:allkeys-lru\r\nused_memory:1\r\nmaxmemory:100\r\n",
-            {"eviction": "fix", "memory": "ok"},
+            b"maxmemory_policy:allkeys-lru\r\nused_memory:1\r\nmaxmemory:100\r\nrun_id:a\r\n",
+            {"eviction": "fix", "memory": "ok", "run id": "ok"},
         ),
     ],
 )

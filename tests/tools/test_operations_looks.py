@@ -159,7 +159,7 @@ async def test_where_lambda_is_in_reach_the_mapping_is_checked_too(
     code, lines = await verdicts()
     assert (code, lines["source"]["state"]) == (1, "ok")
     assert lines["answers"]["state"] == "fix"
-    assert lines["last result"]["state"] in ("ok", "note", "unknown")  # moto's own words
+    assert lines["last batch"]["state"] in ("ok", "note", "unknown")  # moto's own words
 
 
 @pytest.mark.parametrize(

@@ -114,14 +114,13 @@ def check_mappings(
     mappings = [m for m in function.mappings if stream_arn in (None, m["EventSourceArn"])]
     behind = _mappings_of_older_streams(function, stream_arn)
     if not mappings and behind:
-        mapping = behind[-1]
-        return [*check_mapping(mapping, config, stream_arn), _check_result(mapping)]
+        return check_mapping(behind[-1], config, stream_arn)
     if len(mappings) != 1:
         count = plural(len(mappings), "mapping") if mappings else "no mapping"
         message = f"{function.name} has {count} on {stream_arn or 'a stream'}, not 1"
         return [Verdict("fix", "mapping", message)]
     (mapping,) = mappings
-    verdicts = [*check_mapping(mapping, config, stream_arn), _check_result(mapping)]
+    verdicts = check_mapping(mapping, config, stream_arn)
     if stream_arn is None:
         verdicts.append(unknown("source", "the table's stream is not known"))
     for each in behind:
@@ -161,9 +160,11 @@ def _second_reader(name: str, readers: Sequence[Mapping[str, Any]]) -> Severity:
 def check_mapping(
     mapping: Mapping[str, Any], config: Config, stream_arn: str | None = None
 ) -> list[Verdict]:
-    """Check one mapping's settings, as GetEventSourceMapping describes them."""
+    """Check one mapping, as GetEventSourceMapping describes it."""
     statements = statements_of(mapping, stream_arn, config.on_failure)
-    return [Verdict(each.state, each.subject, each.message) for each in statements]
+    result = _check_result(mapping)  # no result is nothing to be sure of
+    verdicts = [Verdict(each.state, each.subject, each.message) for each in statements]
+    return [*(each for each in verdicts if each.subject != result.subject), result]
 
 
 def _check_result(mapping: Mapping[str, Any]) -> Verdict:
@@ -173,13 +174,13 @@ def _check_result(mapping: Mapping[str, Any]) -> Verdict:
     """
     result = " ".join(str(mapping.get("LastProcessingResult") or "").split())[:_RESULT_CHARACTERS]
     if result == "OK":
-        return Verdict("ok", "last result", result)
+        return Verdict("ok", "last batch", result)
     if result == "No records processed":
-        return Verdict("note", "last result", f"{result} yet")
+        return Verdict("note", "last batch", f"{result} yet")
     if result.upper().startswith("PROBLEM"):
         message = f"{result}. See the function's log, its role's rights and the stream's state"
-        return Verdict("fix", "last result", message)
-    return unknown("last result", f"Lambda says {result or 'nothing'}")
+        return Verdict("fix", "last batch", message)
+    return unknown("last batch", f"Lambda says {result or 'nothing'}")
 
 
 # --- the cache --------------------------------------------------------------------------------

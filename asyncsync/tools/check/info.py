@@ -6,7 +6,7 @@ It asks INFO of every primary: ElastiCache has no CONFIG, and a cluster's nodes 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from msgspec import structs
@@ -44,9 +44,8 @@ async def check_info(mirror: Mirror, ask: Ask, cache: ManagedCache | None) -> li
         infos = await _infos(mirror, ask)
     except (StoreUnavailable, StoreRefused, ValueError) as exc:
         return [unknown("eviction", str(exc)), unknown("memory", str(exc))]
-    is_serverless = cache is not None and cache.kind == "serverless"
-    if is_serverless and not any("maxmemory_policy" in each.fields for each in infos):
-        return [*_serverless(config)]
+    if cache is not None and cache.kind == "serverless":
+        return _serverless(infos[0], config)
     verdicts = [
         worst([eviction(each, config) for each in infos]),
         worst([memory(each) for each in infos]),
@@ -60,10 +59,15 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return min(verdicts, key=lambda verdict: order.index(verdict.state))
 
 
-def _serverless(config: Config) -> list[Verdict]:
-    """A serverless cache may not say, but its policy is known (ElastiCache user guide)."""
-    policy = eviction(ServerInfo("", {"maxmemory_policy": "volatile-lru"}), config)
-    return [policy, Verdict("note", "memory", "serverless: alarm on BytesUsedForCache")]
+def _serverless(info: ServerInfo, config: Config) -> list[Verdict]:
+    """A serverless cache may not say; its policy is known (ElastiCache user guide)."""
+    policy = replace(info, fields={"maxmemory_policy": "volatile-lru", **info.fields})
+    room = memory(info)
+    if room.state == "unknown":
+        room = Verdict("note", "memory", "serverless does not say: alarm on BytesUsedForCache")
+    has_id = "run_id" in info.fields
+    said = "the cache says it" if has_id else "not said: names are scanned within one slice"
+    return [eviction(policy, config), room, Verdict("ok" if has_id else "note", "run id", said)]
 
 
 # --- asking -----------------------------------------------------------------------------------
@@ -101,7 +105,7 @@ def _primaries(reply: object, server: Server) -> list[Server]:
 
 async def _info(server: Server, ask: Ask) -> ServerInfo:
     fields: dict[str, str] = {}
-    for section in (b"memory", b"persistence"):
+    for section in (b"memory", b"persistence", b"server"):
         reply = await ask(b"INFO", section)
         if isinstance(reply, ReplyError):
             who = f"user {server.user} may not run INFO: allow +info"
