@@ -21,7 +21,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test matrix readers coverage coverage-core check format dist build package deploy template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill requirements clean
+.PHONY: help demo test matrix readers coverage coverage-core check format dist build package deploy smoke template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -67,6 +67,9 @@ package: $(VENV)/.dev ## build them as zips with SHA-256, for Terraform, CDK and
 
 deploy: package $(TEMPLATE_VENV)/.template ## sam deploy, with the parameters in samconfig.toml (docs/deploy.md)
 	$(TEMPLATE_VENV)/bin/sam deploy --template-file template.yaml $(ARGS)
+
+smoke: $(VENV)/.dev ## settle on a deployed stack what only AWS can show: STACK=name (docs/operations.md)
+	@$(BIN)/python -m scripts.smoke "$(STACK)" $(ARGS)
 
 readers: $(VENV)/.dev $(READERS)/.installed ## run docs/reading.md's JavaScript (Node 20 or later, npm)
 	$(BIN)/python -m pytest tests/deploy/test_readers.py

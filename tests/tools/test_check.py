@@ -21,10 +21,10 @@ from asyncsync.cli.main import main
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.tools.check.aws import check_mapping, check_table
 from asyncsync.tools.check.redis import scratch_key
-from tests.support.checking import CONFIG, GOOD, checked
 from tests.support.cluster import Cluster
 from tests.support.events import arn
 from tests.support.servers import ONE_SERVER
+from tests.support.stack.checking import CONFIG, GOOD, checked
 from tests.support.tables import table_of
 from tests.support.template.cache_users import set_user
 from tests.support.tls import tls_options

@@ -23,10 +23,10 @@ from asyncsync.connection import ReplyError
 from asyncsync.lab.servers import ServerProcess, redis_process
 from asyncsync.tools.check.aws import check_durability, check_mappings, check_table
 from asyncsync.tools.check.info import ServerInfo, check_info, eviction, memory, persistence
-from tests.support.checking import CONFIG, GOOD, checked
 from tests.support.cluster import Cluster
 from tests.support.events import arn
 from tests.support.servers import ONE_SERVER
+from tests.support.stack.checking import CONFIG, GOOD, checked
 from tests.support.tables import table_of
 from tests.support.template.cache_users import set_user
 
