@@ -283,19 +283,19 @@ class Stack:
                     functions.delete_function(FunctionName=self.mirror, Qualifier=each["Version"])
 
     def delete_mapping(self, uuid: str) -> None:
-        """Delete a mapping; one that still changes refuses for a while."""
+        """Delete a mapping and wait until it is gone; one that still changes refuses."""
         functions = self.client("lambda")
 
-        def deleted() -> bool | None:
+        def gone() -> bool | None:
             try:
                 functions.delete_event_source_mapping(UUID=uuid)
             except functions.exceptions.ResourceInUseException:
                 return None
             except functions.exceptions.ResourceNotFoundException:
                 return True
-            return True
+            return None
 
-        self.until(deleted, "it is still in use")
+        self.until(gone, "it is still there")
 
     def objects(self, prefix: str) -> list[str]:
         """Return the names of the bucket's objects below a prefix."""

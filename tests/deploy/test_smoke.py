@@ -284,18 +284,17 @@ def other_dimensions(world: StandIn) -> None:
     )
 
 
-def silent_by_others(world: StandIn) -> None:
+def by_others(namespace: str, metric: str) -> Sabotage:
     """A metric that is silent for good reason exists by other dimensions."""
-    world.client("cloudwatch").put_metric_data(
-        Namespace="AWS/Lambda",
-        MetricData=[
-            {
-                "MetricName": "DroppedEventCount",
-                "Dimensions": [{"Name": "FunctionName", "Value": MIRROR}],
-                "Value": 0.0,
-            }
-        ],
-    )
+
+    def sabotage(world: StandIn) -> None:
+        dimensions = [{"Name": "FunctionName", "Value": MIRROR}]
+        world.client("cloudwatch").put_metric_data(
+            Namespace=namespace,
+            MetricData=[{"MetricName": metric, "Dimensions": dimensions, "Value": 0.0}],
+        )
+
+    return sabotage
 
 
 def unregistered(world: StandIn) -> None:
@@ -419,14 +418,30 @@ WRONG: list[tuple[str, tuple[str, ...], Sabotage, str]] = [
     ("state-machine", (), machine("RUNNING"), "still runs"),
     ("emf", ("put",), no_metrics(), "Records of Players are under 1"),
     ("emf", ("put", "update"), no_metrics(1.0), "under 2"),
+    (
+        "emf",
+        (),
+        both(settings(ASYNCSYNC_METRICS="summary"), no_metrics()),
+        "Records of Players are under 1",
+    ),
     ("raw-event", (), no_metrics(0.0, 0.0), "RawEvent is 0"),
     ("raw-event", (), no_metrics(), "no metric RawEvent"),
     ("alarm", (), wrong("cloudwatch", "describe_alarms", {"MetricAlarms": []}), "no such alarm"),
     ("alarm", (), lambda world: world.more.clear(), "no alarm"),
     ("alarm LateAlarm", (), other_dimensions, "AWS has it by FunctionName"),
     ("alarm LateAlarm", (), no_metrics(), "no data of AWS/Lambda IteratorAge"),
-    ("alarm RejectsAlarm", (), lambda world: None, "no data of asyncsync Rejected"),
-    ("alarm DroppedAlarm", (), silent_by_others, "AWS has it by FunctionName"),
+    (
+        "alarm RejectsAlarm",
+        (),
+        by_others("asyncsync", "Rejected"),
+        "no data of Rejected by Table; AWS has it by FunctionName",
+    ),
+    (
+        "alarm DroppedAlarm",
+        (),
+        by_others("AWS/Lambda", "DroppedEventCount"),
+        "AWS has it by FunctionName",
+    ),
 ]
 
 
@@ -472,6 +487,7 @@ def test_what_aws_refuses_is_its_own_words(world: StandIn) -> None:
         ("acl", (), users(f"{ACCESS} +asking")),
         ("acl", (), users(f"{ACCESS.upper()}")),
         ("state-machine", (), machine("SUCCEEDED")),
+        ("emf", (), both(settings(ASYNCSYNC_METRICS="summary"), no_metrics(3.0))),
         (
             "environment-key",
             (),
@@ -502,6 +518,15 @@ def test_a_right_answer_is_ok(
     code, lines = walked(world, *before, name)
 
     assert (code, lines[name].split()[0]) == (0, "ok")
+
+
+@pytest.mark.parametrize("metrics", ["trouble", "off"])
+def test_without_metrics_there_is_nothing_to_see(world: StandIn, metrics: str) -> None:
+    settings(ASYNCSYNC_METRICS=metrics)(world)
+    code, lines = walked(world, "emf", "raw-event")
+
+    assert {line.split()[0] for line in lines.values()} == {"skip"}
+    assert code == 0
 
 
 def test_a_user_that_may_not_is_refused(

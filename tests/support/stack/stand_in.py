@@ -114,6 +114,7 @@ class StandIn:
         self.settings = {
             "ASYNCSYNC_REDIS_URL": redis_url,
             "ASYNCSYNC_KEY": "Players:{@key}",
+            "ASYNCSYNC_METRICS": "every",
             **settings,
         }
         self.wrong: dict[tuple[str, str], Callable[..., Any]] = {}  # (service, method)
@@ -301,6 +302,7 @@ class StandIn:
             "LastProcessingResult": "OK",
             "EventSourceArn": self.stream,
             "MaximumBatchingWindowInSeconds": 0,
+            "DestinationConfig": {"OnFailure": {"Destination": f"arn:aws:s3:::{BUCKET}"}},
         }
 
     def lambda_create_event_source_mapping(self, **mapping: Any) -> dict[str, Any]:
@@ -309,6 +311,8 @@ class StandIn:
             raise self._real["lambda"].exceptions.ResourceConflictException(
                 {"Error": error}, "CreateEventSourceMapping"
             )
+        assert mapping["DestinationConfig"]["OnFailure"]["Destination"].endswith(BUCKET)
+        assert mapping["TumblingWindowInSeconds"] > 0
         uuid = f"poison-{len(self.windowed)}"
         self.windowed[uuid] = mapping
         return {"UUID": uuid, "State": "Creating"}
