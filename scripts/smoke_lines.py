@@ -25,7 +25,7 @@ LOOKED_AT = 20
 SILENT = (
     "DroppedEventCount",
     "DestinationDeliveryFailures",
-    "IAMAuthenticationThrottling",
+    "IamAuthenticationThrottling",
     "Rejected",  # a count of zero is left out
 )
 
