@@ -26,6 +26,8 @@ SILENT = (
     "DroppedEventCount",
     "DestinationDeliveryFailures",
     "IamAuthenticationThrottling",
+    "ThrottledCmds",
+    "AuditDifferences",  # until the first daily audit
     "Rejected",  # a count of zero is left out
 )
 
@@ -87,7 +89,7 @@ def mapping(at: Stack) -> str:
 def environment_key(at: Stack) -> str:
     """The function decrypts its environment with a key of yours."""
     if not at.function.get("KMSKeyArn"):
-        raise NotDeployed("no EnvironmentKeyArn")
+        raise NotDeployed("no KmsKeyArn")
     error = at.function.get("Environment", {}).get("Error")
     if error:
         raise Unexpected(f"{error.get('ErrorCode')}: {error.get('Message')}")
