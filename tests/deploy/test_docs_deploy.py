@@ -260,7 +260,9 @@ def test_an_event_of_the_operations_function_is_one_that_it_takes() -> None:
     for line in lines:
         event = json.loads(shlex.split(line)[1])
         sees = "backfill" in event["args"] and "--skip-mapping-check" not in event["args"]
-        arguments = operations.arguments_of(event, {**env, operations.SEES_MAPPING: json.dumps(sees)})
+        arguments = operations.arguments_of(
+            event, {**env, operations.SEES_MAPPING: json.dumps(sees)}
+        )
         if arguments.command in TABLE_COMMANDS:
             table_command(arguments)
     (started,) = [line for line in shell_lines() if "start-execution" in line]
