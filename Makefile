@@ -41,7 +41,7 @@ matrix: $(VENV)/.dev ## run what talks to a server on SERVERS=folder:folder (DYN
 
 # A process that a test starts is not counted.
 coverage: $(VENV)/.dev ## run the package's tests and hold its branch coverage (several minutes)
-	$(BIN)/coverage run -m pytest tests/core tests/edges tests/mapping tests/copy tests/aws \
+	$(BIN)/coverage run -m pytest tests/core tests/edges tests/mapping tests/copy tests/aws tests/reader \
 	    tests/testing tests/tools tests/lab
 	$(BIN)/coverage report
 

@@ -21,6 +21,7 @@ from tests.support.project.patches import (
 )
 
 RULES = "edges/test_cluster_rules.py"
+LEASE = "reader/test_protocol.py"
 FILL = "copy/test_fill.py"
 REPAIR = "copy/test_repair.py"
 REDRIVE = "tools/test_redrive.py"
@@ -536,6 +537,141 @@ MUTANTS = (
         "host=host or by.host",
         "host=host",
         "edges/test_cluster.py",
+    ),
+    # --- the reader's protocol ----------------------------------------------------------------
+    Mutant(
+        "a value that is there ends a lease",
+        "reader/lease.lua",
+        "if value then",
+        "if false then",
+        LEASE,
+    ),
+    Mutant(
+        "a lease keeps the fence's version and rank",
+        "reader/lease.lua",
+        "local lease = head ..",
+        "local lease = '0' ..",
+        LEASE,
+    ),
+    Mutant(
+        "a lease is unique",
+        "reader/lease.lua",
+        "now_ms + lease_ms) .. nonce",
+        "now_ms + lease_ms) .. '111111111111'",
+        LEASE,
+    ),
+    Mutant(
+        "a lease does not shorten a fence's life",
+        "reader/lease.lua",
+        "lease, 'KEEPTTL')",
+        "lease, 'PX', claim_ms)",
+        LEASE,
+    ),
+    Mutant(
+        "a lease lives at least a claim's life",
+        "reader/lease.lua",
+        "life_ms == -1 or life_ms >= claim_ms",
+        "fence",
+        LEASE,
+    ),
+    Mutant(
+        "another's live lease is no lease",
+        "reader/lease.lua",
+        "return {3, left_ms} end",
+        "end",
+        LEASE,
+    ),
+    Mutant("a lease ends", "reader/lease.lua", "left_ms > 0 and ", "", LEASE),
+    Mutant(
+        "a clock that went back keeps no lease alive",
+        "reader/lease.lua",
+        " and left_ms <= claim_ms",
+        "",
+        LEASE,
+    ),
+    Mutant(
+        "the same nonce gets its lease again",
+        "reader/lease.lua",
+        " and string.sub(tail, 15) ~= nonce",
+        "",
+        LEASE,
+    ),
+    Mutant(
+        "known absent is remembered",
+        "reader/lease.lua",
+        "if kind == '2' then",
+        "if false then",
+        LEASE,
+    ),
+    Mutant(
+        "a fence of another format is left alone",
+        "reader/lease.lua",
+        "return {4, 0} end",
+        "end",
+        LEASE,
+    ),
+    Mutant(
+        "a load needs its lease",
+        "reader/load.lua",
+        "if redis.call('GET', KEYS[2]) ~= ARGV[1] then",
+        "if false then",
+        LEASE,
+    ),
+    Mutant(
+        "an absent fence proves nothing",
+        "reader/load.lua",
+        "if redis.call('GET', KEYS[2]) ~= ARGV[1] then",
+        "local f = redis.call('GET', KEYS[2])\nif f and f ~= ARGV[1] then",
+        LEASE,
+    ),
+    Mutant(
+        "a load writes only where no value is",
+        "reader/load.lua",
+        ", ARGV[4], 'NX'}",
+        ", ARGV[4]}",
+        LEASE,
+    ),
+    Mutant(
+        "a mark needs an absent value",
+        "reader/load.lua",
+        "== 1 then return 0 end",
+        "== 2 then return 0 end",
+        LEASE,
+    ),
+    Mutant(
+        "a load keeps the fence's life",
+        "reader/load.lua",
+        "ARGV[2], 'KEEPTTL')",
+        "ARGV[2], 'EX', 60)",
+        LEASE,
+    ),
+    Mutant(
+        "a load gives the fence rank 2",
+        "reader/load.lua",
+        "redis.call('SET', KEYS[2], ARGV[2], 'KEEPTTL')",
+        "",
+        LEASE,
+    ),
+    Mutant(
+        "a load expires",
+        "reader/load.lua",
+        "command[5] = 'PXAT'\n    command[6] = ARGV[3]",
+        "",
+        LEASE,
+    ),
+    Mutant(
+        "a loaded value's fence has rank 2",
+        "reader/protocol.py",
+        "lease.head[:-1] + RANK_REPAIR + lease.nonce",
+        "lease.head + lease.nonce",
+        LEASE,
+    ),
+    Mutant(
+        "a mark keeps the rank",
+        "reader/protocol.py",
+        "(lease.head, KIND_ABSENT,",
+        "(lease.head[:-1] + RANK_REPAIR, KIND_ABSENT,",
+        LEASE,
     ),
     # --- fill and repair ----------------------------------------------------------------------
     Mutant("a fence stops a fill", "copy/fill.lua", "if fence_seen and", "if false and", FILL),

@@ -1,0 +1,99 @@
+"""A reader's surroundings in tests: a table that is watched, and the copy's clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from asyncsync.aws.clients import AwsClients
+from asyncsync.lab.servers import ServerProcess
+from asyncsync.mirror import Mirror
+from asyncsync.reader import Reader
+from asyncsync.reader.options import ReaderOptions
+
+Step = Callable[[], Awaitable[object]]
+
+
+class WatchedTable:
+    """A client of DynamoDB that counts a reader's reads; a step may run before each answers."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.items = 0  # that reads asked for
+        self.requests: list[str] = []
+        self.during: Step | None = None
+        self.error: Exception | None = None
+        self.unread = 0  # so many batch reads leave all but one key unread
+
+    async def get_item(self, **request: Any) -> Any:
+        assert request["ConsistentRead"]
+        self._count("GetItem", 1)
+        answer = await self._client.get_item(**request)
+        await self._step()
+        return answer
+
+    async def batch_get_item(self, **request: Any) -> Any:
+        ((table, asked),) = request["RequestItems"].items()
+        assert asked["ConsistentRead"]
+        self._count("BatchGetItem", len(asked["Keys"]))
+        rest = []
+        if self.unread and len(asked["Keys"]) > 1:
+            self.unread -= 1
+            rest = asked["Keys"][1:]
+            request = {"RequestItems": {table: {**asked, "Keys": asked["Keys"][:1]}}}
+        answer = await self._client.batch_get_item(**request)
+        if rest:
+            answer["UnprocessedKeys"] = {table: {**asked, "Keys": rest}}
+        await self._step()
+        return answer
+
+    def _count(self, request: str, items: int) -> None:
+        self.requests.append(request)
+        self.items += items
+        if self.error is not None:
+            raise self.error
+
+    async def _step(self) -> None:
+        if self.during is not None:
+            step, self.during = self.during, None
+            await step()
+
+
+def redis_client(server: ServerProcess) -> Redis:
+    """Return a client as a user would make it, that does not wait between its tries."""
+    return Redis(host=server.host, port=server.port, retry=Retry(NoBackoff(), 1))
+
+
+@asynccontextmanager
+async def reading(
+    clients: AwsClients, server: ServerProcess, mirror: Mirror, table: str, **arguments: Any
+) -> AsyncIterator[tuple[Reader, WatchedTable]]:
+    """Open a reader over a client of the server and a watched table."""
+    options = {"timeout_ms": 5_000, **arguments.pop("options", {})}
+    watched: Any = WatchedTable(clients.items)
+    redis = redis_client(server)
+    try:
+        async with Reader(
+            mirror,
+            table,
+            redis=redis,
+            dynamodb=watched,
+            options=ReaderOptions(**options),
+            **arguments,
+        ) as reader:
+            yield reader, watched
+    finally:
+        await redis.aclose()
+        await asyncio.sleep(0)  # lets the sockets close
+
+
+async def loaded(reader: Reader) -> None:
+    """Wait until the loads that are under way have written."""
+    assert reader._loader is not None
+    await reader._loader.close()
