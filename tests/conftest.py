@@ -25,7 +25,16 @@ from asyncsync.lab.servers import (
 from tests.support.cluster import Cluster, redis_cluster
 from tests.support.events import SEED
 from tests.support.recoveries import HEAD, Recoveries
-from tests.support.servers import FOUND, LACKING, SERVERS, WANTED, shortages, skip, skip_without
+from tests.support.servers import (
+    FOUND,
+    LACKING,
+    ONE_SERVER,
+    SERVERS,
+    WANTED,
+    shortages,
+    skip,
+    skip_without,
+)
 from tests.support.tables import drop_tables, table_names
 from tests.support.template.cloudformation import ROOT, TOOLS, translate
 from tests.support.tls import make_authority
@@ -101,6 +110,13 @@ def fake_server() -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.fixture(scope="session", params=ONE_SERVER)
+def one_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """Run one real server, for what does not depend on which."""
+    with redis_process(request.param) as server:
+        yield server
+
+
 def _client(server: ServerProcess) -> Iterator[redis.Redis]:
     with redis.Redis(host=server.host, port=server.port) as client:
         client.flushall()
@@ -123,6 +139,12 @@ def fake_client(fake_server: ServerProcess) -> Iterator[redis.Redis]:
 def real_client(real_server: ServerProcess) -> Iterator[redis.Redis]:
     """Return a redis-py client of an empty real server."""
     yield from _client(real_server)
+
+
+@pytest.fixture
+def one_client(one_server: ServerProcess) -> Iterator[redis.Redis]:
+    """Return a redis-py client of that server, emptied."""
+    yield from _client(one_server)
 
 
 @pytest.fixture(scope="session")

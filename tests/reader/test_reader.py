@@ -38,9 +38,9 @@ NAME, FENCE = "Players:7", "{Players:7}!f"
 
 @pytest.fixture
 async def world(
-    clients: AwsClients, endpoint: str, real_server: ServerProcess, real_client: redis.Redis
+    clients: AwsClients, endpoint: str, one_server: ServerProcess, one_client: redis.Redis
 ) -> AsyncIterator[Callable[..., Any]]:
-    async with mirrored_tables(clients, endpoint, real_server.url) as make:
+    async with mirrored_tables(clients, endpoint, one_server.url) as make:
         yield make
 
 
@@ -53,13 +53,13 @@ def options(**values: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", ["mirror", "refresh", "invalidate"])
 async def test_a_miss_reads_the_table_once_and_the_next_read_is_a_hit(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis, mode: str
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis, mode: str
 ) -> None:
     players: MirroredTable = await world(mode=mode)
     await players.change(ITEM)
     await players.deliver()
-    real_client.delete(NAME)
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    one_client.delete(NAME)
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         assert await reader.get(KEY) == PLAYER
         await loaded(reader)
         assert await reader.get(KEY) == PLAYER
@@ -81,17 +81,17 @@ async def test_a_miss_reads_the_table_once_and_the_next_read_is_a_hit(
 
 
 async def test_a_hit_is_one_get_and_nothing_else(
-    clients: AwsClients, real_server: ServerProcess, real_client: redis.Redis
+    clients: AwsClients, one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
-    real_client.set(NAME, b'{"Number":7}')
-    mirror = Mirror(Config(redis_url=real_server.url))
-    async with reading(clients, real_server, mirror, "Players") as (reader, table):
+    one_client.set(NAME, b'{"Number":7}')
+    mirror = Mirror(Config(redis_url=one_server.url))
+    async with reading(clients, one_server, mirror, "Players") as (reader, table):
         await reader.get(KEY)  # connects
-        client: Any = redis.Redis(port=real_server.port)
+        client: Any = redis.Redis(port=one_server.port)
         with client.monitor() as monitor:
             await reader.get(KEY)
             await reader.get_many([KEY, KEY])
-            real_client.echo("end")
+            one_client.echo("end")
             commands = []
             for each in monitor.listen():
                 if each["command"] == "ECHO end":
@@ -104,64 +104,64 @@ async def test_a_hit_is_one_get_and_nothing_else(
 
 
 async def test_a_miss_that_a_record_overtakes_answers_and_does_not_fill(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world(mode="invalidate")
     await players.change(ITEM)
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         table.during = players.deliver
 
         assert await reader.get(KEY) == PLAYER
         await loaded(reader)
 
-    assert real_client.get(NAME) is None
+    assert one_client.get(NAME) is None
     assert (reader.counters.fills, reader.counters.refused_fills) == (0, 1)
 
 
 async def test_a_deletion_during_the_read_stays_a_deletion(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
     await players.deliver()
-    real_client.delete(NAME)
+    one_client.delete(NAME)
 
     async def remove() -> None:
         await players.change(ITEM, removed=True)
         await players.deliver()
 
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         table.during = remove
         assert await reader.get(KEY) == PLAYER  # what it read
         await loaded(reader)
-        assert real_client.get(NAME) is None
+        assert one_client.get(NAME) is None
         assert await reader.get(KEY) is None
 
 
 @pytest.mark.parametrize("end", ["deleted", "flushed"])
 async def test_an_absent_fence_proves_nothing(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis, end: str
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis, end: str
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
 
     async def forget() -> None:
-        real_client.delete(FENCE) if end == "deleted" else real_client.flushall()
+        one_client.delete(FENCE) if end == "deleted" else one_client.flushall()
 
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         table.during = forget
         assert await reader.get(KEY) == PLAYER
         await loaded(reader)
 
-    assert real_client.get(NAME) is None
+    assert one_client.get(NAME) is None
     assert reader.counters.refused_fills == 1
 
 
 async def test_what_does_not_exist_is_remembered_until_the_stream_inserts_it(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world(mode="refresh")
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         assert await reader.get(KEY) is None
         await loaded(reader)
         assert await reader.get(KEY) is None
@@ -176,11 +176,11 @@ async def test_what_does_not_exist_is_remembered_until_the_stream_inserts_it(
 
 
 async def test_absent_ms_0_remembers_nothing(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     players: MirroredTable = await world()
     given = options(absent_ms=0)
-    async with reading(players.clients, real_server, players.mirror, "Players", **given) as (
+    async with reading(players.clients, one_server, players.mirror, "Players", **given) as (
         reader,
         table,
     ):
@@ -192,11 +192,11 @@ async def test_absent_ms_0_remembers_nothing(
 
 
 async def test_one_process_loads_a_key_once(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         found = await asyncio.gather(*(reader.get(KEY) for _ in range(200)))
 
     assert found == [PLAYER] * 200
@@ -205,11 +205,11 @@ async def test_one_process_loads_a_key_once(
 
 
 async def test_a_caller_that_gives_up_does_not_end_the_load_of_the_others(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         first = asyncio.create_task(reader.get(KEY))
 
         async def give_up() -> None:
@@ -223,18 +223,18 @@ async def test_a_caller_that_gives_up_does_not_end_the_load_of_the_others(
         await loaded(reader)
 
     assert table.items == 1
-    assert real_client.get(NAME) is not None
+    assert one_client.get(NAME) is not None
 
 
 async def test_two_readers_share_one_load(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
     given = options(wait_ms=10_000)
     async with (
-        reading(players.clients, real_server, players.mirror, "Players", **given) as (one, table),
-        reading(players.clients, real_server, players.mirror, "Players", **given) as (two, other),
+        reading(players.clients, one_server, players.mirror, "Players", **given) as (one, table),
+        reading(players.clients, one_server, players.mirror, "Players", **given) as (two, other),
     ):
         second: list[asyncio.Task[Any]] = []
 
@@ -250,20 +250,20 @@ async def test_two_readers_share_one_load(
 
 
 async def test_a_reader_that_waited_in_vain_reads_the_table_and_fills_nothing(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
     given = options(wait_ms=30)
     async with (
-        reading(players.clients, real_server, players.mirror, "Players") as (one, table),
-        reading(players.clients, real_server, players.mirror, "Players", **given) as (two, other),
+        reading(players.clients, one_server, players.mirror, "Players") as (one, table),
+        reading(players.clients, one_server, players.mirror, "Players", **given) as (two, other),
     ):
 
         async def overtake() -> None:
             assert await two.get(KEY) == PLAYER
             await loaded(two)
-            assert real_client.get(NAME) is None
+            assert one_client.get(NAME) is None
 
         table.during = overtake
         assert await one.get(KEY) == PLAYER
@@ -274,13 +274,13 @@ async def test_a_reader_that_waited_in_vain_reads_the_table_and_fills_nothing(
 
 
 async def test_a_load_that_fails_lets_the_next_reader_load_at_once(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
     async with (
-        reading(players.clients, real_server, players.mirror, "Players") as (one, table),
-        reading(players.clients, real_server, players.mirror, "Players") as (two, _),
+        reading(players.clients, one_server, players.mirror, "Players") as (one, table),
+        reading(players.clients, one_server, players.mirror, "Players") as (two, _),
     ):
         table.error = ClientError({"Error": {"Code": "InternalServerError"}}, "GetItem")
         with pytest.raises(AwsFailed, match="InternalServerError"):
@@ -293,12 +293,12 @@ async def test_a_load_that_fails_lets_the_next_reader_load_at_once(
 
 
 async def test_the_table_away_is_an_error_unless_the_copy_alone_is_asked(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
     await players.deliver()
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         table.error = ClientError({"Error": {"Code": "InternalServerError"}}, "GetItem")
 
         assert await reader.get(KEY) == PLAYER
@@ -320,7 +320,7 @@ def test_every_format_has_a_reader() -> None:
 
 @pytest.mark.parametrize("source", ["stream", "reader"])
 async def test_dynamodb_json_keeps_every_type(
-    world: Callable[..., Any], real_server: ServerProcess, source: str
+    world: Callable[..., Any], one_server: ServerProcess, source: str
 ) -> None:
     players: MirroredTable = await world(value="dynamodb-json")
     whole: Any = {
@@ -332,7 +332,7 @@ async def test_dynamodb_json_keeps_every_type(
     await players.change(whole)
     if source == "stream":
         await players.deliver()
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         found = await reader.get(KEY)
 
     assert found == {
@@ -350,7 +350,7 @@ async def test_dynamodb_json_keeps_every_type(
 
 @pytest.mark.parametrize("source", ["stream", "reader"])
 async def test_a_transforms_value_is_read_as_it_made_it(
-    world: Callable[..., Any], real_server: ServerProcess, source: str
+    world: Callable[..., Any], one_server: ServerProcess, source: str
 ) -> None:
     def transform(item: dict[str, Any]) -> dict[str, object] | bytes | None:
         made: dict[int, Any] = {
@@ -366,7 +366,7 @@ async def test_a_transforms_value_is_read_as_it_made_it(
         await players.change({**ITEM, "Number": {"N": str(number)}})
     if source == "stream":
         await players.deliver()
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, _):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, _):
         assert await reader.get(KEY) == {"upper": "ZOË"}
         assert await reader.get(KEY, as_bytes=True) == b'{"upper":"ZO\xc3\x8b"}'
         assert await reader.get({"Number": 8}, as_bytes=True) == b"\x00\xffbytes"
@@ -379,7 +379,7 @@ async def test_a_transforms_value_is_read_as_it_made_it(
 
 
 async def test_a_transform_that_fails_is_an_error_of_that_item_alone(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     def transform(item: dict[str, Any]) -> dict[str, object]:
         return {"inverse": 1 / (item["Number"] - 7)}
@@ -387,7 +387,7 @@ async def test_a_transform_that_fails_is_an_error_of_that_item_alone(
     players: MirroredTable = await world(transform=transform)
     for number in (7, 8):
         await players.change({**ITEM, "Number": {"N": str(number)}})
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, _):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, _):
         with pytest.raises(RecordError, match="the transform raised DivisionByZero"):
             await reader.get(KEY)
         assert await reader.get({"Number": 8}) == {"inverse": 1}
@@ -395,47 +395,47 @@ async def test_a_transform_that_fails_is_an_error_of_that_item_alone(
 
 @pytest.mark.parametrize("content", [b"not JSON", b"[1]", b'"x"', b"\xff", b"[" * 100_000])
 async def test_another_programs_value_is_passed_over(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis, content: bytes
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis, content: bytes
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
-    real_client.set(NAME, content)
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, _):
+    one_client.set(NAME, content)
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, _):
         assert await reader.get(KEY) == PLAYER
         assert await reader.get_many([KEY]) == [PLAYER]
         assert await reader.get(KEY, copy_only=True) is None
 
 
 async def test_a_key_of_another_type_is_a_miss_and_stays(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world()
     await players.change(ITEM)
-    real_client.lpush(NAME, "1")
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, _):
+    one_client.lpush(NAME, "1")
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, _):
         assert await reader.get(KEY) == PLAYER
         assert await reader.get_many([KEY]) == [PLAYER]
         await loaded(reader)
         assert reader.circuit == "closed"
 
-    assert real_client.type(NAME) == b"list"
+    assert one_client.type(NAME) == b"list"
 
 
 async def test_an_expiry_is_the_mirrors_less_the_jitter(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world(ttl_s=10_000)
     for number in range(60):
         await players.change({**ITEM, "Number": {"N": str(number)}})
     given: Any = {**options(jitter=0.5), "chance": Random(1)}
-    async with reading(players.clients, real_server, players.mirror, "Players", **given) as (
+    async with reading(players.clients, one_server, players.mirror, "Players", **given) as (
         reader,
         _,
     ):
         await reader.prefetch({"Number": number} for number in range(60))
         await loaded(reader)
 
-    lives: Any = [real_client.ttl(f"Players:{number}") for number in range(60)]
+    lives: Any = [one_client.ttl(f"Players:{number}") for number in range(60)]
     assert all(4_990 <= life <= 10_000 for life in lives)
     assert max(lives) - min(lives) > 3_000
 
@@ -443,15 +443,15 @@ async def test_an_expiry_is_the_mirrors_less_the_jitter(
 @pytest.mark.parametrize(("ends_in_s", "life_s"), [(1_000, 1_000), (50_000, 10_000), (-60, None)])
 async def test_an_item_that_expires_sooner_does_so_without_jitter(
     world: Callable[..., Any],
-    real_server: ServerProcess,
-    real_client: redis.Redis,
+    one_server: ServerProcess,
+    one_client: redis.Redis,
     ends_in_s: int,
     life_s: int | None,
 ) -> None:
     players: MirroredTable = await world(ttl_s=10_000, ttl_attribute="Ends")
     await players.change({**ITEM, "Ends": {"N": str(int(time.time()) + ends_in_s)}})
     given = options(jitter=0)
-    async with reading(players.clients, real_server, players.mirror, "Players", **given) as (
+    async with reading(players.clients, one_server, players.mirror, "Players", **given) as (
         reader,
         _,
     ):
@@ -460,23 +460,23 @@ async def test_an_item_that_expires_sooner_does_so_without_jitter(
 
     assert (found is None) == (life_s is None)
     if life_s is not None:
-        assert life_s - 10 <= real_client.ttl(NAME) <= life_s
+        assert life_s - 10 <= one_client.ttl(NAME) <= life_s
 
 
 # --- get_many and prefetch --------------------------------------------------------------------
 
 
 async def test_many_are_returned_in_order_from_one_mget_and_batches(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world()
     for number in range(0, 250, 2):
         await players.change({**ITEM, "Number": {"N": str(number)}})
     await players.deliver()
     for number in range(0, 250, 4):
-        real_client.delete(f"Players:{number}")
+        one_client.delete(f"Players:{number}")
     keys = [{"Number": number} for number in (*range(250), 0, 1, 2)]
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         found = await reader.get_many(keys)
         await loaded(reader)
         again = await reader.get_many(keys)
@@ -492,12 +492,12 @@ async def test_many_are_returned_in_order_from_one_mget_and_batches(
 
 
 async def test_keys_that_dynamodb_leaves_unread_are_read_again(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     players: MirroredTable = await world()
     for number in range(4):
         await players.change({**ITEM, "Number": {"N": str(number)}})
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         table.unread = 2
         found = await reader.get_many([{"Number": number} for number in range(5)])
 
@@ -506,11 +506,11 @@ async def test_keys_that_dynamodb_leaves_unread_are_read_again(
 
 
 async def test_a_table_that_stays_throttled_is_an_error(
-    world: Callable[..., Any], real_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., Any], one_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asyncsync.aws.table_reads.UNREAD_PAUSES_S", (0.0, 0.0))
     players: MirroredTable = await world()
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         table.unread = 3
 
         with pytest.raises(AwsFailed, match="throttles"):
@@ -518,11 +518,11 @@ async def test_a_table_that_stays_throttled_is_an_error(
 
 
 async def test_an_answer_that_is_silent_about_the_table_is_an_error(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     """Else every item that was asked for would be taken for absent."""
     players: MirroredTable = await world()
-    async with reading(players.clients, real_server, players.mirror, "Players") as (reader, table):
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
 
         async def silent(**_: Any) -> Any:
             return {"Responses": {}, "UnprocessedKeys": {}}
@@ -533,13 +533,13 @@ async def test_an_answer_that_is_silent_about_the_table_is_an_error(
 
 
 async def test_prefetch_keeps_to_the_budget_and_loads_all(
-    world: Callable[..., Any], real_server: ServerProcess, real_client: redis.Redis
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:
     players: MirroredTable = await world()
     for number in range(90):
         await players.change({**ITEM, "Number": {"N": str(number)}})
     given = options(table_reads_per_s=60, wait_ms=0)
-    async with reading(players.clients, real_server, players.mirror, "Players", **given) as (
+    async with reading(players.clients, one_server, players.mirror, "Players", **given) as (
         reader,
         table,
     ):
@@ -616,17 +616,17 @@ async def test_a_reader_makes_its_own_clients(
 
 
 def test_a_program_without_an_event_loop_has_the_same_reader(
-    real_server: ServerProcess,
-    real_client: redis.Redis,
+    one_server: ServerProcess,
+    one_client: redis.Redis,
     moto: str,
     one_loader: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-    real_client.set(NAME, b'{"Number":7}')
-    real_client.set("Players:8", b'{"Number":8}')
-    config = Config(redis_url=real_server.url)
+    one_client.set(NAME, b'{"Number":7}')
+    one_client.set("Players:8", b'{"Number":8}')
+    config = Config(redis_url=one_server.url)
     arguments: Any = {"region": "us-east-1", "endpoint_url": moto}
     with Reader.sync(config, "Players", **arguments) as blocking:
         assert blocking.get(KEY) == {"Number": 7}
@@ -641,11 +641,11 @@ def test_a_program_without_an_event_loop_has_the_same_reader(
 
 
 async def test_a_config_alone_is_enough(
-    real_server: ServerProcess, real_client: redis.Redis, clients: AwsClients
+    one_server: ServerProcess, one_client: redis.Redis, clients: AwsClients
 ) -> None:
-    real_client.set("mine:7", b'{"Number":7}')
-    client = redis_client(real_server)
-    config = Config(redis_url=real_server.url, key="mine:{Number}")
+    one_client.set("mine:7", b'{"Number":7}')
+    client = redis_client(one_server)
+    config = Config(redis_url=one_server.url, key="mine:{Number}")
     watched: Any = WatchedTable(clients.items)
     arn = "arn:aws:dynamodb:us-east-1:123456789012:table/Players"
     async with Reader(config, arn, redis=client, dynamodb=watched) as reader:
@@ -658,15 +658,15 @@ def test_without_fences_no_reader_starts() -> None:
         Reader(Config(redis_url="redis://unused", fence="off"), "Players")
 
 
-async def test_a_client_that_decodes_is_refused(real_server: ServerProcess) -> None:
-    client = redis.asyncio.Redis(port=real_server.port, decode_responses=True)
+async def test_a_client_that_decodes_is_refused(one_server: ServerProcess) -> None:
+    client = redis.asyncio.Redis(port=one_server.port, decode_responses=True)
     with pytest.raises(ConfigError, match="decode_responses=False"):
         Reader(Config(redis_url="redis://unused"), "Players", redis=client)
     await client.aclose()
 
 
 async def test_the_callback_hears_what_the_counters_count(
-    world: Callable[..., Any], real_server: ServerProcess
+    world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
     heard: dict[str, int] = {}
 
@@ -676,7 +676,7 @@ async def test_the_callback_hears_what_the_counters_count(
     players: MirroredTable = await world()
     await players.change(ITEM)
     given: Any = {"on_count": on_count}
-    async with reading(players.clients, real_server, players.mirror, "Players", **given) as (
+    async with reading(players.clients, one_server, players.mirror, "Players", **given) as (
         reader,
         _,
     ):

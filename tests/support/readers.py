@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -63,6 +64,32 @@ class WatchedTable:
         if self.during is not None:
             step, self.during = self.during, None
             await step()
+
+
+class EndlessTable:
+    """A client of a table that has an item of every number, and notes when each was read."""
+
+    def __init__(self, latency_s: float = 0.002) -> None:
+        self._latency_s = latency_s
+        self.reads: list[float] = []  # when, on the monotonic clock; one for each item
+
+    async def get_item(self, **request: Any) -> Any:
+        return {"Item": (await self._items([request["Key"]]))[0]}
+
+    async def batch_get_item(self, **request: Any) -> Any:
+        ((table, asked),) = request["RequestItems"].items()
+        return {"Responses": {table: await self._items(asked["Keys"])}, "UnprocessedKeys": {}}
+
+    async def _items(self, keys: Sequence[Any]) -> list[Any]:
+        self.reads += [time.monotonic()] * len(keys)
+        await asyncio.sleep(self._latency_s)
+        return [{**key, "Name": {"S": f"player {key['Number']['N']}"}} for key in keys]
+
+    def assert_within(self, per_s: int) -> None:
+        """Assert that no stretch of time holds more reads than it may: a second's are saved."""
+        first_s = self.reads[0]
+        for at, read_s in enumerate(self.reads, 1):
+            assert at <= per_s * (read_s - first_s + 1) + 1
 
 
 def redis_client(server: ServerProcess) -> Redis:
