@@ -24,7 +24,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test matrix readers coverage coverage-core check format dist build package release deploy smoke template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill requirements clean
+.PHONY: help demo test matrix readers coverage coverage-core check format dist build package release deploy smoke template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill bench-reader requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -120,6 +120,9 @@ bench-core: $(VENV)/.dev ## time the core beside json and boto3's deserializer
 
 bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idle scan; measure its memory
 	$(BIN)/python -m benchmarks.bench_backfill $(ARGS)
+
+bench-reader: $(VENV)/.dev ## time reads through the copy beside GET, MGET and GetItem
+	$(BIN)/python -m benchmarks.bench_reader $(ARGS)
 
 requirements: ## pin the newest dependencies (needs uv); dev first, so that all files agree
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt

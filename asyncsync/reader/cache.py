@@ -64,6 +64,7 @@ class Cache:
         clock: Clock,
     ) -> None:
         self.circuit = Circuit()
+        self.last_error = ""
         self._client: Any = client
         self._is_cluster = hasattr(client, "nodes_manager")
         self._timeout_s = timeout_s
@@ -116,6 +117,9 @@ class Cache:
         replies: list[Any] | NoAnswer = await self._ask(pipeline.execute, raise_on_error=False)
         if isinstance(replies, NoAnswer):
             return [NO_ANSWER] * len(commands)
+        for error in [each for each in replies if isinstance(each, Exception)]:
+            if not isinstance(error, NoScriptError):
+                self._note(error)
         if any(map(_is_away, replies)):
             self._fail()
         return replies
@@ -141,7 +145,7 @@ class Cache:
                 self.circuit.succeed()
                 return exc
             except _FAILURES as exc:
-                self._counters.count("cache_errors")
+                self._note(exc)
                 if _is_away(exc):
                     self._fail()
                 elif isinstance(exc, ResponseError):
@@ -149,6 +153,10 @@ class Cache:
                 return NO_ANSWER
             self.circuit.succeed()
             return reply
+
+    def _note(self, error: Exception) -> None:
+        self._counters.count("cache_errors")
+        self.last_error = f"{type(error).__name__}: {error}".removesuffix(": ")
 
     def _fail(self) -> None:
         self.circuit.fail(self._clock())

@@ -9,7 +9,7 @@ OnCount: TypeAlias = Callable[[str, int], None]  # gets a counter's name and wha
 
 
 class ReaderCounters:
-    """Counts since the reader was made; each counts items, except cache_errors."""
+    """Counts since the reader was made: items, but for cache_errors."""
 
     __slots__ = (
         "absent_hits",
@@ -33,7 +33,7 @@ class ReaderCounters:
         self.fills = 0  # values written to the copy
         self.refused_fills = 0  # not written: the lease was over, or Redis refused
         self.over_budget = 0  # refused, because the budget was used up
-        self.cache_errors = 0  # round trips to Redis that failed
+        self.cache_errors = 0  # requests to Redis that failed
         self.on_count = on_count
 
     def count(self, name: str, by: int = 1) -> None:

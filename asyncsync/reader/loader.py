@@ -132,10 +132,10 @@ class Loader:
         await self._read_batch([flight])
         return await flight.result
 
-    async def close(self) -> None:
+    async def finish(self) -> None:
         """Wait for the loads that are under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._tasks:
+            await asyncio.wait({*self._tasks})
 
     async def _run(self, flights: Sequence[_Flight]) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -46,6 +46,14 @@ class ItemNamer:
             return self._known(tuple(key), *key.values())
         except TypeError:  # a value that has no hash, or no type of DynamoDB
             return self._names(tuple(key), *key.values())
+
+    def names_of_many(self, keys: Iterable[ItemKey]) -> list[ItemNames]:
+        """Return the names of items; raises what `names` does."""
+        keys, known = list(keys), self._known
+        try:
+            return [known(tuple(key), *key.values()) for key in keys]
+        except TypeError:
+            return [self.names(key) for key in keys]
 
     def _names(self, attributes: tuple[str, ...], *values: object) -> ItemNames:
         key = _quick_key(attributes, values) or key_of(dict(zip(attributes, values, strict=True)))

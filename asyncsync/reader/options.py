@@ -29,6 +29,8 @@ _RANGES: Mapping[str, tuple[int, int]] = {
 class ReaderOptions(Struct, frozen=True, kw_only=True):
     """How a reader behaves.
 
+        Reader(mirror, "Players", options=ReaderOptions(wait_ms=200))
+
     Args:
         lease_ms: How long others wait for this reader's load before one of them may load.
         absent_ms: How long readers remember that an item does not exist; 0: never.
@@ -37,7 +39,8 @@ class ReaderOptions(Struct, frozen=True, kw_only=True):
         jitter: The share of ttl_s by which a loaded value may expire earlier.
         timeout_ms: The longest wait for one round trip to Redis.
 
-    Raises ConfigError.
+    Raises:
+        ConfigError: A value is out of its bounds.
     """
 
     lease_ms: int = 3_000

@@ -17,7 +17,7 @@ from asyncsync.config import Config
 from asyncsync.encode import EncodeRules
 from asyncsync.errors import ConfigError, RecordError
 from asyncsync.mirror import Mirror
-from asyncsync.reader.cache import Cache, NoAnswer
+from asyncsync.reader.cache import NO_ANSWER, Cache, NoAnswer
 from asyncsync.reader.circuit import CircuitState
 from asyncsync.reader.clients import new_redis, refuse_decoding
 from asyncsync.reader.counters import OnCount, ReaderCounters
@@ -26,9 +26,8 @@ from asyncsync.reader.limits import BATCH_KEYS_MAX, POLL_LAST_S
 from asyncsync.reader.loader import Edges, Loader
 from asyncsync.reader.names import ItemKey, ItemNamer, ItemNames
 from asyncsync.reader.options import ReaderOptions
-from asyncsync.reader.values import read_item
+from asyncsync.reader.values import PlainItem, read_item
 from asyncsync.store import Clock
-from asyncsync.values import Item
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -109,6 +108,11 @@ class Reader:
         """Return whether Redis is asked: "closed" it is, "open" it is not, "half-open" a probe."""
         return "closed" if self._cache is None else self._cache.circuit.state
 
+    @property
+    def last_cache_error(self) -> str:
+        """Return what Redis or the way to it said last, for a person to read; empty: nothing."""
+        return "" if self._cache is None else self._cache.last_error
+
     async def __aenter__(self) -> Self:
         """Open the clients that were not given; neither server is asked yet."""
         config = self._rules.config
@@ -132,7 +136,7 @@ class Reader:
                 self.counters,
                 self._edges,
             )
-            stack.push_async_callback(self._loader.close)
+            stack.push_async_callback(self._loader.finish)
             self._stack = stack.pop_all()
         return self
 
@@ -144,7 +148,7 @@ class Reader:
     @overload
     async def get(
         self, key: ItemKey, *, as_bytes: Literal[False] = ..., copy_only: bool = ...
-    ) -> Item | None: ...
+    ) -> PlainItem | None: ...
 
     @overload
     async def get(
@@ -153,7 +157,7 @@ class Reader:
 
     async def get(
         self, key: ItemKey, *, as_bytes: bool = False, copy_only: bool = False
-    ) -> Item | bytes | None:
+    ) -> PlainItem | bytes | None:
         """Return an item, or None where it does not exist: `await get({"Number": 10})`.
 
         Args:
@@ -181,7 +185,7 @@ class Reader:
     @overload
     async def get_many(
         self, keys: Iterable[ItemKey], *, as_bytes: Literal[False] = ..., copy_only: bool = ...
-    ) -> list[Item | None]: ...
+    ) -> list[PlainItem | None]: ...
 
     @overload
     async def get_many(
@@ -190,13 +194,13 @@ class Reader:
 
     async def get_many(
         self, keys: Iterable[ItemKey], *, as_bytes: bool = False, copy_only: bool = False
-    ) -> list[Item | None] | list[bytes | None]:
+    ) -> list[PlainItem | None] | list[bytes | None]:
         """Return items in the keys' order, None for each that does not exist.
 
         One MGET (on a cluster, one round trip per node), and batch reads of what is missing.
         Takes and raises what `get` does.
         """
-        names = [self._namer.names(key) for key in keys]
+        names = self._namer.names_of_many(keys)
         if not names:
             return []
         replies = await self._opened()[0].get_many([each.name for each in names])
@@ -214,7 +218,7 @@ class Reader:
         Raises what `get` does, but not TableBudgetExceeded.
         """
         cache, loader = self._opened()
-        names = [self._namer.names(key) for key in keys]
+        names = self._namer.names_of_many(keys)
         step = min(BATCH_KEYS_MAX, self._options.table_reads_per_s)
         for first in range(0, len(names), step):
             batch = names[first : first + step]
@@ -226,6 +230,10 @@ class Reader:
                     break
                 except TableBudgetExceeded:
                     await self._edges.sleep(POLL_LAST_S)
+
+    async def finish_loads(self) -> None:
+        """Wait until what was read from the table is in the copy; closing does so too."""
+        await self._opened()[1].finish()
 
     # --- steps ----------------------------------------------------------------------------------
 
@@ -253,6 +261,9 @@ class Reader:
         copy_only: bool,
     ) -> list[bytes | None]:
         """Return each item's value, from the copy's reply or else from the table."""
+        if None not in replies and NO_ANSWER not in replies:  # the quick way for hits
+            self.counters.count("hits", len(names))
+            return list(replies)  # type: ignore[arg-type]
         missing = self._missing(names, replies)
         loaded: list[bytes | None] = [None] * len(missing)
         if missing and not copy_only:
@@ -260,7 +271,7 @@ class Reader:
         rest = iter(loaded)
         return [reply if isinstance(reply, bytes) else next(rest) for reply in replies]
 
-    async def _item(self, names: ItemNames, value: bytes, copy_only: bool) -> Item | None:
+    async def _item(self, names: ItemNames, value: bytes, copy_only: bool) -> PlainItem | None:
         """Read a value; one that is no item may be of another program, so the table decides.
 
         Raises RecordError where the table's own value is no item either.
@@ -329,7 +340,7 @@ class BlockingReader:
     @overload
     def get(
         self, key: ItemKey, *, as_bytes: Literal[False] = ..., copy_only: bool = ...
-    ) -> Item | None: ...
+    ) -> PlainItem | None: ...
 
     @overload
     def get(
@@ -338,7 +349,7 @@ class BlockingReader:
 
     def get(
         self, key: ItemKey, *, as_bytes: bool = False, copy_only: bool = False
-    ) -> Item | bytes | None:
+    ) -> PlainItem | bytes | None:
         """Return an item; see Reader.get."""
         portal, reader = self._opened()
         if as_bytes:
@@ -348,7 +359,7 @@ class BlockingReader:
     @overload
     def get_many(
         self, keys: Iterable[ItemKey], *, as_bytes: Literal[False] = ..., copy_only: bool = ...
-    ) -> list[Item | None]: ...
+    ) -> list[PlainItem | None]: ...
 
     @overload
     def get_many(
@@ -357,7 +368,7 @@ class BlockingReader:
 
     def get_many(
         self, keys: Iterable[ItemKey], *, as_bytes: bool = False, copy_only: bool = False
-    ) -> list[Item | None] | list[bytes | None]:
+    ) -> list[PlainItem | None] | list[bytes | None]:
         """Return items in the keys' order; see Reader.get_many."""
         portal, reader = self._opened()
         if as_bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 from asyncsync.errors import RecordError
-from asyncsync.values import Item, parse_image, to_item
+from asyncsync.values import parse_image, to_item
+
+PlainItem: TypeAlias = dict[str, Any]
 
 _loads = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
 
@@ -28,7 +30,7 @@ ITEM_READERS: Mapping[str, Callable[[bytes], Any]] = {
 }
 
 
-def read_item(value: bytes, value_format: str) -> Item:
+def read_item(value: bytes, value_format: str) -> PlainItem:
     """Read a value of a format, as ASYNCSYNC_VALUE names it.
 
     Raises RecordError where it is no item: a transform may store any bytes.

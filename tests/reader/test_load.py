@@ -23,7 +23,7 @@ from asyncsync.reader import Reader, ReaderOptions, TableBudgetExceeded
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, event, record
 from tests.support.project.package import ROOT
-from tests.support.readers import EndlessTable, loaded, redis_client
+from tests.support.readers import EndlessTable, redis_client
 from tests.support.servers import ONE_SERVER
 from tests.support.tables import load, make_table, numbered
 
@@ -147,7 +147,7 @@ async def test_past_the_budget_a_flush_is_an_error_not_a_stampede(
         found = await asyncio.gather(
             *(reader.get({"Number": number}) for number in range(1_000)), return_exceptions=True
         )
-        await loaded(reader)
+        await reader.finish_loads()
 
     many.table.assert_within(100)
     errors = [each for each in found if isinstance(each, TableBudgetExceeded)]
@@ -225,7 +225,7 @@ async def test_on_a_cluster_each_key_goes_to_its_node(cluster: Cluster) -> None:
     async with Reader(mirror, "Players", options=options, **arguments) as reader:
         assert await reader.get(keys[0])
         found = await reader.get_many(keys)
-        await loaded(reader)
+        await reader.finish_loads()
         again = await reader.get_many(keys)
         assert await reader.get(keys[7]) == found[7]
 
@@ -249,7 +249,7 @@ async def test_a_reader_makes_its_own_client_of_a_cluster(cluster: Cluster) -> N
     async with Reader(config, "Players", dynamodb=table, options=options) as reader:
         for _ in range(2):
             assert await reader.get({"Number": 7}) == {"Number": 7, "Name": "player 7"}
-            await loaded(reader)
+            await reader.finish_loads()
 
     assert (reader.counters.hits, len(table.reads)) == (1, 1)
     assert cluster.get(b"Players:7") == b'{"Number":7,"Name":"player 7"}'

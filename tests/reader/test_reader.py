@@ -22,7 +22,7 @@ from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.reader import Reader, ReaderOptions, TableBudgetExceeded
 from asyncsync.reader.values import ITEM_READERS
 from tests.support.mirrored_table import MirroredTable, mirrored_tables
-from tests.support.readers import WatchedTable, loaded, reading, redis_client
+from tests.support.readers import WatchedTable, reading, redis_client
 from tests.support.tables import until
 
 ITEM: dict[str, dict[str, Any]] = {
@@ -61,7 +61,7 @@ async def test_a_miss_reads_the_table_once_and_the_next_read_is_a_hit(
     one_client.delete(NAME)
     async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         assert await reader.get(KEY) == PLAYER
-        await loaded(reader)
+        await reader.finish_loads()
         assert await reader.get(KEY) == PLAYER
         assert json.loads(await reader.get(KEY, as_bytes=True) or b"") == {
             "Number": 7,
@@ -112,7 +112,7 @@ async def test_a_miss_that_a_record_overtakes_answers_and_does_not_fill(
         table.during = players.deliver
 
         assert await reader.get(KEY) == PLAYER
-        await loaded(reader)
+        await reader.finish_loads()
 
     assert one_client.get(NAME) is None
     assert (reader.counters.fills, reader.counters.refused_fills) == (0, 1)
@@ -133,7 +133,7 @@ async def test_a_deletion_during_the_read_stays_a_deletion(
     async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         table.during = remove
         assert await reader.get(KEY) == PLAYER  # what it read
-        await loaded(reader)
+        await reader.finish_loads()
         assert one_client.get(NAME) is None
         assert await reader.get(KEY) is None
 
@@ -151,7 +151,7 @@ async def test_an_absent_fence_proves_nothing(
     async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         table.during = forget
         assert await reader.get(KEY) == PLAYER
-        await loaded(reader)
+        await reader.finish_loads()
 
     assert one_client.get(NAME) is None
     assert reader.counters.refused_fills == 1
@@ -163,7 +163,7 @@ async def test_what_does_not_exist_is_remembered_until_the_stream_inserts_it(
     players: MirroredTable = await world(mode="refresh")
     async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         assert await reader.get(KEY) is None
-        await loaded(reader)
+        await reader.finish_loads()
         assert await reader.get(KEY) is None
         assert (table.items, reader.counters.absent_hits) == (1, 1)
 
@@ -186,7 +186,7 @@ async def test_absent_ms_0_remembers_nothing(
     ):
         for _ in range(3):
             assert await reader.get(KEY) is None
-            await loaded(reader)
+            await reader.finish_loads()
 
     assert (table.items, reader.counters.waits) == (3, 0)
 
@@ -220,7 +220,7 @@ async def test_a_caller_that_gives_up_does_not_end_the_load_of_the_others(
 
         assert await reader.get(KEY) == PLAYER
         assert first.cancelled()
-        await loaded(reader)
+        await reader.finish_loads()
 
     assert table.items == 1
     assert one_client.get(NAME) is not None
@@ -262,12 +262,12 @@ async def test_a_reader_that_waited_in_vain_reads_the_table_and_fills_nothing(
 
         async def overtake() -> None:
             assert await two.get(KEY) == PLAYER
-            await loaded(two)
+            await two.finish_loads()
             assert one_client.get(NAME) is None
 
         table.during = overtake
         assert await one.get(KEY) == PLAYER
-        await loaded(one)
+        await one.finish_loads()
 
     assert (other.items, two.counters.waits, two.counters.fills) == (1, 1, 0)
     assert one.counters.fills == 1
@@ -285,7 +285,7 @@ async def test_a_load_that_fails_lets_the_next_reader_load_at_once(
         table.error = ClientError({"Error": {"Code": "InternalServerError"}}, "GetItem")
         with pytest.raises(AwsFailed, match="InternalServerError"):
             await one.get(KEY)
-        await loaded(one)
+        await one.finish_loads()
 
         assert await two.get(KEY) == PLAYER
 
@@ -373,7 +373,7 @@ async def test_a_transforms_value_is_read_as_it_made_it(
         with pytest.raises(RecordError, match="as_bytes=True"):
             await reader.get({"Number": 8})
         assert await reader.get({"Number": 9}) is None
-        await loaded(reader)
+        await reader.finish_loads()
         assert await reader.get({"Number": 9}) is None
         assert reader.counters.absent_hits == 1  # left out is known absent too
 
@@ -415,7 +415,7 @@ async def test_a_key_of_another_type_is_a_miss_and_stays(
     async with reading(players.clients, one_server, players.mirror, "Players") as (reader, _):
         assert await reader.get(KEY) == PLAYER
         assert await reader.get_many([KEY]) == [PLAYER]
-        await loaded(reader)
+        await reader.finish_loads()
         assert reader.circuit == "closed"
 
     assert one_client.type(NAME) == b"list"
@@ -433,7 +433,7 @@ async def test_an_expiry_is_the_mirrors_less_the_jitter(
         _,
     ):
         await reader.prefetch({"Number": number} for number in range(60))
-        await loaded(reader)
+        await reader.finish_loads()
 
     lives: Any = [one_client.ttl(f"Players:{number}") for number in range(60)]
     assert all(4_990 <= life <= 10_000 for life in lives)
@@ -456,7 +456,7 @@ async def test_an_item_that_expires_sooner_does_so_without_jitter(
         _,
     ):
         found = await reader.get(KEY)
-        await loaded(reader)
+        await reader.finish_loads()
 
     assert (found is None) == (life_s is None)
     if life_s is not None:
@@ -478,7 +478,7 @@ async def test_many_are_returned_in_order_from_one_mget_and_batches(
     keys = [{"Number": number} for number in (*range(250), 0, 1, 2)]
     async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
         found = await reader.get_many(keys)
-        await loaded(reader)
+        await reader.finish_loads()
         again = await reader.get_many(keys)
         assert await reader.get_many([]) == []
 
@@ -546,7 +546,7 @@ async def test_prefetch_keeps_to_the_budget_and_loads_all(
         began_s = time.monotonic()
         await reader.prefetch({"Number": number} for number in range(90))
         took_s = time.monotonic() - began_s
-        await loaded(reader)
+        await reader.finish_loads()
         assert all(await reader.get_many([{"Number": n} for n in range(90)], copy_only=True))
 
     assert table.items == 90
@@ -567,6 +567,7 @@ async def test_without_redis_the_table_answers_until_the_budget_is_used_up(
         for _ in range(5):
             assert await reader.get(KEY) == PLAYER
         assert reader.circuit == "open"
+        assert reader.last_cache_error.startswith("ConnectionError: ")
         with pytest.raises(TableBudgetExceeded, match=r"table_reads_per_s.*copy_only=True"):
             await reader.get(KEY)
         assert await reader.get(KEY, copy_only=True) is None
@@ -607,7 +608,7 @@ async def test_a_reader_makes_its_own_clients(
     made = Reader(players.mirror, "Players", region="us-east-1", endpoint_url=endpoint)
     async with made as reader:
         assert await reader.get(KEY) == PLAYER
-        await loaded(reader)
+        await reader.finish_loads()
         assert await reader.get(KEY, copy_only=True) == PLAYER
     await asyncio.sleep(0)
 
@@ -681,7 +682,7 @@ async def test_the_callback_hears_what_the_counters_count(
         _,
     ):
         await reader.get(KEY)
-        await loaded(reader)
+        await reader.finish_loads()
         await reader.get_many([KEY, {"Number": 8}])
 
     counts = reader.counters.as_dict()

@@ -118,9 +118,3 @@ async def reading(
     finally:
         await redis.aclose()
         await asyncio.sleep(0)  # lets the sockets close
-
-
-async def loaded(reader: Reader) -> None:
-    """Wait until the loads that are under way have written."""
-    assert reader._loader is not None
-    await reader._loader.close()
