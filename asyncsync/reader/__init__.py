@@ -23,5 +23,6 @@ def __getattr__(name: str) -> object:
     try:
         return getattr(import_module(f"asyncsync.reader.{modules[name]}"), name)
     except ModuleNotFoundError as exc:
-        needed = f'a reader needs {exc.name}: pip install "asyncsync[reader]"'
+        package = str(exc.name).partition(".")[0]
+        needed = f'a reader needs {package}: pip install "asyncsync[reader]"'
         raise ImportError(needed) from exc

@@ -41,6 +41,6 @@ class Circuit:
     def fail(self, now_s: float) -> None:
         """Record that there was no answer."""
         self._failures += 1
-        if self.state != "closed" or self._failures >= CIRCUIT_FAILURES:
+        if self._failures >= CIRCUIT_FAILURES:
             self.state = "open"
             self._retry_s = now_s + CIRCUIT_PAUSE_S

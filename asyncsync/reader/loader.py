@@ -236,8 +236,6 @@ class Loader:
         if lease is None:
             return None
         if entry.value is None:
-            if not options.absent_ms:
-                return _release(flight)
             fence = fence_of_absent(lease, options.lease_ms, options.absent_ms)
             return load_arguments(item.name, item.fence, lease, fence)
         expires_at_ms = self._expiry_ms(entry.expires_at_ms, now_ms)

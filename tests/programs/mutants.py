@@ -21,7 +21,8 @@ from tests.support.project.patches import (
 )
 
 RULES = "edges/test_cluster_rules.py"
-LEASE = "reader/test_protocol.py"
+LEASE, READER = "reader/test_protocol.py", "reader/test_reader.py"
+CIRCUIT = "reader/test_circuit.py"
 FILL = "copy/test_fill.py"
 REPAIR = "copy/test_repair.py"
 REDRIVE = "tools/test_redrive.py"
@@ -672,6 +673,191 @@ MUTANTS = (
         "(lease.head, KIND_ABSENT,",
         "(lease.head[:-1] + RANK_REPAIR, KIND_ABSENT,",
         LEASE,
+    ),
+    # --- the reader ---------------------------------------------------------------------------
+    Mutant(
+        "a process loads a key once",
+        "reader/loader.py",
+        "self._flights.get(item.name) for item",
+        "None for item",
+        READER,
+    ),
+    Mutant(
+        "a caller that gives up leaves the load to the others",
+        "reader/loader.py",
+        "asyncio.shield(flight.result) for",
+        "flight.result for",
+        READER,
+    ),
+    Mutant(
+        "a reader waits for another's load",
+        "reader/loader.py",
+        "busy.append(flight)",
+        "ready.append(flight)",
+        READER,
+    ),
+    Mutant(
+        "a wait for another's load ends",
+        "reader/loader.py",
+        "if not busy or edges.clock() >= end_s:",
+        "if not busy:",
+        READER,
+    ),
+    Mutant(
+        "a load that fails ends its lease",
+        "reader/loader.py",
+        "                flight.fail(exc)\n"
+        "            await self._write([_release(flight) for flight in flights])\n",
+        "                flight.fail(exc)\n",
+        READER,
+    ),
+    Mutant(
+        "an absent item is marked",
+        "reader/loader.py",
+        "return load_arguments(item.name, item.fence, lease, fence)\n        expires",
+        "return None\n        expires",
+        READER,
+    ),
+    Mutant(
+        "a wait for the budget is waited",
+        "reader/loader.py",
+        "            await self._edges.sleep(wait_s)\n",
+        "            pass\n",
+        READER,
+    ),
+    Mutant(
+        "a budget that is used up is an error",
+        "reader/loader.py",
+        "if wait_s is None:",
+        "if False:",
+        READER,
+    ),
+    Mutant(
+        "jitter never makes a value live longer",
+        "reader/loader.py",
+        "return min(expires_at_ms, now_ms",
+        "return max(expires_at_ms, now_ms",
+        READER,
+    ),
+    Mutant(
+        "values loaded together do not expire together",
+        "reader/loader.py",
+        "share = 1 - self._edges.chance.uniform(0, self._options.jitter)",
+        "share = 1",
+        READER,
+    ),
+    Mutant(
+        "an item that cannot be encoded is an error",
+        "reader/loader.py",
+        "if fault or entry is None:",
+        "if entry is None:",
+        READER,
+    ),
+    Mutant(
+        "one item is read consistently",
+        "aws/table_reads.py",
+        "Key=sdk_key(key), ConsistentRead=True",
+        "Key=sdk_key(key), ConsistentRead=False",
+        READER,
+    ),
+    Mutant(
+        "many items are read consistently",
+        "aws/table_reads.py",
+        '"Keys": keys, "ConsistentRead": True',
+        '"Keys": keys, "ConsistentRead": False',
+        READER,
+    ),
+    Mutant(
+        "keys left unread are read again",
+        "aws/table_reads.py",
+        "return self._of_table(responses), rest",
+        "return self._of_table(responses), []",
+        READER,
+    ),
+    Mutant(
+        "an answer's silence is not absence",
+        "aws/table_reads.py",
+        "if not responses and len(rest) == len(keys):",
+        "if not responses:",
+        READER,
+    ),
+    Mutant(
+        "a reader needs fences",
+        "reader/reader.py",
+        'if rules.config.fence == "off":',
+        "if False:",
+        READER,
+    ),
+    Mutant(
+        "readers write values where the handler writes none",
+        "reader/reader.py",
+        'return structs.replace(rules, config=structs.replace(rules.config, mode="mirror"))',
+        "return rules",
+        READER,
+    ),
+    Mutant(
+        "another program's value is passed over",
+        "reader/reader.py",
+        "return None if own is None else read_item(own, value_format)",
+        "return read_item(value, value_format)",
+        READER,
+    ),
+    Mutant(
+        "a full pool is waited for",
+        "reader/cache.py",
+        "async with self._turns:",
+        "async with asyncio.Semaphore():",
+        READER,
+    ),
+    Mutant(
+        "a refusal by the server opens no circuit",
+        "reader/cache.py",
+        "return isinstance(reply, ClusterError)",
+        "return True",
+        READER,
+    ),
+    Mutant(
+        "an open circuit does not ask",
+        "reader/cache.py",
+        "if not self.circuit.allows(self._clock()):",
+        "if False:",
+        READER,
+    ),
+    Mutant(
+        "a server without the script is given it",
+        "reader/cache.py",
+        "if isinstance(reply, NoScriptError)]",
+        "if False]",
+        READER,
+    ),
+    Mutant(
+        "an open circuit allows one probe at a time",
+        "reader/circuit.py",
+        "        self._retry_s = now_s + CIRCUIT_PAUSE_S  # for the next, if nobody hears "
+        "of this probe\n",
+        "",
+        CIRCUIT,
+    ),
+    Mutant(
+        "a success ends a row of failures",
+        "reader/circuit.py",
+        "        self._failures = 0\n        self.state",
+        "        self.state",
+        CIRCUIT,
+    ),
+    Mutant(
+        "a budget saves one second's worth",
+        "reader/bucket.py",
+        "min(self._per_s, self._tokens + elapsed_s * self._per_s)",
+        "self._tokens + elapsed_s * self._per_s",
+        CIRCUIT,
+    ),
+    Mutant(
+        "a refused reservation costs nothing",
+        "reader/bucket.py",
+        "        self._tokens -= count\n        return needed_s",
+        "        return needed_s",
+        CIRCUIT,
     ),
     # --- fill and repair ----------------------------------------------------------------------
     Mutant("a fence stops a fill", "copy/fill.lua", "if fence_seen and", "if false and", FILL),

@@ -33,9 +33,8 @@ def test_a_success_between_starts_the_count_again() -> None:
     circuit = Circuit()
     for _ in range(5 * CIRCUIT_FAILURES):
         circuit.fail(0.0)
+        assert circuit.state == "closed"
         circuit.succeed()
-
-    assert circuit.state == "closed"
 
 
 def test_after_each_pause_one_probe_is_allowed() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from redis.asyncio import Redis, RedisCluster, SSLConnection, UnixDomainSocketCo
 from asyncsync import Config
 from asyncsync.lab.servers import redis_process
 from asyncsync.reader.clients import new_redis
+from tests.support.project.package import ROOT
 from tests.support.servers import ONE_SERVER
 
 IAM = {
@@ -83,3 +86,13 @@ async def test_a_made_client_signs_in_to_a_real_server(binary: str, tmp_path: Pa
         assert await client.set("name", "value")
         assert await client.get("name") == b"value"
         await client.aclose()
+
+
+@pytest.mark.parametrize("package", ["redis", "anyio"])
+def test_without_the_extra_the_error_says_what_to_install(package: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from asyncsync import Reader"
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    needed = f'ImportError: a reader needs {package}: pip install "asyncsync[reader]"'
+    assert process.stderr.splitlines()[-1] == needed

@@ -32,7 +32,7 @@ PROCESSES, GETS = 4, 250
 
 def stampede(redis_url: str, endpoint: str) -> list[Any]:
     """Run the processes at once; return what each printed."""
-    command = [sys.executable, "-m", "tests.support.stampede", redis_url, endpoint, str(GETS)]
+    command = [sys.executable, "-m", "tests.support.readers", redis_url, endpoint, str(GETS)]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with ExitStack() as stack:
         processes: list[Any] = [

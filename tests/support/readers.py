@@ -1,8 +1,17 @@
-"""A reader's surroundings in tests: a table that is watched, and the copy's clients."""
+"""A reader's surroundings in tests: a table that is watched, and the copy's clients.
+
+As a program it is one process of a stampede, which reads one key many times at once:
+
+    python -m tests.support.readers REDIS_URL ENDPOINT_URL GETS
+
+It prints "ready", waits for a line, and prints its counters and distinct answers as JSON.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +21,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.clients import AwsClients, open_clients
+from asyncsync.config import Config
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.mirror import Mirror
 from asyncsync.reader import Reader
@@ -118,3 +128,23 @@ async def reading(
     finally:
         await redis.aclose()
         await asyncio.sleep(0)  # lets the sockets close
+
+
+async def stampede(redis_url: str, endpoint_url: str, gets: int) -> None:
+    """Read Players 7 so many times at once."""
+    async with open_clients(endpoint_url, {}) as clients, Redis.from_url(redis_url) as redis:
+        await redis.ping()
+        # A process of many on a busy machine is slow; one of production waits half a second.
+        options = ReaderOptions(wait_ms=20_000, lease_ms=20_000, timeout_ms=20_000)
+        arguments = {"redis": redis, "dynamodb": clients.items, "options": options}
+        config = Config(redis_url=redis_url)
+        async with Reader(config, "Players", **arguments) as reader:  # type: ignore[arg-type]
+            print("ready", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+            items = await asyncio.gather(*(reader.get({"Number": 7}) for _ in range(gets)))
+    answers = sorted({str(each) for each in items})
+    print(json.dumps({"counters": reader.counters.as_dict(), "answers": answers}))
+
+
+if __name__ == "__main__":
+    asyncio.run(stampede(sys.argv[1], sys.argv[2], int(sys.argv[3])))
