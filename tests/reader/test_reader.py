@@ -18,6 +18,7 @@ import asyncsync
 from asyncsync import Config, ConfigError, Mirror, RecordError
 from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.formats import FORMATS
+from asyncsync.lab.proxy import proxy_to
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.reader import Reader, ReaderOptions, TableBudgetExceeded
 from asyncsync.reader.values import ITEM_READERS
@@ -101,6 +102,28 @@ async def test_a_hit_is_one_get_and_nothing_else(
 
     assert commands == [f"GET {NAME}", f"MGET {NAME} {NAME}"]
     assert table.requests == []
+
+
+async def test_a_miss_is_two_round_trips_and_a_read_until_its_answer(
+    world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
+) -> None:
+    players: MirroredTable = await world()
+    for number in (1, 2):
+        await players.change({**ITEM, "Number": {"N": str(number)}})
+    async with proxy_to(one_server.host, one_server.port) as proxy:
+        near = ServerProcess("proxy", "127.0.0.1", proxy.port, None)
+        async with reading(players.clients, near, players.mirror, "Players") as (reader, table):
+            await reader.get({"Number": 1})  # the server gets both scripts
+            await reader.finish_loads()
+            before = proxy.turns
+
+            assert await reader.get({"Number": 2}) is not None
+            until_answer = proxy.turns - before
+            await reader.finish_loads()
+
+    assert until_answer == 2
+    assert proxy.turns - before == 3  # and the load
+    assert table.requests == ["GetItem"] * 2
 
 
 async def test_a_miss_that_a_record_overtakes_answers_and_does_not_fill(
