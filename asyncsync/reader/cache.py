@@ -23,7 +23,7 @@ from redis.exceptions import (
 from asyncsync.keys import slot
 from asyncsync.reader.circuit import Circuit
 from asyncsync.reader.counters import ReaderCounters
-from asyncsync.reader.limits import CONNECTIONS_MAX
+from asyncsync.reader.limits import CONNECTIONS_MAX, MGET_KEYS_MAX
 from asyncsync.reader.protocol import Arguments
 from asyncsync.store import Clock
 
@@ -80,6 +80,12 @@ class Cache:
 
     async def get_many(self, names: Sequence[bytes]) -> Sequence[bytes | NoAnswer | None]:
         """Read values: one MGET, or on a cluster one pipeline per node with an MGET per slot."""
+        values: list[bytes | NoAnswer | None] = []
+        for first in range(0, len(names), MGET_KEYS_MAX):
+            values += await self._get_some(names[first : first + MGET_KEYS_MAX])
+        return values
+
+    async def _get_some(self, names: Sequence[bytes]) -> Sequence[bytes | NoAnswer | None]:
         if not self._is_cluster:
             values = await self._ask(self._client.mget, names)
             return [NO_ANSWER] * len(names) if isinstance(values, NoAnswer) else values

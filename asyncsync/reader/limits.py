@@ -46,8 +46,12 @@ CONNECTIONS_MAX = 32
 POLL_FIRST_S = 0.005
 POLL_LAST_S = 0.1
 
-# Keys of one script pipeline and of one read (DynamoDB API reference, "BatchGetItem").
+# Keys of one pipeline of scripts and of one read (DynamoDB API reference, "BatchGetItem").
 BATCH_KEYS_MAX = 100
+
+# Keys of one MGET: other clients wait while a server answers it, some 0.2 ms for a thousand, and
+# ElastiCache serverless refuses a command of more than 3,999 arguments.
+MGET_KEYS_MAX = 1_000
 
 # Names of items that a reader keeps, some 400 bytes each: 4 MB.
 NAMES_KEPT = 10_000

@@ -8,7 +8,7 @@ writing. A flight answers its callers as soon as the item is read; the write to 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -146,20 +146,41 @@ class Loader:
         finally:
             for flight in flights:
                 flight.result.cancel()  # without effect where there is a result
-                self._flights.pop(flight.item.name, None)
+            self._land(flights)
+
+    def _land(self, flights: Sequence[_Flight]) -> None:
+        """Let the next callers begin anew for items whose flights have a result.
+
+        Others of the same batch may still be on their way for seconds.
+        """
+        for flight in flights:
+            if flight.result.done() and self._flights.get(flight.item.name) is flight:
+                del self._flights[flight.item.name]
 
     async def _fly(self, flights: Sequence[_Flight]) -> None:
         edges = self._edges
         end_s = edges.clock() + self._wait_s
-        busy = await self._begin(flights)
+        busy = await self._begin_all(flights)
         if busy:
             self._counters.count("waits", len(busy))
         for pause_s in delays(POLL_FIRST_S, POLL_LAST_S):
             if not busy or edges.clock() >= end_s:
                 break
             await edges.sleep(pause_s * edges.chance.uniform(0.5, 1.0))
-            busy = await self._begin(busy)
-        await self._read_all(busy)
+            busy = await self._begin_all(busy)
+        for batch in self._batches(busy):
+            await self._read_batch(batch)
+
+    def _batches(self, flights: Sequence[_Flight]) -> Iterator[Sequence[_Flight]]:
+        for first in range(0, len(flights), self._batch_keys):
+            yield flights[first : first + self._batch_keys]
+
+    async def _begin_all(self, flights: Sequence[_Flight]) -> list[_Flight]:
+        """Begin batch by batch, so that each lease is young when its item is read."""
+        busy: list[_Flight] = []
+        for batch in self._batches(flights):
+            busy += await self._begin(batch)
+        return busy
 
     async def _begin(self, flights: Sequence[_Flight]) -> list[_Flight]:
         """Ask for leases, and load what need not wait; return the flights that must."""
@@ -187,22 +208,24 @@ class Loader:
             else:
                 flight.lease = reply if isinstance(reply, Lease) else None
                 ready.append(flight)
-        await self._read_all(ready)
+        self._land(flights)
+        if ready:
+            await self._read_batch(ready)
         return busy
-
-    async def _read_all(self, flights: Sequence[_Flight]) -> None:
-        for first in range(0, len(flights), self._batch_keys):
-            await self._read_batch(flights[first : first + self._batch_keys])
 
     async def _read_batch(self, flights: Sequence[_Flight]) -> None:
         """Read items within the budget, answer, then write to the copy what may be written."""
+        await self._write(await self._read_items(flights))
+        self._land(flights)
+
+    async def _read_items(self, flights: Sequence[_Flight]) -> list[Arguments | None]:
+        """Read items, and answer or fail their flights; return the arguments of their loads."""
         wait_s = self._bucket.reserve(len(flights), self._edges.clock(), self._wait_s)
         if wait_s is None:
             self._counters.count("over_budget", len(flights))
             for flight in flights:
                 flight.fail(TableBudgetExceeded(self._options.table_reads_per_s))
-            await self._write([_release(flight) for flight in flights])
-            return
+            return [_release(flight) for flight in flights]
         if wait_s:
             await self._edges.sleep(wait_s)
         self._counters.count("table_reads", len(flights))
@@ -212,17 +235,14 @@ class Loader:
         except AsyncsyncError as exc:
             for flight in flights:
                 flight.fail(exc)
-            await self._write([_release(flight) for flight in flights])
-            return
+            return [_release(flight) for flight in flights]
         now_ms = int(self._edges.wall_clock() * 1_000)
         pairs = list(zip(keys, images, strict=True))
         entries = entries_of(pairs, self._table, self._rules, now_ms)
-        await self._write(
-            [
-                self._answer(flight, each.entry, each.fault, now_ms)
-                for flight, each in zip(flights, entries, strict=True)
-            ]
-        )
+        return [
+            self._answer(flight, each.entry, each.fault, now_ms)
+            for flight, each in zip(flights, entries, strict=True)
+        ]
 
     def _answer(
         self, flight: _Flight, entry: Entry | None, fault: str, now_ms: int

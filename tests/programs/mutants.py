@@ -683,6 +683,13 @@ MUTANTS = (
         READER,
     ),
     Mutant(
+        "an answer is not kept for as long as its batch takes",
+        "reader/loader.py",
+        "(await self._read_items(flights))\n        self._land(flights)\n",
+        "(await self._read_items(flights))\n",
+        READER,
+    ),
+    Mutant(
         "a caller that gives up leaves the load to the others",
         "reader/loader.py",
         "asyncio.shield(flight.result) for",
@@ -707,8 +714,8 @@ MUTANTS = (
         "a load that fails ends its lease",
         "reader/loader.py",
         "                flight.fail(exc)\n"
-        "            await self._write([_release(flight) for flight in flights])\n",
-        "                flight.fail(exc)\n",
+        "            return [_release(flight) for flight in flights]\n",
+        "                flight.fail(exc)\n            return []\n",
         READER,
     ),
     Mutant(

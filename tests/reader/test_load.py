@@ -20,6 +20,7 @@ from asyncsync import Config, Mirror
 from asyncsync.aws.clients import AwsClients
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from asyncsync.reader import Reader, ReaderOptions, TableBudgetExceeded
+from asyncsync.reader.limits import MGET_KEYS_MAX
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, event, record
 from tests.support.project.package import ROOT
@@ -136,6 +137,26 @@ async def test_ten_thousand_flushed_keys_stay_within_the_budget(
     assert all(found)
     many.table.assert_within(5_000)
     assert len(many.table.reads) == 10_000  # each once
+    await many.client.aclose()
+
+
+async def test_ten_thousand_keys_of_one_call_are_read_in_parts(
+    one_server: ServerProcess, one_client: redis.Redis
+) -> None:
+    """No command is so large that the server, or a timeout, refuses it."""
+    many = Load(one_server, table_reads_per_s=1_000_000, timeout_ms=2_000)
+    keys = [{"Number": number} for number in range(10_000)]
+    async with many.reader as reader:
+        found = await reader.get_many(keys, as_bytes=True)
+        await reader.finish_loads()
+        stats: Any = one_client.info("commandstats")
+        before = stats["cmdstat_mget"]["calls"]
+
+        assert await reader.get_many(keys, as_bytes=True) == found
+        stats = one_client.info("commandstats")
+
+    assert stats["cmdstat_mget"]["calls"] - before == 10_000 / MGET_KEYS_MAX
+    assert (reader.counters.fills, reader.counters.cache_errors) == (10_000, 0)
     await many.client.aclose()
 
 

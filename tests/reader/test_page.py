@@ -18,7 +18,7 @@ from asyncsync.limits import SEQUENCE_NUMBER_DIGITS_MAX
 from asyncsync.model import SequenceNumber
 from asyncsync.reader import Reader
 from asyncsync.reader.counters import ReaderCounters
-from asyncsync.reader.limits import CIRCUIT_FAILURES, CIRCUIT_PAUSE_S, JITTER_MAX
+from asyncsync.reader.limits import CIRCUIT_FAILURES, CIRCUIT_PAUSE_S, JITTER_MAX, MGET_KEYS_MAX
 from asyncsync.reader.options import _RANGES, ReaderOptions
 from asyncsync.reader.protocol import END_DIGITS
 from tests.support.cluster import Cluster
@@ -58,6 +58,7 @@ def test_the_circuit_and_the_parts_of_a_fence_are_those_of_the_code() -> None:
     lengths = {row[0]: row[1] for row in rows("The parts of one with a lease:")}
 
     assert f"After {CIRCUIT_FAILURES} failures in a row" in PAGE
+    assert f"one `MGET` for up to {MGET_KEYS_MAX:,} keys" in PAGE
     assert f"one probe every {CIRCUIT_PAUSE_S} s" in PAGE
     shortest = len(version(0, SequenceNumber(1)))
     assert lengths["version"] == f"{shortest} to {shortest + SEQUENCE_NUMBER_DIGITS_MAX - 1}"

@@ -254,6 +254,32 @@ async def test_a_caller_that_gives_up_does_not_end_the_load_of_the_others(
     assert one_client.get(NAME) is not None
 
 
+async def test_a_batch_that_takes_long_does_not_keep_an_answer_that_was_overtaken(
+    world: Callable[..., Any], one_server: ServerProcess
+) -> None:
+    players: MirroredTable = await world(mode="invalidate")
+    await players.change(ITEM)
+    given = options(table_reads_per_s=1, wait_ms=10_000)  # a second for each key
+    async with reading(players.clients, one_server, players.mirror, "Players", **given) as (
+        reader,
+        table,
+    ):
+
+        async def overtake() -> None:
+            await players.change({**ITEM, "Name": {"S": "Ada"}})
+            await players.deliver()
+
+        table.during = overtake
+        many = asyncio.create_task(reader.get_many([KEY, {"Number": 8}, {"Number": 9}]))
+        await until(lambda: reader.counters.refused_fills)
+
+        item = await reader.get(KEY)
+
+        assert item is not None
+        assert item["Name"] == "Ada"
+        assert [each and each["Name"] for each in await many] == ["Zoë", None, None]
+
+
 async def test_two_readers_share_one_load(
     world: Callable[..., Any], one_server: ServerProcess
 ) -> None:
