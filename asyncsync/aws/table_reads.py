@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ UNREAD_PAUSES_S = (*islice(delays(0.05, 1.0), 6),)
 # A reader answers a program that waits: it must not wait as long as a tool.
 _CONNECT_TIMEOUT_S = 2
 _READ_TIMEOUT_S = 5
+
+_NO_REGION = "no AWS Region is set: give region=, or the table's ARN, or set AWS_DEFAULT_REGION"
 
 
 class TableReads:
@@ -84,27 +86,29 @@ class TableReads:
 
 @asynccontextmanager
 async def open_dynamodb(
-    table: str, region: str | None, endpoint_url: str | None
+    region: str | None, endpoint_url: str | None
 ) -> AsyncIterator[DynamoDBClient]:
-    """Open a client of DynamoDB; the Region comes from `region`, the table's ARN or the SDK.
+    """Open a client of DynamoDB; without a Region, the SDK looks for one.
 
     Raises AwsFailed.
     """
     from aiobotocore.config import AioConfig
     from aiobotocore.session import get_session
+    from botocore.exceptions import NoRegionError
 
-    arn = parse_table_arn(table)
     config = AioConfig(
         connect_timeout=_CONNECT_TIMEOUT_S,
         read_timeout=_READ_TIMEOUT_S,
         retries={"mode": "standard", "max_attempts": 3},
     )
-    with aws_errors("opening the client", "AWS"):
-        client: Any = get_session().create_client(
-            "dynamodb",
-            region_name=region or (arn.region if arn else None),
-            endpoint_url=endpoint_url,
-            config=config,
-        )
-    async with client as opened:
-        yield opened
+    arguments: Any = {"endpoint_url": endpoint_url, "region_name": region, "config": config}
+    async with AsyncExitStack() as stack:
+        try:
+            with aws_errors("opening the client", "AWS"):
+                created = get_session().create_client("dynamodb", **arguments)
+                client = await stack.enter_async_context(created)
+        except AwsFailed as exc:
+            if isinstance(exc.__cause__, NoRegionError):
+                raise AwsFailed(_NO_REGION) from exc
+            raise
+        yield client

@@ -52,7 +52,8 @@ class Reader:
             reader makes one from the settings.
         dynamodb: An aiobotocore client of DynamoDB; yours to close. By default the reader makes
             one.
-        region: The Region of the client that the reader makes.
+        region: The Region of the client that the reader makes; by default the ARN's, or the
+            SDK's own.
         endpoint_url: The endpoint of the client that the reader makes.
         options: How it behaves, such as ReaderOptions(wait_ms=200).
         on_count: Is called with a counter's name and its rise; see `counters`.
@@ -86,7 +87,8 @@ class Reader:
         self._table = arn.name if arn else table
         self._address = table
         self._redis, self._dynamodb = redis, dynamodb
-        self._region, self._endpoint_url = region, endpoint_url
+        self._region = region or (arn.region if arn else None)
+        self._endpoint_url = endpoint_url
         self._options = options or ReaderOptions()
         self._edges = Edges(clock, wall_clock, asyncio.sleep, chance or SystemRandom())
         self._namer = ItemNamer(self._table, self._rules)
@@ -123,7 +125,7 @@ class Reader:
                 stack.push_async_callback(redis.aclose)
             dynamodb = self._dynamodb
             if dynamodb is None:
-                opened = open_dynamodb(self._address, self._region, self._endpoint_url)
+                opened = open_dynamodb(self._region, self._endpoint_url)
                 dynamodb = await stack.enter_async_context(opened)
             timeout_s = self._options.timeout_ms / 1_000
             self._cache = Cache(redis, timeout_s, self.counters, self._edges.clock)

@@ -680,6 +680,24 @@ async def test_a_reader_makes_its_own_clients(
         await reader.get(KEY)
 
 
+async def test_the_region_is_the_arguments_or_the_arns(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    config = Config(redis_url="redis://unused")
+    arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Players"
+
+    async def region_of(table: str, **arguments: Any) -> str:
+        async with Reader(config, table, **arguments) as reader:
+            read: Any = reader._opened()[1]._read
+            return str(read.__self__._client.meta.region_name)
+
+    assert await region_of(arn) == "eu-west-1"
+    assert await region_of(arn, region="us-east-1") == "us-east-1"
+    with pytest.raises(AwsFailed, match="give region="):
+        await region_of("Players")
+
+
 def test_a_program_without_an_event_loop_has_the_same_reader(
     one_server: ServerProcess,
     one_client: redis.Redis,
