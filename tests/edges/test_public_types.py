@@ -159,6 +159,7 @@ def blocking() -> str:
         return "" if player is None else str(player["Name"])
 """
 
+WRONG_IMPORTS = "from asyncsync import Config, Mirror, Reader, ReaderOptions"
 WRONG = {
     "Config(redis_ulr='redis://h')": "redis_ulr",
     "Config(redis_url='redis://h', mode='mirrored')": "mode",
@@ -218,14 +219,14 @@ def test_a_users_handler_is_typed_for_pyright_too(tmp_path: Path, name: str) -> 
 
 
 def test_what_a_user_gets_wrong_is_found_by_pyright_too(tmp_path: Path) -> None:
-    found = pyright(tmp_path, "\n".join(["from asyncsync import Config, Mirror", *WRONG]) + "\n")
+    found = pyright(tmp_path, "\n".join([WRONG_IMPORTS, *WRONG]) + "\n")
 
     for at, line in enumerate(WRONG, 2):
         assert f"app.py:{at}:" in found, line
 
 
 def test_what_a_user_gets_wrong_is_found_before_it_runs(tmp_path: Path) -> None:
-    lines = ["from asyncsync import Config, Mirror, Reader, ReaderOptions", *WRONG]
+    lines = [WRONG_IMPORTS, *WRONG]
 
     found = check(tmp_path, "\n".join(lines) + "\n").splitlines()
 
