@@ -9,9 +9,12 @@ READERS := .readers
 # The Python that creates the environment; empty: the first of these that runs.
 PYTHON ?=
 PYTHONS := python3.13 python3.12 python3.11 python3
+# The Pythons of Lambda that a release has zips for; empty: all (make deploy: 3.13).
+RUNTIMES ?=
 # What `make test` runs: files, folders or options of pytest.
 TESTS ?= tests
 UV ?= uv
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' asyncsync/version.py)
 
 BIN := $(VENV)/bin
 # Wheels only: a source distribution would need a compiler and build tools that are not pinned.
@@ -21,7 +24,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test matrix readers coverage coverage-core check format dist build package deploy template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill requirements clean
+.PHONY: help demo test matrix readers coverage coverage-core check format dist build package release deploy smoke template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill bench-reader requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -38,7 +41,7 @@ matrix: $(VENV)/.dev ## run what talks to a server on SERVERS=folder:folder (DYN
 
 # A process that a test starts is not counted.
 coverage: $(VENV)/.dev ## run the package's tests and hold its branch coverage (several minutes)
-	$(BIN)/coverage run -m pytest tests/core tests/edges tests/mapping tests/copy tests/aws \
+	$(BIN)/coverage run -m pytest tests/core tests/edges tests/mapping tests/copy tests/aws tests/reader \
 	    tests/testing tests/tools tests/lab
 	$(BIN)/coverage report
 
@@ -65,8 +68,19 @@ build: $(VENV)/.dev ## build both functions' bundles, arm64 and x86_64, into dis
 package: $(VENV)/.dev ## build them as zips with SHA-256, for Terraform, CDK and the console
 	$(BIN)/python -m scripts.bundle --zip
 
-deploy: package $(TEMPLATE_VENV)/.template ## sam deploy, with the parameters in samconfig.toml (docs/deploy.md)
-	$(TEMPLATE_VENV)/bin/sam deploy --template-file template.yaml $(ARGS)
+# Needs python3.13 and python3.14: each compiles the bytecode that its runtime loads.
+release: $(VENV)/.dev $(TEMPLATE_VENV)/.template ## build a release into dist/ (RUNTIMES="3.13 3.14"): zips, template, SHA-256
+	$(BIN)/python -m scripts.release --tools $(TEMPLATE_VENV)/bin/python \
+	    $(foreach version,$(RUNTIMES),--python $(version))
+
+# What can be missing is looked for before anything is built.
+deploy: ## build a release and deploy it as STACK= with PARAMETERS=file.json (docs/deploy.md)
+	@sh scripts/deploy.sh --check "$(STACK)" "$(PARAMETERS)"
+	@$(MAKE) --no-print-directory release RUNTIMES="$(or $(RUNTIMES),3.13)"
+	@sh dist/asyncsync-$(VERSION)/deploy.sh "$(STACK)" "$(PARAMETERS)" $(ARGS)
+
+smoke: $(VENV)/.dev ## settle on a deployed stack what only AWS can show: STACK=name (docs/operations.md)
+	@$(BIN)/python -m scripts.smoke "$(STACK)" $(ARGS)
 
 readers: $(VENV)/.dev $(READERS)/.installed ## run docs/reading.md's JavaScript (Node 20 or later, npm)
 	$(BIN)/python -m pytest tests/deploy/test_readers.py
@@ -107,6 +121,9 @@ bench-core: $(VENV)/.dev ## time the core beside json and boto3's deserializer
 bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idle scan; measure its memory
 	$(BIN)/python -m benchmarks.bench_backfill $(ARGS)
 
+bench-reader: $(VENV)/.dev ## time reads through the copy beside GET, MGET and GetItem
+	$(BIN)/python -m benchmarks.bench_reader $(ARGS)
+
 requirements: ## pin the newest dependencies (needs uv); dev first, so that all files agree
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt
 	$(COMPILE) --upgrade pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
@@ -117,6 +134,7 @@ requirements: ## pin the newest dependencies (needs uv); dev first, so that all 
 	    $(COMPILE) --upgrade --group $$group -c requirements/dev.txt -o requirements/$$group.txt || exit; \
 	done
 	$(COMPILE) --upgrade --group template -o requirements/template.txt
+	$(COMPILE) --upgrade --group examples -c requirements/dev.txt -o requirements/examples.txt
 
 clean: ## remove the environments and everything that was built
 	rm -rf $(VENV) $(TEMPLATE_VENV) $(READERS) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

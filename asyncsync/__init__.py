@@ -11,7 +11,10 @@ Types for your own functions: a `KeyFunction` gets the key attributes, each an `
 such as `{"N": "10"}`, and returns the item's Redis key; a `Transform` gets the item, with
 numbers as Decimal, and returns a dict, bytes, or None to leave the item out. `Response` is what
 Lambda is answered. Every error is an `AsyncsyncError`. `__version__` is this package's.
+`Reader` reads items through the copy; it needs the extra `reader` (docs/read-through.md).
 """
+
+from typing import TYPE_CHECKING
 
 from asyncsync.config import Config
 from asyncsync.errors import (
@@ -28,6 +31,11 @@ from asyncsync.mirror import LambdaContext, Mirror
 from asyncsync.report import Response
 from asyncsync.values import Transform
 from asyncsync.version import __version__
+
+if TYPE_CHECKING:
+    from asyncsync.reader import Reader as Reader
+    from asyncsync.reader import ReaderOptions as ReaderOptions
+    from asyncsync.reader import TableBudgetExceeded as TableBudgetExceeded
 
 __all__ = [
     "AsyncsyncError",
@@ -46,3 +54,12 @@ __all__ = [
     "Transform",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the reader when a caller asks for it: Lambda's bundle leaves it out."""
+    if name not in ("Reader", "ReaderOptions", "TableBudgetExceeded"):
+        raise AttributeError(f"module 'asyncsync' has no attribute {name!r}")
+    from asyncsync import reader
+
+    return getattr(reader, name)

@@ -23,11 +23,13 @@ from pathlib import Path
 from asyncsync.cli.exit_codes import exit_code_of
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 
-# Bytecode works on one minor version of Python: this is the template's Runtime.
-LAMBDA_PYTHON = (3, 13)
+# Bytecode works on one minor version of Python. These are the template's runtimes, its default
+# first.
+RUNTIMES = ((3, 13), (3, 14))
+LAMBDA_PYTHON = RUNTIMES[0]
 
-# Lambda's name of an architecture, and pip's. Lambda's Python 3.13 runs on Amazon Linux 2023,
-# whose glibc is 2.34; wheels for manylinux2014 need 2.17.
+# Lambda's name of an architecture, and pip's. Lambda's Pythons from 3.12 on run on Amazon Linux
+# 2023, whose glibc is 2.34; wheels for manylinux2014 need 2.17.
 PLATFORMS = {"arm64": "manylinux2014_aarch64", "x86_64": "manylinux2014_x86_64"}
 
 ROOT = Path(__file__).parents[1]
@@ -40,8 +42,11 @@ _LAMBDA_FOLDER = "/var/task"
 _LEFT_OUT = ("*.pyi", "py.typed", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 
 # The services that the tools open, of the 400 that botocore describes.
-SERVICES = ("dynamodb", "dynamodbstreams", "s3", "lambda", "cloudwatch")
+SERVICES = ("dynamodb", "dynamodbstreams", "s3", "lambda", "cloudwatch", "elasticache")
 _DATA = Path("botocore", "data")
+
+
+Version = tuple[int, int]  # of Python: major, minor
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +88,35 @@ KINDS = (MIRROR, OPERATIONS)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
-def build(folder: Path, platform: str | None = None, kind: Kind = MIRROR) -> None:
-    """Fill an empty folder with a bundle for a Lambda architecture (default: for this Python).
+def build(
+    folder: Path,
+    platform: str | None = None,
+    kind: Kind = MIRROR,
+    python: Version = LAMBDA_PYTHON,
+) -> None:
+    """Fill an empty folder with a bundle for a Lambda architecture and its Python.
 
-    Raises CommandRefused where this machine or folder cannot build it, CommandFailed where pip
-    fails.
+    The default is a bundle for this machine and for the Python that runs this. Raises
+    CommandRefused where this machine or folder cannot build it, CommandFailed where pip fails.
     """
     if not kind.requirements.exists():
         raise CommandRefused("a bundle needs asyncsync's source tree, which has requirements/")
-    if platform is not None:
-        _refuse_other_python(platform)
+    if platform is not None and platform not in PLATFORMS:
+        raise CommandRefused(
+            f"{platform!r} is no Lambda architecture: use {' or '.join(PLATFORMS)}"
+        )
+    interpreter = sys.executable if platform is None else find_python(python)
     if folder.exists() and any(folder.iterdir()):
         raise CommandRefused(f"{folder} is not empty")
 
     for name in ("", *kind.folders):
         _copy_modules(PACKAGE / name, folder / "asyncsync" / name)
-    install(folder, kind.requirements, platform)
+    install(folder, kind.requirements, platform, python)
     for pattern in _LEFT_OUT:
         for path in folder.rglob(pattern):
             path.unlink()
     _leave_other_services_out(folder / _DATA)
-    compile_modules(folder, "-s", str(folder), "-p", _LAMBDA_FOLDER)
+    compile_modules(folder, "-s", str(folder), "-p", _LAMBDA_FOLDER, interpreter=interpreter)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # Lambda runs it as another user
 
@@ -122,45 +135,62 @@ def _leave_other_services_out(data: Path) -> None:
             shutil.rmtree(path)
 
 
-def _refuse_other_python(platform: str) -> None:
-    if platform not in PLATFORMS:
-        raise CommandRefused(
-            f"{platform!r} is no Lambda architecture: use {' or '.join(PLATFORMS)}"
-        )
-    version, own_version = (
-        ".".join(map(str, numbers)) for numbers in (LAMBDA_PYTHON, sys.version_info[:2])
+def find_python(version: Version) -> str:
+    """Return an interpreter of a version of Python. Raises CommandRefused."""
+    if sys.version_info[:2] == version:
+        return sys.executable
+    name = f"python{dotted(version)}"
+    found = shutil.which(name)
+    if found is not None and _runs(found, version):  # a version manager's shim may not
+        return found
+    state = "is not on PATH" if found is None else f"on PATH ({found}) does not run"
+    raise CommandRefused(
+        f"{name} {state}, and only it can compile bytecode for the function's "
+        f"Python {dotted(version)}. Install it, then try again"
     )
-    if version != own_version:
-        raise CommandRefused(
-            f"this is Python {own_version}, whose bytecode does not run on the function's "
-            f"{version}. Run: make build VENV=.venv-{version} PYTHON=python{version}"
-        )
 
 
-def install(folder: Path, requirements: Path, platform: str | None = None) -> None:
-    """Install pinned wheels into a folder, for a Lambda architecture (default: for this Python).
+def _runs(interpreter: str, version: Version) -> bool:
+    command = [interpreter, "-c", "import sys; print(*sys.version_info[:2])"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.stdout.split() == [str(number) for number in version]
 
-    Raises CommandFailed.
+
+def dotted(version: Version) -> str:
+    """Return a version as Python's names have it: 3.13."""
+    return ".".join(map(str, version))
+
+
+def install(
+    folder: Path,
+    requirements: Path,
+    platform: str | None = None,
+    python: Version = LAMBDA_PYTHON,
+) -> None:
+    """Install pinned wheels into a folder, for a Lambda architecture and its Python.
+
+    The default is for this machine and for the Python that runs this. Raises CommandFailed.
     """
     arguments = ["install", "--quiet", "--no-compile", "--no-deps", "--require-hashes"]
     arguments += ["--only-binary", ":all:", "--target", str(folder), "-r", str(requirements)]
     arguments += ["--disable-pip-version-check", "--root-user-action", "ignore"]
     if platform is not None:
-        version = "".join(map(str, LAMBDA_PYTHON))
+        version = "".join(map(str, python))
         arguments += ["--platform", PLATFORMS[platform], "--implementation", "cp"]
         arguments += ["--python-version", version, "--abi", f"cp{version}"]
-    _run("pip", *arguments)
+    _run(sys.executable, "pip", *arguments)
 
 
-def compile_modules(folder: Path, *options: str) -> None:
+def compile_modules(folder: Path, *options: str, interpreter: str = sys.executable) -> None:
     """Write bytecode that Python uses without reading the source. Raises CommandFailed."""
-    _run("compileall", "-qfj0", "--invalidation-mode", "unchecked-hash", *options, str(folder))
+    options = ("-qfj0", "--invalidation-mode", "unchecked-hash", *options, str(folder))
+    _run(interpreter, "compileall", *options)
 
 
-def _run(module: str, *arguments: str) -> None:
+def _run(interpreter: str, module: str, *arguments: str) -> None:
     # In another process, whose hashes are not random: the same bytecode each time.
     process = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [interpreter, "-m", module, *arguments],
         env={**os.environ, "PYTHONHASHSEED": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -219,7 +249,7 @@ def _write(
 ) -> None:
     folder = into / f"{kind.name}-{platform}"
     shutil.rmtree(folder, ignore_errors=True)
-    build(folder, platform, kind)
+    build(folder, platform, kind, LAMBDA_PYTHON)
     write_line(f"{folder}: {sum(path.stat().st_size for path in _files(folder)):,} bytes")
     if zipped:
         archive = into / f"asyncsync-{kind.name}-{platform}.zip"

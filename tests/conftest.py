@@ -26,7 +26,16 @@ from tests.support.cluster import Cluster, redis_cluster
 from tests.support.events import SEED
 from tests.support.formats import ANY_SERVER, REAL_SERVERS, FormatServer, format_server
 from tests.support.recoveries import HEAD, Recoveries
-from tests.support.servers import FOUND, LACKING, SERVERS, WANTED, shortages, skip, skip_without
+from tests.support.servers import (
+    FOUND,
+    LACKING,
+    ONE_SERVER,
+    SERVERS,
+    WANTED,
+    shortages,
+    skip,
+    skip_without,
+)
 from tests.support.tables import drop_tables, table_names
 from tests.support.template.cloudformation import ROOT, TOOLS, translate
 from tests.support.tls import make_authority
@@ -102,6 +111,13 @@ def fake_server() -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.fixture(scope="session", params=ONE_SERVER)
+def one_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """Run one real server, for what does not depend on which."""
+    with redis_process(request.param) as server:
+        yield server
+
+
 def _client(server: ServerProcess) -> Iterator[redis.Redis]:
     with redis.Redis(host=server.host, port=server.port) as client:
         client.flushall()
@@ -152,6 +168,12 @@ def real_format(real_format_server: FormatServer) -> FormatServer:
     """The same, a real one."""
     real_format_server.client.flushall()
     return real_format_server
+
+
+@pytest.fixture
+def one_client(one_server: ServerProcess) -> Iterator[redis.Redis]:
+    """Return a redis-py client of that server, emptied."""
+    yield from _client(one_server)
 
 
 @pytest.fixture(scope="session")

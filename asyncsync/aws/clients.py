@@ -163,6 +163,7 @@ def aws_errors(work: str, service: str = "DynamoDB") -> Iterator[None]:
     its subclass IteratorGone, ObjectGone or Throttled; ConfigError for an unknown profile.
     """
     from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -174,6 +175,10 @@ def aws_errors(work: str, service: str = "DynamoDB") -> Iterator[None]:
         raise failure(f"{service} refused {work}: {reason}") from exc
     except ProfileNotFound as exc:
         raise ConfigError(f"{exc}: pass --profile, or set AWS_PROFILE") from exc
+    except ResponseParserError as exc:  # its message has the whole answer
+        raise AwsFailed(
+            f"{service} failed at {work}: the answer is not AWS's. Check endpoint and proxy"
+        ) from exc
     except (BotoCoreError, ValueError) as exc:
         reason = " ".join(str(exc).split())
         raise AwsFailed(f"{service} failed at {work}: {reason}") from exc

@@ -54,9 +54,9 @@ def build_parser(defaults: Defaults = NO_DEFAULTS) -> CommandParser:
         title="commands", metavar="COMMAND", required=True, dest="command", prog="asyncsync"
     )
     _add_demo(commands)
-    _add_check(commands)
+    _add_check(commands, defaults)
     _add_run(commands)
-    _add_get(commands)
+    _add_get(commands, defaults)
     _add_backfill(commands, defaults)
     _add_audit(commands, defaults)
     _add_redrive(commands, defaults)
@@ -124,7 +124,7 @@ def _add_demo(commands: Commands) -> None:
     add_output(demo)
 
 
-def _add_check(commands: Commands) -> None:
+def _add_check(commands: Commands, defaults: Defaults) -> None:
     check = _command(
         commands,
         "check",
@@ -133,7 +133,7 @@ def _add_check(commands: Commands) -> None:
         "--table Players\n--redis-url rediss://cache.example.com",
         description="It writes scratch keys to Redis and removes them.",
     )
-    add_copy(check)
+    add_copy(check, defaults)
     add_aws(check)
     add_output(check)
 
@@ -168,7 +168,7 @@ def _add_run(commands: Commands) -> None:
     add_output(run)
 
 
-def _add_get(commands: Commands) -> None:
+def _add_get(commands: Commands, defaults: Defaults) -> None:
     get = _command(
         commands,
         "get",
@@ -177,7 +177,11 @@ def _add_get(commands: Commands) -> None:
         usage="KEY [options]",
         description="The fence says which stream record the copy holds.",
     )
-    get.add_argument_group("key").add_argument("key", metavar="KEY", help="Redis key")
+    what = get.add_argument_group("key")
+    what.add_argument("key", metavar="KEY", help="Redis key")
+    get.set_defaults(show_values=not defaults.hides_values)
+    if defaults.hides_values:
+        what.add_argument("--show-values", action="store_true", help="Show the value")
     add_copy(get, has_table=False)
     add_aws(get, endpoint="AWS endpoint, for --function (default: the Region's)")
     add_output(get)

@@ -121,7 +121,13 @@ async def get_key(arguments: argparse.Namespace, env: Mapping[str, str], output:
         copy = await copy_of(arguments, env, clients, function, output)
         output.note(copy.line())
         output.waits_for(f"Redis at {copy.mirror.config.server.address}")
-        return await get(arguments.key, copy.mirror, output, as_json=arguments.as_json)
+        return await get(
+            arguments.key,
+            copy.mirror,
+            output,
+            as_json=arguments.as_json,
+            show_values=arguments.show_values,
+        )
 
 
 @contextmanager

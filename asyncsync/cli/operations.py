@@ -1,11 +1,11 @@
-"""The operations function: runs commands on a table where the cache is in private subnets.
+"""The operations function: runs commands where the cache is, in private subnets.
 
 An event holds the command line's arguments: {"args": ["audit", "--sample", "100000"]}. One
 invocation works until shortly before its deadline, saves its progress in the operations bucket
 and answers. While `done` is false, `next` is the event that continues. Two invocations with the
 same arguments at once may do work twice but skip none. Wrong arguments are an answer with exit
 code 2; an error that a retry may fix is raised. The log holds neither arguments, which may be
-secrets, nor findings, which name keys.
+secrets, nor findings, which name keys. The answer of `get` holds a value only with --show-values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from hashlib import sha256
 from typing import Any
@@ -26,15 +26,15 @@ import orjson
 
 from asyncsync.cli.arguments import build_parser
 from asyncsync.cli.audit_metrics import audit_metrics
-from asyncsync.cli.commands import TABLE_COMMANDS, on_table
+from asyncsync.cli.commands import TABLE_COMMANDS, get_key, on_table
 from asyncsync.cli.exit_codes import DONE, LEFT_WORK, WRONG_ARGUMENTS
 from asyncsync.cli.options import Defaults
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import LambdaContext
 from asyncsync.report import timestamp
-from asyncsync.tools.deadline import DeadlineReached
+from asyncsync.tools.deadline import DeadlineReached, TimeLeft
 from asyncsync.tools.errors import CommandRefused
-from asyncsync.tools.output import Output, plural
+from asyncsync.tools.output import Output, json_line, plural
 from asyncsync.version import __version__
 
 ENTRY_POINT = "asyncsync.cli.operations.lambda_handler"
@@ -43,7 +43,10 @@ ENTRY_POINT = "asyncsync.cli.operations.lambda_handler"
 TABLE = "OPERATIONS_TABLE"
 PLACE = "OPERATIONS_PLACE"  # of on-failure objects
 STATE = "OPERATIONS_STATE"  # an s3:// prefix
-SEES_MAPPING = "OPERATIONS_SEES_MAPPING"  # "false": Lambda and CloudWatch cannot be reached
+SEES_MAPPING = "OPERATIONS_SEES_MAPPING"  # "false": of AWS only DynamoDB and S3 can be reached
+FUNCTION = "OPERATIONS_FUNCTION"  # the one that writes the copy: check reads its mapping
+
+COMMANDS = (*TABLE_COMMANDS, "check", "get")
 
 # With less time left than this, no new work begins: a page with its retries, with much to spare.
 MARGIN_S = 60.0
@@ -51,6 +54,9 @@ MARGIN_S = 60.0
 # With less time left than this, work is abandoned, which is safe: enough to write the state (at
 # most 10 s) and to answer.
 ANSWER_S = 20.0
+
+# An object that is cut is no JSON: check's is larger than a line.
+DOCUMENT_BYTES_MAX = 65_536
 
 # Lambda allows an answer of 6 MB, Step Functions 256 KiB (their quotas pages). Ours, which also
 # repeats the event, stays under half of the smaller.
@@ -90,13 +96,13 @@ async def _slice(
     arguments: argparse.Namespace, output: Output, context: LambdaContext | None
 ) -> bool:
     if context is None:
-        return await on_table(arguments, os.environ, output)
+        return await _command(arguments, output)
 
     def remaining_s() -> float:
         return context.get_remaining_time_in_millis() / 1_000
 
     with anyio.move_on_after(remaining_s() - ANSWER_S):
-        return await on_table(arguments, os.environ, output, lambda: remaining_s() - MARGIN_S)
+        return await _command(arguments, output, lambda: remaining_s() - MARGIN_S)
     raise DeadlineReached("time is up: the work under way is done again")
 
 
@@ -108,6 +114,20 @@ def _log_audit(arguments: argparse.Namespace, output: SliceOutput) -> None:
             print(orjson.dumps(line).decode(), flush=True)
 
 
+def _command(
+    arguments: argparse.Namespace, output: Output, *time_left: TimeLeft
+) -> Awaitable[bool]:
+    """Begin a command; check and get are short and end by the deadline alone."""
+    if arguments.command == "check":
+        from asyncsync.cli.checking import Inside, check_setup
+
+        inside = Inside(os.environ.get(FUNCTION), os.environ.get(SEES_MAPPING) != "false")
+        return check_setup(arguments, os.environ, output, inside)
+    if arguments.command == "get":
+        return get_key(arguments, os.environ, output)
+    return on_table(arguments, os.environ, output, *time_left)
+
+
 # --- the event --------------------------------------------------------------------------------
 
 
@@ -117,13 +137,13 @@ def arguments_of(event: object, env: Mapping[str, str]) -> argparse.Namespace:
     Raises CommandRefused.
     """
     words = _words(event)
-    if not words or words[0] not in TABLE_COMMANDS:
-        commands = ", ".join(TABLE_COMMANDS)
+    if not words or words[0] not in COMMANDS:
+        commands = ", ".join(COMMANDS)
         raise CommandRefused(
             f"{words[0] if words else 'nothing'} cannot run here: give {commands}"
         )
     place = env.get(PLACE)
-    defaults = Defaults(env.get(TABLE), [place] if place else [])
+    defaults = Defaults(env.get(TABLE), [place] if place else [], hides_values=True)
     printed = io.StringIO()
     try:
         with redirect_stdout(printed), redirect_stderr(printed):
@@ -134,6 +154,8 @@ def arguments_of(event: object, env: Mapping[str, str]) -> argparse.Namespace:
         raise CommandRefused(
             "--function and --profile: this function's own are used; leave it out"
         )
+    if arguments.command not in TABLE_COMMANDS:
+        return arguments
     if arguments.state is None:
         arguments.state = _state_place(arguments, words, env)
     elif not arguments.state.startswith("s3://"):
@@ -192,13 +214,16 @@ class SliceOutput(Output):
         self.summary: Mapping[str, Any] | None = None
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Keep a result, and its line."""
+        """Keep a JSON object, and as a line, whole if an answer can hold it."""
         self.summary = document
-        super().document(document)
+        self._keep(json_line(document), DOCUMENT_BYTES_MAX)
 
     def line(self, text: str) -> None:
         """Keep a line, cut to what an answer may hold."""
-        cut = text.encode(errors="backslashreplace")[:LINE_BYTES_MAX]
+        self._keep(text, LINE_BYTES_MAX)
+
+    def _keep(self, text: str, bytes_max: int) -> None:
+        cut = text.encode(errors="backslashreplace")[:bytes_max]
         line = cut.decode(errors="ignore")
         self._lines.append(line)
         self._bytes += _size(line)

@@ -20,6 +20,7 @@ class Defaults:
 
     table: str | None = None
     places: Sequence[str] = ()  # of on-failure objects
+    hides_values: bool = False  # get shows a value only with --show-values
 
 
 NO_DEFAULTS = Defaults()

@@ -124,16 +124,21 @@ async def _ask(store: Store, calls: Sequence[Call], config: Config) -> Sequence[
     return written.outcomes
 
 
-async def get(key: str, mirror: Mirror, output: Output, *, as_json: bool) -> bool:
+async def get(
+    key: str, mirror: Mirror, output: Output, *, as_json: bool, show_values: bool = True
+) -> bool:
     """Show a key; return whether Redis holds a value or a fence for it, and nothing else.
 
     Raises what read_key raises.
     """
     contents = await read_key(key, mirror)
     if as_json:
-        output.document(document(contents))
+        shown = document(contents)
+        if not show_values:
+            del shown["value"]
+        output.document(shown)
     else:
-        for line in lines(contents):
+        for line in lines(contents, show_values=show_values):
             output.line(line)
     parts = contents.content, contents.fence
     holds_any = any(part.value is not None for part in parts)
@@ -147,6 +152,7 @@ def document(contents: KeyContents) -> dict[str, object]:
     return {
         "key": contents.key,
         "value": None if value is None else _text(value),
+        "bytes": None if value is None else len(value),
         "other_type": contents.content.other_type or None,
         "expires_in_ms": contents.content.expires_in_ms,
         "fence_key": contents.fence_key,
@@ -158,7 +164,7 @@ def document(contents: KeyContents) -> dict[str, object]:
     }
 
 
-def lines(contents: KeyContents) -> list[str]:
+def lines(contents: KeyContents, *, show_values: bool = True) -> list[str]:
     """Return a key's contents as lines for people."""
     shown, content = [contents.key], contents.content
     expiry = _when(content.expires_in_ms)
@@ -170,7 +176,8 @@ def lines(contents: KeyContents) -> list[str]:
     elif content.value is None:
         shown.append("  value    none")
     else:
-        shown.append(f"  value    {_text(content.value)}")
+        value = _text(content.value) if show_values else "not shown: give --show-values"
+        shown.append(f"  value    {value}")
         shown.append(f"           {plural(len(content.value), 'byte')}, expires {expiry}")
     fence = contents.fence
     if fence.other_type:

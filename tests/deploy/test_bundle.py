@@ -24,6 +24,7 @@ from asyncsync.lab.servers import dynamodb_process, redis_process
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from scripts import bundle
 from tests.support.project.package import HOT
+from tests.support.pythons import skip_without_python
 from tests.support.servers import ONE_SERVER
 
 ROOT = Path(__file__).parents[2]
@@ -43,15 +44,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "here"
     bundle.build(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """What `make package` makes, and what it says."""
-    into = tmp_path_factory.mktemp("dist")
-    said: list[str] = []
-    assert bundle.main(["--zip", "--into", str(into)], said.append) == 0
-    return into, said
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -181,11 +173,10 @@ def test_a_zip_may_have_so_many_bytes_and_not_one_more(here: Path, tmp_path: Pat
 # --- for Lambda -------------------------------------------------------------------------------
 
 
-@lambdas_python
 def test_make_package_makes_a_zip_for_each_architecture_and_names_its_sha_256(
-    made: tuple[Path, list[str]],
+    package: tuple[Path, list[str]],
 ) -> None:
-    into, said = made
+    into, said = package
 
     for kind, architecture in product(bundle.KINDS, bundle.PLATFORMS):
         archive = into / f"asyncsync-{kind.name}-{architecture}.zip"
@@ -196,14 +187,13 @@ def test_make_package_makes_a_zip_for_each_architecture_and_names_its_sha_256(
         assert archive.stat().st_size <= kind.archive_bytes_max
 
 
-@lambdas_python
 @pytest.mark.parametrize("kind", bundle.KINDS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("architecture", bundle.PLATFORMS)
 def test_each_architecture_gets_its_own_machine_code_and_all_else_alike(
-    made: tuple[Path, list[str]], architecture: str, kind: bundle.Kind
+    package: tuple[Path, list[str]], architecture: str, kind: bundle.Kind
 ) -> None:
     mine, other = (
-        contents(made[0] / f"{kind.name}-{each}")
+        contents(package[0] / f"{kind.name}-{each}")
         for each in (architecture, *({*bundle.PLATFORMS} - {architecture}))
     )
     extensions = {name: content for name, content in mine.items() if name.endswith(".so")}
@@ -218,23 +208,69 @@ def test_each_architecture_gets_its_own_machine_code_and_all_else_alike(
 
 @lambdas_python
 def test_the_bundle_for_this_machine_is_the_one_that_lambda_gets(
-    made: tuple[Path, list[str]], here: Path
+    package: tuple[Path, list[str]], here: Path
 ) -> None:
-    lambdas, ours = contents(made[0] / f"lambda-{HERE}"), contents(here)
+    lambdas, ours = contents(package[0] / f"lambda-{HERE}"), contents(here)
     code = [name for name in lambdas if name.endswith((".py", ".pyc", ".lua"))]
 
     assert lambdas.keys() == ours.keys()
     assert [name for name in code if lambdas[name] != ours[name]] == []
 
 
-def test_bytecode_of_another_python_is_refused_and_says_which_to_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("shim", "state"),
+    [("", "python3.99 is not on PATH"), ("exit 1", "does not run"), ("echo 3 13", "does not run")],
+    ids=["none", "that does not run", "of another version"],
+)
+def test_without_lambdas_python_nothing_is_built(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shim: str,
+    state: str,
 ) -> None:
+    if shim:
+        (tmp_path / "python3.99").write_text(f"#!/bin/sh\n{shim}\n")
+        (tmp_path / "python3.99").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     monkeypatch.setattr(bundle, "LAMBDA_PYTHON", (3, 99))
 
-    assert bundle.main(["--into", str(tmp_path)]) == 2
-    assert "make build VENV=.venv-3.99 PYTHON=python3.99" in capsys.readouterr().err
+    assert bundle.main(["--into", str(tmp_path / "dist")]) == 2
+    said = capsys.readouterr().err
+    assert state in said
+    assert "bytecode for the function's Python 3.99. Install it" in said
     assert not list(tmp_path.rglob("*.py"))
+
+
+@pytest.mark.parametrize("kind", bundle.KINDS, ids=lambda kind: kind.name)
+def test_a_bundles_pins_are_the_same_on_every_python(kind: bundle.Kind) -> None:
+    """pip reads a marker with the Python that runs it, not with the one that it installs for."""
+    markers = re.findall(r"; (.*?) \\$", kind.requirements.read_text(), re.MULTILINE)
+    pythons = [(3, minor) for minor in range(11, max(bundle.RUNTIMES)[1] + 1)]
+
+    for marker in markers:
+        bound = re.fullmatch(r"python_full_version < '3\.(\d+)'", marker)
+        assert bound is not None, marker
+        assert int(bound[1]) > max(pythons)[1]
+
+
+@pytest.mark.parametrize("runtime", bundle.RUNTIMES[1:], ids=bundle.dotted)
+def test_another_python_of_lambdas_gets_its_own_bundle_the_same_each_time(
+    tmp_path: Path, runtime: bundle.Version
+) -> None:
+    skip_without_python(runtime)
+    for name in ("once", "again"):
+        bundle.build(tmp_path / name, HERE, python=runtime)
+    once, again = contents(tmp_path / "once"), contents(tmp_path / "again")
+
+    assert once == again
+    tag = "".join(map(str, runtime))
+    compiled = [name for name in once if name.endswith(".pyc")]
+    assert len(compiled) > len(HOT)
+    assert {name.rsplit(".", 2)[1] for name in compiled} == {f"cpython-{tag}"}
+    extensions = [name for name in once if name.endswith(".so")]
+    assert {name.split("/")[0] for name in extensions} == EXTENSIONS
+    assert all(f".cpython-{tag}-" in name for name in extensions)
 
 
 def test_the_template_runs_the_python_whose_bytecode_it_is() -> None:
@@ -251,7 +287,7 @@ def test_the_template_runs_the_python_whose_bytecode_it_is() -> None:
 def tools_here(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The operations function's bundle for this machine and this Python."""
     if sys.version_info[:2] == bundle.LAMBDA_PYTHON:
-        into, _ = request.getfixturevalue("made")
+        into, _ = request.getfixturevalue("package")
         return Path(into) / f"operations-{HERE}"
     folder = tmp_path_factory.mktemp("bundle") / "operations"
     bundle.build(folder, kind=bundle.OPERATIONS)

@@ -18,9 +18,11 @@ import redis
 
 from asyncsync import Config, Mirror
 from asyncsync.cli import operations
-from asyncsync.cli.commands import table_command
+from asyncsync.cli.commands import TABLE_COMMANDS, table_command
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.metrics import METRICS
+from asyncsync.version import __version__
+from scripts import release
 from scripts.bundle import PLATFORMS
 from tests.support.events import FIRST, event, record
 from tests.support.project.command_line import assert_parses
@@ -63,17 +65,30 @@ def words(line: str) -> list[str]:
 def test_every_line_is_one_of_a_command_that_is_tried() -> None:
     kinds = {shlex.split(line)[0] for line in shell_lines()}
 
-    functions = {"output()", "output", "operate()", "operate"}
-    assert kinds == functions | {"make", "aws", "sam", "pip", "asyncsync"}
+    functions = {"output()", "output", "operate()", "operate", "look()", "look"}
+    settings = {each for each in kinds if re.fullmatch(r"STACK=\w+", each)}
+    assert kinds == functions | settings | {"make", "sh", "aws", "pip", "asyncsync"}
 
 
-def test_aws_and_sam_take_every_command_line(translated: Any, tmp_path: Path) -> None:
-    lines = [line for line in shell_lines() if line.startswith(("aws ", "sam "))]
+def test_every_line_works_on_linux_and_on_macos() -> None:
+    """No GNU option, and no program that macOS lacks; `fileb://` is for both versions of aws."""
+    for line in shell_lines():
+        assert not re.search(r"date (-u )?-d|sha256sum|mktemp --|sed -i|readlink|grep -P", line)
+        assert "--cli-binary-format" not in line  # only version 2 has it
+        assert not re.search(r"--payload (?!\"?fileb://)", line)
+
+
+def test_aws_takes_every_command_line(translated: Any, tmp_path: Path) -> None:
+    lines = [line for line in shell_lines() if line.startswith("aws ")]
     (function,) = [line for line in shell_lines() if line.startswith("output()")]
-    lines.append(function.split("{ ")[1].split(";")[0].replace("$1", "TableName"))
+    lines.append(function.split("() { ")[1].split(";")[0].replace("$1", "TableName"))
     (loop,) = [line for line in shell_lines() if line.startswith("operate()")]
-    invoked = loop.split("until ")[1].split(" && ")[0]
-    lines.append(invoked.replace("$1", "{}").replace("$answer", "answer.json"))
+    lines.append(loop.split("until ")[1].split(" && ")[0].replace("$answer", "answer.json"))
+    (look,) = [line for line in shell_lines() if line.startswith("look()")]
+    lines.append(look.split("; ")[2])
+    lines = [line.replace("$event", "event.json") for line in lines]
+    (tmp_path / "event.json").write_text("{}")
+    (tmp_path / "dist" / f"asyncsync-{__version__}").mkdir(parents=True)
     commands = [words(line) for line in lines]
     stream = "arn:aws:dynamodb:us-east-1:111122223333:table/T/stream/2026-01-01T00:00:00.000"
     commands = [[stream if word == "STREAM" else word for word in each] for each in commands]
@@ -111,6 +126,8 @@ def test_every_other_command_is_there() -> None:
             assert "tools" in extras
         elif first == "asyncsync":
             assert_parses(rest)
+        elif first == "sh":
+            assert rest[0] == f"dist/{release.NAME}/{release.SCRIPT}"
 
 
 def test_an_output_that_is_looked_up_is_one_of_the_stack(translated: Any) -> None:
@@ -136,32 +153,20 @@ def test_a_parameter_that_is_named_is_one_of_the_template_and_takes_the_value(
     for name, value in given:
         assert value in parameters[name]["AllowedValues"]
     known = set(parameters) | {*METRICS, *PROMISES} | set(translated["Outputs"])
-    of_aws = {"UseNumber", "ConcurrentExecutions", "Enabled"}
+    of_aws = {"UseNumber", "ConcurrentExecutions", "Enabled", "ReportBatchItemFailures"}
     machine = Resolver(translated, {"OperationsMap": "true"}, known=True).resources()
     states = machine["OperationsMachine"]["Properties"]["Definition"]["States"]
-    assert named <= known | of_aws | set(states) | {"WrongArguments"}
+    assert named <= known | of_aws | set(states) | {"WrongArguments", "CodeBucket"}
 
 
-def test_samconfig_gives_options_of_sam_and_parameters_of_the_template(translated: Any) -> None:
-    text = (ROOT / "samconfig.toml").read_text()
-    given = tomllib.loads(text)["default"]["deploy"]["parameters"]
-    stack = given["stack_name"]
-    shown = subprocess.run(
-        [str(TOOLS / "sam"), "deploy", "--help"],
-        env={**os.environ, "SAM_CLI_TELEMETRY": "0", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+def test_a_deployer_may_create_the_roles_of_the_stack_in_the_text() -> None:
+    deployed = {words(line)[2] for line in shell_lines() if line.startswith("sh ")}
+    (policy,) = blocks("deploy", "json")
 
-    for option in given:
-        assert f"--{option.replace('_', '-')}" in shown
-    assert given["fail_on_empty_changeset"] is False  # an unchanged deployment exits with 0
-    pairs = dict(pair.split("=") for pair in given["parameter_overrides"])
-    assert Resolver(translated, pairs, known=True).broken_rules() == []
-    assert f"--stack-name {stack}" in TEXTS["deploy"]
-    assert f"role/{stack}-*" in TEXTS["deploy"]
-    assert not re.search(r"\d{12}|arn:|AKIA", text)
+    assert deployed == {"orders", "players"}
+    for stack in deployed:
+        assert f"STACK={stack}" in TEXTS["deploy"]
+        assert f"role/{stack}-*" in policy
 
 
 # --- what they say of the template ------------------------------------------------------------
@@ -254,7 +259,12 @@ def test_an_event_of_the_operations_function_is_one_that_it_takes() -> None:
     assert len(lines) >= 6
     for line in lines:
         event = json.loads(shlex.split(line)[1])
-        table_command(operations.arguments_of(event, env))
+        sees = "backfill" in event["args"] and "--skip-mapping-check" not in event["args"]
+        arguments = operations.arguments_of(
+            event, {**env, operations.SEES_MAPPING: json.dumps(sees)}
+        )
+        if arguments.command in TABLE_COMMANDS:
+            table_command(arguments)
     (started,) = [line for line in shell_lines() if "start-execution" in line]
     given = json.loads(shlex.split(started)[-1])
     operations.arguments_of({"args": [*given["args"], "--skip-mapping-check"]}, env)

@@ -1,4 +1,4 @@
-"""Three users' handlers pass `mypy --strict`, and what is wrong in one is found."""
+"""Users' handlers and readers pass `mypy --strict`, and what is wrong in one is found."""
 
 from __future__ import annotations
 
@@ -126,6 +126,40 @@ mirrors = [Mirror(Config(redis_url="redis://h"), key=key, transform=each) for ea
 lambda_handler = mirrors[0].lambda_handler
 """
 
+READER = """
+from decimal import Decimal
+
+import redis.asyncio
+
+from asyncsync import Config, Mirror, Reader, ReaderOptions, TableBudgetExceeded
+
+mirror = Mirror(Config(redis_url="redis://h"))
+options = ReaderOptions(wait_ms=200, table_reads_per_s=500)
+
+
+async def score(number: int) -> Decimal:
+    client = redis.asyncio.Redis()
+    async with Reader(mirror, "Players", redis=client, options=options) as reader:
+        try:
+            player = await reader.get({"Number": number})
+        except TableBudgetExceeded:
+            player = await reader.get({"Number": number}, copy_only=True)
+        value: bytes | None = await reader.get({"Number": number}, as_bytes=True)
+        many = await reader.get_many([{"Number": 1}, {"Number": Decimal(2)}])
+        names: list[str] = [each["Name"] for each in many if each is not None]
+        values: list[bytes | None] = await reader.get_many([{"Number": 1}], as_bytes=True)
+        await reader.prefetch({"Number": each} for each in range(9))
+        print(value, names, values, reader.counters.hits, reader.circuit == "closed")
+    return Decimal(0) if player is None else Decimal(player["Score"])
+
+
+def blocking() -> str:
+    with Reader.sync(Config(redis_url="redis://h"), "Players", region="eu-west-1") as reader:
+        player = reader.get({"Number": 7})
+        return "" if player is None else str(player["Name"])
+"""
+
+WRONG_IMPORTS = "from asyncsync import Config, Mirror, Reader, ReaderOptions"
 WRONG = {
     "Config(redis_ulr='redis://h')": "redis_ulr",
     "Config(redis_url='redis://h', mode='mirrored')": "mode",
@@ -133,6 +167,9 @@ WRONG = {
     "Mirror('redis://h')": "Config",
     "Mirror(Config(redis_url='redis://h'), key='prod:{@key}')": "key",
     "Mirror(Config(redis_url='redis://h'), transform=len)": "transform",
+    "Reader('redis://h', 'Players')": "Reader",
+    "Reader(Config(redis_url='redis://h'), table_reads_per_s=5)": "Reader",
+    "ReaderOptions(wait_ms='soon')": "wait_ms",
 }
 
 
@@ -153,7 +190,7 @@ def check(folder: Path, source: str) -> str:
     return process.stdout + process.stderr
 
 
-HANDLERS = {"plain": PLAIN, "Powertools": POWERTOOLS, "own functions": OWN}
+HANDLERS = {"plain": PLAIN, "Powertools": POWERTOOLS, "own functions": OWN, "reader": READER}
 if find_spec("aws_lambda_powertools"):
     HANDLERS["the real Powertools"] = REAL_POWERTOOLS
 
@@ -182,14 +219,14 @@ def test_a_users_handler_is_typed_for_pyright_too(tmp_path: Path, name: str) -> 
 
 
 def test_what_a_user_gets_wrong_is_found_by_pyright_too(tmp_path: Path) -> None:
-    found = pyright(tmp_path, "\n".join(["from asyncsync import Config, Mirror", *WRONG]) + "\n")
+    found = pyright(tmp_path, "\n".join([WRONG_IMPORTS, *WRONG]) + "\n")
 
     for at, line in enumerate(WRONG, 2):
         assert f"app.py:{at}:" in found, line
 
 
 def test_what_a_user_gets_wrong_is_found_before_it_runs(tmp_path: Path) -> None:
-    lines = ["from asyncsync import Config, Mirror", *WRONG]
+    lines = [WRONG_IMPORTS, *WRONG]
 
     found = check(tmp_path, "\n".join(lines) + "\n").splitlines()
 
@@ -199,7 +236,7 @@ def test_what_a_user_gets_wrong_is_found_before_it_runs(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["Config", "Mirror"])
+@pytest.mark.parametrize("name", ["Config", "Mirror", "Reader", "ReaderOptions"])
 def test_a_class_that_users_make_shows_its_arguments_errors_and_an_example(name: str) -> None:
     text = getattr(asyncsync, name).__doc__
 

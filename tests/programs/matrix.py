@@ -36,7 +36,7 @@ BEGIN, END = "<!-- matrix -->\n", "<!-- /matrix -->"
 # What talks to a server: the tests below whose id names one. The others of tests/deploy build
 # bundles, which needs a network.
 SUITES = (
-    *(f"tests/{folder}" for folder in ("edges", "copy", "tools", "lab")),
+    *(f"tests/{folder}" for folder in ("edges", "copy", "reader", "tools", "lab")),
     *(f"tests/deploy/test_{name}.py" for name in ("readers", "template_cache")),
 )
 WAYS = ("single", "TLS", "cluster", "DynamoDB Local")

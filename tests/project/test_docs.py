@@ -38,6 +38,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/guarantees.md",
+    "docs/read-through.md",
     "docs/testing.md",
     "benchmarks/README.md",
 )

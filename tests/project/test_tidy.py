@@ -16,7 +16,7 @@ CODE = ("asyncsync", "benchmarks", "scripts", "tests")
 
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-HOT_LINES_MAX = 4_675  # grows only on purpose: what Lambda runs is read in an hour
+HOT_LINES_MAX = 4_695  # grows only on purpose: what Lambda runs is read in an hour
 
 FOLDER_MODULES_MAX = 20
 LARGER_FOLDERS = {"asyncsync", "asyncsync/lab/simulation"}  # what Lambda runs, and the simulator

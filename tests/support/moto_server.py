@@ -2,7 +2,8 @@
 
 moto looks for each of an attribute value's ten members under every possible name, which takes
 nine tenths of a scan. It sorts the table again for each page and parses both numbers at each
-comparison. It counts the items one by one and fails when another request writes meanwhile. Run
+comparison. It counts the items one by one and fails when another request writes meanwhile. It
+also forgets the outputs of a stack that a change set created; this server has them. Run
 `python tests/support/moto_server.py` with the arguments of moto.server.
 """
 
@@ -47,6 +48,16 @@ def patch_moto() -> None:
     def count(self: Any) -> int:
         return sum(map(len, list(self.items.values()))) if self.has_range_key else len(self.items)
 
+    from moto.cloudformation.models import Stack
+
+    forgets = Stack.outputs.fget  # type: ignore[attr-defined]
+
+    def outputs_of(self: Any) -> Any:
+        self._parse_template()
+        self.output_map = self._create_output_map()
+        return forgets(self)
+
+    Stack.outputs = property(outputs_of)  # type: ignore[assignment, method-assign]
     BaseJSONSerializer.get_value = get_value_of  # type: ignore[method-assign]
     Table.all_items = sorted_items  # type: ignore[method-assign]
     Table.__len__ = count  # type: ignore[method-assign]

@@ -266,7 +266,10 @@ def test_the_entry_point_is_the_functions_name() -> None:
 @pytest.mark.parametrize(
     ("event", "message"),
     [
-        ({"args": ["demo"]}, "demo cannot run here: give backfill, audit, redrive, retire"),
+        (
+            {"args": ["demo"]},
+            "demo cannot run here: give backfill, audit, redrive, retire, check, get",
+        ),
         ({"args": ["run", "--table", "T"]}, "run cannot run here"),
         ({"args": ["simulate"]}, "simulate cannot run here"),
         ({"args": []}, "nothing cannot run here"),
@@ -289,6 +292,9 @@ def test_the_entry_point_is_the_functions_name() -> None:
             "there is no option --sampel; did you mean --sample?",
         ),
         ({"args": ["audit", "--state", "a.json"]}, "--state must be s3://bucket/prefix here"),
+        ({"args": ["check", "--function", "other"]}, "this function's own are used"),
+        ({"args": ["get"]}, "required: KEY"),
+        ({"args": ["get", "Players:1", "--state", "s3://b/p"]}, "there is no option --state"),
         ({"args": ["retire", "{A}", "--repair"]}, "there is no option --repair."),
         ({"args": ["backfill"]}, "give --skip-mapping-check"),
         ({"args": ["audit", "x" * EVENT_BYTES_MAX]}, "at most 16,384 bytes"),

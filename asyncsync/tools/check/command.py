@@ -1,7 +1,7 @@
 """asyncsync check: one line per thing that must be right: ok, or what to change.
 
 It checks the server where there is a URL, and the table and the function that are named. It
-writes only scratch keys, which it removes.
+writes only scratch keys, which it removes. What it cannot look at is no reason to say ok.
 """
 
 from __future__ import annotations
@@ -9,18 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from asyncsync.aws.caches import managed_cache, read_durability
 from asyncsync.aws.clients import AwsClients, AwsFailed
 from asyncsync.aws.functions import DeployedFunction
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.config import PREFIX, Config
 from asyncsync.errors import ConfigError
 from asyncsync.mirror import Mirror
-from asyncsync.tools.check.aws import check_mappings, check_table
+from asyncsync.tools.check.aws import check_durability, check_mappings, check_table
 from asyncsync.tools.check.redis import check_redis, scratch_key
-from asyncsync.tools.check.verdict import Severity, Verdict
+from asyncsync.tools.check.verdict import Severity, Verdict, unknown
 from asyncsync.tools.output import Colour, Output
 
-_COLOURS: dict[Severity, Colour] = {"ok": "green", "note": "yellow", "fix": "red"}
+_COLOURS: dict[Severity, Colour] = {
+    "ok": "green",
+    "note": "yellow",
+    "fix": "red",
+    "unknown": "red",
+}
+
+
+# Inside a network that leads to the cache, DynamoDB and S3 alone.
+FROM_OUTSIDE = (
+    "not checked: no such API is reached from here. Run asyncsync check --function elsewhere"
+)
 
 
 class CheckReport:
@@ -43,7 +55,7 @@ class CheckReport:
         return any(v.subject == subject and v.state == "fix" for v in self._verdicts)
 
     def end(self) -> bool:
-        """Write what is left to write; return whether nothing is to be fixed."""
+        """Write what is left to write; return whether nothing is to be fixed, or unknown."""
         fixes = sum(verdict.state == "fix" for verdict in self._verdicts)
         if self._as_json:
             verdicts = [
@@ -51,7 +63,7 @@ class CheckReport:
                 for v in self._verdicts
             ]
             self._output.document({"verdicts": verdicts, "to_fix": fixes})
-        return not fixes
+        return not any(verdict.state in ("fix", "unknown") for verdict in self._verdicts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +75,12 @@ class CheckTarget:
     table: str | None = None  # its name or ARN
     function: DeployedFunction | None = None
     unreachable: Literal["fix", "note"] = "fix"  # the state of a server that does not answer
+    sees_aws: bool = True  # false: only DynamoDB can be reached from this network
     nonces: tuple[str, str]
 
 
 async def check(target: CheckTarget, clients: AwsClients | None, report: CheckReport) -> bool:
-    """Check a target, a verdict for each thing; return whether nothing is to be fixed.
+    """Check a target, a verdict for each thing; return whether all is known and right.
 
     The clients may be None where no table and no function is checked.
     """
@@ -81,18 +94,44 @@ async def check(target: CheckTarget, clients: AwsClients | None, report: CheckRe
     if config is not None and target.function is not None:
         stream_arn = table.stream_arn if table else None
         report.add(*check_mappings(target.function, stream_arn, config))
+    elif not target.sees_aws:
+        report.add(Verdict("note", "mapping", FROM_OUTSIDE))
+    if config is not None:
+        report.add(*await _durability(config, target, clients))
     if target.mirror is None:
         message = f"not checked: pass --redis-url or set {PREFIX}REDIS_URL"
         report.add(Verdict("note", "redis", message))
     elif not report.has_fix("key"):
-        attributes = sorted(table.key) if table else ()
-        name = table.name if table else None
-        first, second = (
-            scratch_key(target.mirror.config, name, attributes, nonce) for nonce in target.nonces
-        )
-        verdicts = await check_redis(target.mirror, (first, second), target.unreachable)
-        report.add(*verdicts)
+        report.add(*await _check_server(target, target.mirror, table))
     return report.end()
+
+
+async def _check_server(target: CheckTarget, mirror: Mirror, table: Table | None) -> list[Verdict]:
+    attributes = sorted(table.key) if table else ()
+    name = table.name if table else None
+    first, second = (
+        scratch_key(mirror.config, name, attributes, nonce) for nonce in target.nonces
+    )
+    return await check_redis(mirror, (first, second), target.unreachable)
+
+
+async def _durability(
+    config: Config, target: CheckTarget, clients: AwsClients | None
+) -> list[Verdict]:
+    """Check what a cache that AWS runs keeps through a failure."""
+    cache = managed_cache(config)
+    if cache is None:
+        return []  # the server itself is asked
+    if cache.kind != "replication group":
+        return [check_durability(cache)]
+    if not target.sees_aws:
+        return [Verdict("note", "durability", FROM_OUTSIDE)]
+    if clients is None:
+        return [Verdict("note", "durability", "not checked: pass --table or --function")]
+    try:
+        return [check_durability(cache, await read_durability(clients, cache.name))]
+    except AwsFailed as exc:
+        return [unknown("durability", str(exc))]
 
 
 async def _describe(clients: AwsClients, name: str, report: CheckReport) -> Table | None:

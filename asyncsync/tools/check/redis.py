@@ -7,10 +7,10 @@ only scratch keys with random names, and removes them.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
+from asyncsync.aws.caches import managed_cache
 from asyncsync.config import PREFIX, Config, Server
 from asyncsync.connection import ReplyError
 from asyncsync.errors import StoreRefused, StoreUnavailable
@@ -20,11 +20,10 @@ from asyncsync.keys import Placeholder, bind, parse_template, redis_names, rende
 from asyncsync.mirror import Mirror
 from asyncsync.model import Call
 from asyncsync.store import SCRIPT, Store, digest_of, script_for
-from asyncsync.tools.check.verdict import Severity, Verdict
+from asyncsync.tools.check.info import Ask, check_info
+from asyncsync.tools.check.verdict import Severity, Verdict, unknown
 from asyncsync.tools.reach import reason_of
 from asyncsync.transport import open_socket
-
-Ask: TypeAlias = Callable[..., Awaitable[object]]  # takes a command's words, returns the reply
 
 # No invocation ends a check, so each wait ends by the timeout setting alone.
 _NO_END_S = float("inf")
@@ -75,7 +74,10 @@ async def check_redis(
     except StoreUnavailable as exc:
         message = f"{address} cannot be reached: {reason_of(exc)}"
         if unreachable != "fix":
-            message = f"not checked: {message}. Check from inside its network, or pass --redis-url"
+            message = (
+                f"not checked: {message}. Check from inside its network (invoke the operations "
+                'function with {"args": ["check"]}), or pass --redis-url'
+            )
         return [Verdict(unreachable, "redis", message)]
     except StoreRefused as exc:
         return [Verdict("fix", "redis", str(exc))]
@@ -107,8 +109,10 @@ async def _check_server(mirror: Mirror, keys: tuple[ScratchKey, ScratchKey]) -> 
             Verdict("ok", "redis", f"{server.address} answers, signed in as {server.user}"),
             Verdict("ok" if server.tls else "note", "TLS", tls),
             cluster,
-            await _check_eviction(ask, config),
         ]
+        if cluster.state == "fix":
+            return verdicts
+        verdicts += await check_info(mirror, ask, managed_cache(config))
         if config.redis_cluster:
             verdicts.append(await _check_asking(ask, config))
         return verdicts
@@ -137,26 +141,11 @@ async def _check_cluster(ask: Ask, config: Config, keys: tuple[ScratchKey, Scrat
     reply = await ask(b"MGET", *(key.name for key in keys))
     is_cluster = isinstance(reply, ReplyError) and reply.word == "CROSSSLOT"
     if isinstance(reply, ReplyError) and not is_cluster and reply.word != "MOVED":
-        return Verdict("note", "cluster", f"unknown: MGET was answered with {reply.word}")
+        return unknown("cluster", f"MGET was answered with {reply.word}")
     if is_cluster == config.redis_cluster:
         return Verdict("ok", "cluster", "yes, as set" if is_cluster else "no, as set")
     setting = str(is_cluster).lower()
     return Verdict("fix", "cluster", f"set ASYNCSYNC_REDIS_CLUSTER={setting}")
-
-
-async def _check_eviction(ask: Ask, config: Config) -> Verdict:
-    """Read the policy from INFO, where the user may: ElastiCache has no CONFIG."""
-    reply = await ask(b"INFO", b"memory")
-    lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
-    info = dict(line.split(":", 1) for line in lines if ":" in line)
-    policy = info.get("maxmemory_policy")
-    if policy is None:
-        return Verdict("note", "eviction", "unknown: make sure that the policy is noeviction")
-    if policy == "noeviction" or config.mode == "invalidate":
-        return Verdict("ok", "eviction", policy)
-    if policy.startswith("volatile-"):
-        return Verdict("note", "eviction", f"{policy} evicts fences first: alarm on evictions")
-    return Verdict("fix", "eviction", f"{policy} may evict any value: set noeviction")
 
 
 async def _check_asking(ask: Ask, config: Config) -> Verdict:

@@ -66,7 +66,7 @@ def tool(*command: str) -> subprocess.CompletedProcess[str]:
 
 def translate(template: Path) -> subprocess.CompletedProcess[str]:
     """Translate a template into what CloudFormation gets, on standard output."""
-    return tool("python", str(ROOT / "tests/support/template/translate.py"), str(template))
+    return tool("python", str(ROOT / "scripts/translate.py"), str(template))
 
 
 class Resolver:
@@ -187,6 +187,10 @@ class Resolver:
     def _if(self, argument: Sequence[Any]) -> Any:
         condition, then, otherwise = argument
         return self.value(then if self.conditions[condition] else otherwise)
+
+    def _findinmap(self, argument: Sequence[Any]) -> Any:
+        name, row, column = (self.value(part) for part in argument)
+        return self._template["Mappings"][name][row][column]
 
     def _condition(self, name: str) -> bool:
         return self._is_true(name)

@@ -2,7 +2,8 @@
 
     python translate.py TEMPLATE > translated.json
 
-Only this reports an event property that SAM does not know, without asking AWS.
+Only this reports an event property that SAM does not know, without asking AWS. A function's code
+is the bundle's zip in a bucket named "bucket", as sam deploy writes it after the upload.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def main(path: Path) -> None:
     template = yaml_parse(path.read_text())
     for resource in template["Resources"].values():
         if "CodeUri" in resource.get("Properties", {}):
-            # sam deploy writes this once it has uploaded the bundle.
-            resource["Properties"]["CodeUri"] = "s3://bucket/bundle.zip"
+            archive = Path(resource["Properties"]["CodeUri"]).name
+            resource["Properties"]["CodeUri"] = f"s3://bucket/{archive}"
     session = boto3.Session(region_name="us-east-1")
     translated = Translator({}, Parser(), None, session).translate(template, {})
     json.dump(translated, sys.stdout, indent=1)
