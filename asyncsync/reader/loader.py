@@ -1,6 +1,7 @@
 """Loads what the copy lacks: lease, consistent read, load. One load of a key at a time.
 
-In a process all callers for a key share one flight. Between processes the lease decides: a
+In a process the callers for a key share one flight, and those who come while it is under way the
+next one: nothing read before a caller came answers it. Between processes the lease decides: a
 reader that meets another's waits for the value for a bounded time, then reads the table without
 writing. A flight answers its callers as soon as the item is read; the write to the copy follows.
 """
@@ -99,7 +100,8 @@ class Loader:
         self._bucket = TokenBucket(options.table_reads_per_s, edges.clock())
         self._batch_keys = min(BATCH_KEYS_MAX, options.table_reads_per_s)
         self._lease, self._load = Script(LEASE_SCRIPT), Script(LOAD_SCRIPT)
-        self._flights: dict[bytes, _Flight] = {}
+        self._boarding: dict[bytes, _Flight] = {}  # not begun: callers may still join
+        self._flying: dict[bytes, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self, items: Sequence[ItemNames]) -> list[bytes | None]:
@@ -108,7 +110,7 @@ class Loader:
         Raises what reading the table raises, TableBudgetExceeded, or RecordError where an item
         cannot be encoded.
         """
-        flights = [self._flights.get(item.name) for item in items]
+        flights = [self._boarding.get(item.name) for item in items]
         new: dict[bytes, _Flight] = {}
         for at, item in enumerate(items):
             if flights[at] is None:
@@ -116,7 +118,7 @@ class Loader:
                     new[item.name] = _Flight(item, asyncio.get_running_loop().create_future())
                 flights[at] = new[item.name]
         if new:
-            self._flights |= new
+            self._boarding |= new
             task = asyncio.create_task(self._run(list(new.values())))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -139,6 +141,7 @@ class Loader:
 
     async def _run(self, flights: Sequence[_Flight]) -> None:
         try:
+            await self._depart(flights)
             await self._fly(flights)
         except Exception as exc:
             for flight in flights:
@@ -146,16 +149,23 @@ class Loader:
         finally:
             for flight in flights:
                 flight.result.cancel()  # without effect where there is a result
-            self._land(flights)
+                for flights_of in (self._boarding, self._flying):
+                    if flights_of.get(flight.item.name) is flight:
+                        del flights_of[flight.item.name]
 
-    def _land(self, flights: Sequence[_Flight]) -> None:
-        """Let the next callers begin anew for items whose flights have a result.
+    async def _depart(self, flights: Sequence[_Flight]) -> None:
+        """Wait until earlier flights for the same items have an answer, then close to callers.
 
-        Others of the same batch may still be on their way for seconds.
+        A caller may have seen that the copy has changed, so nothing read before it came is an
+        answer to it.
         """
         for flight in flights:
-            if flight.result.done() and self._flights.get(flight.item.name) is flight:
-                del self._flights[flight.item.name]
+            earlier = self._flying.get(flight.item.name)
+            if earlier is not None and not earlier.result.done():
+                await asyncio.wait([earlier.result])
+        for flight in flights:
+            del self._boarding[flight.item.name]
+            self._flying[flight.item.name] = flight
 
     async def _fly(self, flights: Sequence[_Flight]) -> None:
         edges = self._edges
@@ -208,7 +218,6 @@ class Loader:
             else:
                 flight.lease = reply if isinstance(reply, Lease) else None
                 ready.append(flight)
-        self._land(flights)
         if ready:
             await self._read_batch(ready)
         return busy
@@ -216,7 +225,6 @@ class Loader:
     async def _read_batch(self, flights: Sequence[_Flight]) -> None:
         """Read items within the budget, answer, then write to the copy what may be written."""
         await self._write(await self._read_items(flights))
-        self._land(flights)
 
     async def _read_items(self, flights: Sequence[_Flight]) -> list[Arguments | None]:
         """Read items, and answer or fail their flights; return the arguments of their loads."""

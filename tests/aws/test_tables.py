@@ -43,8 +43,8 @@ from asyncsync.tools.redrive.command import RedriveOptions, redrive
 from asyncsync.tools.retire.command import RetireOptions, retire
 from asyncsync.tools.run.command import RunOptions, run
 from asyncsync.tools.state import FORMAT, identity_of
+from tests.support.aws.on_failure import discarded
 from tests.support.events import FIRST, event, record
-from tests.support.on_failure import discarded
 from tests.support.output import RecordedOutput
 from tests.support.tables import load, only_moto, stream_arn_of, table_of
 

@@ -18,8 +18,8 @@ from asyncsync.aws.clients import AwsClients
 from asyncsync.cli.main import COMMANDS, main
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.output import FORMAT
+from tests.support.aws.on_failure import discarded
 from tests.support.events import FIRST, arn, event, record
-from tests.support.on_failure import discarded
 from tests.support.project.package import ROOT
 from tests.support.tables import begin_stream, load, make_table, numbered, only_moto
 

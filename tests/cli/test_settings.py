@@ -20,7 +20,7 @@ from asyncsync.config import PREFIX
 from asyncsync.errors import ConfigError
 from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.errors import CommandRefused
-from tests.support.functions import function
+from tests.support.aws.functions import function
 from tests.support.tables import load, make_table, numbered, only_moto
 
 pytestmark = only_moto

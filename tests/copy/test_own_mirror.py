@@ -19,8 +19,8 @@ from asyncsync.lab.servers import ServerProcess
 from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
+from tests.support.aws.on_failure import discarded
 from tests.support.events import FIRST, MOTO_ACCOUNT, SEED, arn, event, record
-from tests.support.on_failure import discarded
 from tests.support.output import RecordedOutput
 from tests.support.tables import Item, load, make_table
 

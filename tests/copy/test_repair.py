@@ -27,9 +27,9 @@ from asyncsync.errors import ConfigError
 from asyncsync.fence import NO_VERSION, NONCE_DIGITS
 from asyncsync.lab.servers import ServerProcess, free_port
 from asyncsync.model import Key
+from tests.support.aws.on_failure import at_version
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, TABLE, event, item, record
-from tests.support.on_failure import at_version
 
 
 def target(number: int, at: bytes = b"") -> Target:

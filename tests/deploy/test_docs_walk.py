@@ -30,7 +30,7 @@ import redis
 
 from asyncsync.lab.servers import ServerProcess, redis_process
 from scripts import release
-from tests.support.moto_server import quick_dynamodb
+from tests.support.aws.moto_server import quick_dynamodb
 from tests.support.servers import ONE_SERVER
 from tests.support.template.cloudformation import ROOT, TOOLS
 

@@ -15,8 +15,8 @@ from asyncsync.aws.tables import describe_table
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import dynamodb_process, redis_process
 from tests.programs.mending_drill import MARK, PROGRAM, Drill, NotSo, Scale, drill, name_of, staged
+from tests.support.aws.moto_server import quick_dynamodb
 from tests.support.events import SEED
-from tests.support.moto_server import quick_dynamodb
 from tests.support.servers import ONE_SERVER
 from tests.support.tables import load, make_table, numbered
 

@@ -39,8 +39,8 @@ from asyncsync.mapping.event_source_mapping import (
 )
 from asyncsync.tools.errors import first_error
 from asyncsync.tools.run.poller import Consumer, Poller, function_of, wall_ms
+from tests.support.aws.moto_server import quick_dynamodb
 from tests.support.events import SEED, TABLE
-from tests.support.moto_server import quick_dynamodb
 from tests.support.planted import Foreign, look, plant_foreign
 from tests.support.servers import add_binary
 from tests.support.tables import begin_stream, load, make_table, numbered, until

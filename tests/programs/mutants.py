@@ -680,15 +680,15 @@ MUTANTS = (
     Mutant(
         "a process loads a key once",
         "reader/loader.py",
-        "self._flights.get(item.name) for item",
+        "self._boarding.get(item.name) for item",
         "None for item",
         READER,
     ),
     Mutant(
-        "an answer is not kept for as long as its batch takes",
+        "a load that has begun takes no more callers",
         "reader/loader.py",
-        "(await self._read_items(flights))\n        self._land(flights)\n",
-        "(await self._read_items(flights))\n",
+        "            del self._boarding[flight.item.name]\n",
+        "",
         READER,
     ),
     Mutant(

@@ -228,6 +228,26 @@ async def test_one_process_loads_a_key_once(
     assert reader.counters.cache_errors == 0  # a full pool is no failure
 
 
+async def test_a_caller_that_comes_after_the_read_does_not_get_what_it_read(
+    world: Callable[..., Any], one_server: ServerProcess
+) -> None:
+    players: MirroredTable = await world(mode="invalidate")
+    await players.change(ITEM)
+    async with reading(players.clients, one_server, players.mirror, "Players") as (reader, table):
+        later: list[asyncio.Task[Any]] = []
+
+        async def change_and_read_again() -> None:
+            await players.change({**ITEM, "Name": {"S": "Ada"}})
+            await players.deliver()
+            later.append(asyncio.create_task(reader.get(KEY)))
+            await asyncio.sleep(0.05)
+
+        table.during = change_and_read_again
+
+        assert await reader.get(KEY) == PLAYER
+        assert await later[0] == {**PLAYER, "Name": "Ada"}
+
+
 async def test_a_caller_that_gives_up_does_not_end_the_load_of_the_others(
     world: Callable[..., Any], one_server: ServerProcess, one_client: redis.Redis
 ) -> None:

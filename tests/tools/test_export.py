@@ -20,7 +20,7 @@ from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.backfill.filler import TooLate
 from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.mirrors import make_mirror
-from tests.support.exports import BUCKET, FOLDER, Exported, part_of, parts
+from tests.support.aws.exports import BUCKET, FOLDER, Exported, part_of, parts
 from tests.support.output import RecordedOutput
 from tests.support.tables import make_table, only_moto
 

@@ -40,10 +40,10 @@ from asyncsync.tools.errors import CommandFailed
 from asyncsync.tools.get import get
 from asyncsync.tools.output import Output
 from asyncsync.tools.retire.command import RetireOptions, retire
+from tests.support.aws.exports import Exported, parts
+from tests.support.aws.functions import function
+from tests.support.aws.on_failure import at_version, discarded
 from tests.support.events import FIRST, record
-from tests.support.exports import Exported, parts
-from tests.support.functions import function
-from tests.support.on_failure import at_version, discarded
 from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.servers import ONE_SERVER
 from tests.support.tables import begin_stream, load, make_table, numbered, stream_arn_of

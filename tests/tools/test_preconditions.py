@@ -20,7 +20,7 @@ from asyncsync.tools.backfill.preconditions import (
     why_not_caught_up,
 )
 from asyncsync.tools.errors import CommandRefused
-from tests.support.functions import function
+from tests.support.aws.functions import function
 from tests.support.tables import begin_stream, load, make_table, numbered, only_moto
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

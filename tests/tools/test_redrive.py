@@ -28,8 +28,8 @@ from asyncsync.tools.errors import CommandFailed, CommandRefused
 from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
 from asyncsync.tools.redrive.discarded import Discarded, highest, matching, read_discarded
 from asyncsync.tools.redrive.objects import OBJECT_BYTES_MAX, Bucket, Files, ObjectLeft
+from tests.support.aws.on_failure import LABEL_MS, at_version, discarded
 from tests.support.events import FIRST, LABEL, arn, event, item, record
-from tests.support.on_failure import LABEL_MS, at_version, discarded
 from tests.support.output import RecordedOutput
 from tests.support.tables import make_table, only_moto, table_of
 

@@ -34,9 +34,9 @@ from asyncsync.tools.output import Output
 from asyncsync.tools.redrive.command import OBJECTS_MAX, RedriveOptions, redrive
 from asyncsync.tools.retire.command import RetireOptions, retire
 from asyncsync.tools.state import FORMAT, FileState, resume_or_begin
+from tests.support.aws.on_failure import discarded
 from tests.support.cluster import Cluster
 from tests.support.events import FIRST, record
-from tests.support.on_failure import discarded
 from tests.support.output import RecordedOutput
 from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.tables import load, make_table, numbered, only_moto, stream_arn_of, until

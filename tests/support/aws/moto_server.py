@@ -4,7 +4,7 @@ moto looks for each of an attribute value's ten members under every possible nam
 nine tenths of a scan. It sorts the table again for each page and parses both numbers at each
 comparison. It counts the items one by one and fails when another request writes meanwhile. It
 also forgets the outputs of a stack that a change set created; this server has them. Run
-`python tests/support/moto_server.py` with the arguments of moto.server.
+`python tests/support/aws/moto_server.py` with the arguments of moto.server.
 """
 
 from __future__ import annotations
