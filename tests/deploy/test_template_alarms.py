@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from asyncsync.config import Config
+from asyncsync.metrics import METRICS, Metrics, metrics_line
 from tests.support.template.alarm_states import Series, period_s, state_of, watched
 from tests.support.template.alarms import BREACHING, DAMAGE, PROMISES
 from tests.support.template.cases import CASES
@@ -19,6 +22,7 @@ NOW = MONDAY_9_AM
 POLLS = ("AWS/Lambda", "PolledEventCount")
 AGE = ("AWS/Lambda", "IteratorAge")
 AUDITS = ("asyncsync", "AuditDifferences")
+REJECTS = ("asyncsync", "Rejected")
 
 STACKS = (
     "new table, serverless, new network",
@@ -130,6 +134,41 @@ def test_one_bad_minute_at_night_stays_until_a_person_has_looked(alarms: dict[st
         for now in (SATURDAY_3_AM, SATURDAY_3_AM + 10, SATURDAY_3_AM + 8 * HOUR, MONDAY_9_AM):
             assert name in states(alarms, series, now)["ALARM"], now
         assert "OKActions" not in alarms[name]
+
+
+@pytest.mark.parametrize("mode", ["summary", "every", "trouble"])
+@pytest.mark.parametrize("calls_a_minute", [0.2, 1, 60])
+def test_a_reject_at_night_rings_whenever_metrics_are_written(
+    alarms: dict[str, Any], mode: Any, calls_a_minute: float
+) -> None:
+    config = Config(redis_url="redis://h", metrics=mode)
+    for rejected_at in (None, SATURDAY_3_AM):
+        series = {**quiet(), REJECTS: rejects_said(config, calls_a_minute, rejected_at)}
+        for now in (SATURDAY_3_AM + 1, MONDAY_9_AM):
+            rings = "RejectsAlarm" in states(alarms, series, now).get("ALARM", ())
+            assert rings == (rejected_at is not None), (now, rejected_at)
+
+
+def rejects_said(
+    config: Config, calls_a_minute: float, rejected_at: int | None
+) -> dict[int, float]:
+    """Return the metric Rejected as the handler's own lines write it, from a day before."""
+    minutes: dict[int, float] = {}
+    unsent = Metrics()
+    calm = dict.fromkeys([name for name, unit in METRICS.items() if unit == "Count"], 0)
+    for call in range(int(2 * DAY * calls_a_minute)):
+        minute = SATURDAY_3_AM - DAY + int(call / calls_a_minute)
+        is_reject = rejected_at == minute
+        rejected_at = None if is_reject else rejected_at
+        counts = {**calm, "Invocations": 1, "Records": 3, "Rejected": int(is_reject)}
+        new = Metrics(counts, {"LagMs": [300], "RoundTripMs": [1]})
+        now_ms = int((SATURDAY_3_AM - DAY + call / calls_a_minute) * 60_000)
+        line, unsent = metrics_line(unsent, new, "Players", config, now_ms)
+        if line is not None:
+            said = json.loads(line)
+            if "Rejected" in said:
+                minutes[minute] = minutes.get(minute, 0.0) + said["Rejected"]
+    return minutes
 
 
 def test_what_is_only_a_state_ends_and_says_so(alarms: dict[str, Any]) -> None:
