@@ -13,6 +13,7 @@ import redis
 from asyncsync import AttributeValue, Config, Mirror
 from asyncsync.aws.clients import AwsClients
 from asyncsync.aws.items import json_attributes
+from asyncsync.copy.plain import LABEL
 from asyncsync.lab.compare import from_json
 from asyncsync.lab.demo.changes import make_changes
 from asyncsync.lab.servers import ServerProcess
@@ -20,7 +21,7 @@ from asyncsync.tools.audit.command import AuditOptions, audit
 from asyncsync.tools.backfill.command import BackfillOptions, backfill
 from asyncsync.tools.redrive.command import RedriveOptions, redrive
 from tests.support.aws.on_failure import discarded
-from tests.support.events import FIRST, MOTO_ACCOUNT, SEED, arn, event, record
+from tests.support.events import FIRST, MOTO_ACCOUNT, SEED, event, record
 from tests.support.output import RecordedOutput
 from tests.support.tables import Item, load, make_table
 
@@ -44,6 +45,8 @@ def public(item: dict[str, object]) -> dict[str, object] | None:
     return {"twice": number * 2} | {name: item[name] for name in ("Number", "Name", "Odd")}
 
 
+TABLE_ARN = f"arn:aws:dynamodb:us-east-1:{MOTO_ACCOUNT}:table/{TABLE}"
+
 Command = Callable[[AwsClients, Mirror, Path], Awaitable[bool]]
 
 
@@ -58,19 +61,21 @@ async def by_audit(clients: AwsClients, mirror: Mirror, _folder: Path) -> bool:
 
 
 async def by_redrive(clients: AwsClients, mirror: Mirror, folder: Path) -> bool:
-    (folder / "batch").write_bytes(discarded(records(), table=TABLE))
+    described = await clients.items.describe_table(TableName=TABLE)
+    table_arn = described["Table"]["TableArn"]
+    (folder / "batch").write_bytes(discarded(records(table_arn), table=TABLE))
     options = RedriveOptions(table=TABLE, places=[str(folder)])
     return await redrive(clients, options, mirror, RecordedOutput())
 
 
-def records() -> list[Any]:
+def records(table_arn: str = TABLE_ARN) -> list[Any]:
     """Return the stream's record of each item."""
     return [
         record(
             int(each["Number"]["N"]),
             FIRST + at,
             image=json_attributes(each),
-            stream_arn=arn(table=TABLE, account=MOTO_ACCOUNT),
+            stream_arn=f"{table_arn}/stream/{LABEL}",
         )
         for at, each in enumerate(ITEMS)
     ]

@@ -22,6 +22,7 @@ from asyncsync import Config, Mirror, StoreRefused
 from asyncsync.config import Server
 from asyncsync.keys import redis_names, slot
 from asyncsync.lab.servers import ServerProcess
+from asyncsync.metrics import METRICS
 from asyncsync.tools.run.meter import Meter, metered
 from asyncsync.transport_asyncio import Streams, connect
 from tests.programs.failover_drill import drill
@@ -67,7 +68,8 @@ class Writing:
 
     @property
     def counts(self) -> dict[str, Any]:
-        return [line for line in self.printed if "_aws" in line][-1]
+        """Return the last line's metrics, which leaves out counts of zero."""
+        return dict.fromkeys(METRICS, 0) | [line for line in self.printed if "_aws" in line][-1]
 
     def turns(self) -> dict[int, int]:
         """Return the round trips to each node since the last call, counted at its socket."""

@@ -198,7 +198,7 @@ async def test_a_mirror_of_ones_own_names_and_makes_the_values(
     )
 
     assert ended.returncode == 1
-    assert b"keys by mine.<lambda>, values by mine.value" in ended.stderr
+    assert b"keys by mine.<lambda> of line 8, values by mine.value" in ended.stderr
     assert b"60 read, 30 filled, 29 left out, 1 rejected" in ended.stdout
     assert b"left: mine:7: the transform raised LookupError" in ended.stdout
     assert copy_of(real_client) == {
