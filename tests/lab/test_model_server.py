@@ -191,6 +191,8 @@ class Equal(RuleBasedStateMachine):
         if is_witness:
             now_ms = int(time.time() * 1_000)
             was, before = self.both.witness(at, now_ms)
+        elif self.value_format == "hash" and before[0]:
+            before = (before[0], one_string((b"f", before[1])))
         rest = self.arguments([(b"13", expiry, b"repaired")], 5)
         call = self.call(word, "repair")
         self.both.equal(*call, b"2", NAMES[at], FENCES[at], b"90000", only, was, *before, *rest)

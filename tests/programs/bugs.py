@@ -17,12 +17,13 @@ from tests.support.project.patches import Patch, PatchLost, applied, in_copies, 
 
 SEEDS = 2_000
 
-Area: TypeAlias = Literal["order", "loss", "deadline", "connection", "formats", "tools"]
+Area: TypeAlias = Literal["order", "loss", "deadline", "connection", "formats", "tools", "readers"]
 
 # A check is "seeds", "lua", "scope", or a suite on real servers.
 SEEDS_CHECK = "seeds"
 LUA_CHECK = "lua"
 SCOPE_CHECK = "scope"
+READER_CHECK = "reader/test_protocol.py"
 
 
 @dataclass(frozen=True)
@@ -440,6 +441,117 @@ BUGS = (
         "tools/redrive/command.py",
         "            if not reasons:\n",
         "            if True:\n",
+    ),
+    # --- readers ------------------------------------------------------------------------------
+    bug(
+        "readers",
+        "a fill needs no lease",
+        "reader/load.lua",
+        "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end",
+        "if not redis.call('GET', KEYS[2]) then return 0 end",
+        LUA_CHECK,
+    ),
+    bug(
+        "readers",
+        "a fill compares the fence without the nonce",
+        "reader/load.lua",
+        "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end",
+        "if string.sub(redis.call('GET', KEYS[2]) or '', 1, #ARGV[1] - 26)"
+        " ~= string.sub(ARGV[1], 1, -27) then return 0 end",
+        READER_CHECK,
+    ),
+    bug(
+        "readers",
+        "a fill takes an absent fence for proof",
+        "reader/load.lua",
+        "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end",
+        "if (redis.call('GET', KEYS[2]) or ARGV[1]) ~= ARGV[1] then return 0 end",
+        READER_CHECK,
+    ),
+    bug(
+        "readers",
+        "a fill replaces a value that is there",
+        "reader/load.lua",
+        "if not redis.call(unpack(command)) then return 0 end",
+        "if not redis.call(unpack(command)) then redis.call('SET', KEYS[1], ARGV[4]) end",
+        READER_CHECK,
+    ),
+    bug(
+        "readers",
+        "a lease shortens the life of a fence",
+        "reader/lease.lua",
+        "if life_ms == -1 or life_ms >= claim_ms then",
+        "if false then",
+        LUA_CHECK,
+    ),
+    bug(
+        "readers",
+        "a lease takes the place of a fence",
+        "reader/lease.lua",
+        "local lease = head .. '1'",
+        "local lease = '01'",
+        LUA_CHECK,
+    ),
+    Bug(
+        "readers",
+        "a mark of absence outlives the insert",
+        (
+            Patch(
+                "reader/loader.py",
+                "            elif isinstance(reply, Absent):\n",
+                "            elif isinstance(reply, Absent)"
+                " or flight.item.name in self._absent:\n",
+            ),
+            Patch(
+                "reader/loader.py",
+                "            fence = fence_of_absent(",
+                "            self._absent.add(item.name)\n            fence = fence_of_absent(",
+            ),
+            Patch(
+                "reader/loader.py",
+                "        self._tasks: set",
+                "        self._absent: set[bytes] = set()\n        self._tasks: set",
+            ),
+        ),
+    ),
+    bug(
+        "readers",
+        "a mark of absence is kept in the value's key",
+        "reader/loader.py",
+        "            return load_arguments(item.name, item.fence, lease, fence)\n",
+        "            return load_arguments(item.name, item.fence, lease, fence, b'{}')\n",
+    ),
+    Bug(
+        "readers",
+        "a reader reads the table before it has a lease",
+        (
+            Patch(
+                "reader/loader.py",
+                "        replies = await self._cache.run(self._lease, calls)\n",
+                "        early = await self._read([flight.item.key for flight in flights])\n"
+                "        replies = await self._cache.run(self._lease, calls)\n"
+                "        self._early = dict(zip([f.item.key for f in flights], early))\n",
+            ),
+            Patch(
+                "reader/loader.py",
+                "            images = await self._read(keys)\n",
+                "            images = [self._early.get(key) for key in keys]\n",
+            ),
+        ),
+    ),
+    bug(
+        "readers",
+        "a caller joins a load that has begun",
+        "reader/loader.py",
+        "            del self._boarding[flight.item.name]\n",
+        "",
+    ),
+    bug(
+        "readers",
+        "a reader's read of the table is eventually consistent",
+        "aws/table_reads.py",
+        "TableName=self._table, Key=sdk_key(key), ConsistentRead=True",
+        "TableName=self._table, Key=sdk_key(key), ConsistentRead=False",
     ),
 )
 

@@ -303,7 +303,7 @@ def test_the_numbers_in_the_sentences_are_those_of_the_code() -> None:
 def test_the_bugs_are_those_that_are_tried() -> None:
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
     listed = re.findall(
-        r"^\| (order|loss|deadline|connection|formats|tools) \| (.+) \| (\S+) \| (.*)\|$",
+        r"^\| (order|loss|deadline|connection|formats|tools|readers) \| (.+) \| (\S+) \| (.*)\|$",
         text,
         re.M,
     )

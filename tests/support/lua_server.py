@@ -14,7 +14,8 @@ from typing import Any
 import hiredis
 from lupa import lua51
 
-from asyncsync.lab.simulation.model_server import ErrorReply, ModelServer
+from asyncsync.lab.simulation.model_commands import ErrorReply
+from asyncsync.lab.simulation.model_server import ModelServer
 from asyncsync.lab.simulation.model_values import SHIPPED
 from asyncsync.lab.simulation.world import run
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from asyncsync.aws.clients import AwsClients, AwsFailed, ObjectGone, Throttled
 from asyncsync.lab.simulation.faults import Fault, Faults
-from asyncsync.lab.simulation.oracle import item_image
+from asyncsync.lab.simulation.items import item_image
 from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.table import TABLE, SimulatedTable
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
@@ -32,6 +32,8 @@ EVENTUAL_MS = 1_000
 SKEW_S_MAX = 1_500.0
 
 FENCE_LIFE_S = 90_000.0
+
+PAUSE_GAPS = 30.0  # between changes; the longest pause of a reader
 
 _CALM_S = 0.001
 
@@ -92,6 +94,11 @@ class SimulatedAws:
         tools = self._scenario.tools
         is_slow = strikes(Fault.READ_SLOW)
         await asyncio.sleep(chance.uniform(0, tools.max_latency_s if is_slow else tools.read_s))
+
+    async def pause(self) -> None:
+        """Let a reader's process pause, while others change what it has read."""
+        if self.faults.strikes(Fault.READER_PAUSES):
+            await asyncio.sleep(self.chance.uniform(0, PAUSE_GAPS * self._scenario.gap_s))
 
     async def hold_until_stale(self, caller: Caller) -> None:
         """Hold the answer of a chosen read until fences have expired; the machine may sleep."""
@@ -169,6 +176,15 @@ class DynamoDbClient:
         await aws.hold_until_stale(self._caller)
         answer: dict[str, Any] = {"Items": items, "ConsumedCapacity": {"CapacityUnits": 0.5}}
         return answer | ({"LastEvaluatedKey": next_key} if next_key else {})
+
+    async def get_item(self, **request: Any) -> dict[str, Any]:
+        """Return one item."""
+        await self._ask()
+        number = int(request["Key"]["Number"]["N"])
+        item = self._aws.item(number, consistent=request.get("ConsistentRead", False))
+        await self._aws.wait(self._caller)
+        await self._aws.pause()
+        return {} if item is None else {"Item": item}
 
     async def batch_get_item(self, **request: Any) -> dict[str, Any]:
         """Return the items of some keys, in any order."""

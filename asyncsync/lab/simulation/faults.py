@@ -74,6 +74,9 @@ class Fault(StrEnum):
     TOOL_REQUEST_SLOW = "tool", 0.1, "a tool's request is slow"
     TWO_REDRIVES = "tool", 0.5, "two redrives run at once"
 
+    READER_KILLED = "read", 0.02, "a reader is killed"
+    READER_PAUSES = "read", 0.2, "a reader pauses after its read of the table"
+
     RESTART = "moment", 0.12, "the server restarts with its data"
     RESTART_EMPTY = "moment", 0.05, "the server restarts without its data"
     SCRIPTS_LOST = "moment", 0.12, "the script cache is emptied"
@@ -83,6 +86,7 @@ class Fault(StrEnum):
     READONLY = "moment", 0.08, "writes are refused with READONLY"
     NAME_MOVES = "moment", 0.08, "the name moves, the old node stays as a replica"
     FENCES_EVICTED = "moment", 0.07, "fences are evicted"
+    VALUES_EVICTED = "moment", 0.1, "values are evicted"
     SHARD_SPLITS = "moment", 0.12, "a shard splits"
     MAPPING_RECREATED = "moment", 0.05, "the mapping is deleted and created again"
     SECOND_MAPPING = "moment", 0.05, "a second mapping reads the stream"
@@ -107,10 +111,20 @@ class Fault(StrEnum):
     AUDIT_RECOVERED = "consequence", 0.0, "an audit repairs what was destroyed"
     AUDIT_FOUND_NOTHING = "consequence", 0.0, "an audit sees that nothing differs"
     OBJECT_REDRIVEN = "consequence", 0.0, "an object is redriven"
+    READER_HIT = "consequence", 0.0, "a reader finds a value"
+    READER_FILLED = "consequence", 0.0, "a reader fills a key"
+    READER_REFUSED = "consequence", 0.0, "a reader's fill is refused"
+    READER_KNEW_ABSENT = "consequence", 0.0, "an item is known absent"
+    READER_WAITED = "consequence", 0.0, "a reader waits for another's load"
 
 
 # These destroy data or fences, which ends the promises for those keys until a replay.
-DESTRUCTIVE = (Fault.RESTART_EMPTY, Fault.FAILOVER, Fault.FENCES_EVICTED)
+DESTRUCTIVE = (
+    Fault.RESTART_EMPTY,
+    Fault.FAILOVER,
+    Fault.FENCES_EVICTED,
+    Fault.VALUES_EVICTED,
+)
 
 _ON_SHARE = 0.6  # of the faults are on in a run
 _SCALES = (0.5, 1.0, 1.0, 3.0, 8.0)

@@ -1,20 +1,14 @@
-"""A model of Redis as asyncsync uses it: commands as bytes in, reply bytes out, no I/O.
+"""What each shipped script promises, instead of its Lua: a second opinion on the scripts.
 
-It implements what each shipped script promises instead of running its Lua. So it is a second
-opinion on the scripts; tests compare the two on Redis and Valkey. Time is an argument. The
-states of a real server (full, loading, a replica) are attributes that a fault sets.
+Tests compare the two on Redis and Valkey.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from hashlib import sha1
-from typing import TypeAlias
+from collections.abc import Sequence
 
+from asyncsync.lab.simulation.model_commands import ErrorReply, ModelCommands
 from asyncsync.lab.simulation.model_values import (
-    DOCUMENT,
     HASH,
     KINDS,
     SHIPPED,
@@ -22,169 +16,15 @@ from asyncsync.lab.simulation.model_values import (
     StoredValue,
     fields_of,
     flat,
-    matches,
     one_string,
     text_of,
 )
+from asyncsync.lab.simulation.resp import array, bulk, reply
 from asyncsync.model import Value
 
-Command: TypeAlias = Sequence[bytes]
 
-# Enough for a failover that loses a few batches; older commands have reached every replica.
-UNDO_COMMANDS_MAX = 64
-
-# The reply to CLUSTER SLOTS: one endpoint has all slots, as on ElastiCache serverless.
-TOPOLOGY = b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\nsimulated\r\n:6379\r\n$2\r\nid\r\n"
-
-_OK = b"+OK\r\n"
-_NIL = b"$-1\r\n"
-
-
-class ErrorReply(Exception):
-    """An error reply of the server."""
-
-
-class ModelServer:
-    """One server's keys, its script cache, and its state."""
-
-    def __init__(self) -> None:
-        self.keys: dict[bytes, StoredValue] = {}
-        self.scripts: set[bytes] = set()  # digests
-        self.loading = False
-        self.read_only = False
-        self.is_full: Callable[[], bool] = never  # called for each command that takes memory
-        self.changed: list[bytes] = []  # by the last command: names that it wrote or removed
-        self._undo: deque[list[tuple[bytes, StoredValue | None]]] = deque(maxlen=UNDO_COMMANDS_MAX)
-
-    def execute(self, command: Command, now_ms: int) -> bytes:
-        """Run one command to its end and return its reply."""
-        self._now_ms = now_ms
-        self.changed = []
-        self._before: list[tuple[bytes, StoredValue | None]] = []
-        self._has_written = False
-        try:
-            return self._run(command)
-        except ErrorReply as exc:
-            return _error(str(exc))
-        finally:
-            if self._before:
-                self._undo.append(self._before)
-
-    def get(self, name: bytes, now_ms: int) -> Value | None:
-        """Return what a reader would get."""
-        stored = self.stored(name, now_ms)
-        return None if stored is None else stored.value
-
-    def stored(self, name: bytes, now_ms: int) -> StoredValue | None:
-        """Return a key's value and type as a reader would find them."""
-        stored = self.keys.get(name)
-        return None if stored is None or 0 < stored.expires_at_ms <= now_ms else stored
-
-    # --- faults --------------------------------------------------------------------------------
-
-    def lose_last(self, commands: int) -> list[bytes]:
-        """Fail over to a replica that lacks the last writes; return the keys that differ."""
-        lost: dict[bytes, StoredValue | None] = {}
-        for _ in range(min(commands, len(self._undo))):
-            lost.update(reversed(self._undo.pop()))
-        for name, stored in lost.items():
-            self._put(name, stored)
-        return list(lost)
-
-    def lose_all(self) -> list[bytes]:
-        """Lose every key; return their names."""
-        names = list(self.keys)
-        self.keys.clear()
-        self._undo.clear()
-        return names
-
-    def evict(self, name: bytes) -> None:
-        """Evict one key, as a full server does with keys that expire."""
-        self.keys.pop(name, None)
-
-    # --- commands ------------------------------------------------------------------------------
-
-    def _run(self, command: Command) -> bytes:
-        word, *arguments = command
-        if self.loading:
-            raise ErrorReply("LOADING Redis is loading the dataset in memory")
-        if word in (b"EVALSHA", b"EVAL"):
-            return self._script(word, arguments)
-        if word == b"PING":
-            return b"+PONG\r\n"
-        if word == b"CLUSTER":
-            return TOPOLOGY
-        if word == b"SET":
-            return _NIL if self._set(arguments) is None else _OK
-        if word == b"DEL":
-            return b":%d\r\n" % self._delete(arguments[0])
-        if word in (b"HSET", b"JSON.SET", b"PERSIST", b"PEXPIREAT"):
-            return self._change(word, *arguments)
-        return self._read(word, arguments)
-
-    def _change(self, word: bytes, name: bytes, *arguments: bytes) -> bytes:
-        """Run one of the commands with which a script writes values that are no strings."""
-        if word in (b"PERSIST", b"PEXPIREAT"):
-            self._check_writable(grows=False)
-            stored, ends_ms = self._live(name), int(arguments[0]) if arguments else 0
-            if stored is None or (word == b"PERSIST" and not stored.expires_at_ms):
-                return b":0\r\n"
-            is_over = word == b"PEXPIREAT" and ends_ms <= self._now_ms
-            self._write(name, None if is_over else replace(stored, expires_at_ms=ends_ms))
-            return b":1\r\n"
-        self._check_writable(grows=True)
-        kind = HASH if word == b"HSET" else DOCUMENT
-        stored = self._live(name)
-        self._check_kind(stored, kind)
-        ends_ms = 0 if stored is None else stored.expires_at_ms
-        if kind == DOCUMENT:
-            self._write(name, StoredValue(arguments[1], ends_ms, kind))
-            return _OK
-        before = {}
-        if stored is not None and isinstance(stored.value, tuple):
-            before = fields_of(stored.value)
-        fields = before | fields_of(arguments)
-        self._write(name, StoredValue(flat(fields), ends_ms, kind))
-        return b":%d\r\n" % (len(fields) - len(before))
-
-    def _check_kind(self, stored: StoredValue | None, kind: bytes) -> None:
-        if stored is not None and stored.kind != kind:
-            raise ErrorReply("WRONGTYPE Operation against a key holding the wrong kind of value")
-
-    def _read(self, word: bytes, arguments: Sequence[bytes]) -> bytes:
-        if word == b"MGET":
-            return _array([_bulk(self._string(name)) for name in arguments])
-        if word == b"SCAN":  # returns all names at once, as a server may
-            assert arguments[1] == b"MATCH", "the tools scan by a pattern"
-            found = [name for name in sorted(self.keys) if matches(name, arguments[2])]
-            names = _array([_bulk(name) for name in found if self._live(name) is not None])
-            return _array([_bulk(b"0"), names])
-        stored = self._live(arguments[0]) if arguments else None
-        if word == b"EXISTS":
-            return b":%d\r\n" % (stored is not None)
-        if word == b"TYPE":
-            return b"+%b\r\n" % (b"none" if stored is None else stored.kind)
-        if word in _READ:
-            self._check_kind(stored, _READ[word])
-            if word == b"HLEN":
-                return b":%d\r\n" % (0 if stored is None else len(stored.value) // 2)
-            return (
-                _reply(() if word == b"HGETALL" else None)
-                if stored is None
-                else _reply(stored.value)
-            )
-        raise ErrorReply(f"ERR unknown command '{word.decode()}'")
-
-    # --- scripts -------------------------------------------------------------------------------
-
-    def _script(self, word: bytes, arguments: Sequence[bytes]) -> bytes:
-        digest, key_count = arguments[0], int(arguments[1])
-        if word == b"EVAL":
-            digest = sha1(arguments[0], usedforsecurity=False).hexdigest().encode()
-            self.scripts.add(digest)
-        elif digest not in self.scripts:
-            raise ErrorReply("NOSCRIPT No matching script. Please use EVAL.")
-        return self.run_script(digest, arguments[2 : 2 + key_count], arguments[2 + key_count :])
+class ModelServer(ModelCommands):
+    """A server with the shipped scripts."""
 
     def run_script(self, digest: bytes, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
         """Do what a shipped script promises; no other script is modelled."""
@@ -195,16 +35,18 @@ class ModelServer:
             "fill": self._fill,
             "repair": self._repair,
             "read": self._read_pair,
+            "lease": self._lease,
+            "load": self._load,
         }
         return works[work](keys, argv)
 
     def _read_pair(self, keys: Sequence[bytes], _: Sequence[bytes]) -> bytes:
         """Read a value that is no string, and its fence if that is asked for."""
         stored = self._live(keys[0])
-        parts = [_bulk(self._state(stored))]
-        parts.append(_reply(stored.value if stored and stored.kind == self._kind else b""))
-        parts += [_bulk(self._string(name)) for name in keys[1:]]
-        return _array(parts)
+        parts = [bulk(self._state(stored))]
+        parts.append(reply(stored.value if stored and stored.kind == self._kind else b""))
+        parts += [bulk(self._string(name)) for name in keys[1:]]
+        return array(parts)
 
     def _state(self, stored: StoredValue | None) -> bytes:
         """Return 1 for a value, else the name of a key's other type; to SET that is no key."""
@@ -239,11 +81,11 @@ class ModelServer:
                         set_option,
                     )
                 )
-        return _array(replies)
+        return array(replies)
 
     def _fill(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
         fences = [self._live(fence) for fence in keys[1::2]]
-        return _array(
+        return array(
             [
                 self._filled(
                     keys[2 * at],
@@ -265,7 +107,7 @@ class ModelServer:
                 if self._put_value(name, value, expiry, b"NX") is not None:
                     return b":1\r\n"
             except ErrorReply as exc:
-                return _bulk(str(exc).encode())
+                return bulk(str(exc).encode())
         return b":0\r\n" if self._state(self._live(name)) == b"1" else b":2\r\n"
 
     def _repair(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
@@ -280,9 +122,42 @@ class ModelServer:
             and (now == value_seen or state not in (b"", b"1"))
         )
         if not is_unchanged:
-            return _array([b":0\r\n"])
+            return array([b":0\r\n"])
         entry = (fence, expiry, self._content(argv, value))
-        return _array([self._fenced(name, fence_name, entry, int(fence_ttl), set_option)])
+        return array([self._fenced(name, fence_name, entry, int(fence_ttl), set_option)])
+
+    def _lease(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
+        """Grant a reader's lease, or say why not: there is a value, a mark, another's lease."""
+        name, fence_name = keys
+        nonce, lease_ms, claim_ms = argv[0], int(argv[1]), int(argv[2])
+        value, fence = self._string(name), self._string(fence_name)
+        if value is not None:
+            return array([b":0\r\n", bulk(value)])
+        length = 1 if fence is None or fence.startswith(b"0") else 17 + int(fence[14:16])
+        head, tail = (fence or b"0")[:length], (fence or b"")[length:]
+        if len(tail) == 26:
+            left_ms = int(tail[1:14]) - self._now_ms
+            if 0 < left_ms <= claim_ms and tail[:1] == b"2":
+                return array([b":2\r\n", b":%d\r\n" % left_ms])
+            if 0 < left_ms <= claim_ms and tail[:1] == b"1" and tail[14:] != nonce:
+                return array([b":3\r\n", b":%d\r\n" % left_ms])
+        lease = b"%b1%013d%b" % (head, self._now_ms + lease_ms, nonce)
+        expires_at_ms = 0 if fence is None else self.keys[fence_name].expires_at_ms
+        self._check_writable(grows=True)
+        ends_ms = max(expires_at_ms, self._now_ms + claim_ms)
+        self._write(fence_name, StoredValue(lease, ends_ms))
+        return array([b":1\r\n", bulk(lease)])
+
+    def _load(self, keys: Sequence[bytes], argv: Sequence[bytes]) -> bytes:
+        """Write what a reader read, only while its lease is in the fence and no value exists."""
+        name, fence_name = keys
+        lease, fence, expiry, value = argv
+        if self._string(fence_name) != lease or self._live(name) is not None:
+            return b":0\r\n"
+        if expiry != b"-":
+            self._set((name, value, *((b"PXAT", expiry) if expiry else ())))
+        self._set((fence_name, fence, b"KEEPTTL"))
+        return b":1\r\n"
 
     def _fenced(
         self,
@@ -301,7 +176,7 @@ class ModelServer:
                 self._put_value(name, value, expiry, set_option)
             self._set((fence, version, b"EX", b"%d" % fence_ttl_s))
         except ErrorReply as exc:
-            return _bulk(str(exc).encode())
+            return bulk(str(exc).encode())
         return b":1\r\n"
 
     def _put_value(
@@ -318,79 +193,3 @@ class ModelServer:
         stored = StoredValue(value, int(expiry or b"0"), self._kind)
         self._write(name, None if expiry and int(expiry) <= self._now_ms else stored)
         return stored
-
-    def _set(self, arguments: Sequence[bytes]) -> StoredValue | None:
-        name, value, *options = arguments
-        self._check_writable(grows=True)
-        expires_at_ms = 0
-        if b"PXAT" in options:
-            expires_at_ms = int(options[options.index(b"PXAT") + 1])
-        elif b"EX" in options:
-            expires_at_ms = self._now_ms + int(options[options.index(b"EX") + 1]) * 1_000
-        if expires_at_ms <= 0 and (b"PXAT" in options or b"EX" in options):
-            raise ErrorReply("ERR invalid expire time in 'set' command")
-        is_there = self._live(name) is not None
-        if (b"XX" in options and not is_there) or (b"NX" in options and is_there):
-            return None
-        stored = StoredValue(value, expires_at_ms)
-        self._write(name, stored if expires_at_ms == 0 or expires_at_ms > self._now_ms else None)
-        return stored
-
-    def _delete(self, name: bytes) -> int:
-        self._check_writable(grows=False)
-        was_there = self._live(name) is not None
-        self._write(name, None)
-        return int(was_there)
-
-    def _check_writable(self, *, grows: bool) -> None:
-        if self.read_only:
-            raise ErrorReply("READONLY You can't write against a read only replica.")
-        # A script that has written once may finish, however full the server is.
-        if grows and not self._has_written and self.is_full():
-            raise ErrorReply("OOM command not allowed when used memory > 'maxmemory'.")
-        self._has_written = True
-
-    # --- keys ----------------------------------------------------------------------------------
-
-    def _live(self, name: bytes) -> StoredValue | None:
-        return self.stored(name, self._now_ms)
-
-    def _string(self, name: bytes) -> bytes | None:
-        stored = self._live(name)
-        return None if stored is None or stored.kind != STRING else text_of(stored)
-
-    def _write(self, name: bytes, stored: StoredValue | None) -> None:
-        self._before.append((name, self.keys.get(name)))
-        self.changed.append(name)
-        self._put(name, stored)
-
-    def _put(self, name: bytes, stored: StoredValue | None) -> None:
-        if stored is None:
-            self.keys.pop(name, None)
-        else:
-            self.keys[name] = stored
-
-
-# The commands that read one value, and the type that they read.
-_READ = {b"GET": STRING, b"HGETALL": HASH, b"HLEN": HASH, b"JSON.GET": DOCUMENT}
-
-
-def _reply(value: Value | None) -> bytes:
-    return _array([*map(_bulk, value)]) if isinstance(value, tuple) else _bulk(value)
-
-
-def _bulk(value: bytes | None) -> bytes:
-    return _NIL if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def _array(replies: Sequence[bytes]) -> bytes:
-    return b"*%d\r\n%b" % (len(replies), b"".join(replies))
-
-
-def never() -> bool:
-    """Return False: the server is not full."""
-    return False
-
-
-def _error(text: str) -> bytes:
-    return b"-%b\r\n" % text.encode()

@@ -10,6 +10,7 @@ from asyncsync.copy import fill, repair
 from asyncsync.copy.reader import read_script
 from asyncsync.formats import ARMS
 from asyncsync.model import Value
+from asyncsync.reader.protocol import LEASE_SCRIPT, LOAD_SCRIPT
 from asyncsync.store import SCRIPT, digest_of, script_for
 
 STRING, HASH, DOCUMENT = b"string", b"hash", b"ReJSON-RL"
@@ -34,6 +35,8 @@ def _shipped() -> Iterator[tuple[str, str, bytes]]:
         yield "repair", value_format, script_for(repair.script_of(config), value_format)
         if value_format in ARMS:
             yield "read", value_format, read_script(value_format)
+    yield "lease", "json", LEASE_SCRIPT
+    yield "load", "json", LOAD_SCRIPT
 
 
 SHIPPED = {digest_of(script[-1]): script for script in _shipped()}

@@ -14,7 +14,7 @@ from typing import Any
 
 import hiredis
 
-from asyncsync.lab.simulation.model_server import Command
+from asyncsync.lab.simulation.model_commands import Command
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 from asyncsync.transport_asyncio import Streams
 

@@ -12,42 +12,20 @@ from typing import Any, TypeAlias
 
 from asyncsync.config import Config
 from asyncsync.lab.compare import copied_item, copied_value
-from asyncsync.lab.simulation.table import TABLE, Change, SimulatedTable
+from asyncsync.lab.simulation.items import (
+    BEFORE_STREAM,
+    Fence,
+    Version,
+    Violation,
+    fence_of,
+    item_image,
+    name_of,
+    parse_fence,
+)
+from asyncsync.lab.simulation.table import Change, SimulatedTable
 from asyncsync.model import Value
 
-Version: TypeAlias = tuple[int, int]  # stream label in epoch ms, sequence number
-Fence: TypeAlias = tuple[int, int, int]  # a version and the rank
 Read: TypeAlias = Callable[[bytes], Value | None]
-
-BEFORE_STREAM: Version = (0, 0)  # of a value that is older than the stream
-
-
-class Violation(Exception):
-    """A promise was broken; the message says which one, and by what."""
-
-
-def name_of(item: int) -> bytes:
-    """Return an item's Redis key under the default template."""
-    return b"%b:%d" % (TABLE.encode(), item)
-
-
-def fence_of(item: int) -> bytes:
-    """Return the name of an item's fence."""
-    return b"{%b}!f" % name_of(item)
-
-
-def parse_fence(content: Value) -> Fence:
-    """Parse a fence: one digit of format, 13 of label, two of count, the number, the rank.
-
-    Raises Violation where it is none.
-    """
-    if isinstance(content, tuple):
-        raise Violation("a fence is a hash")
-    text = content.decode()
-    digits = int(text[14:16])
-    if text[0] != "1" or not text.isdigit() or len(text) < 17 + digits:
-        raise Violation(f"a fence is {text!r}, which has no known format")
-    return int(text[1:14]), int(text[16 : 16 + digits]), int(text[16 + digits])
 
 
 class Oracle:
@@ -60,16 +38,22 @@ class Oracle:
         read: Read,
         before: Iterable[int],
         now_ms: Callable[[], int],
+        *,
+        expiry_ms: Callable[[bytes], int] = lambda _: 0,
+        has_readers: bool = False,
     ) -> None:
         self._table = table
         self._config = config
+        self._has_readers = has_readers
         self._read = read
+        self._expiry_ms = expiry_ms
         self._item_of = {name_of(item): item for item in table.history}
         self._fenced_item_of = {fence_of(item): item for item in table.history}
         self._before = frozenset(before)  # items that existed before the stream
         self._now_ms = now_ms
         self._fences: dict[int, Fence] = {}  # at the last check
-        self._fenced_ms: dict[int, int] = {}  # when each was last written
+        self._fenced_ms: dict[int, int] = {}  # when each was last written, not by a reader
+        self._expires_ms: dict[int, int] = {}
         self._highest: dict[int, Fence] = {}  # of all fences so far, expired ones too
         # The fence's version, and the newest change that Redis has shown under it.
         self._ahead: dict[int, tuple[Version, Version]] = {}
@@ -77,6 +61,7 @@ class Oracle:
         self._acknowledged: dict[str, dict[int, tuple[Version, int]]] = {}
         self._discarded: dict[int, Version] = {}  # each item's highest
         self._damaged: dict[int, int] = {}  # the step of the last fault that hit each item
+        self._is_set_back = False  # a fault brought older contents back
         self._step = 0
         self.checks = 0  # of an item
         self.is_backfilled = False  # items that are older than the stream are in the copy
@@ -88,10 +73,17 @@ class Oracle:
 
     # --- after every command -------------------------------------------------------------------
 
-    def ran(self, changed: Iterable[bytes], allowed: Mapping[bytes, object] | None) -> None:
+    def ran(
+        self,
+        changed: Iterable[bytes],
+        allowed: Mapping[bytes, object] | None,
+        *,
+        renews_fences: bool = True,
+    ) -> None:
         """Check a command that the server ran; `allowed` has the names it may touch.
 
-        Raises Violation, as all checks do.
+        A reader renews no fence, and must not shorten the life of one. Raises Violation, as all
+        checks do.
         """
         self._step += 1
         touched: dict[int, None] = {}
@@ -102,27 +94,37 @@ class Oracle:
             touched[item] = None
         for name in changed:
             if name in self._fenced_item_of:
-                self._fenced_ms[self._fenced_item_of[name]] = self._now_ms()
+                self._check_life(self._fenced_item_of[name], renews_fences=renews_fences)
         for item in touched:
             self.checks += 1
             self._check_item(item)
+
+    def _check_life(self, item: int, *, renews_fences: bool) -> None:
+        expires_ms = self._expiry_ms(fence_of(item))
+        if renews_fences:
+            self._fenced_ms[item] = self._now_ms()
+        elif item in self._fences and expires_ms < self._expires_ms.get(item, 0):
+            raise Violation(f"a reader shortens the life of the fence of item {item}")
+        self._expires_ms[item] = expires_ms
 
     def _check_item(self, item: int) -> None:
         content = self._read(fence_of(item))
         before = self._fences.get(item)
         value = self._read(name_of(item))
         visible = self._visible_change(item, value)
-        if content is None:
+        fence = None if content is None else parse_fence(content)
+        if fence is None:
             if before is not None:
                 raise Violation(f"the fence of item {item} is gone, and no fault took it")
             self._check_visible(item, BEFORE_STREAM, visible)
             return
-        fence = self._fences[item] = parse_fence(content)
+        self._fences[item] = fence
         if before is not None and fence < before:
             raise Violation(f"G1: the fence of item {item} went from {before} back to {fence}")
         self._highest[item] = max(fence, self._highest.get(item, fence))
         self._check_visible(item, fence[:2], visible)
-        self._check_fenced(item, fence, value, visible)
+        if fence != before:  # a reader's lease leaves version and rank
+            self._check_fenced(item, fence, value, visible)
 
     def _check_visible(self, item: int, at: Version, visible: Change | None) -> None:
         """Check that a value is not older than any fence so far or any value under this fence.
@@ -202,6 +204,31 @@ class Oracle:
         image = item_image(item, 0, {}) if item in self._before else None
         return Change(item, 0, *BEFORE_STREAM, image, "", 0)
 
+    # --- after every answer of a reader --------------------------------------------------------
+
+    def version_of(self, item: int) -> Version:
+        """Return the newest version of an item that Redis is known to have applied."""
+        return self._highest.get(item, (*BEFORE_STREAM, 0))[:2]
+
+    def answered(self, item: int, value: bytes | None, since: int, version: Version) -> None:
+        """Check a reader's answer: not older than the version applied when its read began."""
+        self.checks += 1
+        visible = self._visible_change(item, value)
+        if self._damaged.get(item, -1) >= since:
+            return
+        if visible is not None:
+            if visible.version < version:
+                raise Violation(f"a reader was shown change {visible.count} of item {item}, late")
+            return
+        candidates = [self._oldest(item), *self._table.history[item]]
+        if not any(each.item is None and each.version >= version for each in candidates):
+            raise Violation(f"a reader was told that item {item} is absent, which it is not")
+
+    def unreadable(self, item: int) -> None:
+        """Check that an item that a reader could not read has, or had, what cannot be encoded."""
+        if not any(change.poison for change in self._table.history[item]):
+            raise Violation(f"a reader cannot read item {item}, which can be encoded")
+
     # --- after every acknowledgement -----------------------------------------------------------
 
     def acknowledged(
@@ -243,9 +270,10 @@ class Oracle:
             if self._discarded.get(item, version) <= version:
                 self._discarded.pop(item, None)
 
-    def damaged(self, names: Iterable[bytes]) -> int:
-        """Note the keys that a fault destroyed; return the number of their items."""
+    def damaged(self, names: Iterable[bytes], *, is_older: bool = False) -> int:
+        """Note the keys that a fault destroyed, or set back; return the number of their items."""
         self._step += 1
+        self._is_set_back = self._is_set_back or is_older
         items: dict[int, None] = {}
         for name in names:
             item = self._item_of.get(name, self._fenced_item_of.get(name))
@@ -254,10 +282,11 @@ class Oracle:
         for item in items:
             self._damaged[item] = self._step
             content = self._read(fence_of(item))
-            for by_item in (self._fences, self._highest, self._ahead):
+            for by_item in (self._fences, self._highest, self._ahead, self._expires_ms):
                 by_item.pop(item, None)
-            if content is not None:
-                self._fences[item] = self._highest[item] = parse_fence(content)
+            fence = None if content is None else parse_fence(content)
+            if fence is not None:
+                self._fences[item] = self._highest[item] = fence
         return len(items)
 
     def expire(self) -> int:
@@ -282,8 +311,11 @@ class Oracle:
 
     @property
     def is_damaged(self) -> bool:
-        """Return whether a fault destroyed data, which only a replay or an audit repairs."""
-        return bool(self._damaged)
+        """Return whether a fault destroyed data, which only a replay or an audit repairs.
+
+        In invalidate a key that is gone is right, whatever was in it.
+        """
+        return bool(self._damaged) and (self._config.mode != "invalidate" or self._is_set_back)
 
     # --- at the end ----------------------------------------------------------------------------
 
@@ -334,22 +366,19 @@ class Oracle:
         config = self._config
         # The record may have no image where the table has the item: a repair can write that.
         is_poison = last.poison == "never" and (visible is None or "Odd" in (last.item or {}))
-        is_present = last.item is not None and not is_poison and config.mode != "invalidate"
+        # With readers an invalidated key may have a value again.
+        is_empty = config.mode == "invalidate" and not self._has_readers
+        is_present = last.item is not None and not is_poison and not is_empty
         if visible is None:
             # A skipped record's key is gone until the item next changes.
             skipped = config.rejects == "skip" and bool(last.poison)
-            optional = config.mode == "refresh" or config.ttl_s is not None or skipped
+            optional = config.mode != "mirror" or config.ttl_s is not None or skipped
             return "is missing" if is_present and not optional else ""
         if not is_present:
             return f"should be absent, but shows change {visible.count}"
         if visible.count != last.count:
             return f"shows change {visible.count}, the table is at {last.count}"
         return ""
-
-
-def item_image(item: int, count: int, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an item in DynamoDB JSON; its count makes each version different."""
-    return {"Number": {"N": str(item)}, "Count": {"N": str(count)}, **extra}
 
 
 def _old_string(item: int) -> bytes:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import orjson
 
-from asyncsync.lab.simulation.oracle import Version
+from asyncsync.lab.simulation.items import Version
 from asyncsync.lab.simulation.table import SimulatedStream
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
 from asyncsync.mapping.answers import Answer
@@ -161,3 +161,8 @@ class MappingPoller:
         self.is_deleted = True
         if self._wake is not None:
             self._wake.cancel()
+
+
+def batch_text(batch: Batch) -> str:
+    """Return a batch as a story names it: each record's item and the end of its number."""
+    return " ".join(f"{item_of(record)}@{record.item_identifier[-4:]}" for record in batch.records)

@@ -15,8 +15,8 @@ import orjson
 from asyncsync.config import Server
 from asyncsync.errors import BatchFailed
 from asyncsync.lab.simulation.faults import Fault, Faults
+from asyncsync.lab.simulation.items import Violation
 from asyncsync.lab.simulation.network import Network, SimulatedConnection, streams
-from asyncsync.lab.simulation.oracle import Violation
 from asyncsync.lab.simulation.scenario import Scenario
 from asyncsync.lab.simulation.virtual_time import FIRST_WALL_S, VirtualLoop
 from asyncsync.mapping.answers import Answer, FunctionError, Returned
@@ -51,6 +51,7 @@ class SimulatedProcess:
     """A process with the real mirror, its own clocks, and one task at a time."""
 
     exposure = 1.0  # the share of its requests that the network's faults may meet
+    renews_fences = True  # each fence that it writes gets a full life
 
     def __init__(self, scenario: Scenario, loop: VirtualLoop, function: SimulatedFunction) -> None:
         self.skew_s = 0.0  # of its wall clock

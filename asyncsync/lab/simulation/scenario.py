@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias
 from asyncsync.config import Config
 from asyncsync.lab.simulation.faults import DESTRUCTIVE, Fault, Faults
 from asyncsync.mapping.event_source_mapping import MappingSettings
+from asyncsync.reader.options import ReaderOptions
+from asyncsync.reader.values import ITEM_READERS
 
 Tool: TypeAlias = Literal["backfill", "audit", "redrive"]
 
@@ -40,6 +42,16 @@ class ToolSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """The readers beside the mappings."""
+
+    processes: int
+    per_change: int  # the most reads that begin at a change
+    is_cache_small: bool  # so it evicts keys all the time
+    options: ReaderOptions
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """The settings of one run."""
 
@@ -54,6 +66,7 @@ class Scenario:
     transforms: bool  # with a user's transform
     quiet_day: bool  # a pause in the middle in which every fence expires
     tools: ToolSettings
+    readers: ReaderSettings
 
     def __str__(self) -> str:
         config, mapping = self.config, self.mapping
@@ -69,6 +82,8 @@ class Scenario:
             + (f", values expire after {config.ttl_s} s" if config.ttl_s else "")
             + (", with a quiet day" if self.quiet_day else "")
             + "".join(f", {tool}" for tool in self.tools.begin)
+            + (f", {self.readers.processes} readers" if self.readers.processes else "")
+            + (", a small cache" if self.readers.is_cache_small else "")
         )
 
 
@@ -117,6 +132,23 @@ def draw(chance: Random, faults: Faults) -> Scenario:
         transforms=transforms,
         quiet_day=quiet_day,
         tools=_tools(config, faults, chance, gap_s, wide=wide),
+        readers=_readers(config, chance),
+    )
+
+
+def _readers(config: Config, chance: Random) -> ReaderSettings:
+    # A cache that evicts is for invalidate, which alone is right at rest then.
+    is_cache_small = config.mode == "invalidate" and chance.random() < 0.7
+    processes = chance.choice((0, 1, 2, 3))
+    return ReaderSettings(
+        is_cache_small=is_cache_small,
+        processes=processes if config.value in ITEM_READERS else 0,
+        per_change=chance.choice((1, 2, 4)),
+        options=ReaderOptions(
+            lease_ms=chance.choice((100, 1_000, 60_000)),
+            absent_ms=chance.choice((0, 5_000, 60_000)),
+            wait_ms=chance.choice((0, 500)),
+        ),
     )
 
 

@@ -11,13 +11,15 @@ from functools import partial
 from random import Random
 
 from asyncsync.lab.simulation.faults import Fault, Faults
-from asyncsync.lab.simulation.model_server import Command, ModelServer, never
+from asyncsync.lab.simulation.model_commands import Command, never
+from asyncsync.lab.simulation.model_server import ModelServer
 from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection
 from asyncsync.lab.simulation.oracle import Oracle
 from asyncsync.lab.simulation.sandbox import SimulatedProcess
 from asyncsync.lab.simulation.virtual_time import VirtualLoop
 
 _FENCE_SUFFIX = b"}!f"
+SMALL_CACHE_EVICTS = 0.5  # the share of changes and reads at which it evicts a key
 _SCRIPTS = (b"EVALSHA", b"EVAL")
 
 
@@ -44,7 +46,8 @@ class ServerFaults:
             Fault.RESTART: self._restart,
             Fault.RESTART_EMPTY: self._restart_empty,
             Fault.FAILOVER: self._fail_over,
-            Fault.FENCES_EVICTED: self._evict,
+            Fault.FENCES_EVICTED: partial(self._evict, are_fences=True),
+            Fault.VALUES_EVICTED: partial(self._evict, are_fences=False),
             Fault.OOM: partial(self._refuse, "full", self._set_full),
             Fault.LOADING: partial(self._refuse, "loading", self._set_loading),
             Fault.READONLY: partial(self._refuse, "read-only", self._set_read_only),
@@ -60,7 +63,10 @@ class ServerFaults:
         self._server.read_only = is_read_only
         self._say("    server: %s %s", command[0].decode(), _short(reply))
         if self._server.changed:
-            self._oracle.ran(self._server.changed, connection.allowed)
+            owner: SimulatedProcess = connection.owner
+            self._oracle.ran(
+                self._server.changed, connection.allowed, renews_fences=owner.renews_fences
+            )
         return reply
 
     def _choose(self, data: bytes, connection: SimulatedConnection) -> Fate:
@@ -125,7 +131,7 @@ class ServerFaults:
 
     def _fail_over(self) -> None:
         self._restart()
-        self._destroyed(self._server.lose_last(self._chance.randint(1, 8)))
+        self._destroyed(self._server.lose_last(self._chance.randint(1, 8)), is_older=True)
 
     def _up(self) -> None:
         self.network.is_up = True
@@ -137,15 +143,22 @@ class ServerFaults:
         self._server.scripts.clear()
         self.network.demote_all()
 
-    def _evict(self) -> None:
-        fences = [name for name in self._server.keys if name.endswith(_FENCE_SUFFIX)]
-        evicted = self._chance.sample(fences, min(len(fences), self._chance.randint(1, 3)))
+    def _evict(self, *, are_fences: bool) -> None:
+        keys = [name for name in self._server.keys if name.endswith(_FENCE_SUFFIX) == are_fences]
+        evicted = self._chance.sample(keys, min(len(keys), self._chance.randint(1, 3)))
         for name in evicted:
             self._server.evict(name)
         self._destroyed(evicted)
 
-    def _destroyed(self, names: list[bytes]) -> None:
-        items = self._oracle.damaged(names)
+    def evict_any(self) -> None:
+        """Evict a key of any kind, as a small cache does, if its chance comes up."""
+        if self._server.keys and self._chance.random() < SMALL_CACHE_EVICTS:
+            name = self._chance.choice(list(self._server.keys))
+            self._server.evict(name)
+            self._destroyed([name])
+
+    def _destroyed(self, names: list[bytes], *, is_older: bool = False) -> None:
+        items = self._oracle.damaged(names, is_older=is_older)
         self._say("SERVER  lost %d keys, of %d items", len(names), items)
 
     def _refuse(self, state: str, set_state: Callable[[bool], None]) -> None:

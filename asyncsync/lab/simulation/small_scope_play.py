@@ -15,9 +15,10 @@ import hiredis
 
 from asyncsync.config import Config, Server
 from asyncsync.lab.simulation import small_scope as scope
-from asyncsync.lab.simulation.model_server import Command
+from asyncsync.lab.simulation.items import Version, Violation, item_image, name_of
+from asyncsync.lab.simulation.model_commands import Command
 from asyncsync.lab.simulation.network import Fate, Network, SimulatedConnection, streams
-from asyncsync.lab.simulation.oracle import Oracle, Version, Violation, item_image, name_of
+from asyncsync.lab.simulation.oracle import Oracle
 from asyncsync.lab.simulation.poller import FUNCTION, item_of
 from asyncsync.lab.simulation.small_scope import History, PlacedFault, ScopeFault
 from asyncsync.lab.simulation.table import Poison, SimulatedTable

@@ -38,6 +38,13 @@ class Change:
     written_ms: int = 0
 
     @property
+    def text(self) -> str:
+        """Return what a story adds about it."""
+        if self.item is None:
+            return ": removed"
+        return f", cannot be encoded: {self.poison}" if self.poison else ""
+
+    @property
     def version(self) -> tuple[int, int]:
         """Return its place among the changes of its item."""
         return self.label_ms, self.sequence_number

@@ -19,7 +19,8 @@ import orjson
 from asyncsync.errors import AsyncsyncError
 from asyncsync.lab.simulation.aws import BUCKET, SimulatedAws
 from asyncsync.lab.simulation.faults import Fault, Faults
-from asyncsync.lab.simulation.oracle import Oracle, Version, Violation
+from asyncsync.lab.simulation.items import Version, Violation
+from asyncsync.lab.simulation.oracle import Oracle
 from asyncsync.lab.simulation.sandbox import SimulatedFunction, SimulatedProcess
 from asyncsync.lab.simulation.scenario import BEGINS, Scenario, Tool
 from asyncsync.lab.simulation.table import TABLE

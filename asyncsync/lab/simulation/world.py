@@ -18,14 +18,16 @@ import orjson
 
 from asyncsync.lab.simulation.aws import SimulatedAws
 from asyncsync.lab.simulation.faults import DESTRUCTIVE, Fault, Faults
+from asyncsync.lab.simulation.items import Violation, item_image, name_of
 from asyncsync.lab.simulation.model_server import ModelServer
 from asyncsync.lab.simulation.model_values import KINDS, STRING, StoredValue
-from asyncsync.lab.simulation.oracle import Oracle, Violation, item_image, name_of
-from asyncsync.lab.simulation.poller import MappingPoller, item_of
+from asyncsync.lab.simulation.oracle import Oracle
+from asyncsync.lab.simulation.poller import MappingPoller, batch_text, item_of
+from asyncsync.lab.simulation.readers import Readers
 from asyncsync.lab.simulation.sandbox import SimulatedFunction
 from asyncsync.lab.simulation.scenario import draw
 from asyncsync.lab.simulation.server_faults import ServerFaults
-from asyncsync.lab.simulation.table import Change, Poison, SimulatedStream, SimulatedTable
+from asyncsync.lab.simulation.table import Poison, SimulatedStream, SimulatedTable
 from asyncsync.lab.simulation.tool_runs import ToolRuns
 from asyncsync.lab.simulation.virtual_time import Deadlock, VirtualLoop
 from asyncsync.mapping.answers import Answer, InvocationThrottled
@@ -104,13 +106,31 @@ class World:
         if scenario.before:
             self._preload(0.7 if scenario.config.mode != "mirror" else 0.1)
         before = table.history if scenario.before else ()
-        self.oracle = oracle = Oracle(table, scenario.config, self._read, before, loop.wall_ms)
+        self.oracle = oracle = Oracle(
+            table,
+            scenario.config,
+            self._read,
+            before,
+            loop.wall_ms,
+            expiry_ms=lambda name: server.keys[name].expires_at_ms,
+            has_readers=scenario.readers.processes > 0,
+        )
         self.server_faults = ServerFaults(faults, loop, self.say, server, oracle)
         network = self.server_faults.network
         self.function = SimulatedFunction(scenario, faults, loop, network, self.say)
         self.aws = SimulatedAws(table, scenario, faults, loop, self.say)
         self.tool_runs = ToolRuns(
             scenario, faults, loop, self.function, self.aws, oracle, self.say
+        )
+        self.readers = Readers(
+            scenario,
+            faults,
+            loop,
+            self.function,
+            self.aws,
+            oracle,
+            self.server_faults.evict_any,
+            self.say,
         )
         self.pollers: list[MappingPoller] = []
         self._failed: asyncio.Future[None] = loop.create_future()
@@ -140,6 +160,7 @@ class World:
     async def _story(self) -> None:
         self.start_poller(self.table.stream)
         self.tool_runs.begin()
+        await self.readers.begin()
         moments = sorted(self.chance.choices(range(self.scenario.changes), k=MOMENTS))
         quiet_at = self.scenario.changes // 2 if self.scenario.quiet_day else -1
         for at in range(self.scenario.changes):
@@ -148,6 +169,7 @@ class World:
             for _ in range(moments.count(at)):
                 self._strike()
             self._change()
+            self.readers.read_by_chance([*self.table.history])
             await asyncio.sleep(self.chance.expovariate(1 / self.scenario.gap_s))
         self.say("CALM  no faults from here on")
         self.faults.is_calm = True
@@ -160,11 +182,16 @@ class World:
             await self._replay()
         self._collect_discarded()
         await self.tool_runs.finish()
+        self._check_rest()
+        await self.readers.finish([*self.table.history])
+        self._check_rest()
+        if "audit" in self.scenario.tools.begin and not self.oracle.differences(strict=True):
+            await self.tool_runs.check_audit()
+
+    def _check_rest(self) -> None:
         differences = self.oracle.differences()
         if differences:
             raise Violation(f"G3: at rest, {'; '.join(differences)}")
-        if "audit" in self.scenario.tools.begin and not self.oracle.differences(strict=True):
-            await self.tool_runs.check_audit()
 
     async def _replay(self) -> None:
         """Deliver every stream again, as an operator does after data was destroyed."""
@@ -181,6 +208,7 @@ class World:
         while not (
             self.server_faults.network.under_way == 0
             and self.tool_runs.is_idle
+            and self.readers.is_idle
             and all(poller.is_idle for poller in self.pollers)
         ):
             self._collect_discarded()
@@ -213,7 +241,7 @@ class World:
         self.table.change(number, item, poison, self.loop.wall_ms())
         change = self.table.current(number)
         assert change is not None
-        self.say("change %d of item %d%s", change.count, number, _change_text(change))
+        self.say("change %d of item %d%s", change.count, number, change.text)
         for poller in self.pollers:
             poller.poll_soon()
 
@@ -285,7 +313,7 @@ class World:
 
     async def _invoke(self, poller: MappingPoller, batch: Batch) -> Answer:
         poller.since[batch.lane, batch.shard_id] = self.oracle.now
-        self.say("%s invokes with %s", poller.name, _batch_text(batch))
+        self.say("%s invokes with %s", poller.name, batch_text(batch))
         if self.faults.strikes(Fault.THROTTLED):
             return InvocationThrottled()
         allowed = {name_of(item_of(record)): None for record in batch.records}
@@ -309,7 +337,7 @@ class World:
 
     def _deliver_again(self, poller: MappingPoller, batch: Batch) -> None:
         if not poller.is_deleted:
-            self.say("%s delivers again: %s", poller.name, _batch_text(batch))
+            self.say("%s delivers again: %s", poller.name, batch_text(batch))
             poller.mapping.deliver_again(batch)
             poller.poll()
 
@@ -370,13 +398,3 @@ class World:
         error = context.get("exception") or Violation(f"asyncio: {context['message']}")
         if not self._failed.done():
             self._failed.set_exception(error)
-
-
-def _change_text(change: Change) -> str:
-    if change.item is None:
-        return ": removed"
-    return f", cannot be encoded: {change.poison}" if change.poison else ""
-
-
-def _batch_text(batch: Batch) -> str:
-    return " ".join(f"{item_of(record)}@{record.item_identifier[-4:]}" for record in batch.records)

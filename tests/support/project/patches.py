@@ -44,9 +44,9 @@ def patched(source: str, patch: Patch) -> str:
 
 @contextmanager
 def copy() -> Iterator[Path]:
-    """Yield a temporary folder with a copy of the package and its tests."""
+    """Yield a temporary folder with a copy of the package, its tests and their documents."""
     with tempfile.TemporaryDirectory(prefix="asyncsync-patched-") as name:
-        for part in ("asyncsync", "tests", "pyproject.toml"):
+        for part in ("asyncsync", "tests", "docs", "pyproject.toml"):
             copier = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copier(ROOT / part, Path(name) / part)
         yield Path(name)
