@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from asyncsync.cli.estimate_options import ESTIMATE, add_estimate
 from asyncsync.cli.exit_codes import EXIT_CODES
 from asyncsync.cli.options import (
     NO_DEFAULTS,
@@ -61,6 +62,7 @@ def build_parser(defaults: Defaults = NO_DEFAULTS) -> CommandParser:
     _add_audit(commands, defaults)
     _add_redrive(commands, defaults)
     _add_retire(commands, defaults)
+    add_estimate(_command(commands, *ESTIMATE))
     _add_simulate(commands)
     _add_completion(commands)
     return parser

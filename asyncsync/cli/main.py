@@ -129,6 +129,18 @@ def _get(arguments: argparse.Namespace, output: Output) -> bool:
         return asyncio.run(get_key(arguments, os.environ, output))
 
 
+def _estimate(arguments: argparse.Namespace, output: Output) -> bool:
+    if arguments.table is not None:
+        require("estimate", "tools", ("aioboto3",))
+    import asyncio
+
+    from asyncsync.cli.commands import interruptible
+    from asyncsync.cli.estimating import estimate
+
+    with interruptible():
+        return asyncio.run(estimate(arguments, os.environ, output))
+
+
 def _simulate(arguments: argparse.Namespace, output: Output) -> bool:
     if arguments.trace and arguments.seed is None:
         raise CommandRefused("--trace prints the steps of one run: give --seed, too")
@@ -169,6 +181,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Output], bool]] = {
     "check": _check,
     "get": _get,
     **dict.fromkeys(("run", "backfill", "audit", "redrive", "retire"), _on_table),
+    "estimate": _estimate,
     "simulate": _simulate,
     "completion": _completion,
 }

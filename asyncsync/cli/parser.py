@@ -97,10 +97,7 @@ def above_zero(high: int) -> Callable[[str], float]:
     """Return a function that parses a number above 0, up to a bound."""
 
     def parse(text: str) -> float:
-        try:
-            number = float(text) if text.isascii() else 0.0
-        except ValueError:
-            number = 0.0
+        number = _number(text)
         if not 0 < number <= high:
             raise argparse.ArgumentTypeError(
                 f"must be a number above 0, at most {high:,}, not {text}"
@@ -108,6 +105,26 @@ def above_zero(high: int) -> Callable[[str], float]:
         return number
 
     return parse
+
+
+def from_zero(high: int) -> Callable[[str], float]:
+    """Return a function that parses 0 or a number above it, up to a bound."""
+
+    def parse(text: str) -> float:
+        number = _number(text)
+        if not 0 <= number <= high:
+            raise argparse.ArgumentTypeError(f"must be a number from 0 to {high:,}, not {text}")
+        return number
+
+    return parse
+
+
+def _number(text: str) -> float:
+    """Return a number, or one that no bound allows."""
+    try:
+        return float(text) if text.isascii() else -1.0
+    except ValueError:
+        return -1.0
 
 
 def segments(high: int) -> Callable[[str], range]:

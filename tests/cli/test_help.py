@@ -96,6 +96,17 @@ BOUNDS = {
         "--max-rcu": 10_000_000,
     },
     "audit": {"--sample": 10**9, "--recheck-after": 3_600, "--max-rcu": 10_000_000},
+    "estimate": {
+        "--items": 10**12,
+        "--item-bytes": 409_600,
+        "--writes-per-s": 10_000_000,
+        "--name-bytes": 4_000,
+        "--fence-ttl-s": 31_536_000,
+        "--ttl-s": 31_536_000,
+        "--window-s": 300,
+        "--batch-size": 10_000,
+        "--shards": 100_000,
+    },
     "simulate": {
         "--seeds": 10**9,
         "--first": 10**12,

@@ -125,6 +125,20 @@ async def test_the_commands_on_a_table(
     assert {*checked["verdicts"][0]} == nested("check", "verdicts")
 
 
+async def test_the_estimate(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--items", "1000", "--item-bytes", "500.5", "--writes-per-s", "0"]
+
+    (estimated,) = await printed(capsys, "estimate", *sizes)
+
+    for field in ("memory", "caches", "parts", "cheaper", "prices"):
+        for each in estimated[field]:
+            assert {*each} == nested("estimate", field)
+    assert (estimated["table"], estimated["items"], estimated["item_bytes"]) == (None, 1000, 500.5)
+    assert estimated["total_usd"] == pytest.approx(
+        sum(part["usd"] for part in estimated["parts"]), abs=0.001
+    )
+
+
 async def test_get(
     fake_server: ServerProcess, fake_client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "audit",
     "redrive",
     "retire",
+    "estimate",
     "simulate",
     "completion",
 }
@@ -64,6 +65,8 @@ def test_help_lists_every_command(
         ["retire", "--table", "T"],
         ["backfill", "--table", "T", "--seg", "4"],  # no abbreviation
         ["audit", "--tab", "T"],
+        ["estimate", "--items", "0"],
+        ["estimate", "--engine", "memcached"],
     ],
 )
 def test_wrong_arguments_are_exit_2(
