@@ -24,7 +24,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test matrix readers coverage coverage-core check format dist build package release deploy smoke template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill bench-reader requirements clean
+.PHONY: help demo test matrix readers coverage coverage-core check format dist build package release deploy smoke template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill bench-reader bench-memory cost-page requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -123,6 +123,12 @@ bench-backfill: $(VENV)/.dev ## time a backfill beside pipelined SETs and an idl
 
 bench-reader: $(VENV)/.dev ## time reads through the copy beside GET, MGET and GetItem
 	$(BIN)/python -m benchmarks.bench_reader $(ARGS)
+
+bench-memory: $(VENV)/.dev ## weigh a copy's keys on SERVERS=folder:folder (ten minutes), into benchmarks/results/memory.json
+	$(BIN)/python -m benchmarks.bench_memory "$(SERVERS)"
+
+cost-page: $(VENV)/.bench ## write the tables and draw the plots of docs/cost.md, from the code
+	@$(BIN)/python -m benchmarks.report.cost_page
 
 requirements: ## pin the newest dependencies (needs uv); dev first, so that all files agree
 	$(COMPILE) --upgrade pyproject.toml --extra demo --group dev -o requirements/dev.txt

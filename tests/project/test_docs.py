@@ -37,6 +37,7 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/cost.md",
     "docs/guarantees.md",
     "docs/read-through.md",
     "docs/testing.md",
@@ -333,7 +334,7 @@ def _spaced(number: int) -> str:
 
 def test_no_command_is_named_that_is_not_there() -> None:
     commands = {"demo", "run", "check", "get", "backfill", "audit", "redrive"}
-    commands |= {"retire", "simulate"}
+    commands |= {"retire", "simulate", "estimate"}
 
     # Behind the name stands a command, or a word of a sentence.
     found = set(re.findall(r"asyncsync (\w+)", README))
