@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from asyncsync.aws.clients import AwsClients, AwsFailed
+from asyncsync.aws.streams import shards
 from asyncsync.aws.tables import Table, describe_table
 from asyncsync.aws.write_rate import WriteRate, read_write_rate
 from asyncsync.cli.commands import clients_of, options_of
@@ -26,13 +27,14 @@ async def estimate(arguments: argparse.Namespace, env: Mapping[str, str], output
     Raises CommandRefused for a number that is missing, or AwsFailed.
     """
     table: Table | None = None
-    sizes = {name: getattr(arguments, name) for name in _SIZES}
+    sizes = {name: getattr(arguments, name) for name in (*_SIZES, "shards")}
     if arguments.table is not None:
         output.waits_for("AWS")
         async with clients_of(arguments, env) as clients:
             table = await describe_table(clients, arguments.table)
             output.note(f"table {table.arn}")
             sizes |= _table_sizes(table, sizes, output)
+            sizes["shards"] = arguments.shards or await _open_shards(clients, table, output)
             if sizes["writes_per_s"] is None:
                 sizes["writes_per_s"] = await _writes_per_s(
                     clients, table, sizes["item_bytes"], output
@@ -74,6 +76,19 @@ def _table_sizes(
     )
     mean = min(table.size_bytes / table.items, ITEM_BYTES_MAX)
     return {"items": items or table.items, "item_bytes": item_bytes or round(mean, 1)}
+
+
+async def _open_shards(clients: AwsClients, table: Table, output: Output) -> int | None:
+    """Return the open shards of a table's stream, those without a child; None: not known."""
+    if table.stream_arn is None:
+        return None
+    try:
+        listing = await shards(clients, table.stream_arn)
+    except AwsFailed as exc:
+        output.note(f"{exc}: the shards are those that size and writes ask for")
+        return None
+    parents = {shard.parent for shard in listing}
+    return sum(shard.shard_id not in parents for shard in listing) or None
 
 
 async def _writes_per_s(

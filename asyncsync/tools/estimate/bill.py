@@ -17,6 +17,7 @@ from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.estimate import prices
 from asyncsync.tools.estimate.measured import KEYS, TIMES_ITEM_BYTES, TIMES_MS
 from asyncsync.tools.estimate.memory import Memory, Workload, key_size, memory_of, value_bytes
+from asyncsync.tools.output import plural
 
 # Lambda asks a shard for records four times a second, so even a window of 0 gathers some.
 POLLS_PER_S = 4
@@ -93,8 +94,8 @@ def bill_of(work: Workload) -> Bill:
         BillPart(
             "requests",
             calls.count * prices.REQUEST_USD,
-            f"{calls.count:,.0f} calls of {calls.records:,.1f} records, {calls.shards} shard"
-            f"{'s' if calls.shards > 1 else ''}",
+            f"{calls.count:,.0f} calls of {calls.records:,.1f} records, "
+            f"{plural(calls.shards, 'shard')}",
         ),
         BillPart(
             "time",

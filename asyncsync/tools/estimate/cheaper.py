@@ -11,6 +11,7 @@ from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.estimate.bill import Bill, bill_of, family_of
 from asyncsync.tools.estimate.measured import KEYS, TIMES_MS
 from asyncsync.tools.estimate.memory import Workload
+from asyncsync.tools.output import plural
 
 WINDOWS_S = (1, 5)
 TTL_S = 86_400
@@ -51,7 +52,8 @@ def _options(work: Workload) -> Iterator[tuple[str, Any, str]]:
     for value in KEYS[work.engine].keys() - {work.value}:
         yield "value", value, "readers get another format"
     if work.ttl_s is None or work.ttl_s > TTL_S:
-        yield "ttl_s", TTL_S, "values of items that do not change for a day go"
+        values = plural(replace(work, ttl_s=TTL_S).values, "item")
+        yield "ttl_s", TTL_S, f"only what changed within a day has a value: at most {values}"
     if work.fence_ttl_s > FENCE_TTL_S_MIN:
         yield "fence_ttl_s", FENCE_TTL_S_MIN, "the least that is allowed"
     for engine in (each for each in KEYS if family_of(each) == family_of(work.engine)):

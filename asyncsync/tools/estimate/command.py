@@ -96,12 +96,12 @@ def lines_of(bill: Bill) -> Iterator[str]:
 
 def _memory_lines(bill: Bill) -> Iterator[str]:
     columns = ("values", "names", "fences", "total")
-    yield f"{'memory, MB':14}" + "".join(f"{column:>12}" for column in columns)
+    yield f"{'memory, MB':14}" + "".join(f"{column:>15}" for column in columns)
     for engine in KEYS:
         memory = memory_of(bill.work, engine)
         sizes = (memory.values, memory.names, memory.fences, memory.total)
         name = f"{engine}{' *' if engine == bill.work.engine else ''}"
-        yield f"  {name:12}" + "".join(f"{size / MB:>12,.1f}" for size in sizes)
+        yield f"  {name:12}" + "".join(f"{size / MB:>15,.1f}" for size in sizes)
 
 
 def figure_of(change: SettingChange) -> str:
@@ -113,8 +113,8 @@ def figure_of(change: SettingChange) -> str:
 
 
 def _change_line(change: SettingChange) -> str:
-    size = change.saves_bytes
-    memory = f"{abs(size) / MB:,.1f} MB {'less' if size >= 0 else 'more'}; " if size else ""
+    size = f"{abs(change.saves_bytes) / MB:,.1f} MB"
+    memory = f"{size} {'less' if change.saves_bytes > 0 else 'more'}; " if size != "0.0 MB" else ""
     return f"  {change.change:24} {figure_of(change):>16}  {memory}{change.note}"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,13 +13,16 @@ import anyio
 import pytest
 
 from asyncsync.aws.clients import AwsClients
+from asyncsync.aws.streams import Shard
 from asyncsync.aws.tables import describe_table
 from asyncsync.aws.write_rate import WriteRate, read_write_rate
-from asyncsync.cli.estimating import changes_per_s
+from asyncsync.cli.estimating import _open_shards, _table_sizes, changes_per_s
 from asyncsync.cli.main import main
+from asyncsync.tools.errors import CommandRefused
 from asyncsync.tools.estimate.measured import KEYS
+from asyncsync.tools.output import Output
 from tests.support.project.command_line import ended
-from tests.support.tables import begin_stream, load, make_table, numbered, only_moto
+from tests.support.tables import begin_stream, load, make_table, numbered, only_moto, table_of
 
 pytestmark = only_moto
 
@@ -207,6 +212,70 @@ async def test_a_tables_numbers_are_looked_up(
     assert found["writes_per_s"] == pytest.approx(36_000 / 7_200)
     assert f"table {described.arn}\n" in err
     assert "5 write units a second, 1 for a write of 700 bytes" in err
+
+
+async def test_the_mean_of_an_item_is_the_tables_size_over_its_items(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = Output(sys.stdout, sys.stderr)
+    described = replace(table_of(), items=4, size_bytes=2_002)
+    nothing = dict.fromkeys(("items", "item_bytes", "writes_per_s"))
+
+    assert _table_sizes(described, nothing, output) == {"items": 4, "item_bytes": 500.5}
+    assert "counts 4 items in 2,002 bytes" in capsys.readouterr().err
+    with pytest.raises(CommandRefused, match="counts 4 items in 0 bytes"):
+        _table_sizes(replace(described, size_bytes=0), nothing, output)
+
+
+@pytest.mark.parametrize(
+    ("parents", "count"),
+    [
+        ({"a": None}, 1),
+        ({"a": None, "b": "a"}, 1),  # a is closed
+        ({"a": None, "b": "a", "c": "a", "d": None}, 3),  # a was split
+        ({"b": "trimmed"}, 1),
+        ({}, None),
+    ],
+)
+async def test_open_shards_are_those_without_a_child(
+    clients: AwsClients,
+    parents: dict[str, str | None],
+    count: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def listing(*_: object) -> list[Shard]:
+        return [Shard(shard, parent) for shard, parent in parents.items()]
+
+    monkeypatch.setattr("asyncsync.cli.estimating.shards", listing)
+    table = replace(table_of(), stream_arn="arn:stream")
+    output = Output(sys.stdout, sys.stderr)
+
+    assert await _open_shards(clients, table, output) == count
+    assert await _open_shards(clients, table_of(), output) is None
+
+
+async def test_a_stream_that_may_not_be_read_is_a_note(
+    clients: AwsClients, endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = f"{table_of().arn}/stream/2026-01-01T00:00:00.000"
+    output = Output(sys.stdout, sys.stderr)
+
+    assert await _open_shards(clients, replace(table_of(), stream_arn=gone), output) is None
+    assert "the shards are those that size and writes ask for" in capsys.readouterr().err
+
+
+async def test_the_shards_of_a_table_are_those_of_its_stream(
+    clients: AwsClients, endpoint: str, table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await make_table(clients, table)
+    await begin_stream(clients, table)
+    at = ["--table", table, "--endpoint-url", endpoint, *SIZES]
+
+    # The size and the writes ask for two: 1,500 write units a second.
+    found = json.loads((await ran(capsys, "estimate", *at, "--writes-per-s", "1500", "--json"))[1])
+    given = json.loads((await ran(capsys, "estimate", *at, "--shards", "7", "--json"))[1])
+
+    assert (found["shards"], given["shards"]) == (1, 7)
 
 
 async def test_an_option_wins_over_what_aws_says(
