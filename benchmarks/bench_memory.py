@@ -39,6 +39,7 @@ ITEM_BYTES = (100, 1_000, 10_000)
 FIRST_NUMBER = 100_000_000_000  # twelve digits: "Players:" and the number are 20 bytes
 NAME_BYTES = 20
 AT_REST_BYTES = 16_384  # the server's own work between two readings
+AT_REST_S = 0.2
 POOL = 500  # different items; the copy's keys hold them in turn
 BATCH_BYTES = 3_000_000  # of items in an event; a Lambda event has at most 6 MB
 EXPIRY = {"ttl_s": 86_400}
@@ -153,7 +154,7 @@ def used_memory(url: str) -> int:
     with redis.Redis.from_url(url) as client:
         readings = [0]
         while True:
-            time.sleep(0.2)
+            time.sleep(AT_REST_S)
             readings.append(int(client.info("memory")["used_memory"]))
             if abs(readings[-1] - readings[-2]) < AT_REST_BYTES:
                 return readings[-1]
