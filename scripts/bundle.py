@@ -81,6 +81,7 @@ OPERATIONS = Kind(  # 8.9 MB today, half of it botocore and aiohttp
         "tools/audit",
         "tools/redrive",
         "tools/retire",
+        "tools/check",
         "tools/estimate",  # whose options the parser lists
     ),
 )

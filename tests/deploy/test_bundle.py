@@ -23,7 +23,8 @@ from asyncsync.cli import operations
 from asyncsync.lab.servers import dynamodb_process, redis_process
 from asyncsync.tools.errors import CommandFailed, CommandRefused
 from scripts import bundle
-from tests.support.project.package import HOT
+from tests.support.project.package import HOT, imports_of, name_of
+from tests.support.project.package import modules as package_modules
 from tests.support.pythons import skip_without_python
 from tests.support.servers import ONE_SERVER
 
@@ -313,6 +314,22 @@ def test_the_operations_bundle_holds_the_tools_and_neither_lab_nor_other_service
         *tools,
     }
     assert services == set(bundle.SERVICES)
+
+
+def test_every_module_that_the_operations_function_can_come_to_import_is_in_it() -> None:
+    """Those that a command imports when it runs, too; the function refuses run."""
+    modules = {name_of(path): imports_of(path) for path in package_modules()}
+    folders = {f"asyncsync.{folder.replace('/', '.')}" for folder in bundle.OPERATIONS.folders}
+    reached, left = set[str](), ["asyncsync.cli.operations"]
+    while left:
+        name = left.pop()
+        if name in modules and name not in reached and not name.startswith("asyncsync.tools.run."):
+            reached.add(name)
+            left += modules[name]
+
+    assert "asyncsync.tools.check.aws" in reached
+    lacking = {name for name in reached if name.rpartition(".")[0] not in {"asyncsync", *folders}}
+    assert lacking - folders == set()
 
 
 def test_every_service_that_the_tools_open_is_in_it() -> None:
