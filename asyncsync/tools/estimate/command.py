@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from asyncsync.tools.estimate import prices
-from asyncsync.tools.estimate.bill import Bill
+from asyncsync.tools.estimate.bill import Bill, family_of
 from asyncsync.tools.estimate.cheaper import SettingChange, changes_of
 from asyncsync.tools.estimate.measured import KEYS
 from asyncsync.tools.estimate.memory import memory_of, value_bytes
@@ -134,6 +134,10 @@ def assumptions_of(bill: Bill) -> Sequence[str]:
         "backfill, and what your account has free",
     ]
     lines += [f"{each.what}: as of {each.date}, {each.where}" for each in prices.SOURCES]
+    if work.engine in prices.NOT_OFFERED:
+        lines.insert(
+            0, f"{work.engine} costs what {family_of(work.engine)} does; ElastiCache lacks it"
+        )
     if not calls.keeps_up:
         lines.insert(
             0,

@@ -49,6 +49,9 @@ METRIC_USD = 0.30
 ALARM_USD = 0.10
 DASHBOARD_USD = 3.00
 
+# Measured servers that ElastiCache lacks: its Redis OSS ends with 7.1.
+NOT_OFFERED = ("redis-8.0",)
+
 # --- ElastiCache ------------------------------------------------------------------------------
 
 Engine: TypeAlias = Literal["valkey", "redis"]

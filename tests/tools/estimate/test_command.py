@@ -19,6 +19,7 @@ from asyncsync.aws.write_rate import WriteRate, read_write_rate
 from asyncsync.cli.estimating import _open_shards, _table_sizes, changes_per_s
 from asyncsync.cli.main import main
 from asyncsync.tools.errors import CommandRefused
+from asyncsync.tools.estimate import prices
 from asyncsync.tools.estimate.measured import KEYS
 from asyncsync.tools.output import Output
 from tests.support.project.command_line import ended
@@ -163,6 +164,14 @@ def test_a_shard_that_does_not_keep_up_is_said(capsys: pytest.CaptureFixture[str
 
     assert "ParallelizationFactor is raised" in out
     assert "ParallelizationFactor" not in ended(capsys, "estimate", *words)[1]
+
+
+def test_a_server_that_elasticache_lacks_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "assumed: redis-8.0 costs what redis does; ElastiCache lacks it"
+
+    assert said in ended(capsys, "estimate", *SIZES, "--engine", "redis-8.0")[1]
+    for engine in {*KEYS} - {*prices.NOT_OFFERED}:
+        assert "lacks it" not in ended(capsys, "estimate", *SIZES, "--engine", engine)[1]
 
 
 # --- with a table -----------------------------------------------------------------------------
