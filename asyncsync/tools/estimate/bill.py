@@ -35,7 +35,7 @@ CacheKind = Literal["serverless", "nodes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
+class CacheChoice:
     """A cache that has room for the copy."""
 
     kind: CacheKind
@@ -71,7 +71,7 @@ class Bill:
 
     work: Workload
     memory: Memory
-    caches: Sequence[Cache]  # the cheapest first
+    caches: Sequence[CacheChoice]  # the cheapest first
     calls: Calls
     parts: Sequence[BillPart]
 
@@ -118,7 +118,7 @@ def bill_of(work: Workload) -> Bill:
 # --- the cache --------------------------------------------------------------------------------
 
 
-def caches_of(work: Workload, memory: Memory) -> list[Cache]:
+def caches_of(work: Workload, memory: Memory) -> list[CacheChoice]:
     """Return the caches that have room, the cheapest first.
 
     Raises CommandRefused where there is none.
@@ -144,7 +144,7 @@ def room_of(node: prices.NodeType) -> float:
     return node.maxmemory * (1 - prices.RESERVED_SHARE) * prices.FULL_SHARE
 
 
-def _serverless(work: Workload, memory: Memory, engine: prices.Engine) -> Cache | None:
+def _serverless(work: Workload, memory: Memory, engine: prices.Engine) -> CacheChoice | None:
     price = prices.SERVERLESS[engine]
     gib = memory.total / prices.GIB
     if gib > prices.SERVERLESS_GIB_MAX:
@@ -152,7 +152,7 @@ def _serverless(work: Workload, memory: Memory, engine: prices.Engine) -> Cache 
     units = max(1.0, value_bytes(work) / prices.ECPU_BYTES)
     writes = work.writes_per_s * prices.SECONDS_A_MONTH
     stored = max(gib, price.gib_min)
-    return Cache(
+    return CacheChoice(
         "serverless",
         f"serverless {engine.capitalize()}",
         0,
@@ -162,19 +162,19 @@ def _serverless(work: Workload, memory: Memory, engine: prices.Engine) -> Cache 
     )
 
 
-def _nodes(memory: Memory, engine: prices.Engine) -> Cache | None:
+def _nodes(memory: Memory, engine: prices.Engine) -> CacheChoice | None:
     for node in prices.NODE_TYPES:
         if memory.total <= room_of(node):
             usd = node.usd_an_hour[engine] * prices.HOURS_A_MONTH
             why = f"one node with room for {room_of(node) / prices.GIB:,.2f} GiB; a replica "
-            return Cache("nodes", node.name, 1, usd, f"{why}doubles it")
+            return CacheChoice("nodes", node.name, 1, usd, f"{why}doubles it")
     largest = prices.NODE_TYPES[-1]
     shards = math.ceil(memory.total / room_of(largest))
     if shards > prices.CLUSTER_NODES_MAX:
         return None
     usd = shards * largest.usd_an_hour[engine] * prices.HOURS_A_MONTH
     why = f"a cluster of {shards} shards, as the copy is larger than the largest node has room for"
-    return Cache("nodes", largest.name, shards, usd, f"{why}; replicas double it")
+    return CacheChoice("nodes", largest.name, shards, usd, f"{why}; replicas double it")
 
 
 # --- Lambda -----------------------------------------------------------------------------------

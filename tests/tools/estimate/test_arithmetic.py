@@ -100,7 +100,7 @@ def test_the_memory_of_a_copy(
 # --- the cache --------------------------------------------------------------------------------
 
 
-def nodes_of(total: int, engine: str = "valkey-8.0") -> bill.Cache:
+def nodes_of(total: int, engine: str = "valkey-8.0") -> bill.CacheChoice:
     work = replace(BASE, engine=engine)
     caches = bill.caches_of(work, Memory(engine, total, 0, 0))
     return next(cache for cache in caches if cache.kind == "nodes")
