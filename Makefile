@@ -24,7 +24,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 	--no-annotate --quiet --custom-compile-command "make requirements"
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test matrix readers coverage coverage-core check format dist build package release deploy smoke template simulate scope soak bugs mutants failover drill bench bench-full bench-core bench-backfill bench-reader bench-memory cost-page requirements clean
+.PHONY: help demo test matrix readers coverage coverage-core check format dist build package release deploy smoke template simulate scope soak bugs mutants failover drill reader-drill bench bench-full bench-core bench-backfill bench-reader bench-memory cost-page requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -108,6 +108,9 @@ failover: $(VENV)/.dev ## kill a cluster's primaries ten times in 100,000 record
 
 drill: $(VENV)/.dev ## backfill, audit, repair and redrive a changing table of 200,000 items (ARGS="--items 5000")
 	$(BIN)/python -m tests.programs.mending_drill $(ARGS)
+
+reader-drill: $(VENV)/.dev ## read through a server that is flushed, killed and too small, beside cache-aside (ARGS=--record)
+	$(BIN)/python -m tests.programs.reader_drill $(ARGS)
 
 bench: $(VENV)/.bench ## measure billed duration beside other handlers (three minutes)
 	@$(BIN)/python -m benchmarks.bench $(ARGS)

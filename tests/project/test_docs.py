@@ -40,6 +40,7 @@ DOCUMENTS = (
     "docs/cost.md",
     "docs/guarantees.md",
     "docs/read-through.md",
+    "docs/strategies.md",
     "docs/testing.md",
     "benchmarks/README.md",
 )
