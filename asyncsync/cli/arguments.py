@@ -94,9 +94,14 @@ def _add_demo(commands: Commands) -> None:
         commands,
         "demo",
         "Show here how this mirror and the usual handlers differ",
-        "\n--changes 10000\n--keep --seed 42",
+        "\n--reader\n--changes 10000\n--keep --seed 42",
         description="It starts its own DynamoDB and Redis, changes items, and breaks connections. "
         "It needs no account.",
+    )
+    demo.add_argument(
+        "--reader",
+        action="store_true",
+        help="Compare asyncsync.Reader with cache-aside instead of handlers",
     )
     size = demo.add_argument_group("size")
     size.add_argument(

@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio
 
-from asyncsync.aws.clients import aws_errors
 from asyncsync.aws.items import scan
 from asyncsync.config import parse_url
 from asyncsync.lab.compare import (
@@ -25,15 +24,13 @@ from asyncsync.lab.compare import (
 )
 from asyncsync.lab.demo.changes import ItemChange, make_changes
 from asyncsync.lab.demo.environment import DemoReader, Servers, open_servers
-from asyncsync.lab.demo.output import Column, document, life_of, scoreboard, verdict
+from asyncsync.lab.demo.output import Column, document, life_of, painted, scoreboard, verdict
+from asyncsync.lab.demo.reader_demo import show_readers
 from asyncsync.lab.demo.stage import DemoOptions, Side, Stage, staged
+from asyncsync.lab.demo.writes import CHANGES_PER_S, next_write, write
 from asyncsync.tools.errors import first_error
-from asyncsync.tools.output import Colour, Output, plural
+from asyncsync.tools.output import Output, plural
 from asyncsync.version import __version__
-
-# A steady pace that one slow core keeps up with: 3,000 changes in ten seconds.
-CHANGES_PER_S = 300.0
-WRITE_CHANGES_MAX = 25  # DynamoDB's limit for one BatchWriteItem
 
 CUT_AT_SHARE = 0.45  # of the changes
 CUT_FELT_WITHIN_S = 20.0  # on a slow machine no batch may be delivered for seconds
@@ -59,7 +56,8 @@ def demo(
     with open_servers(options.endpoint_url, options.redis_url) as servers, first_error():
         verdicts: list[bool] = []
         try:
-            anyio.run(_run, options, servers, env, output, before_comparison, verdicts)
+            run = show_readers if options.reader else _run
+            anyio.run(run, options, servers, env, output, before_comparison, verdicts)
         except KeyboardInterrupt:
             if not verdicts:
                 raise
@@ -97,7 +95,7 @@ async def _run(
             for line in (*life, *scoreboard(columns)):
                 output.line(line)
             for line in verdict(ours, usual, sample, servers.redis_url, options, seed):
-                output.paragraph(_painted(line, output), 2)
+                output.paragraph(painted(line, output), 2)
         verdicts.append(not ours.all)
         if options.keep:
             output.note("everything stays up until Ctrl-C")
@@ -105,12 +103,6 @@ async def _run(
 
 
 _NAMES = ("asyncsync", "usual handler", "awaited loop")
-
-
-def _painted(line: str, output: Output) -> str:
-    colours: dict[str, Colour] = {"PASS": "green", "FAIL": "red"}
-    colour = colours.get(line[:4])
-    return line if colour is None else output.painted(line[:4], colour) + line[4:]
 
 
 def _document(
@@ -146,7 +138,7 @@ async def _play(stage: Stage, changes: list[ItemChange]) -> None:
         cut_at = int(CUT_AT_SHARE * len(changes))
         at = 0
         while at < len(changes):
-            batch = _next_write(changes, at)
+            batch = next_write(changes, at)
             if at <= cut_at < at + len(batch):
                 tasks.start_soon(_cut, stage)
             await _write(stage, batch)
@@ -157,31 +149,10 @@ async def _play(stage: Stage, changes: list[ItemChange]) -> None:
     await _drain(stage, len(changes))
 
 
-def _next_write(changes: list[ItemChange], at: int) -> list[ItemChange]:
-    """Return the next changes for one write: an item's second change waits for the first."""
-    by_item: dict[int, ItemChange] = {}
-    for change in changes[at : at + WRITE_CHANGES_MAX]:
-        if change.number in by_item:
-            break
-        by_item[change.number] = change
-    return list(by_item.values())
-
-
 async def _write(stage: Stage, changes: list[ItemChange]) -> None:
     for change in changes:
         stage.journal.begin(change)
-    requests: dict[str, Any] = {
-        stage.table: [
-            {"DeleteRequest": {"Key": {"Number": {"N": str(change.number)}}}}
-            if change.item is None
-            else {"PutRequest": {"Item": change.item}}
-            for change in changes
-        ]
-    }
-    while requests:
-        with aws_errors(f"writing to table {stage.table}"):
-            answer = await stage.clients.items.batch_write_item(RequestItems=requests)
-        requests = dict(answer.get("UnprocessedItems", {}))
+    await write(stage.clients, stage.table, changes)
     now_s = time.monotonic()
     for change in changes:
         stage.journal.confirm(change, now_s)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from asyncsync.config import parse_url
 from asyncsync.lab.compare import Findings
 from asyncsync.lab.demo.changes import ItemChange
+from asyncsync.lab.demo.read_ways import ReadWay
 from asyncsync.lab.demo.stage import DemoOptions
 from asyncsync.lab.demo.watcher import CopyWatcher, Journal
-from asyncsync.tools.output import plural
+from asyncsync.tools.output import Colour, Output, plural
 
 _LABEL_WIDTH = 32
 _COLUMN_WIDTH = 16
@@ -124,18 +125,107 @@ def verdict(
     """Yield PASS, or FAIL with the keys that differ, and how to look at them yourself."""
     if not usual.all:
         yield "the usual handler was right too in this run"
-    if ours.all:
-        more = len(ours.all) - _NAMED_MAX
-        rest = f" and {more:,} more" if more > 0 else ""
-        yield f"FAIL: {', '.join(ours.all[:_NAMED_MAX])}{rest}"
-    else:
-        yield f"PASS: all {plural(ours.equal, 'item')} equal Redis, by consistent read"
+    passed = f"PASS: all {plural(ours.equal, 'item')} equal Redis, by consistent read"
+    yield _judgement(ours, passed)
     name = ours.all[0].split(" (")[0] if ours.all else sample
     if not options.keep:
         yield f"look yourself: {options.program} demo --keep --seed {seed}"
         return
+    yield f"look yourself: redis-cli {_place(redis_url)} GET {name}"
+    yield "and its fence:"
+    yield f"{options.program} get {name} --redis-url redis://{parse_url(redis_url).address}"
+
+
+def _place(redis_url: str) -> str:
     server = parse_url(redis_url)
     place = f"-s {server.path}" if server.path else f"-h {server.host} -p {server.port}"
-    yield f"look yourself: redis-cli {place} -n {server.database} GET {name}"
-    yield "and its fence:"
-    yield f"{options.program} get {name} --redis-url redis://{server.address}"
+    return f"{place} -n {server.database}"
+
+
+def painted(line: str, output: Output) -> str:
+    """Return a verdict's line with its first word in colour."""
+    colours: dict[str, Colour] = {"PASS": "green", "FAIL": "red"}
+    colour = colours.get(line[:4])
+    return line if colour is None else output.painted(line[:4], colour) + line[4:]
+
+
+# --- readers ------------------------------------------------------------------------------------
+
+
+def reader_scoreboard(ways: Sequence[ReadWay], findings: Sequence[Findings]) -> Iterator[str]:
+    """Yield the results of the ways to read, side by side."""
+    yield ""
+    yield _row("", [way.name for way in ways])
+    cells = [_reader_cells(*each) for each in zip(ways, findings, strict=True)]
+    for label, *row in zip(_READER_LABELS, *cells, strict=True):
+        yield _row(label, row)
+    yield ""
+
+
+_READER_LABELS = (
+    "wrong answers at rest",
+    "  stale / missing / came back",
+    "answers equal to the table",
+    "reads",
+    "hits",
+    "reads of the table",
+    "read, p50 / p99, ms",
+)
+
+
+def _reader_cells(way: ReadWay, findings: Findings) -> Iterator[str]:
+    yield f"{len(findings.all):,}"
+    yield f"{len(findings.stale):,} / {len(findings.missing):,} / {len(findings.came_back):,}"
+    yield f"{findings.equal:,} of {findings.equal + len(findings.all):,}"
+    yield f"{len(way.latencies_s):,}"
+    yield f"{100 * way.hits / max(1, len(way.latencies_s)):.0f} %"
+    yield f"{way.slow_table.items:,}"
+    yield f"{way.latency_ms(0.50):,} / {way.latency_ms(0.99):,}"
+
+
+def reader_document(way: ReadWay, findings: Findings) -> dict[str, object]:
+    """Return the results of a way to read as JSON."""
+    return {
+        "reader": way.name,
+        "equal": findings.equal,
+        "stale": len(findings.stale),
+        "missing": len(findings.missing),
+        "came_back": len(findings.came_back),
+        "reads": len(way.latencies_s),
+        "hits": way.hits,
+        "table_reads": way.slow_table.items,
+        "p50_ms": way.latency_ms(0.50),
+        "p99_ms": way.latency_ms(0.99),
+    }
+
+
+def reader_verdict(
+    ours: Findings,
+    aside: Findings,
+    redis_url: str,
+    keys: tuple[str, str],
+    options: DemoOptions,
+    seed: int,
+) -> Iterator[str]:
+    """Yield PASS, or FAIL with the keys whose answers differ, and how to look at them yourself.
+
+    `keys` are the names of our keys and of cache-aside's, without the item.
+    """
+    if not aside.all:
+        yield "cache-aside was right too in this run"
+    yield _judgement(ours, f"PASS: all {plural(ours.equal, 'answer')} equal the table")
+    if not options.keep:
+        yield f"look yourself: {options.program} demo --reader --keep --seed {seed}"
+        return
+    wrong = (ours.all or aside.all or [f"{keys[0]}:1 "])[0].split(" (")[0]
+    item = wrong.rpartition(":")[2].strip()
+    names = " ".join(f"{each}:{item}" for each in keys)
+    yield f"look yourself: redis-cli {_place(redis_url)} MGET {names}"
+
+
+def _judgement(ours: Findings, passed: str) -> str:
+    if not ours.all:
+        return passed
+    more = len(ours.all) - _NAMED_MAX
+    rest = f" and {more:,} more" if more > 0 else ""
+    return f"FAIL: {', '.join(ours.all[:_NAMED_MAX])}{rest}"

@@ -59,6 +59,7 @@ class DemoOptions:
     items: int = 300
     changes: int = 3_000
     seed: int | None = None
+    reader: bool = False  # compare readers, not handlers
     keep: bool = False
     redis_url: str | None = None
     endpoint_url: str | None = None
