@@ -393,6 +393,18 @@ class Drill:
         counts = ", ".join(f"{each.name} {each.wrong:,}" for each in self.strategies)
         self.say(f"at rest: {self.table.writes:,} writes; wrong so far: {counts}")
 
+    async def ask(self) -> None:
+        """Count the wrong answers of asyncsync's readers too: an item can be known absent.
+
+        Once, at the end: it loads every key.
+        """
+        ours: Any = self.strategies[0]
+        keys = [{"Number": number} for number in self.table.versions]
+        for reader in ours.readers:
+            for key, item in zip(keys, await reader.get_many(keys), strict=True):
+                version = None if item is None else int(item["Version"])
+                ours.wrong += version != self.table.versions[key["Number"]]
+
     async def check_later(self) -> None:
         """Count again what the last check found, when the TTL has passed."""
         await asyncio.sleep(self.scale.ttl_s + 1)
@@ -449,6 +461,7 @@ async def drill(scale: Scale, binary: str, say: Say, *, later: bool = True) -> d
         for _ in range(scale.rounds):
             await run.play()
             await run.check()
+        await run.ask()
         if later:
             await run.check_later()
         info: Any = await run.checker.info("server")

@@ -20,6 +20,7 @@ from tests.programs.reader_drill import (
     faults_of,
     figures_of,
     main,
+    staged,
     with_figures,
 )
 from tests.support.events import SEED
@@ -71,6 +72,24 @@ async def test_a_load_that_does_not_compare_its_lease_is_found(
     result = await drilled(binary, shows=OURS)
 
     assert f"{OURS} has " in faults_of(result)[0]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (None, 1), (1, None)])
+@pytest.mark.parametrize("binary", ONE_SERVER)
+async def test_an_answer_that_is_not_the_tables_is_found_also_of_a_known_absent_item(
+    binary: str, before: int | None, after: int | None
+) -> None:
+    async with staged(SMALL, binary, print) as run:
+        run.table.versions = dict.fromkeys(run.table.versions, before)
+        await run.ask()
+        ours = run.strategies[0]
+        await ours.rest()
+        assert ours.wrong == 0
+        run.table.versions = dict.fromkeys(run.table.versions, after)  # the stream is silent
+
+        await run.ask()
+
+        assert ours.wrong > 0
 
 
 # --- its judgement and its page ------------------------------------------------------------------
