@@ -175,6 +175,7 @@ async def test_ctrl_c_ends_it_with_a_last_line_and_exit_130(
         with anyio.fail_after(20):
             while not real_client.exists(f"{table}:1"):  # noqa: ASYNC110
                 await anyio.sleep(0.05)
+            await anyio.sleep(1)  # it counts the batch after Redis has it
             process.send_signal(signal.SIGINT)
             last = "".join([each.decode() async for each in process.stdout])
             errors = "".join([each.decode() async for each in process.stderr])
