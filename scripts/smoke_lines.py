@@ -196,18 +196,27 @@ def _verdict(at: Stack, subject: str) -> dict[str, str]:
     return at.check[subject]
 
 
+# By format, what its users need beyond strings' commands to write, and to read.
+_WRITE_AND_READ = {
+    "hash": (["+hset", "+hlen", "+persist", "+pexpireat"], "+hgetall"),
+    "redis-json": (["+json.set", "+persist", "+pexpireat"], "+json.get"),
+}
+
+
 def acl(at: Stack) -> str:
     """ElastiCache keeps the users' access strings as the template says them."""
     users = at.of_type("AWS::ElastiCache::User")
     if not users:
         raise NotDeployed("the cache is yours")
     cluster = ["+cluster|slots", "+asking"] if at.config.redis_cluster else []
-    need = {"MirrorUser": ["+evalsha", "+eval", "+mget", "+set", "+del", *cluster]}
-    need["OperationsUser"] = [*need["MirrorUser"], "+scan", "+info", "+get"]
+    write, read = _WRITE_AND_READ.get(at.config.value, ([], "+get"))
+    strings = ["+evalsha", "+eval", "+mget", "+set", "+del", *cluster]
+    need = {"MirrorUser": strings if at.config.mode == "invalidate" else [*strings, *write]}
+    need["OperationsUser"] = [*strings, *write, "+scan", "+info", "+get", read]
     for logical, user in users.items():
         (described,) = at.client("elasticache").describe_users(UserId=user)["Users"]
         words = described["AccessString"].lower().split()
-        lacks = [word for word in need.get(logical, ["+get"]) if word not in words]
+        lacks = [word for word in need.get(logical, [read]) if word not in words]
         if described["Status"] != "active":
             raise Unexpected(f"{user} is {described['Status']}")
         if lacks or "+@all" in words or "~*" in words or "allkeys" in words:
@@ -511,7 +520,9 @@ LINES = (
     Line("delete", "the same for a deletion, and the fence it leaves", delete),
     Line("batch", "a thousand changes at once", batch),
     Line("check", "`asyncsync check` inside the network", check),
-    Line("acl", "that ElastiCache keeps the access strings, `cluster|slots` too", acl),
+    Line(
+        "acl", "that ElastiCache keeps the access strings, `cluster|slots` and `json.set` too", acl
+    ),
     Line("acl-refusal", "that a key outside of the prefix is refused", acl_refusal),
     Line("cluster-slots", "that a cluster answers CLUSTER SLOTS and ASKING", cluster_slots),
     Line("run-id", "that serverless gives its run_id", run_id),

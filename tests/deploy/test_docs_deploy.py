@@ -27,7 +27,7 @@ from scripts.bundle import PLATFORMS
 from tests.support.events import FIRST, event, record
 from tests.support.project.command_line import assert_parses
 from tests.support.template.alarms import PROMISES
-from tests.support.template.cache_users import set_user, write
+from tests.support.template.cache_users import access, set_user, write
 from tests.support.template.cloudformation import PSEUDO, ROOT, TOOLS, Resolver, tool
 from tests.support.template.iam import is_allowed, matches
 
@@ -238,6 +238,24 @@ def test_the_access_string_is_the_templates(translated: Any) -> None:
     assert text.strip() == node
     more = serverless["MirrorUser"]["Properties"]["AccessString"].removeprefix(node).strip()
     assert f"`{more}`" in TEXTS["deploy"]
+
+
+@pytest.mark.parametrize("value", ["hash", "redis-json"])
+def test_what_a_format_needs_more_is_the_templates(translated: Any, value: str) -> None:
+    def more(user: str, mode: str) -> str:
+        strings, words = (
+            access(translated, user, Cache="node", Mode=mode, ValueFormat=each)
+            for each in ("json", value)
+        )
+        assert words[: len(strings)] == strings
+        return " ".join(words[len(strings) :])
+
+    assert f"with `{value}`" in TEXTS["deploy"].replace("With", "with")
+    assert f"`{more('MirrorUser', 'mirror')}`" in TEXTS["deploy"]
+    assert more("MirrorUser", "refresh") == f"{more('MirrorUser', 'mirror')} +exists"
+    assert more("MirrorUser", "invalidate") == ""
+    for mode in ("mirror", "refresh", "invalidate"):
+        assert f"`{more('OperationsUser', mode)}`" in TEXTS["operations"]
 
 
 def test_the_operators_user_is_the_templates(translated: Any) -> None:

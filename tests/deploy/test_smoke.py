@@ -34,6 +34,7 @@ SKIPPED = {
     "state-machine",
 }
 ACCESS = "on ~Players:* -@all +evalsha +eval +mget +set +del +get +scan +info +cluster|slots"
+HASHES = "+hset +hlen +persist +pexpireat"
 
 
 @pytest.fixture(scope="module")
@@ -360,6 +361,13 @@ WRONG: list[tuple[str, tuple[str, ...], Sabotage, str]] = [
     ("acl", (), users(ACCESS.replace(" +eval ", " ")), "~Players:*"),
     ("acl", (), users("on ~* +@all"), "on ~* +@all"),
     ("acl", (), users(ACCESS, "modifying"), "modifying"),
+    (
+        "acl",
+        (),
+        both(settings(ASYNCSYNC_VALUE="hash"), users(f"{ACCESS} {HASHES.replace(' +hlen', '')}")),
+        "asyncsync-1",
+    ),
+    ("acl", (), both(settings(ASYNCSYNC_VALUE="redis-json"), users(ACCESS)), "asyncsync-1"),
     ("acl-refusal", (), users(ACCESS), "was read"),
     (
         "cluster-slots",
@@ -486,6 +494,7 @@ def test_what_aws_refuses_is_its_own_words(world: StandIn) -> None:
     [
         ("acl", (), users(f"{ACCESS} +asking")),
         ("acl", (), users(f"{ACCESS.upper()}")),
+        ("acl", (), both(settings(ASYNCSYNC_VALUE="hash"), users(f"{ACCESS} {HASHES}"))),
         ("state-machine", (), machine("SUCCEEDED")),
         ("emf", (), both(settings(ASYNCSYNC_METRICS="summary"), no_metrics(3.0))),
         (

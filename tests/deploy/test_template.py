@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from msgspec import structs
@@ -346,9 +346,16 @@ def test_a_prefix_of_yours_is_in_every_key_and_every_users_rules(translated: Any
         assert [rule for rule in rules if "~" in rule] == ["~Games-1:*", "~{Games-1:*}!f"]
 
 
-def test_the_modes_and_the_rejects_are_those_of_the_settings(translated: Any) -> None:
-    for name, setting in (("Mode", "mode"), ("Rejects", "rejects")):
-        for value in translated["Parameters"][name]["AllowedValues"]:
+CHOICES = (("Mode", "mode"), ("Rejects", "rejects"), ("ValueFormat", "value"))
+
+
+def test_the_choices_are_those_of_the_settings(translated: Any) -> None:
+    types = get_type_hints(Config)
+    for name, setting in CHOICES:
+        parameter = translated["Parameters"][name]
+        assert parameter["Default"] == getattr(Config(redis_url="redis://unused"), setting)
+        assert sorted(parameter["AllowedValues"]) == sorted(get_args(types[setting]))
+        for value in parameter["AllowedValues"]:
             resources = Resolver(translated, {name: value}, known=True).resources()
             assert getattr(Config.from_env(environment(resources)), setting) == value
 
@@ -636,22 +643,32 @@ def test_an_iam_users_id_and_name_are_one_and_all_are_in_the_group(made: dict[st
             ]
 
 
+# What the mirror's user needs beyond strings' commands in the mode mirror, and what reads a value.
+BY_FORMAT = {
+    "json": ("", "get"),
+    "dynamodb-json": ("", "get"),
+    "hash": (" +hset +hlen +persist +pexpireat", "hgetall"),
+    "redis-json": (" +json.set +persist +pexpireat", "json.get"),
+}
+
+
 def test_the_users_may_touch_the_copy_and_its_fences_alone(made: dict[str, Any]) -> None:
     keys = "on ~Players:* ~{Players:*}!f -@all"
     for case, resources in made.items():
         clustered = "serverless" in case or "durable" in case
+        writes, reads = BY_FORMAT[Config.from_env(environment(resources)).value]
+        cluster = " +cluster|slots +asking" if clustered else ""
         if "MirrorUser" in resources:
-            cluster = " +cluster|slots +asking" if clustered else ""
             assert resources["MirrorUser"]["Properties"]["AccessString"] == (
-                f"{keys} +evalsha +eval +mget +set +del{cluster}"
+                f"{keys} +evalsha +eval +mget +set +del{writes}{cluster}"
             )
         if "LookUser" in resources:
-            assert resources["LookUser"]["Properties"]["AccessString"] == f"{keys} +get"
+            assert resources["LookUser"]["Properties"]["AccessString"] == f"{keys} +{reads}"
         if "OperationsUser" in resources:
-            cluster = " +cluster|slots +asking" if clustered else ""
             commands = "+evalsha +eval +mget +get +pttl +set +del +type +scan +info"
+            more = f"{writes} +exists +{reads}" if writes else ""
             assert resources["OperationsUser"]["Properties"]["AccessString"] == (
-                f"{keys} {commands}{cluster}"
+                f"{keys} {commands}{more}{cluster}"
             )
 
 

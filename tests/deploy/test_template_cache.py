@@ -15,6 +15,7 @@ import redis
 from asyncsync import StoreRefused
 from asyncsync.lab.servers import ServerProcess, free_port, redis_process
 from tests.support.cluster import Cluster
+from tests.support.formats import REAL_SERVERS, FormatServer, modules_of
 from tests.support.servers import SERVERS
 from tests.support.template.cache_users import access, set_user, write
 from tests.support.template.cloudformation import Resolver
@@ -50,6 +51,42 @@ def test_without_any_one_of_its_commands_it_could_not(
 
     with pytest.raises(StoreRefused):
         write(mirror_url(real_server))
+
+
+def writes_a_format(translated: Any, at: FormatServer, mode: str, without: str = "") -> bool:
+    """Write values of a format as the node cache's user; return whether all went well."""
+    given = {"Cache": "node", "ValueFormat": at.value, "Mode": mode}
+    rules = access(translated, "MirrorUser", **given)
+    assert not without or without in rules
+    set_user(at.client, "copy", [rule for rule in rules if rule != without])
+    for ttl_s in (None,) if mode == "invalidate" else (None, 3_600):
+        at.client.flushall()
+        at.client.script_flush()
+        at.client.hset("Players:7", "an", "older image")  # of documents, another type
+        try:
+            write(mirror_url(at.server), mode=mode, value=at.value, ttl_s=ttl_s)
+        except (StoreRefused, AssertionError):
+            return False
+        name = None if mode == "invalidate" else "player 7"
+        value = at.read("Players:7")
+        assert (value and value["Name"]) == name
+        assert (at.client.pttl("Players:7") > 0) == (name is not None and ttl_s is not None)
+        assert at.client.exists("{Players:7}!f", "{Players:8}!f") == 2
+    return True
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_node_caches_user_may_write_a_format_in_every_mode_and_needs_each_command(
+    translated: Any, real_format: FormatServer, mode: str
+) -> None:
+    given = {"Cache": "node", "Mode": mode}
+    strings = access(translated, "MirrorUser", **given)
+    rules = access(translated, "MirrorUser", ValueFormat=real_format.value, **given)
+
+    assert writes_a_format(translated, real_format, mode)
+    for more in {*rules} - {*strings}:
+        assert not writes_a_format(translated, real_format, mode, without=more), more
+    assert strings == rules if mode == "invalidate" else {*strings} < {*rules}
 
 
 DURABLE = {"Cache": "node", "Durability": "sync", "CacheNodeType": "cache.m7g.large"}
@@ -137,27 +174,34 @@ def test_the_function_that_looks_follows_a_cluster(
     assert json.loads(ended.stdout) == keys
 
 
-@pytest.mark.parametrize("binary", SERVERS)
-def test_the_function_that_looks_reads_a_key_over_tls(
-    translated: Any, authority: Path, tmp_path: Path, binary: str
-) -> None:
-    function = Resolver(translated, {}, known=True).resources()["LookFunction"]["Properties"]
+def looked(
+    translated: Any, authority: Path, tmp_path: Path, binary: str, value_format: str, *keys: str
+) -> list[subprocess.CompletedProcess[str]]:
+    """Read keys with the function over TLS, as its user; Players:7 has a value of the format."""
+    given = {"ValueFormat": value_format}
+    function = Resolver(translated, given, known=True).resources()["LookFunction"]["Properties"]
     (tmp_path / "index.py").write_text(function["Code"]["ZipFile"])
     module, name = function["Handler"].split(".")
+    variables = function["Environment"]["Variables"]
+    program = (
+        f"import json, sys, {module}\n"
+        f"print(json.dumps({module}.{name}({{'key': sys.argv[1]}}, 0)))"
+    )
     tls_port = free_port()
-    with redis_process(binary, *tls_options(authority, tls_port, binary)) as server:
+    options = tls_options(authority, tls_port, binary)
+    options += modules_of(binary) if value_format == "redis-json" else ()
+    with redis_process(binary, *options) as server:
         with redis.Redis(host=server.host, port=server.port) as client:
-            variables = function["Environment"]["Variables"]
-            set_user(client, variables["REDIS_USER"], access(translated, "LookUser"))
-            client.set("Players:7", '{"Name":"Zoë"}')
+            set_user(client, variables["REDIS_USER"], access(translated, "LookUser", **given))
+            if value_format == "hash":
+                client.hset("Players:7", mapping={"Name": "Zoë", "Number": "7"})
+            else:
+                put = "SET Players:7" if value_format == "json" else "JSON.SET Players:7 $"
+                client.execute_command(*put.split(), DOCUMENT)
             client.set("Games:7", "not for it")
-
-        def look(key: str) -> subprocess.CompletedProcess[str]:
-            program = (
-                f"import json, {module}; print(json.dumps({module}.{name}({{'key': {key!r}}}, 0)))"
-            )
-            return subprocess.run(
-                [sys.executable, "-c", program],
+        return [
+            subprocess.run(
+                [sys.executable, "-c", program, key],
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
@@ -173,11 +217,34 @@ def test_the_function_that_looks_reads_a_key_over_tls(
                     "AWS_SECRET_ACCESS_KEY": "not-a-secret",
                 },
             )
+            for key in keys
+        ]
 
-        there, absent, foreign = look("Players:7"), look("Players:8"), look("Games:7")
 
-    assert json.loads(there.stdout) == {"key": "Players:7", "value": '{"Name":"Zoë"}'}, (
-        there.stderr
-    )
+DOCUMENT = '{"Name":"Zoë","Number":7}'
+
+
+@pytest.mark.parametrize("binary", SERVERS)
+def test_the_function_that_looks_reads_a_key_over_tls(
+    translated: Any, authority: Path, tmp_path: Path, binary: str
+) -> None:
+    keys = ("Players:7", "Players:8", "Games:7")
+    there, absent, foreign = looked(translated, authority, tmp_path, binary, "json", *keys)
+
+    assert json.loads(there.stdout) == {"key": "Players:7", "value": DOCUMENT}, there.stderr
     assert json.loads(absent.stdout) == {"key": "Players:8", "value": None}
+    assert "NOPERM" in foreign.stderr
+
+
+@pytest.mark.parametrize("at", REAL_SERVERS)
+def test_the_function_that_looks_reads_hashes_and_documents(
+    translated: Any, authority: Path, tmp_path: Path, at: tuple[str, str]
+) -> None:
+    value_format, binary = at
+    keys = ("Players:7", "Players:8", "Games:7")
+    there, absent, foreign = looked(translated, authority, tmp_path, binary, value_format, *keys)
+
+    value = {"Name": "Zoë", "Number": "7"} if value_format == "hash" else DOCUMENT
+    assert json.loads(there.stdout) == {"key": "Players:7", "value": value}, there.stderr
+    assert json.loads(absent.stdout) == {"key": "Players:8", "value": None}, absent.stderr
     assert "NOPERM" in foreign.stderr

@@ -6,6 +6,7 @@ import asyncio
 import fnmatch
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ from tests.support.aws.exports import Exported, parts
 from tests.support.aws.functions import function
 from tests.support.aws.on_failure import at_version, discarded
 from tests.support.events import FIRST, record
+from tests.support.formats import REAL_SERVERS, format_server
 from tests.support.planted import ITEMS, plant_differences, result
 from tests.support.servers import ONE_SERVER
 from tests.support.tables import begin_stream, load, make_table, numbered, stream_arn_of
@@ -573,20 +575,35 @@ async def _everything(
 # --- commands to the cache ----------------------------------------------------------------------
 
 COMMANDS = "evalsha eval mget get pttl set del type scan info"
+MORE = {
+    "json": "",
+    "hash": "hset hlen persist pexpireat exists hgetall",
+    "redis-json": "json.set persist pexpireat exists json.get",
+}
 
 
 async def _on_the_cache(
-    clients: AwsClients, endpoint: str, table: str, state: str, url: str, client: redis.Redis
+    clients: AwsClients,
+    endpoint: str,
+    table: str,
+    state: str,
+    url: str,
+    client: redis.Redis,
+    value: Any,
 ) -> bool:
     """Fill, repair in slices, retire and look; return whether all went well."""
     client.flushall()
     client.script_flush()
     for name in ("Players:v0:1", "Players:1", "Players:999"):
         client.set(name, "{}")
+    if value == "hash":  # with a field of an older image
+        client.delete("Players:1")
+        client.hset("Players:1", "older", "image")
     client.set("{Players:2}!f", at_version(FIRST) + b"1")  # removed, then created again
-    client.hset("Players:7000", "not", "ours")
+    client.rpush("Players:7000", "not", "ours")
     client.set("Players:" + "!" + "0" * 64, '{"Number":998}')  # a hashed name of no item
-    mirror = Mirror(Config(redis_url=url, key="Players:{Number}"), emit=lambda _: None)
+    config = Config(redis_url=url, key="Players:{Number}", value=value, ttl_attribute="Until")
+    mirror = Mirror(config, emit=lambda _: None)
     filled = BackfillOptions(table=table, endpoint_url=endpoint, skip_mapping_check=True)
     audited = AuditOptions(
         table=table, endpoint_url=endpoint, recheck_after_s=0.001, repair=True, state=state
@@ -599,34 +616,43 @@ async def _on_the_cache(
         and await retire(clients, retired, mirror, output)
         and await get("Players:1", mirror, output, as_json=False)
         and client.exists("Players:1", "Players:2", "Players:3") == 3
+        and client.pttl("Players:1") == -1
+        and client.pttl("Players:3") > 0
         and not client.exists("Players:999", "Players:v0:1")
     )
 
 
+@pytest.mark.parametrize(
+    "at", [*(pytest.param(("json", each)) for each in ONE_SERVER), *REAL_SERVERS]
+)
 async def test_the_caches_user_may_do_what_the_commands_send_and_nothing_less_will_do(
     translated: Any,
     clients: AwsClients,
     endpoint: str,
     table: str,
-    real_server: ServerProcess,
-    real_client: redis.Redis,
     tmp_path: Path,
+    at: tuple[Any, str],
 ) -> None:
+    value, binary = at
     await make_table(clients, table)
-    await load(clients, table, numbered(3))
-    rules = access(translated, "OperationsUser", Cache="node")
-    url = f"redis://operator:any@127.0.0.1:{real_server.port}"
-    assert {rule[1:] for rule in rules if rule.startswith("+")} == set(COMMANDS.split())
+    until = {"Until": {"N": str(int(time.time()) + 86_400)}}
+    await load(clients, table, [*numbered(2), *numbered(3, **until)[2:]])
+    rules = access(translated, "OperationsUser", Cache="node", ValueFormat=value)
+    commands = [*COMMANDS.split(), *MORE[value].split()]
+    assert [rule[1:] for rule in rules if rule.startswith("+")] == commands
 
-    for without in ("", *COMMANDS.split()):
-        set_user(real_client, "operator", [each for each in rules if each != f"+{without}"])
-        state = str(tmp_path / f"{without}.json")
-        try:
-            went_well = await _on_the_cache(clients, endpoint, table, state, url, real_client)
-        except (StoreRefused, CommandFailed):
-            went_well = False
-        assert went_well == (not without), without
-    real_client.acl_deluser("operator")
+    with format_server(value, binary) as real:
+        url = f"redis://operator:any@127.0.0.1:{real.server.port}"
+        for without in ("", *commands):
+            set_user(real.client, "operator", [each for each in rules if each != f"+{without}"])
+            state = str(tmp_path / f"{without}.json")
+            try:
+                went_well = await _on_the_cache(
+                    clients, endpoint, table, state, url, real.client, value
+                )
+            except (StoreRefused, CommandFailed):
+                went_well = False
+            assert went_well == (not without), without
     await asyncio.sleep(0)
 
 

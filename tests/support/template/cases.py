@@ -84,8 +84,17 @@ _OPTIONS: dict[str, dict[str, str]] = {
     ", key": {"KmsKeyArn": KEY},
     ", map": {"OperationsMap": "true"},
     ", audit": {"AuditSample": "100000"},
-    ", rules": {"PermissionsBoundaryArn": BOUNDARY, "RolePath": "/team/copies/"},
-    ", reserve": {"ReservedConcurrency": "5", "Architecture": "x86_64", "Runtime": "python3.14"},
+    ", rules": {
+        "PermissionsBoundaryArn": BOUNDARY,
+        "RolePath": "/team/copies/",
+        "ValueFormat": "redis-json",
+    },
+    ", reserve": {
+        "ReservedConcurrency": "5",
+        "Architecture": "x86_64",
+        "Runtime": "python3.14",
+        "ValueFormat": "hash",
+    },
     ", more": {
         "TableKeyArn": TABLE_KEY,
         "ReaderUserIds": "shop, search",
