@@ -93,15 +93,18 @@ DURABLE = {"Cache": "node", "Durability": "sync", "CacheNodeType": "cache.m7g.la
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("value", ["json", "hash"])  # no cluster here has a JSON module
 @pytest.mark.parametrize("given", [{}, DURABLE], ids=["serverless", "durable"])
 def test_a_clustered_caches_user_may_do_what_a_cluster_asks_for(
-    translated: Any, cluster: Cluster, given: dict[str, str], mode: str
+    translated: Any, cluster: Cluster, given: dict[str, str], value: str, mode: str
 ) -> None:
+    given = {**given, "ValueFormat": value, "Mode": mode}
     for node in cluster.nodes:
         with redis.Redis(host="127.0.0.1", port=node.port) as client:
             set_user(client, "copy", access(translated, "MirrorUser", **given))
 
-    write(f"redis://copy:any@127.0.0.1:{cluster.nodes[0].port}", redis_cluster=True, mode=mode)
+    url = f"redis://copy:any@127.0.0.1:{cluster.nodes[0].port}"
+    write(url, redis_cluster=True, mode=mode, value=value)
 
 
 @pytest.mark.parametrize(
