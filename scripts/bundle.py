@@ -82,6 +82,7 @@ OPERATIONS = Kind(  # 8.9 MB today, half of it botocore and aiohttp
         "tools/redrive",
         "tools/retire",
         "tools/check",
+        "tools/index",
         "tools/estimate",  # whose options the parser lists
     ),
 )

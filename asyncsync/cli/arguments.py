@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncsync.cli.estimate_options import ESTIMATE, add_estimate
 from asyncsync.cli.exit_codes import EXIT_CODES
+from asyncsync.cli.index_options import DESCRIPTION, INDEX, USAGE, add_index
 from asyncsync.cli.options import (
     NO_DEFAULTS,
     Defaults,
@@ -62,6 +63,7 @@ def build_parser(defaults: Defaults = NO_DEFAULTS) -> CommandParser:
     _add_audit(commands, defaults)
     _add_redrive(commands, defaults)
     _add_retire(commands, defaults)
+    add_index(_command(commands, *INDEX, usage=USAGE, description=DESCRIPTION))
     add_estimate(_command(commands, *ESTIMATE))
     _add_simulate(commands)
     _add_completion(commands)

@@ -141,6 +141,17 @@ def _estimate(arguments: argparse.Namespace, output: Output) -> bool:
         return asyncio.run(estimate(arguments, os.environ, output))
 
 
+def _index(arguments: argparse.Namespace, output: Output) -> bool:
+    require("index", "tools", ("aioboto3", "anyio"))
+    import asyncio
+
+    from asyncsync.cli.commands import interruptible
+    from asyncsync.cli.indexing import make_index
+
+    with interruptible():
+        return asyncio.run(make_index(arguments, os.environ, output))
+
+
 def _simulate(arguments: argparse.Namespace, output: Output) -> bool:
     if arguments.trace and arguments.seed is None:
         raise CommandRefused("--trace prints the steps of one run: give --seed, too")
@@ -181,6 +192,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Output], bool]] = {
     "check": _check,
     "get": _get,
     **dict.fromkeys(("run", "backfill", "audit", "redrive", "retire"), _on_table),
+    "index": _index,
     "estimate": _estimate,
     "simulate": _simulate,
     "completion": _completion,

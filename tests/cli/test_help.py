@@ -107,6 +107,7 @@ BOUNDS = {
         "--batch-size": 10_000,
         "--shards": 100_000,
     },
+    "index": {"--sample": 100_000},
     "simulate": {
         "--seeds": 10**9,
         "--first": 10**12,
@@ -134,6 +135,7 @@ def test_a_number_has_bounds_and_the_error_names_them(
         assert f"{option}: must be a" in err
         assert f"{most:,}, not {wrong}" in err
     table = [] if command in ("demo", "simulate") else ["--table", "T"]
+    table += ["name:text"] if command == "index" else []
     assert PARSER.parse_args([command, *table, f"{option}={most}"]).command == command
 
 

@@ -174,3 +174,14 @@ async def test_the_simulator(capsys: pytest.CaptureFixture[str]) -> None:
     assert one["violation"] is None
     (scope,) = await printed(capsys, "simulate", "--scope", "1", option="--scope")
     assert scope["violations"] == 0
+
+
+async def test_the_index(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCSYNC_VALUE", "hash")
+    monkeypatch.setenv("ASYNCSYNC_KEY", "p:{Number}")
+
+    (made,) = await printed(capsys, "index", "a:tag", "--redis-url", "redis://127.0.0.1:1")
+
+    assert made["command"] == "FT.CREATE idx:p ON HASH PREFIX 1 p: SCHEMA a TAG"

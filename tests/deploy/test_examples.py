@@ -1,8 +1,8 @@
 """examples/: each is deployed, synthesized, parsed or run, with the released template.
 
-examples/pytest has its test in tests/testing, examples/existing is also walked in
-test_docs_walk.py. Terraform's provider is not needed: what its validation would find beside the
-syntax is compared with the template here.
+examples/pytest has its test in tests/testing, examples/search in tests/tools/index;
+examples/existing is also walked in test_docs_walk.py. Terraform's provider is not needed: what
+its validation would find beside the syntax is compared with the template here.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def template(released: Path) -> Any:
 def test_every_example_has_a_test() -> None:
     names = {path.name for path in EXAMPLES.iterdir()}
 
-    assert names == {"cdk", "existing", "new", "powertools", "pytest", "terraform"}
+    assert names == {"cdk", "existing", "new", "powertools", "pytest", "search", "terraform"}
 
 
 # --- parameter files --------------------------------------------------------------------------

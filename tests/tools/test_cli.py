@@ -23,6 +23,7 @@ COMMANDS = {
     "audit",
     "redrive",
     "retire",
+    "index",
     "estimate",
     "simulate",
     "completion",
@@ -65,6 +66,7 @@ def test_help_lists_every_command(
         ["retire", "--table", "T"],
         ["backfill", "--table", "T", "--seg", "4"],  # no abbreviation
         ["audit", "--tab", "T"],
+        ["index"],
         ["estimate", "--items", "0"],
         ["estimate", "--engine", "memcached"],
     ],
