@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import isinf
 from typing import Any
 
 import orjson
@@ -20,7 +21,7 @@ from asyncsync.copy.equality import fields_of
 from asyncsync.model import Value
 from asyncsync.tools.index.declaration import IndexField
 
-_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _EXACT_MAX = 2**53
 
 # What one value is to its field, behind a count of items.
@@ -83,16 +84,25 @@ class Sample:
 
 
 def _in_hash(index_field: IndexField, text: bytes) -> str:
-    number = _NUMBER.fullmatch(text)
+    is_number = _is_double(text)
     if index_field.kind == "numeric":
-        if number is None:
+        if not is_number:
             return NOT_A_NUMBER
-        return PAST_EXACT if abs(Decimal(text.decode())) > _EXACT_MAX else ""
+        is_past = abs(float(text)) >= _EXACT_MAX and abs(Decimal(text.decode())) > _EXACT_MAX
+        return PAST_EXACT if is_past else ""
     if _is_list_or_map(text):
         return LIST_IN_HASH if index_field.kind == "tag" else JSON_TEXT
     if index_field.kind == "tag":
         return COMMA if b"," in text else ""
-    return DIGITS if number else ""
+    return DIGITS if is_number else ""
+
+
+def _is_double(text: bytes) -> bool:
+    """Return whether text is a number that a double can hold, if not exactly."""
+    number = _NUMBER.fullmatch(text)
+    if number is None or isinf(float(text)):
+        return False
+    return float(text) != 0 or not number[1].strip(b"0.")
 
 
 def _is_list_or_map(text: bytes) -> bool:

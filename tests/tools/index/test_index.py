@@ -134,6 +134,19 @@ HASHES: dict[str, bytes] = {
     "exponent": b"1e5",
     "tiny": b"1e-130",
     "long": b"1" * 38,
+    "huge": b"1e308",
+    "too huge": b"1e309",
+    "far too huge": b"1e99999999999999999999",
+    "smallest": b"4.9e-324",
+    "too small": b"1e-400",
+    "many digits": b"1" * 400,
+    "zeros": b"-00.0",
+    "zero": b"0e99999999999999999999",
+    "plus": b"+1",
+    "no whole": b".5",
+    "no fraction": b"1.",
+    "no exponent": b"1e",
+    "underscore": b"1_0",
     "empty": b"",
     "space": b" 1",
     "boolean": b"true",
@@ -263,6 +276,39 @@ def test_an_index_is_the_same_only_as_a_whole(client: redis.Redis, kind: str) ->
     assert not is_same(index, None)
 
 
+# FT.INFO's answers of Redis 8.0.6 with Search 2.10.5, without its figures.
+HASH_INFO: Any = [
+    *(b"index_name", b"i", b"index_options", [], b"index_definition"),
+    [b"key_type", b"HASH", b"prefixes", [b"p:"], b"default_score", b"1"],
+    b"attributes",
+    [
+        [b"identifier", b"a", b"attribute", b"a", b"type", b"TEXT", b"WEIGHT", b"1"],
+        [b"identifier", b"c", b"attribute", b"c", b"type", b"TAG", b"SEPARATOR", b","],
+        [b"identifier", b"f", b"attribute", b"n", b"type", b"NUMERIC", b"SORTABLE", b"UNF"],
+    ],
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "prefix", "is_so"),
+    [
+        (["a:text", "c:tag", "f:numeric:sortable:as=n"], "p:", True),
+        (["c:tag", "f:numeric:sortable:as=n", "a:text"], "p:", True),
+        (["a:text", "c:tag", "f:numeric:sortable"], "p:", False),
+        (["a:text", "c:tag", "f:numeric:as=n"], "p:", False),
+        (["a:text", "c:tag:sortable", "f:numeric:sortable:as=n"], "p:", False),
+        (["a:text", "c:tag", "f:numeric:sortable:as=n"], "p", False),
+        (["a:text", "c:tag"], "p:", False),
+    ],
+)
+def test_an_index_is_compared_with_what_the_server_says(
+    words: list[str], prefix: str, is_so: bool
+) -> None:
+    assert is_same(Index("i", "HASH", prefix, parse_fields(words)), HASH_INFO) is is_so
+    assert not is_same(Index("i", "JSON", prefix, parse_fields(words)), HASH_INFO)
+    assert not is_same(Index("i", "HASH", prefix, parse_fields(words)), HASH_INFO[:-1])
+
+
 async def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     return await anyio.to_thread.run_sync(lambda: ended(capsys, "index", *words))
 
@@ -369,3 +415,34 @@ async def test_it_says_where_fences_match_the_prefix(
     assert "none is in the index" in (await run(capsys, "name:text"))[2]
     settings(key="players:{Number}")
     assert "none is in the index" not in (await run(capsys, "name:text"))[2]
+
+
+async def test_a_sample_is_what_the_handler_would_write(
+    capsys: pytest.CaptureFixture[str],
+    clients: AwsClients,
+    endpoint: str,
+    table: str,
+    settings: Any,
+) -> None:
+    """Settings, expiry and rejects as in the handler: a sample never connects to Redis."""
+    await make_table(clients, table)
+    items: Any = [{"Number": {"N": str(at)}, "a": {"S": "x"}, "b": {"N": "1"}} for at in (1, 2)]
+    items += [{"Number": {"N": "3"}, "ends": {"N": "1700000000"}}]
+    await load(clients, table, items)
+    settings(value="hash", fields="a,ends", ttl_attribute="ends")
+    at = ["--table", table, "--endpoint-url", endpoint, "--json"]
+
+    code, out, _ = await run(capsys, "b:numeric a:text", *at)
+
+    document = json.loads(out)
+    notes = document["notes"]
+    assert code == 0
+    assert f"b:numeric: 2 of 2 items (100.0%) {rules.MISSING}" in notes
+    assert "1 item of the sample left out of the copy" in notes
+    assert document["sampled"] == 2
+    settings(value="redis-json", fields="Number,a")
+    code, out, _ = await run(capsys, "a:numeric", *at)
+    assert code == 1
+    document = json.loads(out)
+    assert document["command"] is None
+    assert document["problems"] == [f"a:numeric: 2 of 2 items (100.0%) {rules.NOT_A_NUMBER}"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -13,8 +16,10 @@ from asyncsync.lab.servers import ServerProcess
 from tests.support.project.command_line import assert_parses
 from tests.support.project.package import ROOT
 from tests.support.search import search_server
+from tests.support.servers import LACKING
 
 PAGE = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+NODE_MODULES = ROOT / ".readers" / "node_modules"
 CREATE = re.findall(r"^FT\.CREATE .+$", PAGE, re.M)
 
 
@@ -76,3 +81,32 @@ def test_the_python_asks_the_same(client: redis.Redis, searching: ServerProcess)
     *found, counted = scope["answers"]
     assert [len(answer.docs) for answer in found] == [1, 1, 1, 1]  # type: ignore[attr-defined]
     assert counted.rows == [["owner", "ada", "pictures", "1"]]  # type: ignore[attr-defined]
+
+
+def test_the_javascript_asks_the_same(
+    client: redis.Redis, searching: ServerProcess, tmp_path: Path
+) -> None:
+    if not NODE_MODULES.exists():
+        pytest.skip(f"{LACKING}clients for Node (make readers)")
+    (source,) = blocks("js")
+    asked = re.sub(
+        r"^await client\.ft", "answers[answers.length] = await client.ft", source, flags=re.M
+    )
+    asked = asked.replace("127.0.0.1:6379", f"{searching.host}:{searching.port}")
+    asked = asked.replace("const index", "const answers = [];\nconst index")
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    (tmp_path / "page.mjs").write_text(
+        f"{asked}\nconsole.log(JSON.stringify(answers));\nprocess.exit();\n"
+    )
+    ended = subprocess.run(
+        ["node", str(tmp_path / "page.mjs")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    *found, counted = json.loads(ended.stdout)
+    assert [answer["total"] for answer in found] == [1, 1, 1, 1]
+    assert counted["results"] == [{"owner": "ada", "pictures": "1"}]
