@@ -61,8 +61,8 @@ def only(raw: bytes, names: Container[str]) -> bytes:
     try:
         attributes = _TOP.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        parse_image(raw)  # which says what is wrong
-        raise RecordError("NewImage is not JSON") from None
+        # It says what is wrong, or reads the attributes in another way.
+        attributes = {name: Raw(orjson.dumps(each)) for name, each in parse_image(raw).items()}
     parts = [
         orjson.dumps(name) + b":" + bytes(attribute)
         for name, attribute in attributes.items()
