@@ -305,7 +305,7 @@ def test_a_user_with_the_documented_commands_may_write(
     page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     rules = re.findall(r"^on ~Players:.* -@all (.*)$", page, re.MULTILINE)[0].split()
     by_format = re.findall(
-        r"`((?:\+[a-z.]+ ?)+)`", page.partition("With `ASYNCSYNC_VALUE=hash`")[2]
+        r"`((?:\+[a-z.]+ ?)+)`", page.partition("With `hash` the user also needs")[2]
     )
     more = dict(zip(("hash", "redis-json", "refresh"), by_format, strict=False))
     rules += more[real_format.value].split()
