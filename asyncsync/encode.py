@@ -64,14 +64,15 @@ def encode(
     """
     records: list[_NamedRecord] = []
     rejects: list[Reject] = []
-    name_of = namer(latest, stream, rules)
+    attributes = _key_attributes(latest)
+    name_of = namer(attributes, stream.table, rules)
     for record in latest:
         try:
             records.append((record, *redis_names(name_of(record.key))))
         except RecordError as exc:
             rejects.append(_reject(record, exc))
     _refuse_shared_names(records)
-    encode_value = value_encoder(rules, now_ms, _key_attributes(latest))
+    encode_value = value_encoder(rules, now_ms, attributes)
     return Encoding(records, rejects, stream.label_ms, encode_value)
 
 
@@ -160,14 +161,14 @@ def _encode_unexpired(
     return encode_image(image), ends_ms
 
 
-def namer(
-    latest: Sequence[StreamRecord], stream: Stream, rules: EncodeRules
-) -> Callable[[Key], bytes]:
-    """Choose how a batch's keys become names; all have the key attributes of the table."""
+def namer(attributes: tuple[str, ...], table: str, rules: EncodeRules) -> Callable[[Key], bytes]:
+    """Choose how keys of a table become names; all have the same attributes, in order of name.
+
+    Raises ConfigError where the template does not fit them; without any it names nothing.
+    """
     if rules.key is not None:
         return partial(from_function, rules.key)
-    attributes = _key_attributes(latest)
-    bound = bind(parse_template(rules.config.key), stream.table, attributes) if latest else ()
+    bound = bind(parse_template(rules.config.key), table, attributes) if attributes else ()
     if len(attributes) == 1 and len(bound) == 2 and isinstance(bound[0], str):
         return partial(_name_by_prefix, bound[0], attributes[0])
     return partial(_name_by_template, bound, attributes)

@@ -13,14 +13,13 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 import orjson
-from msgspec import Raw
 
 from asyncsync.copy.equality import fields_of
 from asyncsync.decode import decode, parse_stream_arn
 from asyncsync.encode import EncodeRules, namer, value_encoder
 from asyncsync.errors import EventError, RecordError
 from asyncsync.keys import TABLE, Placeholder, parse_template, redis_names
-from asyncsync.model import Key, SequenceNumber, Stream, StreamRecord
+from asyncsync.model import Key
 
 Attributes: TypeAlias = Mapping[str, object]
 
@@ -41,16 +40,14 @@ def redis_key(rules: EncodeRules, keys: Attributes, table: str | None) -> str:
     """Return the Redis key that the handler gives an item; see Mirror.redis_key."""
     key = key_of(keys)
     if table is not None:
-        stream = parse_stream_arn(stream_arn(table))
+        table = parse_stream_arn(stream_arn(table)).table
     elif rules.key is None and Placeholder(TABLE) in parse_template(rules.config.key):
         raise TypeError(
             f"the key template {rules.config.key!r} uses the table's name: "
             "call redis_key(keys, table='Players')"
         )
-    else:
-        stream = Stream("", "", 0)
-    record = StreamRecord(key, SequenceNumber(1), "1", True, Raw())
-    return redis_names(namer([record], stream, rules)(key))[0].decode()
+    name_of = namer(tuple([attribute for attribute, _, _ in key]), table or "", rules)
+    return redis_names(name_of(key))[0].decode()
 
 
 def redis_value(

@@ -9,8 +9,8 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from asyncsync.copy.plain import key_of
-from asyncsync.encode import EncodeRules
-from asyncsync.keys import bind, from_function, parse_template, redis_names, render
+from asyncsync.encode import EncodeRules, namer
+from asyncsync.keys import redis_names
 from asyncsync.model import Key, KeyAttribute
 from asyncsync.reader.limits import NAMES_KEPT
 
@@ -63,12 +63,8 @@ class ItemNamer:
         half = len(parts) // 2
         attributes, values = tuple(map(str, parts[:half])), parts[half:]
         key = _quick_key(attributes, values) or key_of(dict(zip(attributes, values, strict=True)))
-        if self._rules.key is not None:
-            name = from_function(self._rules.key, key)
-        else:
-            names = tuple([attribute for attribute, _, _ in key])
-            name = render(bind(parse_template(self._rules.config.key), self._table, names), key)
-        return ItemNames(key, *redis_names(name))
+        name_of = namer(tuple([attribute for attribute, _, _ in key]), self._table, self._rules)
+        return ItemNames(key, *redis_names(name_of(key)))
 
 
 def _quick_key(attributes: tuple[str, ...], values: tuple[object, ...]) -> Key | None:
